@@ -1,0 +1,1 @@
+//! Judges histories of a key-value store: linearizability, atomicity, convergence.

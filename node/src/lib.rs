@@ -1,0 +1,1 @@
+//! The shell around a protocol core: event loop, group commit, recovery, identity.

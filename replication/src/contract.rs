@@ -1,0 +1,314 @@
+//! The contract between a protocol core and the shell that runs it.
+//!
+//! ```text
+//!            now, Input                     Effect, in order
+//!   shell ───────────────► Core::step ───────────────────────► shell
+//!     ▲                                                          │
+//!     └── Message, Read, Resume, Timer ◄── network, store, log ◄─┘
+//! ```
+//!
+//! Rules the shell keeps, and a core may rely on:
+//!
+//! 1. **What follows a [`Effect::Persist`] in the same step waits until that record is durable.**
+//!    What stands before it does not wait. So nothing that rests on a record leaves before the
+//!    record would survive a crash, and a core cannot forget to wait: it would have to reorder.
+//! 2. Effects that wait are released in the order of their records, across steps.
+//! 3. [`Effect::Resume`] comes back as [`Input::Resume`] and [`Effect::Read`] as [`Input::Read`]
+//!    before any other input is handed over. A core that must know that its record is durable puts
+//!    a `Resume` behind the `Persist`.
+//! 4. After a crash the records come back through [`Core::recover`] in order, a prefix of what was
+//!    persisted that holds at least everything that was durable; then [`Input::Started`].
+//! 5. Messages may be lost, repeated and reordered. Timers fire at or after the time asked for.
+//!
+//! Rules a core keeps: same inputs, same effects. No clock, no hash-map iteration, no chance but
+//! from the seed it was built with. Every queue and table it grows has a limit with a name.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use crate::request::{Answer, Outcome, Query, Request, Write};
+
+/// Names a process of the cluster. Replicas carry the number given by `--id`, from 1; a two-phase
+/// commit coordinator is [`NodeId::COORDINATOR`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    /// The coordinator process of a two-phase commit cluster.
+    pub const COORDINATOR: Self = Self(0);
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// Nanoseconds on the node's own monotonic clock; only differences mean anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// Later than every time a core will see.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// This time plus `wait`, at most [`Time::NEVER`].
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long from `earlier` to this time; zero if `earlier` is the later one.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The number of a record in its node's log. The first is 1, and there are no gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before the first record.
+    pub const ZERO: Self = Self(0);
+
+    /// The position of the record that follows this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Names a client's request from its arrival at a node to its reply; unique within one run of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names a read that a core asked of its own store. Chosen by the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// How soon a record has to be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// Somebody waits for it: sync with the next group (a forced write, in the papers).
+    Now,
+    /// Nobody does: it rides with the next group that is synced anyway, or goes within
+    /// milliseconds (an unforced write). What follows it in its step waits all the same.
+    Soon,
+}
+
+/// What a core is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input<M, R> {
+    /// Recovery is over; the first input of every run.
+    Started,
+    /// A client asks.
+    Request(Request),
+    /// Another node says.
+    Message {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        message: M,
+    },
+    /// A link to this node stands. Messages sent before it may have been lost.
+    PeerUp(NodeId),
+    /// The link broke; what was sent over it may have been lost.
+    PeerDown(NodeId),
+    /// The time last asked for by [`Effect::SetTimer`] has come.
+    Timer,
+    /// The answer to [`Effect::Read`].
+    Read {
+        /// As the core named it.
+        read: ReadId,
+        /// What the store holds, or why it could not say.
+        answer: Answer,
+    },
+    /// A [`Effect::Resume`] whose turn has come.
+    Resume(R),
+    /// The log has grown long: persist a checkpoint record, and [`Effect::Release`] what is older.
+    Checkpoint,
+}
+
+/// What a core wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect<M, P, R> {
+    /// Append a record to the node's log. What follows in this step waits until it is durable.
+    Persist {
+        /// The record's position; the core counts, the node checks.
+        at: Position,
+        /// What recovery will hand back.
+        record: P,
+        /// Whether somebody waits for it.
+        urgency: Urgency,
+    },
+    /// Send a message; it may be lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What to say.
+        message: M,
+    },
+    /// Apply writes to the store, all or none, visible to the next read. Nothing is written to
+    /// disk: recovery repeats it from the record it rests on.
+    Apply {
+        /// Never falls; recovery skips marks that the store's segments already cover.
+        mark: u64,
+        /// In order; the last write of a key wins.
+        writes: Vec<Write>,
+    },
+    /// Answer a client. Exactly one for each [`Input::Request`].
+    Reply {
+        /// Which request.
+        request: RequestId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Hold the store's state as it is now for a later [`Effect::Read`] of the same name.
+    Pin(ReadId),
+    /// Ask the store; answered by [`Input::Read`]. Reads the pinned state if there is one by this
+    /// name, and lets it go; else the newest.
+    Read {
+        /// The core's name for it.
+        read: ReadId,
+        /// What is asked.
+        query: Query,
+    },
+    /// Let a pinned state go unread.
+    Unpin(ReadId),
+    /// Ask for [`Input::Timer`] at this time; replaces what was asked for before.
+    SetTimer(Time),
+    /// Hand this back as [`Input::Resume`] once everything before it was performed.
+    Resume(R),
+    /// Nothing before this position is needed for recovery any more.
+    Release(Position),
+    /// A named point at which a test may make the process die or pause; emitted only when armed.
+    Point(&'static str),
+}
+
+/// Collects the effects of steps.
+#[derive(Clone, Debug)]
+pub struct Effects<M, P, R> {
+    list: Vec<Effect<M, P, R>>,
+    armed: Vec<String>,
+}
+
+impl<M, P, R> Default for Effects<M, P, R> {
+    fn default() -> Self {
+        Self { list: Vec::new(), armed: Vec::new() }
+    }
+}
+
+impl<M, P, R> Effects<M, P, R> {
+    /// An empty list that records no fail points.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty list that records the fail points of these names.
+    #[must_use]
+    pub fn with_points(armed: Vec<String>) -> Self {
+        Self { list: Vec::new(), armed }
+    }
+
+    /// Adds an effect behind the others.
+    pub fn push(&mut self, effect: Effect<M, P, R>) {
+        self.list.push(effect);
+    }
+
+    /// Marks a fail point, if it is armed: a run that arms none pays for one comparison.
+    pub fn point(&mut self, name: &'static str) {
+        if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
+            self.list.push(Effect::Point(name));
+        }
+    }
+
+    /// Takes what was collected, in order.
+    pub fn drain(&mut self) -> alloc::vec::Drain<'_, Effect<M, P, R>> {
+        self.list.drain(..)
+    }
+
+    /// Whether nothing was collected since the last [`Effects::drain`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+/// What a node does in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Decides transactions of a two-phase commit cluster.
+    Coordinator,
+    /// Holds a copy of the data.
+    Replica,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Coordinator => "coordinator",
+            Self::Replica => "replica",
+        })
+    }
+}
+
+/// What `kvorum status` shows of a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What it is.
+    pub role: Role,
+    /// How often this node has started on its data, this run included.
+    pub incarnation: u64,
+    /// Transactions begun and not ended: on a replica prepared or being prepared.
+    pub in_flight: u64,
+    /// Transactions this node voted yes on and does not know the outcome of, for longer than a
+    /// healthy round takes; on a coordinator, committed ones that some replica has not acknowledged.
+    pub in_doubt: u64,
+    /// Keys locked.
+    pub locks: u64,
+    /// Peers this node has a link to.
+    pub peers_up: Vec<NodeId>,
+    /// Counters by name, in a fixed order: messages and forced and unforced records by type.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+/// A protocol's state machine. See the rules at the top of this module.
+pub trait Core {
+    /// What nodes say to each other.
+    type Message: Clone + fmt::Debug;
+    /// What the log keeps.
+    type Record: Clone + fmt::Debug;
+    /// What [`Effect::Resume`] carries.
+    type Resume: Clone + fmt::Debug;
+
+    /// Handles one input.
+    fn step(
+        &mut self,
+        now: Time,
+        input: Input<Self::Message, Self::Resume>,
+        effects: &mut Effects<Self::Message, Self::Record, Self::Resume>,
+    );
+
+    /// Takes back one record of the log, oldest first, before [`Input::Started`]. May only emit
+    /// [`Effect::Apply`], with the mark that the live run gave it.
+    fn recover(
+        &mut self,
+        at: Position,
+        record: Self::Record,
+        effects: &mut Effects<Self::Message, Self::Record, Self::Resume>,
+    );
+
+    /// What `kvorum status` shows.
+    fn status(&self, now: Time) -> Status;
+}

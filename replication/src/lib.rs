@@ -1,0 +1,23 @@
+//! The replication protocols of Kvorum, each a deterministic state machine.
+//!
+//! Nothing here knows a clock, a socket, a disk or a thread. A core is handed an [`Input`] and the
+//! time, and answers with [`Effect`]s; the node performs them over a real log and real sockets, the
+//! simulator over a virtual disk and network, and neither can be told apart from inside. Read
+//! [`contract`] first: its rules are what makes a core correct after a crash.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod contract;
+pub mod random;
+pub mod request;
+pub mod two_phase;
+
+pub use contract::{
+    Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
+};
+pub use request::{
+    Answer, ClientId, Failure, Happened, Key, Operation, Outcome, Precondition, Query, Range, Row,
+    Request, Stamp, Transaction, Value, Write,
+};

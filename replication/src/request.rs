@@ -1,0 +1,258 @@
+//! What clients ask for and what they are told, the same under every protocol.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use bytes::Bytes;
+
+use crate::contract::{NodeId, RequestId, Time};
+
+/// Any bytes, 1 B to 64 KiB.
+pub type Key = Bytes;
+/// Any bytes, 0 B to 16 MiB.
+pub type Value = Bytes;
+/// A key with its value.
+pub type Row = (Key, Value);
+
+/// Names a client session. Given out by the cluster, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}", self.0)
+    }
+}
+
+/// Makes a retry of a write exactly once (Raft dissertation §6.3): the same stamp, the same write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// The session.
+    pub client: ClientId,
+    /// The write's number within the session, from 1.
+    pub sequence: u64,
+    /// The client knows the outcome of every write below this one and will not ask again.
+    pub answered_below: u64,
+}
+
+/// A client's request as it reaches a core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// For the reply.
+    pub id: RequestId,
+    /// After this time nobody waits for the reply.
+    pub deadline: Time,
+    /// What is asked.
+    pub operation: Operation,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Begin a session, for the stamps of later writes.
+    OpenSession,
+    /// Read; linearizable.
+    Read(Query),
+    /// Write, all or nothing, if every precondition holds; strictly serializable.
+    Transact {
+        /// Makes a retry harmless; without one a repeated request is a new one.
+        stamp: Option<Stamp>,
+        /// What to write.
+        transaction: Transaction,
+    },
+}
+
+/// A question to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// The value of one key.
+    Get(Key),
+    /// The values of several keys at one point in time, answered in the same order.
+    GetMany(Vec<Key>),
+    /// The rows of a range at one point in time.
+    Scan(Range),
+}
+
+/// Keys from `start` up to and without `end`, in byte order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first key that belongs to it.
+    pub start: Key,
+    /// The first key that does not; `None` has no end.
+    pub end: Option<Key>,
+    /// At most this many rows.
+    pub limit: u32,
+}
+
+impl Range {
+    /// Whether the key lies between the bounds.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= &self.start[..] && self.end.as_ref().is_none_or(|end| key < &end[..])
+    }
+}
+
+/// The store's answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Query::Get`].
+    Value(Option<Value>),
+    /// To [`Query::GetMany`].
+    Values(Vec<Option<Value>>),
+    /// To [`Query::Scan`].
+    Rows {
+        /// In byte order of the keys.
+        rows: Vec<Row>,
+        /// Whether the range holds more than the limits of rows and bytes let through.
+        more: bool,
+    },
+    /// The store could not read: corrupt or failing. Says what and where.
+    Failed(String),
+}
+
+/// Writes that happen together, if all preconditions hold at that moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// All must hold.
+    pub preconditions: Vec<Precondition>,
+    /// In order; the last write of a key wins.
+    pub writes: Vec<Write>,
+}
+
+/// What must hold of a key for a transaction to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// The key is not there.
+    Absent(Key),
+    /// The key is there, whatever its value.
+    Present(Key),
+    /// The key is there and has this value.
+    Equals(Key, Value),
+}
+
+impl Precondition {
+    /// The key it speaks of.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Absent(key) | Self::Present(key) | Self::Equals(key, _) => key,
+        }
+    }
+
+    /// Whether it holds of a key with this value.
+    #[must_use]
+    pub fn holds(&self, value: Option<&Value>) -> bool {
+        match self {
+            Self::Absent(_) => value.is_none(),
+            Self::Present(_) => value.is_some(),
+            Self::Equals(_, expected) => value == Some(expected),
+        }
+    }
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Set the key's value.
+    Put(Key, Value),
+    /// Remove the key; removing what is not there is fine.
+    Delete(Key),
+}
+
+impl Write {
+    /// The key it changes.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The session is open and will survive a crash.
+    Session(ClientId),
+    /// The transaction happened, durably.
+    Committed,
+    /// The answer to a read.
+    Answer(Answer),
+    /// It did not end well.
+    Failed(Failure),
+}
+
+/// Whether a failed request changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Happened {
+    /// It did not and will not.
+    No,
+    /// It may have, or may yet.
+    Unknown,
+}
+
+/// Why a request did not end well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Another transaction in flight holds this key. Did not happen; trying again may work.
+    Conflict {
+        /// The contended key.
+        key: Key,
+    },
+    /// A precondition does not hold. Did not happen.
+    PreconditionFailed {
+        /// Its place in the transaction's list, from 0.
+        index: u32,
+        /// The key it speaks of.
+        key: Key,
+    },
+    /// Too little of the cluster can be reached. Did not happen.
+    Unavailable {
+        /// Who is missing, and what was needed.
+        reason: String,
+    },
+    /// Too much is in flight. Did not happen.
+    Overloaded,
+    /// It may have happened or not: the deadline came first.
+    Unknown {
+        /// What was being waited for.
+        reason: String,
+    },
+    /// The session is not known any more, so it can't be told whether this write already happened.
+    SessionExpired,
+    /// The client said it would not ask for this write again.
+    StaleSequence,
+    /// The request breaks a limit or a rule. Did not happen.
+    Invalid {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This node does not serve such requests; that one does.
+    Redirect {
+        /// Whom to ask.
+        to: NodeId,
+    },
+    /// A store is corrupt or its disk fails. Did not happen.
+    Storage {
+        /// What and where.
+        reason: String,
+    },
+}
+
+impl Failure {
+    /// Whether the request may have changed something.
+    #[must_use]
+    pub fn happened(&self) -> Happened {
+        match self {
+            Self::Unknown { .. } | Self::SessionExpired | Self::StaleSequence => Happened::Unknown,
+            Self::Conflict { .. }
+            | Self::PreconditionFailed { .. }
+            | Self::Unavailable { .. }
+            | Self::Overloaded
+            | Self::Invalid { .. }
+            | Self::Redirect { .. }
+            | Self::Storage { .. } => Happened::No,
+        }
+    }
+}

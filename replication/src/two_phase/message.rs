@@ -1,0 +1,152 @@
+//! What coordinator and participants say to each other.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use core::fmt;
+
+use crate::contract::NodeId;
+use crate::request::{Answer, Key, Query, Stamp, Transaction};
+
+/// Names a transaction, for ever: the epoch is persisted before the first transaction of it, so a
+/// restarted coordinator never reuses a number. Of one coordinator, later transactions are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxnId {
+    /// Who decides it.
+    pub coordinator: NodeId,
+    /// The coordinator's incarnation.
+    pub epoch: u64,
+    /// Counts from 1 within the epoch.
+    pub number: u64,
+}
+
+impl fmt::Display for TxnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}.{}.{}", self.coordinator.0, self.epoch, self.number)
+    }
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// All of it happened.
+    Commit,
+    /// None of it did.
+    Abort,
+}
+
+/// Asks a participant to make a transaction durable and vote on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    /// Which.
+    pub txn: TxnId,
+    /// Everybody who votes, so that participants in doubt know whom to ask (BHG §7.4).
+    pub participants: Arc<[NodeId]>,
+    /// What it checks and writes.
+    pub transaction: Arc<Transaction>,
+    /// The request's stamp, when this participant is the only one and therefore decides: it commits
+    /// at once instead of voting, and itself answers for retries.
+    pub one_phase: Option<OnePhase>,
+    /// Of this coordinator, everything below is over: committed and acknowledged by all, or aborted.
+    pub finished_below: TxnId,
+}
+
+/// Marks a prepare that the receiver may decide alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnePhase {
+    /// The client's stamp, if it gave one.
+    pub stamp: Option<Stamp>,
+}
+
+/// A participant's answer to a [`Prepare`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Vote {
+    /// Durable and locked: it will do as it is told, however long that takes.
+    Yes,
+    /// Another transaction holds this key; nothing is kept.
+    Conflict(Key),
+    /// A precondition does not hold; nothing is kept.
+    PreconditionFailed {
+        /// Its place in the list, from 0.
+        index: u32,
+        /// The key it speaks of.
+        key: Key,
+    },
+    /// It may not vote yes on this one any more: it is over, or was given up.
+    Refused,
+    /// Too much is prepared here already; nothing is kept.
+    Overloaded,
+    /// The store could not be read; nothing is kept.
+    Failed(String),
+    /// One phase: it is committed, durably.
+    Committed,
+}
+
+/// What a node knows of a transaction it is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// It is decided.
+    Decided(Decision),
+    /// Voted yes and waits, like the one who asks; or, from the coordinator, not decided yet.
+    Undecided,
+}
+
+/// Everything that travels between the nodes of a two-phase commit cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Coordinator to participant.
+    Prepare(Prepare),
+    /// Participant to coordinator.
+    Vote {
+        /// On which.
+        txn: TxnId,
+        /// How.
+        vote: Vote,
+    },
+    /// Coordinator to participant. A commit is repeated until acknowledged; an abort is not
+    /// (presumed abort, Mohan, Lindsay and Obermarck 1986 §3).
+    Decide {
+        /// Which.
+        txn: TxnId,
+        /// How it ended.
+        decision: Decision,
+        /// As in [`Prepare::finished_below`].
+        finished_below: TxnId,
+    },
+    /// Participant to coordinator: the commit is durable here.
+    Acknowledge {
+        /// Which.
+        txn: TxnId,
+    },
+    /// A participant in doubt asks the coordinator, or another participant.
+    Inquire {
+        /// About which.
+        txn: TxnId,
+    },
+    /// The answer to [`Message::Inquire`].
+    Inform {
+        /// About which.
+        txn: TxnId,
+        /// What the sender knows.
+        knowledge: Knowledge,
+    },
+    /// Coordinator to participant: read on behalf of a client.
+    Read {
+        /// The coordinator's name for it; unique within its epoch.
+        read: u64,
+        /// The coordinator's epoch, so that an answer to its predecessor is not taken for its own.
+        epoch: u64,
+        /// What is asked.
+        query: Query,
+    },
+    /// The answer to [`Message::Read`].
+    ReadAnswer {
+        /// As in the question.
+        read: u64,
+        /// As in the question.
+        epoch: u64,
+        /// What the participant holds.
+        answer: Answer,
+    },
+}
+

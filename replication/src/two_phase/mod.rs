@@ -1,0 +1,4 @@
+//! Two-phase commit.
+
+pub mod message;
+pub mod record;

@@ -1,0 +1,140 @@
+//! What coordinator and participants keep in their logs.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::message::{Decision, TxnId};
+use crate::contract::NodeId;
+use crate::request::{ClientId, Key, Stamp, Write};
+
+/// A record of the coordinator's or of a participant's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A record of the coordinator.
+    Coordinator(CoordinatorRecord),
+    /// A record of a participant.
+    Participant(ParticipantRecord),
+}
+
+/// What the coordinator keeps: presumed abort, so nothing before a commit and nothing of an abort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoordinatorRecord {
+    /// A new incarnation, durable before its first transaction.
+    Started {
+        /// One more than the last.
+        epoch: u64,
+    },
+    /// A session was given out.
+    SessionOpened {
+        /// To this client.
+        client: ClientId,
+    },
+    /// The decision to commit: the moment at which the transaction happens.
+    Committed {
+        /// Which.
+        txn: TxnId,
+        /// Of the client's request, so that a retry after a restart finds it.
+        stamp: Option<Stamp>,
+        /// Who has to be told, until each has acknowledged.
+        participants: Arc<[NodeId]>,
+    },
+    /// Every participant has acknowledged: nobody will ask again.
+    Ended {
+        /// Which.
+        txn: TxnId,
+    },
+    /// All that the records before it say and is still needed.
+    Checkpoint(CoordinatorCheckpoint),
+}
+
+/// The coordinator's whole durable state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CoordinatorCheckpoint {
+    /// The newest incarnation.
+    pub epoch: u64,
+    /// All sessions.
+    pub sessions: SessionTable,
+    /// Committed, not acknowledged by everybody.
+    pub committed: Vec<(TxnId, Arc<[NodeId]>)>,
+}
+
+/// The sessions of a checkpoint, least recently used first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionTable {
+    /// The next session's number.
+    pub next_client: u64,
+    /// Each open session.
+    pub sessions: Vec<SessionState>,
+}
+
+/// One session of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionState {
+    /// Whose.
+    pub client: ClientId,
+    /// The client will not ask for writes below this one.
+    pub answered_below: u64,
+    /// The committed writes from there on, in order.
+    pub committed: Vec<u64>,
+}
+
+/// What a participant keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParticipantRecord {
+    /// A new incarnation.
+    Started {
+        /// One more than the last.
+        incarnation: u64,
+    },
+    /// The promise to commit if told so, with all that is needed to do it. Durable before the vote.
+    Prepared(Prepared),
+    /// The outcome of a prepared transaction; or, of one that never was prepared here, the promise
+    /// never to vote yes on it (always an abort).
+    Decided {
+        /// Which.
+        txn: TxnId,
+        /// How it ended.
+        decision: Decision,
+    },
+    /// One phase: prepared and committed in one record.
+    CommittedAlone {
+        /// Which.
+        txn: TxnId,
+        /// Of the client's request.
+        stamp: Option<Stamp>,
+        /// In order; the last write of a key wins.
+        writes: Vec<Write>,
+    },
+    /// All that the records before it say and is still needed.
+    Checkpoint(ParticipantCheckpoint),
+}
+
+/// A transaction that a participant has promised to commit if told so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Which.
+    pub txn: TxnId,
+    /// Everybody who votes on it.
+    pub participants: Arc<[NodeId]>,
+    /// What a commit applies; these keys are locked for others and for reads.
+    pub writes: Vec<Write>,
+    /// Keys that preconditions speak of and no write does: locked for writers only.
+    pub checked: Vec<Key>,
+    /// As in the prepare message.
+    pub finished_below: TxnId,
+}
+
+/// A participant's whole durable state, without the data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParticipantCheckpoint {
+    /// The newest incarnation.
+    pub incarnation: u64,
+    /// In doubt.
+    pub prepared: Vec<Prepared>,
+    /// Decided, and not yet known to be over everywhere.
+    pub decided: Vec<(TxnId, Decision)>,
+    /// For each coordinator, below what everything is over.
+    pub finished_below: Vec<TxnId>,
+    /// Sessions whose writes this participant committed alone.
+    pub sessions: SessionTable,
+}

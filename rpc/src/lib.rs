@@ -1,0 +1,1 @@
+//! Cap'n Proto servers, clients and the peer transport of Kvorum.

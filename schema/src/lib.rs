@@ -1,0 +1,1 @@
+//! The Cap'n Proto schema of Kvorum and the Rust code generated from it.

@@ -1,0 +1,1 @@
+//! A whole Kvorum cluster on one thread from one seed.

@@ -1,0 +1,1 @@
+//! A durable log-structured key-value engine: checked log, sorted segments, compaction.
