@@ -149,4 +149,3 @@ pub enum Message {
         answer: Answer,
     },
 }
-
