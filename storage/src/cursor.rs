@@ -116,9 +116,10 @@ impl LevelCursor {
                 Some(self.segments.partition_point(|segment| segment.meta().largest < key))
             }
             // The segment that holds `to`, or comes before it.
-            (Some((key, _)), Direction::Backwards) => {
-                self.segments.partition_point(|segment| segment.meta().smallest <= key).checked_sub(1)
-            }
+            (Some((key, _)), Direction::Backwards) => self
+                .segments
+                .partition_point(|segment| segment.meta().smallest <= key)
+                .checked_sub(1),
             (None, Direction::Forwards) => Some(0),
             (None, Direction::Backwards) => count.checked_sub(1),
         };

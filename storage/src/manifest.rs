@@ -13,7 +13,7 @@
 //! ```
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::codec::{Malformed, Place, Reader, checksum, put_u32, put_u64};
 use crate::error::{Error, Result};
@@ -149,8 +149,7 @@ impl Manifest {
                 return Err(Malformed("a segment on a level that does not exist"));
             }
             let segment = SegmentMeta::decode(reader)?;
-            if segment.id >= manifest.next_segment
-                || segment.sequence_max > manifest.last_sequence
+            if segment.id >= manifest.next_segment || segment.sequence_max > manifest.last_sequence
             {
                 return Err(Malformed("a segment from after the manifest"));
             }
@@ -171,7 +170,7 @@ fn read_all(file: &dyn VfsFile, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn remove_if_there(vfs: &dyn Vfs, path: &PathBuf) -> Result<()> {
+fn remove_if_there(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     match vfs.remove(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         Ok(()) | Err(_) => Ok(()),

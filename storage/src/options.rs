@@ -88,10 +88,7 @@ impl Options {
             "level0_segments, level0_segments_slow and level0_segments_stop must rise, from 1",
         )?;
         require(self.level1_bytes >= 1, "level1_bytes must be at least 1")?;
-        require(
-            (2..=100).contains(&self.level_step),
-            "level_step must be between 2 and 100",
-        )?;
+        require((2..=100).contains(&self.level_step), "level_step must be between 2 and 100")?;
         require(self.log_bytes_max >= 1, "log_bytes_max must be at least 1")
     }
 

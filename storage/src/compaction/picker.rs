@@ -172,11 +172,7 @@ mod tests {
     #[test]
     fn level_0_goes_down_as_a_whole_onto_what_it_overlaps() {
         check("2:a-e:9 1:d-g:9", &[], "merge 0 [2, 1] into []");
-        check(
-            "4:b-e:9 3:d-g:9 | 7:a-b:9 8:c-d:9 9:h-i:9",
-            &[],
-            "merge 0 [4, 3] into [7, 8]",
-        );
+        check("4:b-e:9 3:d-g:9 | 7:a-b:9 8:c-d:9 9:h-i:9", &[], "merge 0 [4, 3] into [7, 8]");
         check("4:a-b:9 3:x-z:9 | 7:a-b:9 8:k-l:9 9:z-zz:9", &[], "merge 0 [4, 3] into [7, 9]");
     }
 
@@ -193,6 +189,10 @@ mod tests {
         check(tree, &[(1, "c")], "merge 1 [3] into [5]");
         check(tree, &[(1, "f")], "merge 1 [4] into [6]");
         check(tree, &[(1, "i")], "merge 1 [2] into [5]");
-        check("| 2:a-c:110 | 5:b-e:900 6:h-h:900", &[], "merge 2 [5] into []".replace("merge", "move").as_str());
+        check(
+            "| 2:a-c:110 | 5:b-e:900 6:h-h:900",
+            &[],
+            "merge 2 [5] into []".replace("merge", "move").as_str(),
+        );
     }
 }

@@ -191,9 +191,8 @@ impl Writer {
     fn take_ids(&mut self, height: usize) -> (NodeId, u32) {
         let (id, links) = (self.next_node, self.next_link);
         self.next_node = id.checked_add(1).expect("a memtable is flushed long before 2^32 entries");
-        self.next_link = links
-            .checked_add(height as u32)
-            .expect("a memtable is flushed long before 2^32 links");
+        self.next_link =
+            links.checked_add(height as u32).expect("a memtable is flushed long before 2^32 links");
         (id, links)
     }
 

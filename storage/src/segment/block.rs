@@ -317,9 +317,7 @@ mod tests {
     }
 
     fn current(cursor: &BlockCursor) -> Option<Entry> {
-        cursor
-            .is_valid()
-            .then(|| (cursor.key().to_vec(), cursor.tag(), cursor.value().to_vec()))
+        cursor.is_valid().then(|| (cursor.key().to_vec(), cursor.tag(), cursor.value().to_vec()))
     }
 
     fn walk(block: &Block, backwards: bool) -> Vec<Entry> {
@@ -362,9 +360,9 @@ mod tests {
             let is_before = |e: &&Entry| compare((&e.0, e.1), to) == Ordering::Less;
             let mut cursor = BlockCursor::new(block);
             cursor.seek(Some(to)).unwrap();
-            prop_assert_eq!(current(&cursor).as_ref(), entries.iter().find(|e| !is_before(e)));
+            prop_assert_eq!(current(&cursor), entries.iter().find(|e| !is_before(e)).cloned());
             cursor.seek_before(Some(to)).unwrap();
-            prop_assert_eq!(current(&cursor).as_ref(), entries.iter().rfind(is_before));
+            prop_assert_eq!(current(&cursor), entries.iter().rfind(is_before).cloned());
         }
 
         #[test]

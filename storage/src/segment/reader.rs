@@ -196,9 +196,7 @@ impl Segment {
         }
         match Compression::from_stored(compression) {
             Some(Compression::None) => Ok(self.map.slice(begin..after_payload)),
-            Some(Compression::Lz4) => {
-                decompress(&self.map[begin..after_payload]).map_err(|what| corrupt(what))
-            }
+            Some(Compression::Lz4) => decompress(&self.map[begin..after_payload]).map_err(corrupt),
             None => Err(corrupt("a block compressed in a way that this program does not know")),
         }
     }
@@ -232,9 +230,8 @@ fn read_footer(map: &[u8], id: u64, path: &Path) -> Result<Footer> {
         return Err(corrupt("the segment is another one than its name says"));
     }
     // Blocks lie one after the other, without a gap in which a fault could hide.
-    let after = |handle: Handle| {
-        handle.offset.checked_add(u64::from(handle.bytes) + TRAILER_BYTES as u64)
-    };
+    let after =
+        |handle: Handle| handle.offset.checked_add(u64::from(handle.bytes) + TRAILER_BYTES as u64);
     let fits = after(footer.filter) == Some(footer.properties.offset)
         && after(footer.properties) == Some(footer.index.offset)
         && after(footer.index) == Some(offset as u64);

@@ -102,10 +102,6 @@ impl SegmentWriter {
         self.written + (self.pending.len() + self.block.bytes()) as u64
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries == 0
-    }
-
     /// The user key of the last entry.
     pub(crate) fn last_key(&self) -> &[u8] {
         &self.last_key
@@ -163,7 +159,9 @@ impl SegmentWriter {
         self.pending.push(compression.stored());
         let checksum = checksum(place, &self.pending[begin..]);
         put_u32(&mut self.pending, checksum);
-        if self.pending.len() >= WRITE_BYTES { self.write_pending()? }
+        if self.pending.len() >= WRITE_BYTES {
+            self.write_pending()?
+        }
         Ok(handle)
     }
 

@@ -14,6 +14,7 @@ mod checkpoint;
 mod maintain;
 mod open;
 mod release;
+mod signal;
 mod stats;
 mod verify;
 mod view;
@@ -25,8 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use self::maintain::Signal;
 use self::release::Releases;
+use self::signal::Signal;
 use self::stats::Counters;
 use self::write::{Applied, Queue};
 use crate::compaction::Resume;

@@ -15,25 +15,24 @@ const PENDING_MAX: usize = 64;
 pub(super) struct Releases {
     /// `(before, mark)`, both rising: once `mark` is flushed, what is before `before` can go.
     pending: VecDeque<(Position, u64)>,
+    /// The last position given.
+    given: Position,
 }
 
 impl Releases {
     /// The owner needs nothing before `before`; the last batch applied had this mark.
     pub(super) fn add(&mut self, before: Position, mark: u64) {
-        let Some(last) = self.pending.back_mut() else {
-            self.pending.push_back((before, mark));
-            return;
-        };
-        if before <= last.0 {
+        let last = self.pending.back().copied();
+        if before <= last.map_or(self.given, |(position, _)| position) {
             return;
         }
-        if last.1 == mark {
-            last.0 = before;
-        } else if self.pending.len() == PENDING_MAX {
-            *last = (before, mark);
-        } else {
-            self.pending.push_back((before, mark));
+        // The new word says more than the last one. It takes its place if both wait for the same
+        // flush, or if there is no other.
+        let full = self.pending.len() == PENDING_MAX;
+        if full || last.is_some_and(|(_, last_mark)| last_mark == mark) {
+            self.pending.pop_back();
         }
+        self.pending.push_back((before, mark));
     }
 
     /// What can go now that this mark is flushed; each word is given once.
@@ -42,15 +41,11 @@ impl Releases {
         while let Some(&(position, mark)) = self.pending.front()
             && mark <= flushed_mark
         {
+            self.given = position;
             before = Some(position);
             self.pending.pop_front();
         }
         before
-    }
-
-    /// Whether [`Releases::take`] has something to give.
-    pub(super) fn has(&self, flushed_mark: u64) -> bool {
-        self.pending.front().is_some_and(|&(_, mark)| mark <= flushed_mark)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,11 +65,12 @@ mod tests {
         releases.add(Position(15), 4);
         releases.add(Position(30), 5);
         assert_eq!(releases.take(2), None);
-        assert!(releases.has(3));
         assert_eq!(releases.take(3), Some(Position(20)));
         assert_eq!(releases.take(4), None);
         assert_eq!(releases.take(9), Some(Position(30)));
         assert!(releases.is_empty());
+        releases.add(Position(30), 9);
+        assert_eq!(releases.take(9), None, "given once");
     }
 
     #[test]

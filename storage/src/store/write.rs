@@ -110,7 +110,7 @@ impl Store {
             Durability::Sync => self.inner.log.sync(position)?,
             Durability::Buffered => self.inner.log.write()?,
         }
-        self.inner.apply_queue(position)?;
+        self.inner.apply_queue(position);
         Ok(position)
     }
 
@@ -151,14 +151,12 @@ impl Inner {
     }
 
     /// Applies the embedded writes up to `position`, unless another thread did.
-    fn apply_queue(&self, position: Position) -> Result<()> {
+    fn apply_queue(&self, position: Position) {
         let mut applied = lock(&self.applied);
         loop {
             let next = lock(&self.queue).waiting.pop_front_if(|(at, _)| *at <= position);
-            let Some((at, batch)) = next else { return Ok(()) };
-            if at.0 <= applied.last_mark {
-                return Err(mark_fell(at.0, applied.last_mark));
-            }
+            let Some((at, batch)) = next else { return };
+            assert!(at.0 > applied.last_mark, "the queue has the order of the log");
             self.apply_next(&mut applied, at.0, at, &batch);
         }
     }
@@ -213,7 +211,7 @@ impl Inner {
             // See whether the disk has room again, before anything new is appended.
             let last = self.log.last();
             self.log.sync(last)?;
-            self.apply_queue(last)?;
+            self.apply_queue(last);
         }
         loop {
             match self.pressure() {
