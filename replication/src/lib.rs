@@ -18,6 +18,6 @@ pub use contract::{
     Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
 };
 pub use request::{
-    Answer, ClientId, Failure, Happened, Key, Operation, Outcome, Precondition, Query, Range, Row,
-    Request, Stamp, Transaction, Value, Write,
+    Answer, ClientId, Failure, Happened, Key, Operation, Outcome, Precondition, Query, Range,
+    Request, Row, Stamp, Transaction, Value, Write,
 };
