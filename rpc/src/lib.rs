@@ -1,1 +1,3 @@
 //! Cap'n Proto servers, clients and the peer transport of Kvorum.
+
+pub mod client;

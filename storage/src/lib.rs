@@ -1,1 +1,7 @@
 //! A durable log-structured key-value engine: checked log, sorted segments, compaction.
+
+pub mod codec;
+mod error;
+pub mod vfs;
+
+pub use error::{Error, Result};

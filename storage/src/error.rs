@@ -1,0 +1,105 @@
+//! What can go wrong in the engine, told so that the reader knows what to do about it.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The engine's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation of the engine failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// What was tried, to be read after "cannot".
+        doing: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// Stored bytes are not what was written. Nothing of them was believed.
+    #[error("{} is corrupt at byte {offset}: {what}", file.display())]
+    Corrupt {
+        /// The file that lied.
+        file: PathBuf,
+        /// Where in it the first doubtful byte stands, as near as is known.
+        offset: u64,
+        /// What does not fit.
+        what: Cow<'static, str>,
+    },
+
+    /// An earlier write or sync failed, and nobody knows what it left on the disk. Everything
+    /// acknowledged before is safe; nothing more is taken until the store is opened again.
+    #[error("{} takes no more writes until it is opened again: {why}", path.display())]
+    Poisoned {
+        /// The file whose write or sync failed.
+        path: PathBuf,
+        /// The failure that did it.
+        why: String,
+    },
+
+    /// No room on the disk. Reads go on; writes do once there is room again.
+    #[error("disk full: no room to {doing} {}", path.display())]
+    DiskFull {
+        /// What was tried, to be read after "no room to".
+        doing: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+    },
+
+    /// So much waits to be written that no more is taken. Nothing happened; try again once the
+    /// disk has caught up.
+    #[error("overloaded: {what}")]
+    Overloaded {
+        /// Which limit was met.
+        what: Cow<'static, str>,
+    },
+
+    /// Another process, or another handle in this one, has the directory open.
+    #[error("{} is locked: it is already open elsewhere", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+
+    /// A file that must be there is not.
+    #[error("{} is missing", file.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// The caller asked for what cannot be. Nothing happened.
+    #[error("{what}")]
+    Invalid {
+        /// What was wrong with the request.
+        what: Cow<'static, str>,
+    },
+}
+
+impl Error {
+    /// For `map_err`: an I/O error with what was tried and where. A full disk becomes
+    /// [`Error::DiskFull`], whatever the operation.
+    pub fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { doing, path: path.to_path_buf() }
+            }
+            _ => Self::Io { doing, path: path.to_path_buf(), source },
+        }
+    }
+
+    /// Stored bytes at `offset` of `file` are not what was written.
+    pub fn corrupt(file: &Path, offset: u64, what: impl Into<Cow<'static, str>>) -> Self {
+        Self::Corrupt { file: file.to_path_buf(), offset, what: what.into() }
+    }
+
+    /// The caller asked for what cannot be.
+    pub fn invalid(what: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+}
