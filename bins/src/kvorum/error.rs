@@ -56,19 +56,12 @@ pub(crate) struct CommandError {
 impl CommandError {
     /// The command line or the input is wrong.
     pub(crate) fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Usage,
-            happened: Happened::No,
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { kind: Kind::Usage, happened: Happened::No, what: what.into(), remedy: remedy.into() }
     }
 
-    /// A line of the input is wrong.
-    pub(crate) fn line(number: usize, error: SyntaxError) -> Self {
-        let separator = if error.column.is_some() { ", " } else { ": " };
-        let error = Self::from(error);
-        Self { what: format!("line {number}{separator}{}", error.what), ..error }
+    /// The same error, with the line of the input that it is about.
+    pub(crate) fn on_line(self, number: usize) -> Self {
+        Self { what: format!("line {number}: {}", self.what), ..self }
     }
 
     /// The key is not there.

@@ -1,8 +1,7 @@
 //! What a request may hold. The cluster refuses what is larger; checking first saves sending it.
 
-use kvorum_replication::{Precondition, Transaction, Write};
-
 use crate::error::CommandError;
+use crate::statement::Statement;
 use crate::text::quoted;
 
 /// Bytes of a key.
@@ -36,29 +35,15 @@ pub(crate) fn check_value(key: &[u8], value: &[u8]) -> Result<(), CommandError> 
 /// The error for a value whose size is `size`, as in "has 17 bytes".
 pub(crate) fn value_too_large(key: &[u8], size: &str) -> CommandError {
     CommandError::usage(
-        format!(
-            "the value for {} {size}; the largest has {VALUE_BYTES_MAX} (16 MiB)",
-            quoted(key)
-        ),
+        format!("the value for {} {size}; the largest has {VALUE_BYTES_MAX} (16 MiB)", quoted(key)),
         "split it over several keys and write them in one transaction with `kvorum txn`",
     )
 }
 
-/// Refuses a transaction with a key or value that cannot be.
-pub(crate) fn check_transaction(transaction: &Transaction) -> Result<(), CommandError> {
-    for precondition in &transaction.preconditions {
-        check_key(precondition.key())?;
-        if let Precondition::Equals(key, value) = precondition {
-            check_value(key, value)?;
-        }
-    }
-    for write in &transaction.writes {
-        check_key(write.key())?;
-        if let Write::Put(key, value) = write {
-            check_value(key, value)?;
-        }
-    }
-    Ok(())
+/// Refuses a statement whose key or value cannot be one.
+pub(crate) fn check_statement(statement: &Statement) -> Result<(), CommandError> {
+    check_key(statement.key())?;
+    statement.value().map_or(Ok(()), |value| check_value(statement.key(), value))
 }
 
 #[cfg(test)]

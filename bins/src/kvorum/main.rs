@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     };
     let Arguments { global, command } = arguments;
     if let Command::Serve(command) = command {
-        return kvorum::server::run(command);
+        return kvorum::server::run(&command);
     }
     let format = global.output;
     match run(&global, command) {
@@ -107,9 +107,9 @@ fn key_of(argument: OsString) -> Result<Bytes, CommandError> {
 
 /// Shows what is wrong with the command line, or the help that was asked for.
 fn refuse(error: &clap::Error) -> ExitCode {
-    let wants_json = std::env::args_os().zip(std::env::args_os().skip(1)).any(|(option, value)| {
-        option == "--output" && value == "json" || value == "--output=json"
-    });
+    let wants_json = std::env::args_os()
+        .zip(std::env::args_os().skip(1))
+        .any(|(option, value)| option == "--output" && value == "json" || value == "--output=json");
     if !error.use_stderr() || !wants_json {
         // There is nobody to tell that the terminal is gone.
         let _ = error.print();

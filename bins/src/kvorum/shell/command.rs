@@ -85,7 +85,10 @@ fn with_options(words: Vec<Vec<u8>>) -> Result<Line, CommandError> {
             let text = error.render().to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             let what = text.lines().next().unwrap_or(text).to_owned();
-            Err(CommandError::usage(what, "`help scan`, `help status` and `help inspect` tell more"))
+            Err(CommandError::usage(
+                what,
+                "`help scan`, `help status` and `help inspect` tell more",
+            ))
         }
     }
 }

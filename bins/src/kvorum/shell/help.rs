@@ -46,7 +46,8 @@ bare words know \\n \\t \\r \\0 \\xHH \\\\. A word that begins with # begins a c
 pub(crate) fn print(output: &mut Output, about: Option<&str>) -> Result<(), CommandError> {
     match about {
         None => {
-            for Topic { name, words, does } in TOPICS.iter().filter(|topic| !topic.does.is_empty()) {
+            for Topic { name, words, does } in TOPICS.iter().filter(|topic| !topic.does.is_empty())
+            {
                 let usage = format!("{name} {words}");
                 // A usage too long for its column has the line for itself.
                 if usage.len() > 34 {

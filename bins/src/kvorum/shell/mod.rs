@@ -32,8 +32,7 @@ pub(crate) async fn shell(global: &Global, output: &mut Output) -> Result<ExitCo
         output.flush()?;
     }
     let lines = if is_terminal { Lines::of_terminal()? } else { Lines::of_pipe()? };
-    let shell =
-        Shell { client, global, output, is_terminal, transaction: None, first_error: None };
+    let shell = Shell { client, global, output, is_terminal, transaction: None, first_error: None };
     shell.run(lines).await
 }
 
@@ -85,10 +84,8 @@ impl Shell<'_> {
     }
 
     /// Shows an error and goes on.
-    fn report(&mut self, mut error: CommandError, number: usize) -> Result<(), CommandError> {
-        if !self.is_terminal {
-            error.what = format!("line {number}: {}", error.what);
-        }
+    fn report(&mut self, error: CommandError, number: usize) -> Result<(), CommandError> {
+        let error = if self.is_terminal { error } else { error.on_line(number) };
         self.output.flush()?;
         // There is nobody to tell that standard error is gone.
         let _ = writeln!(io::stderr(), "{}", error.render(self.output.format));
@@ -140,7 +137,7 @@ impl Shell<'_> {
         if added.is_err() && !self.is_terminal {
             open.spoiled_at.get_or_insert(number);
         }
-        Ok(added?)
+        added
     }
 
     fn begin(&mut self) -> Result<(), CommandError> {
@@ -174,7 +171,8 @@ impl Shell<'_> {
     fn abort(&mut self) -> Result<(), CommandError> {
         let open = self.transaction.take().ok_or_else(no_transaction)?;
         if self.is_terminal {
-            self.output.line(format!("{} statements dropped; nothing happened", open.text.len()))?;
+            self.output
+                .line(format!("{} statements dropped; nothing happened", open.text.len()))?;
         }
         Ok(())
     }
