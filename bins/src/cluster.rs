@@ -186,7 +186,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until a member that was spawned is ready.
+    /// Waits until a member that was spawned is ready. One that does not get there is killed.
     ///
     /// # Errors
     /// If it ends, says something else, or says nothing in time.
@@ -199,6 +199,8 @@ impl Cluster {
             Ok(Err(_)) => "it ended".to_owned(),
             Err(_) => "it said nothing".to_owned(),
         };
+        // It may be gone already, and what it did instead is the better error anyway.
+        let _ = self.kill(member);
         Err(ClusterError::NotReady { member, waited, why, log: self.log_tail(member) })
     }
 

@@ -1,6 +1,8 @@
 //! The launcher of clusters, with a shell script in place of the server: what it promises about
 //! processes and files holds whatever the server does.
 
+#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -193,7 +195,9 @@ fn ends_are_noticed_and_reported() {
 
         let error = cluster.start(member, &["--mumble"]).await.unwrap_err().to_string();
         assert!(error.contains("\"hello\""), "{error}");
+        assert!(!cluster.is_running(member));
 
+        cluster.start(member, &[]).await.unwrap();
         let running = cluster.await_exit(member, Duration::from_millis(10)).await;
         assert!(matches!(running, Err(ClusterError::StillRunning { .. })));
         assert!(!cluster.stop(member, SOON).await.unwrap().success());
