@@ -1,13 +1,21 @@
 //! The shell around a protocol core.
 //!
-//! A [`Node`](node::Node) joins one core to one log and, on a replica, the store that lives on that
-//! log. It performs the core's effects in the order the contract asks for, and knows neither
-//! threads nor sockets: the simulator drives it directly. [`Runner`](runner::Runner) is what drives
-//! it in production: an event loop fed by a [`Handle`], a thread that syncs the log in groups, and
-//! one that flushes and compacts.
+//! A [`Node`] joins one core to one log and, on a replica, the store that lives on that log. It
+//! performs the core's effects in the order the contract asks for, and knows neither threads nor
+//! sockets: the simulator drives it directly. A [`Runner`] is what drives it in production: an event
+//! loop fed by a [`Handle`], a thread that syncs the log in groups, and one that flushes and
+//! compacts. [`IdentityFile`] says whose a data directory is.
 
+mod codec;
+mod error;
+mod fail_points;
+mod identity;
 mod mailbox;
 mod report;
 
+pub use codec::StoredRecord;
+pub use error::NodeError;
+pub use fail_points::{Action, FailPoint, FailPoints};
+pub use identity::{ClusterId, Identity, IdentityFile, read_identity};
 pub use mailbox::{BACKLOG_BYTES_MAX, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn};
 pub use report::Report;
