@@ -2,3 +2,4 @@
 //! loopback that the demo and the tests start.
 
 pub mod cluster;
+pub mod load;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use kvorum_replication::Random;
+use kvorum_replication::random::Random;
 
 /// A sort of operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

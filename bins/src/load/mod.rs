@@ -20,7 +20,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use kvorum_replication::Random;
+use kvorum_replication::random::Random;
 use kvorum_rpc::client::{Client, ClientError, ClientOptions};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -242,7 +242,12 @@ impl ThreadOfClients {
             for slot in 0..options.outstanding {
                 let number = client_number * options.outstanding + slot;
                 let workload = Workload::new(options, number, self.random_of(number));
-                workers.push(Worker::new(number, client.clone(), workload, Arc::clone(&self.shared)));
+                workers.push(Worker::new(
+                    number,
+                    client.clone(),
+                    workload,
+                    Arc::clone(&self.shared),
+                ));
             }
         }
         for phase in [Phase::Fill, Phase::Measure] {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvorum_replication::{Happened, Random};
+use kvorum_replication::Happened;
+use kvorum_replication::random::Random;
 use kvorum_rpc::client::{Client, ClientError, ErrorKind};
 
 use super::history::History;
@@ -371,4 +372,188 @@ fn is_final(error: &ClientError) -> bool {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// Plays a cluster: the n-th question is answered by the n-th of these, later ones by success.
+    #[derive(Clone, Default)]
+    struct Script {
+        answers: Rc<Vec<Option<(ErrorKind, Happened)>>>,
+        asked: Rc<RefCell<Vec<Operation>>>,
+    }
+
+    impl Script {
+        fn new(answers: impl IntoIterator<Item = Option<(ErrorKind, Happened)>>) -> Self {
+            Self { answers: Rc::new(answers.into_iter().collect()), asked: Rc::default() }
+        }
+    }
+
+    impl Store for Script {
+        async fn ask(&self, operation: &Operation) -> Result<Option<Bytes>, ClientError> {
+            let asked = self.asked.borrow().len();
+            self.asked.borrow_mut().push(operation.clone());
+            // Lets the others have their turn, as a network would.
+            tokio::task::yield_now().await;
+            match self.answers.get(asked).copied().flatten() {
+                None => Ok((operation.action == Action::Get).then(|| "found".into())),
+                Some((kind, happened)) => Err(ClientError {
+                    kind,
+                    happened,
+                    what: format!("refused as {kind}"),
+                    remedy: String::new(),
+                }),
+            }
+        }
+    }
+
+    /// Runs a load of four workers on the script.
+    fn run(options: LoadOptions, script: &Script) -> Result<Summary, LoadError> {
+        let history = options.history.as_deref().map(History::create).transpose()?;
+        let options = LoadOptions { clients: 4, outstanding: 1, ..options };
+        let shared = Arc::new(Shared::new(options, history));
+        shared.begin();
+        let workers: Vec<_> = (0..4)
+            .map(|number| {
+                let workload = Workload::new(&shared.options, number, Random::new(number.into()));
+                Worker::new(number, script.clone(), workload, Arc::clone(&shared))
+            })
+            .collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let filled = workers.into_iter().map(Worker::fill);
+            let filled = futures::future::join_all(filled).await;
+            futures::future::join_all(filled.into_iter().map(Worker::measure)).await;
+        });
+        shared.take_failure().map_or_else(|| Ok(shared.summary()), Err)
+    }
+
+    fn puts(operations: u64) -> LoadOptions {
+        LoadOptions { until: Until::Operations(operations), ..LoadOptions::default() }
+    }
+
+    #[test]
+    fn every_operation_ends_once_and_what_will_pass_is_asked_again() {
+        use ErrorKind::{Conflict, Overloaded, SessionExpired, Unavailable, Unknown};
+        let no = Happened::No;
+        let script = Script::new([
+            None,
+            Some((Conflict, no)),
+            Some((Unavailable, no)),
+            Some((Unknown, Happened::Unknown)),
+            Some((Overloaded, no)),
+            Some((Unavailable, no)),
+            Some((SessionExpired, Happened::Unknown)),
+        ]);
+        let counts = run(puts(100), &script).unwrap().counts;
+        assert_eq!(
+            counts,
+            Counts {
+                ok: 97,
+                conflict: 1,
+                unknown: 2,
+                unavailable: 2,
+                overloaded: 1,
+                ..Counts::default()
+            }
+        );
+        assert_eq!(counts.ended(), 100);
+        let asked = script.asked.borrow();
+        assert_eq!(asked.len(), 103);
+        let keys: BTreeSet<_> = asked.iter().map(|operation| &operation.key).collect();
+        assert_eq!(keys.len(), asked.len(), "an attempt used the key of another one");
+    }
+
+    #[test]
+    fn what_no_patience_helps_against_ends_the_load() {
+        for kind in [ErrorKind::Invalid, ErrorKind::Refused, ErrorKind::Corrupt] {
+            let script = Script::new([None, None, Some((kind, Happened::No))]);
+            let failed = run(puts(1_000_000), &script).unwrap_err().to_string();
+            assert_eq!(failed, format!("refused as {kind}"));
+            assert!(script.asked.borrow().len() < 20);
+        }
+    }
+
+    #[test]
+    fn patience_runs_out() {
+        let script = Script::new(vec![Some((ErrorKind::Unavailable, Happened::No)); 1_000]);
+        let options = LoadOptions { give_up_after: Duration::from_millis(20), ..puts(10) };
+        let failed = run(options, &script).unwrap_err().to_string();
+        assert_eq!(failed, "refused as unavailable");
+        assert!(script.asked.borrow().len() < 100, "it did not pause");
+    }
+
+    #[test]
+    fn the_warm_up_is_not_measured() {
+        let options = LoadOptions { warm_up: Duration::from_secs(600), ..puts(50) };
+        let script = Script::default();
+        let summary = run(options, &script).unwrap();
+        assert_eq!((summary.counts, script.asked.borrow().len()), (Counts::default(), 50));
+    }
+
+    #[test]
+    fn a_load_of_some_seconds_ends() {
+        let until = Until::Elapsed(Duration::from_millis(30));
+        let summary = run(LoadOptions { until, ..puts(0) }, &Script::default()).unwrap();
+        assert!(summary.counts.ok > 0);
+        assert!(summary.elapsed >= Duration::from_millis(30), "{:?}", summary.elapsed);
+    }
+
+    #[test]
+    fn keys_are_filled_before_they_are_read() {
+        let mix = "get".parse().unwrap();
+        let script = Script::default();
+        run(LoadOptions { mix, keys: Keys::Among(20), ..puts(30) }, &script).unwrap();
+        let asked = script.asked.borrow();
+        let (fill, gets) = asked.split_at(20);
+        let filled: BTreeSet<_> = fill.iter().map(|operation| &operation.key).collect();
+        assert_eq!(filled.len(), 20);
+        assert_eq!(gets.len(), 30);
+        assert!(gets.iter().all(|get| get.action == Action::Get && filled.contains(&get.key)));
+    }
+
+    #[test]
+    fn the_history_says_what_was_asked_and_answered() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("history");
+        // The first three fill the keys.
+        let script = Script::new([
+            None,
+            None,
+            None,
+            Some((ErrorKind::Conflict, Happened::No)),
+            Some((ErrorKind::Unknown, Happened::Unknown)),
+            Some((ErrorKind::PreconditionFailed, Happened::No)),
+        ]);
+        let options = LoadOptions {
+            mix: "put=1,get=1,del=1,cas=1".parse().unwrap(),
+            keys: Keys::Among(3),
+            history: Some(file.clone()),
+            ..puts(200)
+        };
+        let counts = run(options, &script).unwrap().counts;
+        let text = std::fs::read_to_string(file).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len() as u64, counts.ended() + 3, "three keys were filled");
+        for line in &lines {
+            assert!(line["call"].as_u64() <= line["ret"].as_u64(), "{line}");
+            let is_text = |name: &str| line[name].is_string();
+            let expects_value = matches!(line["op"].as_str().unwrap(), "put" | "cas");
+            assert_eq!((is_text("key"), is_text("value")), (true, expects_value), "{line}");
+            assert_eq!(is_text("result"), line["op"] == "get" && line["ok"] == true, "{line}");
+        }
+        let ended = |ok: serde_json::Value| lines.iter().filter(|line| line["ok"] == ok).count();
+        assert_eq!((ended(false.into()), ended("unknown".into())), (2, 1));
+        let failed: Vec<_> = lines.iter().filter(|line| line.get("failed").is_some()).collect();
+        assert_eq!(failed.len(), 1);
+        let clients: BTreeSet<_> = lines.iter().map(|line| line["client"].as_u64()).collect();
+        assert_eq!(clients.len(), 4);
+    }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvorum_replication::{Precondition, Random, Transaction, Write};
+use kvorum_replication::random::Random;
+use kvorum_replication::{Precondition, Transaction, Write};
 
 use super::mix::Sort;
 use super::{Keys, LoadOptions, Mix};
@@ -34,7 +35,10 @@ pub(super) enum Action {
     Get,
     Delete,
     /// Put the value if the key has the expected one, or is not there.
-    CompareAndSet { expected: Option<Bytes>, value: Bytes },
+    CompareAndSet {
+        expected: Option<Bytes>,
+        value: Bytes,
+    },
 }
 
 impl Operation {
