@@ -31,22 +31,11 @@ pub(crate) enum Kind {
 impl Kind {
     fn name(self) -> &'static str {
         match self {
-            Self::NotFound => "not_found",
+            Self::NotFound => "not-found",
             Self::Usage => "usage",
-            Self::Cluster(kind) => match kind {
-                ErrorKind::Conflict => "conflict",
-                ErrorKind::PreconditionFailed => "precondition_failed",
-                ErrorKind::Unavailable => "unavailable",
-                ErrorKind::Overloaded => "overloaded",
-                ErrorKind::Unknown => "unknown",
-                ErrorKind::SessionExpired => "session_expired",
-                ErrorKind::StaleSequence => "stale_sequence",
-                ErrorKind::Invalid => "invalid",
-                ErrorKind::Refused => "refused",
-                ErrorKind::Corrupt => "corrupt",
-            },
+            Self::Cluster(kind) => kind.name(),
             Self::Io => "io",
-            Self::OutputClosed => "output_closed",
+            Self::OutputClosed => "output-closed",
         }
     }
 }
@@ -67,21 +56,14 @@ pub(crate) struct CommandError {
 impl CommandError {
     /// The command line or the input is wrong.
     pub(crate) fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Usage,
-            happened: Happened::No,
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { kind: Kind::Usage, happened: Happened::No, what: what.into(), remedy: remedy.into() }
     }
 
     /// A line of the input is wrong.
     pub(crate) fn line(number: usize, error: SyntaxError) -> Self {
-        let place = match error.column {
-            Some(column) => format!("line {number}, column {column}"),
-            None => format!("line {number}"),
-        };
-        Self::usage(format!("{place}: {}", error.what), "")
+        let separator = if error.column.is_some() { ", " } else { ": " };
+        let error = Self::from(error);
+        Self { what: format!("line {number}{separator}{}", error.what), ..error }
     }
 
     /// The key is not there.
@@ -164,5 +146,12 @@ impl From<ClientError> for CommandError {
             what: error.what,
             remedy: error.remedy,
         }
+    }
+}
+
+impl From<SyntaxError> for CommandError {
+    fn from(error: SyntaxError) -> Self {
+        let place = error.column.map(|column| format!("column {column}: ")).unwrap_or_default();
+        Self::usage(format!("{place}{}", error.what), "")
     }
 }

@@ -156,22 +156,27 @@ fn escape(line: &[u8], at: usize) -> Result<(u8, usize), SyntaxError> {
         Some(b'r') => b'\r',
         Some(b'0') => b'\0',
         Some(b'x') => {
-            let digits = line.get(at + 2..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+            let digits =
+                line.get(at + 2..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
             let digits = digits.filter(|digits| digits.bytes().all(|d| d.is_ascii_hexdigit()));
             let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            return byte
-                .map(|byte| (byte, 4))
-                .ok_or_else(|| SyntaxError::at(at, "\\x wants two hexadecimal digits, as in \\x0a"));
+            return byte.map(|byte| (byte, 4)).ok_or_else(|| {
+                SyntaxError::at(at, "\\x wants two hexadecimal digits, as in \\x0a")
+            });
         }
         Some(&other) if !other.is_ascii_alphanumeric() => other,
         Some(&other) => {
             let other = char::from(other);
             return Err(SyntaxError::at(
                 at,
-                format!("\\{other} is no escape; there are \\n \\t \\r \\0 \\xHH, and \\\\ for a backslash"),
+                format!(
+                    "\\{other} is no escape; there are \\n \\t \\r \\0 \\xHH, and \\\\ for a backslash"
+                ),
             ));
         }
-        None => return Err(SyntaxError::at(at, "a backslash at the end escapes nothing; write \\\\")),
+        None => {
+            return Err(SyntaxError::at(at, "a backslash at the end escapes nothing; write \\\\"));
+        }
     };
     Ok((escaped, 2))
 }

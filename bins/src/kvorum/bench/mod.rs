@@ -199,7 +199,6 @@ fn check(summary: &Summary) -> Result<(), CommandError> {
         happened: Happened::No,
         what: "nothing was acknowledged, the cluster was unavailable all the time".to_owned(),
         remedy: "see `kvorum status`".to_owned(),
-        is_reported: false,
     })
 }
 
