@@ -1,3 +1,4 @@
 //! Cap'n Proto servers, clients and the peer transport of Kvorum.
 
 pub mod client;
+mod vat;

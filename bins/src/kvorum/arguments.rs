@@ -80,6 +80,7 @@ pub(crate) enum Command {
     Inspect(Inspect),
     Export(Export),
     Import(Import),
+    Bench(crate::bench::Bench),
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),
@@ -262,7 +263,7 @@ pub(crate) struct Import {
 }
 
 /// Reads a time: a number and `ms`, `s` or `m`; without a unit it is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits_end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits_end);
     let unit_seconds = match unit {

@@ -1,6 +1,7 @@
 //! The client: a command a call, or a shell. `kvorum --help` is its manual.
 
 mod arguments;
+mod bench;
 mod commands;
 mod connection;
 mod error;
@@ -44,14 +45,28 @@ fn main() -> ExitCode {
 }
 
 fn run(global: &Global, command: Command) -> Result<ExitCode, CommandError> {
+    let mut output = Output::new(global.output);
+    let code = match command {
+        // It has threads and runtimes of its own.
+        Command::Bench(arguments) => {
+            bench::bench(global, &mut output, arguments).map(|()| ExitCode::SUCCESS)?
+        }
+        command => run_in_runtime(global, command, &mut output)?,
+    };
+    output.flush()?;
+    Ok(code)
+}
+
+fn run_in_runtime(
+    global: &Global,
+    command: Command,
+    output: &mut Output,
+) -> Result<ExitCode, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CommandError::io("cannot start the runtime", &error))?;
-    let mut output = Output::new(global.output);
-    let code = LocalSet::new().block_on(&runtime, dispatch(global, command, &mut output))?;
-    output.flush()?;
-    Ok(code)
+    LocalSet::new().block_on(&runtime, dispatch(global, command, output))
 }
 
 async fn dispatch(
@@ -93,7 +108,9 @@ async fn dispatch(
         Command::Import(arguments) => {
             commands::import(&connect(global).await?, output, arguments).await
         }
-        Command::Serve(_) => unreachable!("main runs the server without the client's runtime"),
+        Command::Serve(_) | Command::Bench(_) => {
+            unreachable!("they run without the client's runtime")
+        }
     }?;
     Ok(ExitCode::SUCCESS)
 }
