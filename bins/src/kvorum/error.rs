@@ -59,11 +59,9 @@ impl CommandError {
         Self { kind: Kind::Usage, happened: Happened::No, what: what.into(), remedy: remedy.into() }
     }
 
-    /// A line of the input is wrong.
-    pub(crate) fn line(number: usize, error: SyntaxError) -> Self {
-        let separator = if error.column.is_some() { ", " } else { ": " };
-        let error = Self::from(error);
-        Self { what: format!("line {number}{separator}{}", error.what), ..error }
+    /// The same error, with the line of the input that it is about.
+    pub(crate) fn on_line(self, number: usize) -> Self {
+        Self { what: format!("line {number}: {}", self.what), ..self }
     }
 
     /// The key is not there.

@@ -1,8 +1,7 @@
 //! What a request may hold. The cluster refuses what is larger; checking first saves sending it.
 
-use kvorum_replication::{Precondition, Transaction, Write};
-
 use crate::error::CommandError;
+use crate::statement::Statement;
 use crate::text::quoted;
 
 /// Bytes of a key.
@@ -41,21 +40,10 @@ pub(crate) fn value_too_large(key: &[u8], size: &str) -> CommandError {
     )
 }
 
-/// Refuses a transaction with a key or value that cannot be.
-pub(crate) fn check_transaction(transaction: &Transaction) -> Result<(), CommandError> {
-    for precondition in &transaction.preconditions {
-        check_key(precondition.key())?;
-        if let Precondition::Equals(key, value) = precondition {
-            check_value(key, value)?;
-        }
-    }
-    for write in &transaction.writes {
-        check_key(write.key())?;
-        if let Write::Put(key, value) = write {
-            check_value(key, value)?;
-        }
-    }
-    Ok(())
+/// Refuses a statement whose key or value cannot be one.
+pub(crate) fn check_statement(statement: &Statement) -> Result<(), CommandError> {
+    check_key(statement.key())?;
+    statement.value().map_or(Ok(()), |value| check_value(statement.key(), value))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     let Arguments { global, command } = arguments;
     if let Command::Serve(command) = command {
-        return kvorum::server::run(command);
+        return kvorum::server::run(&command);
     }
     let format = global.output;
     match run(&global, command) {

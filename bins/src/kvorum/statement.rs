@@ -82,15 +82,28 @@ impl Statement {
         }
     }
 
+    /// The key it speaks of.
+    pub(crate) fn key(&self) -> &Bytes {
+        match self {
+            Self::Check(precondition) => precondition.key(),
+            Self::Write(write) => write.key(),
+        }
+    }
+
+    /// The value it compares with or writes.
+    pub(crate) fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Check(Precondition::Equals(_, value)) | Self::Write(Write::Put(_, value)) => {
+                Some(value)
+            }
+            Self::Check(Precondition::Absent(_) | Precondition::Present(_))
+            | Self::Write(Write::Delete(_)) => None,
+        }
+    }
+
     /// The bytes of its key and value.
     pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Check(Precondition::Equals(key, value)) | Self::Write(Write::Put(key, value)) => {
-                key.len() + value.len()
-            }
-            Self::Check(Precondition::Absent(key) | Precondition::Present(key))
-            | Self::Write(Write::Delete(key)) => key.len(),
-        }
+        self.key().len() + self.value().map_or(0, Bytes::len)
     }
 }
 

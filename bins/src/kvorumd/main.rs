@@ -7,7 +7,7 @@ use clap::Parser;
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "kvorumd", version, about = kvorum::server::ABOUT)]
-#[command(after_help = kvorum::server::EXAMPLES)]
+#[command(after_help = kvorum::server::examples())]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
@@ -15,5 +15,5 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    kvorum::server::run(Arguments::parse().command)
+    kvorum::server::run(&Arguments::parse().command)
 }

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use kvorum_node::FailPoint;
 use kvorum_replication::NodeId;
+use kvorum_replication::two_phase::points::{self, Point};
+
+use super::logging::check_filter;
 
 /// What `kvorumd` is.
 pub const ABOUT: &str = "Kvorum's server: one process of a replicated, durable key-value store";
 
-/// How `kvorumd` is used.
-pub const EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 A cluster of three replicas, committing in two phases:
   kvorumd replica --id 1 --listen 127.0.0.1:7101 --data-dir data/r1
   kvorumd replica --id 2 --listen 127.0.0.1:7102 --data-dir data/r2
@@ -32,6 +34,19 @@ Exit codes:
   4  refused: the address is in use, or the data directory is in use or somebody else's
   6  corrupt data";
 
+/// How `kvorumd` is used: the end of its help.
+#[must_use]
+pub fn examples() -> &'static str {
+    EXAMPLES
+}
+
+/// The names of `--fail-point`, with what each means: the end of a role's help.
+#[must_use]
+pub fn fail_points(points: &[Point]) -> String {
+    let lines = points.iter().map(|Point { name, moment }| format!("\n  {name:32} {moment}"));
+    std::iter::once("Fail points:".to_owned()).chain(lines).collect()
+}
+
 /// What to serve as.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -43,6 +58,7 @@ pub enum Command {
 
 /// The flags of `kvorumd replica`.
 #[derive(Debug, Args)]
+#[command(after_long_help = fail_points(points::PARTICIPANT))]
 pub struct Replica {
     /// This replica's number, from 1; no other of the cluster has it
     #[arg(long, value_parser = replica_id)]
@@ -72,6 +88,7 @@ pub struct Replica {
 
 /// The flags of `kvorumd coordinator`.
 #[derive(Debug, Args)]
+#[command(after_long_help = fail_points(points::COORDINATOR))]
 pub struct Coordinator {
     /// Where to listen; port 0 takes a free one, which the `ready` line names
     #[arg(long, value_name = "ADDR")]
@@ -104,10 +121,11 @@ pub struct Process {
 
     /// What to log: error, warn, info, debug or trace, or by module as in `info,kvorum_rpc=debug`
     #[arg(long, value_name = "LEVEL", env = "KVORUM_LOG", default_value = "info")]
+    #[arg(value_parser = check_filter)]
     pub log: String,
 
-    /// For tests: at this point of the protocol (at its N-th passing) die or stop; may be repeated.
-    /// An unknown NAME lists those there are
+    /// For tests: die (SIGKILL) or stop (SIGSTOP) at this point of the protocol, or at its N-th
+    /// passing; may be repeated. --help lists the names
     #[arg(long, value_name = "NAME=abort|pause[@N]", value_parser = fail_point)]
     pub fail_point: Vec<FailPoint>,
 }

@@ -12,9 +12,8 @@ use serde_json::{Map, Value as Json};
 use super::txn::read_line;
 use crate::arguments::Import;
 use crate::error::{CommandError, Kind};
-use crate::limits::check_transaction;
+use crate::limits::{check_key, check_value};
 use crate::output::{Format, Output};
-use crate::statement::SyntaxError;
 use crate::text::get_field;
 
 /// Rows and bytes put in one transaction: enough to pay for its syncs, few enough to hold its locks
@@ -45,10 +44,11 @@ pub(crate) async fn import(
         line_number += 1;
         let more = read_line(&mut input, &mut line, line_number)?;
         if more && !line.trim_ascii().is_empty() {
-            rows.push(parse(&line).map_err(|what| {
-                let error = CommandError::line(line_number, SyntaxError::of_line(what));
-                CommandError { remedy: so_far(count), ..error }
-            })?);
+            let row = parse(&line).map_err(|error| CommandError {
+                remedy: so_far(count),
+                ..error.on_line(line_number)
+            });
+            rows.push(row?);
         }
         let bytes: usize = rows.iter().map(|(key, value): &Row| key.len() + value.len()).sum();
         if rows.len() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX || !more && !rows.is_empty() {
@@ -74,16 +74,22 @@ fn so_far(count: usize) -> String {
     format!("{count} rows were put before; the import can be run again as a whole")
 }
 
-fn parse(line: &[u8]) -> Result<Row, String> {
-    let object: Map<String, Json> = serde_json::from_slice(line)
-        .map_err(|error| format!("not a JSON object with a key and a value: {error}"))?;
-    Ok((Bytes::from(get_field(&object, "key")?), Bytes::from(get_field(&object, "value")?)))
+fn parse(line: &[u8]) -> Result<Row, CommandError> {
+    let wrong = |what: String| {
+        CommandError::usage(format!("not a JSON object with a key and a value: {what}"), "")
+    };
+    let object: Map<String, Json> =
+        serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
+    let key = get_field(&object, "key").map_err(wrong)?;
+    let value = get_field(&object, "value").map_err(wrong)?;
+    check_key(&key)?;
+    check_value(&key, &value)?;
+    Ok((Bytes::from(key), Bytes::from(value)))
 }
 
 async fn put_all(client: &Client, rows: Vec<Row>) -> Result<(), CommandError> {
     let writes = rows.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
     let transaction = Transaction { preconditions: Vec::new(), writes };
-    check_transaction(&transaction)?;
     let mut conflicts = 0;
     loop {
         let error = match client.transact(transaction.clone()).await {

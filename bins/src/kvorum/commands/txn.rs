@@ -7,9 +7,9 @@ use kvorum_rpc::client::Client;
 use serde_json::{Map, Value as Json};
 
 use crate::error::CommandError;
-use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, check_transaction};
+use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, check_statement};
 use crate::output::{Format, Output};
-use crate::statement::{FORMS, Statement, SyntaxError, words};
+use crate::statement::{FORMS, Statement, words};
 
 /// Bytes of a line: a key and a value, each byte of them written as `\xHH`, and the words around.
 pub(crate) const LINE_BYTES_MAX: u64 = ((KEY_BYTES_MAX + VALUE_BYTES_MAX) * 4 + 1024) as u64;
@@ -27,13 +27,15 @@ pub(crate) struct TransactionText {
 
 impl TransactionText {
     /// Adds a line's statement.
-    pub(crate) fn add(&mut self, words: Vec<Vec<u8>>) -> Result<(), SyntaxError> {
+    pub(crate) fn add(&mut self, words: Vec<Vec<u8>>) -> Result<(), CommandError> {
         let statement = Statement::parse(words)?;
+        check_statement(&statement)?;
         self.bytes += statement.bytes();
         if self.bytes > TRANSACTION_BYTES_MAX {
-            return Err(SyntaxError::of_line(format!(
-                "the transaction's keys and values are more than {TRANSACTION_BYTES_MAX} bytes here"
-            )));
+            return Err(CommandError::usage(
+                format!("here the transaction grows larger than {TRANSACTION_BYTES_MAX} bytes"),
+                "make several of it",
+            ));
         }
         statement.add_to(&mut self.transaction);
         Ok(())
@@ -65,7 +67,6 @@ pub(crate) async fn commit(
     done: &str,
 ) -> Result<(), CommandError> {
     let transaction = text.transaction;
-    check_transaction(&transaction)?;
     let (checks, writes) = (transaction.preconditions.len(), transaction.writes.len());
     client.transact(transaction).await?;
     match output.format {
@@ -85,10 +86,11 @@ fn read(mut input: impl BufRead) -> Result<TransactionText, CommandError> {
         if !read_line(&mut input, &mut line, number)? {
             break;
         }
-        let words = words(&line).map_err(|error| CommandError::line(number, error))?;
-        if !words.is_empty() {
-            text.add(words).map_err(|error| CommandError::line(number, error))?;
-        }
+        let add = |text: &mut TransactionText| match words(&line)? {
+            words if words.is_empty() => Ok(()),
+            words => text.add(words),
+        };
+        add(&mut text).map_err(|error| error.on_line(number))?;
     }
     Ok(text)
 }
@@ -105,8 +107,8 @@ pub(crate) fn read_line(
         .read_until(b'\n', line)
         .map_err(|error| CommandError::io("cannot read standard input", &error))?;
     if read as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
-        let error = format!("the line is longer than {LINE_BYTES_MAX} bytes");
-        return Err(CommandError::line(number, SyntaxError::of_line(error)));
+        let what = format!("longer than {LINE_BYTES_MAX} bytes");
+        return Err(CommandError::usage(what, "").on_line(number));
     }
     if line.ends_with(b"\n") {
         line.pop();
@@ -132,7 +134,7 @@ mod tests {
     fn errors_name_the_line() {
         let cases = [
             ("put a 1\nset b 2", "line 2: unknown statement"),
-            ("\n\nput a 'b", "line 3, column 7: this ' has no '"),
+            ("\n\nput a 'b", "line 3: column 7: this ' has no '"),
         ];
         for (input, what) in cases {
             let error = read(input.as_bytes()).map(|text| text.len()).unwrap_err();
@@ -144,11 +146,11 @@ mod tests {
     #[test]
     fn input_without_end_is_refused() {
         let error = read(io::BufReader::new(io::repeat(b'a'))).map(|text| text.len()).unwrap_err();
-        assert!(error.what.starts_with("line 1: the line is longer"), "{}", error.what);
+        assert!(error.what.starts_with("line 1: longer than"), "{}", error.what);
         let endless = io::BufReader::new(io::Cursor::new(
             [&b"put k '"[..], &vec![b'v'; 9 << 20], b"'\n"].concat().repeat(9),
         ));
         let error = read(endless).map(|text| text.len()).unwrap_err();
-        assert!(error.what.starts_with("line 8: the transaction's keys"), "{}", error.what);
+        assert!(error.what.starts_with("line 8: here the transaction"), "{}", error.what);
     }
 }

@@ -84,10 +84,8 @@ impl Shell<'_> {
     }
 
     /// Shows an error and goes on.
-    fn report(&mut self, mut error: CommandError, number: usize) -> Result<(), CommandError> {
-        if !self.is_terminal {
-            error.what = format!("line {number}: {}", error.what);
-        }
+    fn report(&mut self, error: CommandError, number: usize) -> Result<(), CommandError> {
+        let error = if self.is_terminal { error } else { error.on_line(number) };
         self.output.flush()?;
         // There is nobody to tell that standard error is gone.
         let _ = writeln!(io::stderr(), "{}", error.render(self.output.format));
@@ -139,7 +137,7 @@ impl Shell<'_> {
         if added.is_err() && !self.is_terminal {
             open.spoiled_at.get_or_insert(number);
         }
-        Ok(added?)
+        added
     }
 
     fn begin(&mut self) -> Result<(), CommandError> {
