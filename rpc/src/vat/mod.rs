@@ -27,36 +27,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use incoming::{Input, Receive};
 use outgoing::Outgoing;
-pub(crate) use wire::{Held, Limits, Wire};
+pub(crate) use wire::{Limits, Wire};
 
-/// A connection that is ready to be driven.
-pub(crate) struct Vat {
-    /// Its state, shared with whoever watches over it.
-    pub(crate) wire: Rc<Wire>,
-    /// What drives it. Ends when the connection has ended, with the violation if that was why.
-    pub(crate) system: RpcSystem<Side>,
-}
-
-/// Makes a connection of a stream's two halves. Must be called within a local runtime: writing is
-/// a task of its own there, so that it comes after everything that is ready to speak.
+/// Makes a connection of a stream's two halves; what is returned drives it, and ends with the
+/// violation if that was why it ended. Must be called within a local runtime: writing is a task of
+/// its own there, so that it comes after everything that is ready to speak.
 pub(crate) fn connect<R, W>(
+    wire: &Rc<Wire>,
     read: R,
     write: W,
     side: Side,
-    limits: Limits,
     bootstrap: Option<capnp::capability::Client>,
-) -> Vat
+) -> RpcSystem<Side>
 where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
-    let wire = Rc::new(Wire::new(limits));
     let input = Rc::new(RefCell::new(Input::new(read)));
-    let connection =
-        Connection { ending: Rc::new(Ending(Rc::clone(&wire))), wire: Rc::clone(&wire), input };
-    let network = Network { wire: Rc::clone(&wire), again: connection.clone(), first: Some(connection), side };
-    drop(tokio::task::spawn_local(outgoing::flush(Rc::clone(&wire), write)));
-    Vat { wire, system: RpcSystem::new(Box::new(network), bootstrap) }
+    let ending = Rc::new(Ending(Rc::clone(wire)));
+    let connection = Connection { wire: Rc::clone(wire), input, ending };
+    let network =
+        Network { wire: Rc::clone(wire), again: connection.clone(), first: Some(connection), side };
+    drop(tokio::task::spawn_local(outgoing::flush(Rc::clone(wire), write)));
+    RpcSystem::new(Box::new(network), bootstrap)
 }
 
 struct Network<R> {
@@ -90,6 +83,7 @@ impl<R: AsyncRead + Unpin + 'static> capnp_rpc::VatNetwork<Side> for Network<R> 
 struct Connection<R> {
     wire: Rc<Wire>,
     input: Rc<RefCell<Input<R>>>,
+    /// Held for what its end does.
     ending: Rc<Ending>,
 }
 
@@ -140,4 +134,3 @@ impl<R: AsyncRead + Unpin + 'static> capnp_rpc::Connection<Side> for Connection<
         })
     }
 }
-

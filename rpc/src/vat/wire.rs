@@ -54,7 +54,10 @@ pub(crate) struct Wire {
     /// Why the watchman wants this connection closed.
     closing: RefCell<Option<Error>>,
     ending: Cell<bool>,
+    /// Whether the RPC system has let go of the connection, and failed the calls under way.
+    released: Cell<bool>,
     result: RefCell<Option<Error>>,
+    trusted: Cell<bool>,
     finished: Cell<bool>,
     /// Calls that came in and were not answered. A cancelled call is never answered by capnp-rpc,
     /// which keeps its entry until the connection ends: it stays in this count, and so is bounded.
@@ -95,9 +98,9 @@ impl Slot {
 }
 
 impl Wire {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Rc<Self> {
         let now = Instant::now();
-        Self {
+        Rc::new(Self {
             limits,
             queued: RefCell::default(),
             writing: Cell::new(0),
@@ -106,7 +109,9 @@ impl Wire {
             finish: RefCell::default(),
             closing: RefCell::default(),
             ending: Cell::new(false),
+            released: Cell::new(false),
             result: RefCell::default(),
+            trusted: Cell::new(false),
             finished: Cell::new(false),
             calls: Cell::new(0),
             unfinished: Cell::new(0),
@@ -118,12 +123,20 @@ impl Wire {
             messages_in: Cell::new(0),
             messages_out: Cell::new(0),
             flushes: Cell::new(0),
-        }
+        })
     }
 
     /// Closes the connection for a reason that the other side is told. Calls under way fail.
     pub(crate) fn close(&self, reason: Error) {
         self.closing.borrow_mut().get_or_insert(reason);
+        self.reader.wake();
+    }
+
+    /// Goes on reading however much waits to be written. Two sides that both stop reading until
+    /// they have written would wait for each other for ever, so one must not: a client, and both
+    /// ends of a link, whose window bounds what waits.
+    pub(crate) fn trust(&self) {
+        self.trusted.set(true);
         self.reader.wake();
     }
 
@@ -176,10 +189,10 @@ impl Wire {
         Held { wire: Rc::clone(self), bytes }
     }
 
-    /// Resolves when the last byte has left and the stream is shut down.
+    /// Resolves when the last byte has left, the stream is shut down and no call waits any more.
     pub(crate) async fn finished(&self) {
         poll_fn(|context| {
-            if self.finished.get() {
+            if self.finished.get() && self.released.get() {
                 return Poll::Ready(());
             }
             self.finish.borrow_mut().push(context.waker().clone());
@@ -209,12 +222,18 @@ impl Wire {
 
     pub(super) fn end_with(&self, result: capnp::Result<()>) {
         *self.result.borrow_mut() = result.err();
+        self.released.set(true);
         self.end();
+        self.wake_finish();
     }
 
     pub(super) fn finish(&self) {
         self.ending.set(true);
         self.finished.set(true);
+        self.wake_finish();
+    }
+
+    fn wake_finish(&self) {
         for waker in self.finish.borrow_mut().drain(..) {
             waker.wake();
         }
@@ -226,7 +245,7 @@ impl Wire {
 
     /// Whether a limit forbids reading just now.
     pub(super) fn is_gated(&self) -> bool {
-        let gated = self.backlog() > self.limits.backlog_bytes_max
+        let gated = (!self.trusted.get() && self.backlog() > self.limits.backlog_bytes_max)
             || self.calls.get() >= self.limits.calls_max
             || self.held_bytes.get() > self.limits.held_bytes_max;
         match (gated, self.gated_since.get()) {
