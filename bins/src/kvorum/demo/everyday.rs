@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvorum::cluster::Member;
 use kvorum_replication::{Precondition, Range, Transaction, Write};
-use kvorum_rpc::client::{Client, ClientError, ErrorKind};
+use kvorum_rpc::client::{Client, ClientError, ErrorKind, ProcessStatus};
 
 use super::guide::{Guide, Trouble, shown_bytes, shown_outcome, shown_time, shown_value};
-use super::stage::{Stage, timed};
+use super::stage::{PATIENCE, Stage, timed};
 
 /// A put of the tour.
 pub(super) async fn put(
@@ -61,9 +61,9 @@ pub(super) async fn start(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<()
     started?;
     let directory = stage.cluster.directory().display().to_string();
     guide.note(format!("ready in {}; data in {directory}", shown_time(took)))?;
-    stage.await_links().await?;
+    stage.cluster.await_links(PATIENCE).await?;
     for member in stage.cluster.members() {
-        let status = stage.status_of(member).await?;
+        let status = stage.cluster.status(member).await?;
         let process = stage.cluster.process_id(member).unwrap_or_default();
         let links = status.members.iter().filter(|member| member.up).count();
         let observed = format!(
@@ -109,7 +109,8 @@ pub(super) async fn conflict(stage: &mut Stage, guide: &mut Guide<'_>) -> Result
     ))?;
     stage.cluster.pause(slow)?;
     let first = tokio::task::spawn_local(async move { put(&first, "colour", "red").await });
-    stage.await_in_flight(Member::Coordinator, 1).await?;
+    let is_in_flight = |status: &ProcessStatus| status.in_flight == 1;
+    stage.cluster.await_status(Member::Coordinator, PATIENCE, is_in_flight).await?;
     let (outcome, took) = put(&second, "colour", "blue").await;
     stage.cluster.resume(slow)?;
     let observed = shown_outcome(&outcome, took);

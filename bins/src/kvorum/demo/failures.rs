@@ -8,7 +8,7 @@ use kvorum_rpc::client::{Client, ErrorKind};
 
 use super::everyday::{get, observe_get, observe_put, put};
 use super::guide::{Guide, Trouble, shown_outcome, shown_time, shown_value};
-use super::stage::{Stage, timed};
+use super::stage::{PATIENCE, Stage, timed};
 
 /// A client that gives up early, so that it sees an unknown outcome.
 const IMPATIENT: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ pub(super) async fn coordinator_undecided(
 ) -> Result<(), Trouble> {
     guide.scene("The coordinator dies when all have voted yes and nothing is decided")?;
     arm(stage, guide, "coordinator-all-votes").await?;
-    let client = stage.client_of(Member::Coordinator, IMPATIENT).await?;
+    let client = stage.cluster.client(Member::Coordinator, IMPATIENT).await?;
     let (outcome, took) = put(&client, "colour", "green").await;
     let observed = shown_outcome(&outcome, took);
     let is_right = outcome.is_err_and(|error| error.happened == Happened::Unknown);
@@ -126,7 +126,7 @@ async fn arm(stage: &mut Stage, guide: &mut Guide<'_>, point: &str) -> Result<()
     stage.cluster.kill(Member::Coordinator)?;
     let flag = format!("{point}=abort");
     stage.cluster.start(Member::Coordinator, &["--fail-point", &flag]).await?;
-    stage.await_links().await?;
+    stage.cluster.await_links(PATIENCE).await?;
     guide.note(format!("the coordinator is restarted with --fail-point {flag}"))
 }
 
@@ -144,11 +144,11 @@ async fn await_death(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Tro
 /// answers all others.
 async fn observe_doubt(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
     let replica = Member::Replica(1);
-    let status = stage.status_of(replica).await?;
+    let status = stage.cluster.status(replica).await?;
     let observed = format!("{} in flight, {} locked", status.in_flight, status.locks);
     let is_right = (status.in_flight, status.locks) == (1, 1);
     guide.observe(format!("status of {replica}"), observed, is_right, "one in flight, one lock")?;
-    let client = stage.client_of(replica, IMPATIENT).await?;
+    let client = stage.cluster.client(replica, IMPATIENT).await?;
     let (value, took) = get(&client, "greeting").await;
     let is_right = matches!(&value, Ok(Some(value)) if value == "I am back");
     let done = format!("get greeting, of {replica}");

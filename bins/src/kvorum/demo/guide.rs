@@ -39,7 +39,7 @@ impl From<ClientError> for Trouble {
 
 impl From<ClusterError> for Trouble {
     fn from(error: ClusterError) -> Self {
-        Self::Command(super::cannot_start(error))
+        Self::Command(super::cluster_failed(error))
     }
 }
 

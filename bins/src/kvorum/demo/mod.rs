@@ -56,7 +56,7 @@ pub(crate) async fn demo(
         std::env::current_exe().map_err(|error| CommandError::io("finding itself", &error))?;
     let program = Program::with_subcommand(this, "serve");
     let options = ClusterOptions { directory: demo.data_dir, ..ClusterOptions::new(program) };
-    let cluster = Cluster::new(options).map_err(cannot_start)?;
+    let cluster = Cluster::new(options).map_err(cluster_failed)?;
     signals::clean_up_on(cluster.cleaner())?;
     let mut stage = Stage::new(cluster);
     let mut guide = Guide::new(output);
@@ -89,9 +89,10 @@ async fn tour(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
     guide.end()
 }
 
-fn cannot_start(error: ClusterError) -> CommandError {
+fn cluster_failed(error: ClusterError) -> CommandError {
     match error {
         ClusterError::NotEmpty(_) => CommandError::usage(error.to_string(), ""),
-        error => CommandError::io("cannot start the cluster", &io::Error::other(error)),
+        ClusterError::Client { source, .. } => source.into(),
+        error => CommandError::io("the cluster", &io::Error::other(error)),
     }
 }

@@ -3,21 +3,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::try_join_all;
-use kvorum::cluster::{Cluster, Member};
+use kvorum::cluster::{Cluster, ClusterError, Member};
 use kvorum_replication::Row;
-use kvorum_rpc::client::{Client, ClientError, ClientOptions, ProcessStatus};
+use kvorum_rpc::client::{Client, ClientOptions};
 
 use super::guide::{Guide, Trouble, shown_bytes};
 
 /// What is to come true does so within this, or the tour has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between looks at what is to come true.
 const POLL: Duration = Duration::from_millis(2);
-
-/// The rows of the tour are few.
-const ROWS_MAX: u32 = 1000;
 
 /// The cluster.
 pub(super) struct Stage {
@@ -29,48 +25,10 @@ impl Stage {
         Self { cluster }
     }
 
-    /// A client of one process, that waits so long for an answer.
-    pub(super) async fn client_of(
-        &self,
-        member: Member,
-        timeout: Duration,
-    ) -> Result<Client, ClientError> {
-        let addresses = [self.cluster.address(member).to_string()];
-        Client::connect(ClientOptions { timeout, ..ClientOptions::new(addresses) }).await
-    }
-
     /// A client as everybody uses it.
-    pub(super) async fn client(&self) -> Result<Client, ClientError> {
+    pub(super) async fn client(&self) -> Result<Client, ClusterError> {
         let timeout = ClientOptions::default().timeout;
-        self.client_of(Member::Coordinator, timeout).await
-    }
-
-    /// What a process says of itself.
-    pub(super) async fn status_of(&self, member: Member) -> Result<ProcessStatus, ClientError> {
-        self.client_of(member, PATIENCE).await?.status().await
-    }
-
-    /// Waits until the coordinator has a link to each replica, which it needs for any write.
-    pub(super) async fn await_links(&self) -> Result<ProcessStatus, Trouble> {
-        let client = self.client_of(Member::Coordinator, PATIENCE).await?;
-        let began = Instant::now();
-        loop {
-            let status = client.status().await?;
-            if status.members.iter().all(|member| member.up) || began.elapsed() > PATIENCE {
-                return Ok(status);
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Waits until so many transactions are in flight in a process.
-    pub(super) async fn await_in_flight(&self, member: Member, count: u64) -> Result<(), Trouble> {
-        let client = self.client_of(member, PATIENCE).await?;
-        let began = Instant::now();
-        while client.status().await?.in_flight != count && began.elapsed() < PATIENCE {
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
+        self.cluster.client(Member::Coordinator, timeout).await
     }
 
     /// Lets each replica say what it has of a key, once nothing is under way any more, and checks
@@ -84,7 +42,9 @@ impl Stage {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let began = Instant::now();
         loop {
-            let (locks, rows) = self.replicas().await?;
+            let statuses = self.cluster.statuses().await?;
+            let locks: u64 = statuses.iter().map(|status| status.locks).sum();
+            let rows = self.cluster.rows_of_replicas().await?;
             let held = rows.iter().map(|rows| value_in(rows, &key));
             let is_right =
                 locks == 0 && held.clone().all(|held| held == expected.map(str::as_bytes));
@@ -98,18 +58,6 @@ impl Stage {
             }
             tokio::time::sleep(POLL).await;
         }
-    }
-
-    /// How many keys are locked in the whole cluster, and the rows of each replica.
-    async fn replicas(&self) -> Result<(u64, Vec<Vec<Row>>), Trouble> {
-        let statuses = self.cluster.members().map(|member| self.status_of(member));
-        let locks = try_join_all(statuses).await?.iter().map(|status| status.locks).sum();
-        let replicas = self.cluster.members().filter(|&member| member != Member::Coordinator);
-        let rows = replicas.map(async |member| {
-            let client = self.client_of(member, PATIENCE).await?;
-            Ok::<_, ClientError>(client.inspect(Bytes::new(), ROWS_MAX).await?.rows)
-        });
-        Ok((locks, try_join_all(rows).await?))
     }
 }
 
