@@ -17,5 +17,7 @@ pub use codec::StoredRecord;
 pub use error::NodeError;
 pub use fail_points::{Action, FailPoint, FailPoints};
 pub use identity::{ClusterId, Identity, IdentityFile, read_identity};
-pub use mailbox::{BACKLOG_BYTES_MAX, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn};
+pub use mailbox::{
+    BACKLOG_BYTES_MAX, Detached, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn, detached,
+};
 pub use report::Report;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvorum_node::ClusterId;
 use kvorum_replication::two_phase::message::{
-    Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
 };
 use kvorum_replication::{Answer, NodeId, Query};
 use kvorum_schema::peer_capnp::{
@@ -132,7 +132,7 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
             let decide = decide?;
             Message::Decide {
                 txn: read_txn(decide.get_txn()?),
-                decision: read_decision(decide.get_decision()?),
+                decision: read_decision(decide.get_decision()?, decide.get_commit_number())?,
                 finished_below: read_txn(decide.get_finished_below()?),
             }
         }
@@ -141,7 +141,9 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
         message::Inform(inform) => {
             let inform = inform?;
             let knowledge = match inform.which()? {
-                inform::Decided(decision) => Knowledge::Decided(read_decision(decision?)),
+                inform::Decided(decision) => {
+                    Knowledge::Decided(read_decision(decision?, inform.get_commit_number())?)
+                }
                 inform::Undecided(()) => Knowledge::Undecided,
             };
             Message::Inform { txn: read_txn(inform.get_txn()?), knowledge }
@@ -173,10 +175,13 @@ fn read_txn(reader: schema::txn_id::Reader<'_>) -> TxnId {
     }
 }
 
-fn read_decision(decision: schema::Decision) -> Decision {
-    match decision {
-        schema::Decision::Commit => Decision::Commit,
-        schema::Decision::Abort => Decision::Abort,
+fn read_decision(decision: schema::Decision, number: u64) -> Result<Decision, Rejected> {
+    match (decision, number) {
+        (schema::Decision::Commit, 0) => {
+            Err(Rejected::Invalid("a commit without its place in the serial order".to_owned()))
+        }
+        (schema::Decision::Commit, number) => Ok(Decision::Commit(CommitNumber(number))),
+        (schema::Decision::Abort, _) => Ok(Decision::Abort),
     }
 }
 
@@ -264,7 +269,9 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
         Message::Decide { txn, decision, finished_below } => {
             let mut builder = builder.init_decide();
             write_txn(*txn, builder.reborrow().init_txn());
-            builder.set_decision(write_decision(*decision));
+            let (decision, number) = write_decision(*decision);
+            builder.set_decision(decision);
+            builder.set_commit_number(number);
             write_txn(*finished_below, builder.init_finished_below());
         }
         Message::Acknowledge { txn } => write_txn(*txn, builder.init_acknowledge()),
@@ -273,7 +280,11 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
             let mut builder = builder.init_inform();
             write_txn(*txn, builder.reborrow().init_txn());
             match knowledge {
-                Knowledge::Decided(decision) => builder.set_decided(write_decision(*decision)),
+                Knowledge::Decided(decision) => {
+                    let (decision, number) = write_decision(*decision);
+                    builder.set_decided(decision);
+                    builder.set_commit_number(number);
+                }
                 Knowledge::Undecided => builder.set_undecided(()),
             }
         }
@@ -298,10 +309,11 @@ fn write_txn(txn: TxnId, mut builder: schema::txn_id::Builder<'_>) {
     builder.set_number(txn.number);
 }
 
-fn write_decision(decision: Decision) -> schema::Decision {
+/// The decision, and the commit's place in the serial order.
+fn write_decision(decision: Decision) -> (schema::Decision, u64) {
     match decision {
-        Decision::Commit => schema::Decision::Commit,
-        Decision::Abort => schema::Decision::Abort,
+        Decision::Commit(number) => (schema::Decision::Commit, number.0),
+        Decision::Abort => (schema::Decision::Abort, 0),
     }
 }
 
