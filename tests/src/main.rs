@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use kvorum::load::{LoadOptions, Until};
 use kvorum_replication::two_phase::points;
 use kvorum_tests::fail_points::{Trouble, try_point};
