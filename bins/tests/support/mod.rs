@@ -1,5 +1,6 @@
 //! Runs the binaries as a shell would.
 
+#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::ffi::OsStr;
@@ -10,7 +11,9 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kvorum::cluster::{Cluster, ClusterOptions, Member, Program};
 use serde_json::Value as Json;
+use tokio::runtime::{Builder, Runtime};
 
 /// Longer than anything here takes on a busy machine; only a hang gets there.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -91,6 +94,69 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Ran {
     }
 }
 
+/// A cluster of three replicas, and how the client gets at it.
+pub(crate) struct Fixture {
+    runtime: Runtime,
+    pub(crate) cluster: Cluster,
+    /// The coordinator's address.
+    pub(crate) connect: String,
+}
+
+impl Fixture {
+    /// Starts a cluster.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let program = Program::new(env!("CARGO_BIN_EXE_kvorumd"));
+        let mut cluster = Cluster::new(ClusterOptions::new(program)).unwrap();
+        runtime.block_on(cluster.start_all()).unwrap();
+        let connect = cluster.address(Member::Coordinator).to_string();
+        let fixture = Self { runtime, cluster, connect };
+        fixture.await_service();
+        fixture
+    }
+
+    /// Starts a member that was killed, and waits until it serves.
+    #[track_caller]
+    pub(crate) fn restart(&mut self, member: Member) {
+        self.runtime.block_on(self.cluster.start(member, &[])).unwrap();
+    }
+
+    /// Waits until the coordinator has found its replicas: it is ready before.
+    #[track_caller]
+    pub(crate) fn await_service(&self) {
+        let began = Instant::now();
+        loop {
+            let ran = self.kvorum(["del", "is it there?"]);
+            if ran.code == 0 {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{ran:?}");
+        }
+    }
+
+    /// The client, connected to the cluster.
+    pub(crate) fn client(&self) -> Command {
+        let mut command = client();
+        command.env("KVORUM_CONNECT", &self.connect);
+        command
+    }
+
+    /// Runs the client with these arguments.
+    pub(crate) fn kvorum<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        run(self.client().args(arguments), b"")
+    }
+
+    /// Runs the client with these arguments and this input.
+    pub(crate) fn feed<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        input: impl AsRef<[u8]>,
+    ) -> Ran {
+        run(self.client().args(arguments), input.as_ref())
+    }
+}
+
 /// Runs the client with these arguments.
 pub(crate) fn kvorum<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
     run(client().args(arguments), b"")
@@ -105,7 +171,8 @@ pub(crate) fn dead_address() -> String {
 /// A server that runs; killed when dropped.
 pub(crate) struct Server {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    /// Until it is closed.
+    stdout: Option<BufReader<ChildStdout>>,
     /// The line it printed when it was ready.
     pub(crate) ready: String,
 }
@@ -126,7 +193,7 @@ impl Server {
         stdout.read_line(&mut ready).unwrap();
         let ready = ready.trim_end().to_owned();
         assert!(ready.starts_with("ready "), "{ready:?}, {:?}", child.try_wait());
-        Self { child, stdout, ready }
+        Self { child, stdout: Some(stdout), ready }
     }
 
     /// A replica on this directory, at a free port.
@@ -169,8 +236,14 @@ impl Server {
     /// What else it printed on standard output until it ended.
     pub(crate) fn rest_of_output(&mut self) -> String {
         let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
+        self.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
         rest
+    }
+
+    /// Stops reading what it prints, as a pipe to a program that ended.
+    pub(crate) fn close_outputs(&mut self) {
+        self.stdout = None;
+        self.child.stderr = None;
     }
 }
 
