@@ -193,9 +193,11 @@ fn unsynced_frames_that_arrive_out_of_order_stay_dead() {
             }
             None => assert_eq!(lost, 5, "the last one left no trace"),
         }
-        // A frame as long as the lost one puts those behind it right where a frame is expected.
-        expected.push(payload(77, 100));
-        put(&log, &payload(77, 100)).unwrap();
+        // Opening has added a mark of 40 bytes. With it this frame is as long as the lost one, so
+        // that those behind it, were they still there, would stand right where one is expected.
+        expected.push(payload(77, 60));
+        put(&log, &payload(77, 60)).unwrap();
+        assert_eq!(log.bytes(), ends[lost - 1] as u64);
         let (_, recovered) = open(&image.crash_image(CrashMode::LoseUnsynced)).unwrap();
         assert_eq!(recovered.records, expected, "without {lost}");
     }

@@ -103,6 +103,24 @@ fn every_bit_of_the_log_of_a_killed_process() {
 }
 
 #[test]
+fn what_an_opening_has_shown_is_never_cut_later() {
+    let (vfs, records) = sample(false);
+    // Killed before the mark, opened again, and killed again without another record.
+    let killed = vfs.crash_image(CrashMode::LoseUnsynced);
+    let (log, recovered) = open_with(&killed, tiny()).unwrap();
+    assert_eq!(recovered.records, records);
+    let end = log.bytes() - 2 * 1024;
+    let killed = killed.crash_image(CrashMode::KeepAll);
+    drop(log);
+    let path = live_files(&killed).pop().unwrap();
+    for bit in (end - 80) * 8..(end - 40) * 8 {
+        let image = killed.crash_image(CrashMode::KeepAll);
+        image.flip(&path, bit / 8, 1 << (bit % 8)).unwrap();
+        assert!(is_corrupt(&open_with(&image, tiny()).err().unwrap()), "bit {bit}");
+    }
+}
+
+#[test]
 fn a_file_of_the_middle_that_is_missing_is_named() {
     let (vfs, records) = sample(false);
     let files = live_files(&vfs);
