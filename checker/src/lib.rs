@@ -1,1 +1,35 @@
-//! Judges histories of a key-value store: linearizability, atomicity, convergence.
+//! Judges histories of a key-value store.
+//!
+//! A history is what clients saw: each operation with the time it was called, the time it
+//! returned, and how it ended. Nothing here knows how the store works, and nothing here is shared
+//! with it, so that a bug cannot hide on both sides. Four judges:
+//!
+//! - [`linearizable`]: each key by itself behaves as one register on which operations happen one at
+//!   a time, each between its call and its return (Herlihy and Wing 1990).
+//! - [`atomic`]: whoever reads several keys at once sees all of a transaction or nothing of it.
+//! - [`serializable`]: the whole store behaves so, transactions over many keys included: strict
+//!   serializability. It implies both others; they find the same faults sooner and say more simply
+//!   what is wrong.
+//! - [`converged`]: all copies hold the same rows.
+//!
+//! An operation whose outcome the client never learned may have happened at any time after its
+//! call, or may not; a verdict is a violation only if neither assumption explains what was seen.
+
+mod history;
+mod lines;
+mod verdict;
+
+mod atomicity;
+mod convergence;
+mod explain;
+mod linearizability;
+mod search;
+mod settle;
+mod steps;
+
+pub use atomicity::atomic;
+pub use convergence::converged;
+pub use history::{Ending, History, Operation, Precondition, Record};
+pub use linearizability::{Limits, linearizable, serializable};
+pub use lines::{LineError, read_lines, write_line};
+pub use verdict::{Rule, Verdict, Violation};

@@ -1,1 +1,30 @@
-//! The shell around a protocol core: event loop, group commit, recovery, identity.
+//! The shell around a protocol core.
+//!
+//! A [`Node`] joins one core to one log and, on a replica, the store that lives on that log. It
+//! performs the core's effects in the order the contract asks for, and knows neither threads nor
+//! sockets: the simulator drives it directly. A [`Runner`] is what drives it in production: an event
+//! loop fed by a [`Handle`], a thread that syncs the log in groups, and one that flushes and
+//! compacts. [`IdentityFile`] says whose a data directory is.
+
+mod codec;
+mod error;
+mod fail_points;
+mod identity;
+mod inspector;
+mod keeper;
+mod mailbox;
+mod node;
+mod report;
+mod runner;
+
+pub use codec::StoredRecord;
+pub use error::NodeError;
+pub use fail_points::{Action, FailPoint, FailPoints};
+pub use identity::{ClusterId, Identity, IdentityFile, read_identity};
+pub use inspector::Inspector;
+pub use mailbox::{
+    BACKLOG_BYTES_MAX, Detached, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn, detached,
+};
+pub use node::{CHECKPOINT_BYTES, Node, SOON};
+pub use report::Report;
+pub use runner::Runner;

@@ -1,0 +1,121 @@
+//! Few operations that already cannot be ordered, out of many.
+
+use std::collections::BTreeSet;
+
+use crate::search::{Found, Problem, search};
+use crate::settle::settle;
+use crate::steps::Condition;
+
+/// Configurations for one try: a part that is harder to judge than this is not a good explanation.
+const CONFIGURATIONS_MAX: usize = 20_000;
+
+/// Steps examined over all tries; shrinking stops when they are used up.
+const STEPS_MAX: usize = 3_000_000;
+
+/// The places in the history of operations that together have no order, by place. The problem is as
+/// it was before it was settled; nothing explains all of it that had returned by `until`.
+pub(crate) fn explain(problem: &Problem, until: u64) -> Vec<usize> {
+    let mut shrinker = Shrinker { steps_left: STEPS_MAX };
+    let mut part = problem.clone();
+    let early = cut(&part, until);
+    if shrinker.has_no_order(&early) {
+        part = early;
+    }
+    let mut chunk = versions_of(&part).len().div_ceil(2);
+    while chunk > 0 {
+        shrinker.remove_chunks(&mut part, chunk);
+        chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
+    }
+    let records: BTreeSet<usize> = part.steps.iter().map(|step| step.record).collect();
+    records.into_iter().collect()
+}
+
+struct Shrinker {
+    steps_left: usize,
+}
+
+impl Shrinker {
+    fn remove_chunks(&mut self, part: &mut Problem, chunk: usize) {
+        let mut candidates = versions_of(part);
+        while !candidates.is_empty() {
+            let some: BTreeSet<Unit> =
+                candidates.split_off(candidates.len().saturating_sub(chunk)).into_iter().collect();
+            let rest = without(part, some);
+            if rest.steps.len() < part.steps.len() && self.has_no_order(&rest) {
+                *part = rest;
+            }
+        }
+    }
+
+    fn has_no_order(&mut self, part: &Problem) -> bool {
+        if self.steps_left < part.steps.len() {
+            return false;
+        }
+        self.steps_left -= part.steps.len();
+        let mut part = part.clone();
+        settle(&mut part);
+        matches!(search(&part, CONFIGURATIONS_MAX), Found::NoOrder { .. })
+    }
+}
+
+/// What can be left out as one: all that writes or finds a version, since a part in which somebody
+/// finds what nobody wrote has no order for a reason that is not in the whole; or one step that
+/// only found what was not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Version(u32),
+    Record(usize),
+}
+
+fn versions_of(part: &Problem) -> Vec<Unit> {
+    let mut units = BTreeSet::new();
+    for step in &part.steps {
+        units.insert(Unit::Record(step.record));
+        for (_, version) in &step.effects {
+            units.insert(Unit::Version(*version));
+        }
+    }
+    units.into_iter().collect()
+}
+
+/// The part without these units, and without what then would find something that nobody wrote.
+fn without(part: &Problem, units: BTreeSet<Unit>) -> Problem {
+    let mut versions: BTreeSet<u32> = BTreeSet::new();
+    let mut records: BTreeSet<usize> = BTreeSet::new();
+    for unit in units {
+        match unit {
+            Unit::Version(version) => versions.insert(version),
+            Unit::Record(record) => records.insert(record),
+        };
+    }
+    let mut steps = part.steps.clone();
+    loop {
+        let before = (steps.len(), versions.len());
+        steps.retain(|step| {
+            let goes = records.contains(&step.record)
+                || step.effects.iter().any(|(_, version)| versions.contains(version))
+                || step.conditions.iter().any(|(_, condition)| match condition {
+                    Condition::Is(version) => versions.contains(version),
+                    Condition::IsNot(_) => false,
+                });
+            if goes {
+                versions.extend(step.effects.iter().map(|(_, version)| *version));
+            }
+            !goes
+        });
+        if (steps.len(), versions.len()) == before {
+            return Problem { steps, initial: part.initial.clone(), versions: part.versions };
+        }
+    }
+}
+
+/// What clients knew at a time: nothing called later, and what had not returned may have happened
+/// or not.
+fn cut(problem: &Problem, until: u64) -> Problem {
+    let mut early = problem.clone();
+    early.steps.retain(|step| step.call <= until);
+    for step in &mut early.steps {
+        step.required &= step.ret <= until;
+    }
+    early
+}

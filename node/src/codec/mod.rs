@@ -1,0 +1,22 @@
+//! How protocol records are laid out in the log: one file for each protocol.
+//!
+//! The cores know no bytes and the engine knows no records; this is where the two meet. Every
+//! record has a kind of its own, kept for ever: a changed layout takes a new kind.
+
+mod fields;
+mod two_phase;
+
+use bytes::Bytes;
+use kvorum_storage::codec::Malformed;
+
+/// A record that can live in a log.
+pub trait StoredRecord: Sized {
+    /// The kind under which it is stored, and its bytes, appended to `payload`.
+    fn encode(&self, payload: &mut Vec<u8>) -> u8;
+
+    /// The record that was stored; slices of it share `payload`.
+    fn decode(kind: u8, payload: &Bytes) -> Result<Self, Malformed>;
+
+    /// Whether recovery may begin with a record of this kind.
+    fn is_checkpoint(kind: u8) -> bool;
+}

@@ -1,0 +1,262 @@
+//! Whose a data directory is: which node of which cluster, and who else belongs to it.
+//!
+//! A disk that turns up under another node must not vote with that node's promises, and a node of
+//! another cluster must not be listened to. So the first start writes an identity file, and every
+//! later one compares.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvorum_replication::{NodeId, Role};
+use kvorum_storage::Error;
+use kvorum_storage::codec::{Malformed, Reader, put_slice, put_u32};
+use kvorum_storage::vfs::{OpenMode, Vfs, VfsLock};
+
+use crate::error::NodeError;
+
+const FILE: &str = "IDENTITY";
+const NEW_FILE: &str = "IDENTITY.new";
+const LOCK: &str = "LOCK";
+const MAGIC: &[u8; 8] = b"kvorumid";
+const FORMAT_VERSION: u32 = 1;
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const MEMBERS_MAX: usize = 1024;
+const ADDRESS_BYTES_MAX: usize = 1024;
+
+/// Names a cluster: 16 random bytes, made by its coordinator at its first start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClusterId(pub [u8; 16]);
+
+impl ClusterId {
+    /// A new name.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Who a node is, and whom it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What it does.
+    pub role: Role,
+    /// Its number.
+    pub node: NodeId,
+    /// Its cluster; a replica has none until a coordinator has attached to it.
+    pub cluster: Option<ClusterId>,
+    /// Every node of the cluster with its address, as the coordinator last said.
+    pub members: Vec<(NodeId, String)>,
+}
+
+/// The identity of a data directory, locked for this process as long as this lives.
+pub struct IdentityFile {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    current: Mutex<Identity>,
+    _lock: Box<dyn VfsLock>,
+}
+
+impl fmt::Debug for IdentityFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityFile").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl IdentityFile {
+    /// Locks the directory, making it if need be, and reads whose it is, or makes it this node's.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        role: Role,
+        node: NodeId,
+    ) -> Result<Self, NodeError> {
+        vfs.create_dir_all(dir).map_err(Error::io("make the directory", dir))?;
+        let lock_path = dir.join(LOCK);
+        let lock = vfs.lock(&lock_path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Error::Locked { path: lock_path.clone() },
+            _ => Error::io("lock", &lock_path)(error),
+        })?;
+        let found = read(vfs.as_ref(), &dir.join(FILE))?;
+        let fresh = found.is_none();
+        let current = found.unwrap_or(Identity { role, node, cluster: None, members: Vec::new() });
+        if (current.role, current.node) != (role, node) {
+            return Err(NodeError::WrongIdentity {
+                dir: dir.to_owned(),
+                found_role: current.role,
+                found_node: current.node,
+                role,
+                node,
+            });
+        }
+        let file = Self { vfs, dir: dir.to_owned(), current: Mutex::new(current), _lock: lock };
+        if fresh {
+            file.write(&file.lock())?;
+        }
+        Ok(file)
+    }
+
+    /// An identity that lasts as long as this, for tests of what stands above a node.
+    pub fn in_memory(role: Role, node: NodeId) -> Result<Self, NodeError> {
+        let disk = kvorum_storage::vfs::MemoryVfs::new();
+        Self::open(Arc::new(disk), Path::new("memory"), role, node)
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.lock().clone()
+    }
+
+    /// Joins a cluster, durably, or fails if this node already belongs to another.
+    pub fn adopt_cluster(&self, cluster: ClusterId) -> Result<(), NodeError> {
+        self.change(|identity| match identity.cluster {
+            None => {
+                identity.cluster = Some(cluster);
+                Ok(())
+            }
+            Some(found) if found == cluster => Ok(()),
+            Some(found) => Err(NodeError::WrongCluster {
+                dir: self.dir.clone(),
+                found: found.to_string(),
+                asked: cluster.to_string(),
+            }),
+        })
+    }
+
+    /// Remembers, durably, who belongs to the cluster.
+    pub fn set_members(&self, members: Vec<(NodeId, String)>) -> Result<(), NodeError> {
+        self.change(|identity| {
+            identity.members = members;
+            Ok(())
+        })
+    }
+
+    fn change(
+        &self,
+        edit: impl FnOnce(&mut Identity) -> Result<(), NodeError>,
+    ) -> Result<(), NodeError> {
+        let mut current = self.lock();
+        let mut changed = current.clone();
+        edit(&mut changed)?;
+        if changed != *current {
+            self.write(&changed)?;
+            *current = changed;
+        }
+        Ok(())
+    }
+
+    /// Replaces the file: a crash leaves the old one or the new one.
+    fn write(&self, identity: &Identity) -> Result<(), NodeError> {
+        let (path, new_path) = (self.dir.join(FILE), self.dir.join(NEW_FILE));
+        match self.vfs.remove(&new_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &new_path)(error).into());
+            }
+            _ => {}
+        }
+        let file =
+            self.vfs.open(&new_path, OpenMode::Create).map_err(Error::io("create", &new_path))?;
+        file.write_at(&encode(identity), 0).map_err(Error::io("write", &new_path))?;
+        file.sync().map_err(Error::io("sync", &new_path))?;
+        self.vfs.rename(&new_path, &path).map_err(Error::io("rename", &new_path))?;
+        self.vfs.sync_dir(&self.dir).map_err(Error::io("sync the directory", &self.dir))?;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Identity> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who the node of a directory is, without locking it; `None` if no node has ever started there.
+pub fn read_identity(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Identity>, NodeError> {
+    read(vfs, &dir.join(FILE))
+}
+
+fn read(vfs: &dyn Vfs, path: &Path) -> Result<Option<Identity>, NodeError> {
+    let file = match vfs.open(path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", path)(error).into()),
+    };
+    let len = file.len().map_err(Error::io("read", path))?;
+    if len > FILE_BYTES_MAX {
+        return Err(Error::corrupt(path, 0, "an identity file of more than a mebibyte").into());
+    }
+    let mut bytes = vec![0; usize::try_from(len).expect("a mebibyte fits")];
+    let read = file.read_at(&mut bytes, 0).map_err(Error::io("read", path))?;
+    bytes.truncate(read);
+    decode(&bytes).map(Some).map_err(|malformed| Error::corrupt(path, 0, malformed.0).into())
+}
+
+fn encode(identity: &Identity) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    put_u32(&mut bytes, FORMAT_VERSION);
+    bytes.push(match identity.role {
+        Role::Coordinator => 0,
+        Role::Replica => 1,
+    });
+    put_u32(&mut bytes, identity.node.0);
+    put_slice(&mut bytes, identity.cluster.as_ref().map_or(&[][..], |cluster| &cluster.0));
+    put_u32(&mut bytes, u32::try_from(identity.members.len()).unwrap_or(u32::MAX));
+    for (node, address) in &identity.members {
+        put_u32(&mut bytes, node.0);
+        put_slice(&mut bytes, address.as_bytes());
+    }
+    let checksum = crc32c::crc32c(&bytes);
+    put_u32(&mut bytes, checksum);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
+    let (body, checksum) =
+        bytes.split_last_chunk::<4>().ok_or(Malformed("an identity file without a checksum"))?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+        return Err(Malformed("the identity's checksum does not match"));
+    }
+    let mut reader = Reader::new(body);
+    if reader.array()? != *MAGIC {
+        return Err(Malformed("not an identity file"));
+    }
+    if reader.u32()? != FORMAT_VERSION {
+        return Err(Malformed("a data directory of another version of Kvorum"));
+    }
+    let role = match reader.u8()? {
+        0 => Role::Coordinator,
+        1 => Role::Replica,
+        _ => return Err(Malformed("an unknown role")),
+    };
+    let node = NodeId(reader.u32()?);
+    let cluster = match reader.slice(16)? {
+        [] => None,
+        id => Some(ClusterId(id.try_into().map_err(|_| Malformed("a cut cluster id"))?)),
+    };
+    let count = reader.u32()? as usize;
+    if count > MEMBERS_MAX {
+        return Err(Malformed("more members than a cluster has"));
+    }
+    let members = (0..count).map(|_| member(&mut reader)).collect::<Result<_, _>>()?;
+    reader.finish()?;
+    Ok(Identity { role, node, cluster, members })
+}
+
+fn member(reader: &mut Reader<'_>) -> Result<(NodeId, String), Malformed> {
+    let node = NodeId(reader.u32()?);
+    let address = str::from_utf8(reader.slice(ADDRESS_BYTES_MAX)?);
+    Ok((node, address.map_err(|_| Malformed("an address that is no text"))?.to_owned()))
+}

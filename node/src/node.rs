@@ -1,0 +1,431 @@
+//! One core over one log: performs effects in the order the contract asks for.
+//!
+//! ```text
+//!  step ──► core ──► effects ──┬─ before the first record ─────────────► performed now
+//!                              ├─ record ──► log, in memory
+//!                              └─ behind a record ──► waiting ─durable─► performed then
+//! ```
+//!
+//! A node never touches the disk in a step, and owns no thread: its driver watches
+//! [`Node::sync_due`], syncs the log wherever it likes, and calls [`Node::settle`] when the log has
+//! become more durable. All records that steps appended meanwhile go to the disk in the next write,
+//! which is what group commit is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvorum_replication::{Core, Effect, Effects, Input, Position, ReadId, Role, Time, Urgency};
+use kvorum_storage::vfs::Vfs;
+use kvorum_storage::{self as storage, Log, LogOptions, Options, Snapshot, Store};
+
+use crate::codec::StoredRecord;
+use crate::error::NodeError;
+use crate::inspector::Inspector;
+use crate::keeper::Keeper;
+use crate::mailbox::Turn;
+use crate::report::Report;
+
+/// How long a record that nobody waits for may stay in memory: long enough for another group to
+/// carry it, short enough that a crash leaves little in doubt.
+pub const SOON: Duration = Duration::from_millis(5);
+
+/// Bytes of records after which the core is asked for a checkpoint, so that recovery stays short.
+pub const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+type EffectOf<C> = Effect<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
+type EffectsOf<C> = Effects<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
+type InputOf<C> = Input<<C as Core>::Message, <C as Core>::Resume>;
+
+/// An effect of the step at hand, its records already in the log.
+enum Pending<E> {
+    Effect(E),
+    /// What follows rests on this record.
+    Behind(Position),
+}
+
+/// A core with its disk. See the module's documentation.
+pub struct Node<C: Core> {
+    core: C,
+    keeper: Keeper,
+    effects: EffectsOf<C>,
+    /// The rest of the step at hand; empty between steps unless a fail point stopped it.
+    current: VecDeque<Pending<EffectOf<C>>>,
+    behind: Option<Position>,
+    /// What waits for its record, by position.
+    waiting: VecDeque<(Position, EffectOf<C>)>,
+    /// Answers of the store and resumes, to be handed over before anything else.
+    fed_back: VecDeque<InputOf<C>>,
+    turn: Turn<C::Message>,
+    stopped_at: Option<&'static str>,
+    pins: BTreeMap<ReadId, Snapshot>,
+    timer: Option<Time>,
+    last_urgent: Position,
+    lazy_since: Option<Time>,
+    last_mark: u64,
+    checkpoint_bytes: u64,
+    bytes_since_checkpoint: u64,
+    payload: Vec<u8>,
+}
+
+impl<C> Node<C>
+where
+    C: Core,
+    C::Record: StoredRecord,
+{
+    /// Opens a node that keeps a log and no data, and replays it.
+    pub fn open_log(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        options: LogOptions,
+        core: C,
+        armed: Vec<String>,
+    ) -> Result<Self, NodeError> {
+        let (log, mut replay) = Log::open(vfs, dir, options)?;
+        let log = Arc::new(log);
+        let first = log.first();
+        let keeper = Keeper::Log { dir: dir.to_owned(), log };
+        let mut node = Self::new(core, keeper, armed);
+        let mut recovery = Recovery::new(Role::Coordinator, first);
+        while let Some(record) = replay.next()? {
+            recovery.replay(&mut node, record.position, record.kind, &record.payload)?;
+        }
+        recovery.finish(&node)?;
+        Ok(node)
+    }
+
+    /// Opens a node with a store, and replays its log into both.
+    pub fn open_store(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        options: Options,
+        core: C,
+        armed: Vec<String>,
+    ) -> Result<Self, NodeError> {
+        let (store, mut replay) = Store::open_with_replay(vfs, dir, options)?;
+        let first = store.log().first();
+        let keeper = Keeper::Store { dir: dir.to_owned(), store: store.clone() };
+        let mut node = Self::new(core, keeper, armed);
+        let mut recovery = Recovery::new(Role::Replica, first);
+        while let Some(record) = replay.next()? {
+            recovery.replay(&mut node, record.position, record.kind, &record.payload)?;
+            while store.pressure() == storage::Pressure::Stop {
+                store.maintain()?;
+            }
+        }
+        recovery.finish(&node)?;
+        Ok(node)
+    }
+
+    fn new(core: C, keeper: Keeper, armed: Vec<String>) -> Self {
+        Self {
+            core,
+            keeper,
+            effects: Effects::with_points(armed),
+            current: VecDeque::new(),
+            behind: None,
+            waiting: VecDeque::new(),
+            fed_back: VecDeque::new(),
+            turn: Turn::default(),
+            stopped_at: None,
+            pins: BTreeMap::new(),
+            timer: None,
+            last_urgent: Position::ZERO,
+            lazy_since: None,
+            last_mark: 0,
+            checkpoint_bytes: CHECKPOINT_BYTES,
+            bytes_since_checkpoint: 0,
+            payload: Vec::new(),
+        }
+    }
+
+    /// Asks for checkpoints after so many bytes of records instead of [`CHECKPOINT_BYTES`].
+    pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
+        self.checkpoint_bytes = bytes;
+    }
+
+    /// Hands the core one input and performs what may be performed at once.
+    ///
+    /// # Panics
+    /// If a fail point has stopped the node: [`Node::settle`] comes first.
+    pub fn step(&mut self, now: Time, input: InputOf<C>) -> Result<(), NodeError> {
+        assert!(self.stopped_at.is_none(), "a stopped node is settled before it takes an input");
+        self.fed_back.push_back(input);
+        self.settle(now)
+    }
+
+    /// Goes on where a fail point stopped, releases what waited for records that are durable now,
+    /// and feeds back what comes of it. Stops at the next armed fail point.
+    pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
+        loop {
+            self.append_records(now)?;
+            self.finish_step()?;
+            if self.stopped_at.is_some() {
+                return Ok(());
+            }
+            if let Some(input) = self.fed_back.pop_front() {
+                self.core.step(now, input, &mut self.effects);
+                self.current.extend(self.effects.drain().map(Pending::Effect));
+                self.behind = None;
+            } else if self.next_waiting_is_durable() {
+                let (_, effect) = self.waiting.pop_front().expect("it was just looked at");
+                self.current.push_back(Pending::Effect(effect));
+                self.behind = None;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What the node said since it was last asked. Taken even in the middle of a step that a fail
+    /// point stopped.
+    pub fn turn(&mut self) -> &mut Turn<C::Message> {
+        &mut self.turn
+    }
+
+    /// The fail point at which the node stands, if it does; [`Node::settle`] passes it.
+    pub fn take_point(&mut self) -> Option<&'static str> {
+        self.stopped_at.take()
+    }
+
+    /// When the core wants [`Input::Timer`].
+    #[must_use]
+    pub fn timer(&self) -> Option<Time> {
+        self.timer
+    }
+
+    /// Hands the core its timer.
+    pub fn fire_timer(&mut self, now: Time) -> Result<(), NodeError> {
+        self.timer = None;
+        self.step(now, Input::Timer)
+    }
+
+    /// When the log should be synced: at once if somebody waits, shortly if nobody does.
+    #[must_use]
+    pub fn sync_due(&self, now: Time) -> Option<Time> {
+        let durable = self.durable();
+        if self.last_urgent > durable {
+            Some(now)
+        } else if self.last() > durable {
+            Some(self.lazy_since.map_or(now, |since| since.after(SOON)))
+        } else {
+            None
+        }
+    }
+
+    /// The last record appended.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        Position(self.log().last().0)
+    }
+
+    /// The last record that is durable.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        Position(self.log().durable().0)
+    }
+
+    /// The log, for whoever syncs it.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        self.keeper.log()
+    }
+
+    /// The store, for whoever flushes and compacts it; a coordinator has none.
+    #[must_use]
+    pub fn store(&self) -> Option<&Store> {
+        self.keeper.store()
+    }
+
+    /// A look at the rows this node holds.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        Inspector::new(self.keeper.store().cloned())
+    }
+
+    /// How the node is.
+    #[must_use]
+    pub fn report(&self, now: Time) -> Report {
+        Report {
+            status: self.core.status(now),
+            log_last: self.last().0,
+            log_durable: self.durable().0,
+            uptime_millis: now.0 / 1_000_000,
+            counters: Vec::new(),
+        }
+    }
+
+    /// The protocol, for a judge that knows it.
+    #[must_use]
+    pub fn core(&self) -> &C {
+        &self.core
+    }
+
+    fn next_waiting_is_durable(&self) -> bool {
+        self.waiting.front().is_some_and(|(behind, _)| *behind <= self.durable())
+    }
+
+    /// Appends the step's records up to the next fail point. An apply is performed only after its
+    /// record is in the log, so that a flush, which syncs the log first, never writes to a segment
+    /// what the log could forget.
+    fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
+        for index in 0..self.current.len() {
+            let pending = &mut self.current[index];
+            match pending {
+                Pending::Effect(Effect::Point(_)) => break,
+                Pending::Effect(Effect::Persist { at, record, urgency }) => {
+                    let (at, urgency) = (*at, *urgency);
+                    self.payload.clear();
+                    let kind = record.encode(&mut self.payload);
+                    *pending = Pending::Behind(at);
+                    self.append(now, at, kind, urgency)?;
+                }
+                Pending::Effect(_) | Pending::Behind(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        now: Time,
+        at: Position,
+        kind: u8,
+        urgency: Urgency,
+    ) -> Result<(), NodeError> {
+        let position = self.keeper.log().append(kind, &self.payload)?;
+        assert_eq!(position.0, at.0, "the core and the log count records alike");
+        match urgency {
+            Urgency::Now => self.last_urgent = at,
+            Urgency::Soon => {
+                if self.lazy_since.is_none() || self.durable().next() == at {
+                    self.lazy_since = Some(now);
+                }
+            }
+        }
+        self.bytes_since_checkpoint += self.payload.len() as u64;
+        if C::Record::is_checkpoint(kind) {
+            self.bytes_since_checkpoint = 0;
+        } else if self.bytes_since_checkpoint >= self.checkpoint_bytes {
+            self.bytes_since_checkpoint = 0;
+            self.fed_back.push_back(Input::Checkpoint);
+        }
+        Ok(())
+    }
+
+    /// Performs the step at hand to its end, or to a fail point.
+    fn finish_step(&mut self) -> Result<(), NodeError> {
+        while let Some(pending) = self.current.pop_front() {
+            match (pending, self.behind) {
+                (Pending::Behind(position), _) => self.behind = Some(position),
+                (Pending::Effect(effect), Some(behind)) => {
+                    self.waiting.push_back((behind, effect));
+                }
+                (Pending::Effect(Effect::Point(name)), None) => {
+                    self.stopped_at = Some(name);
+                    return Ok(());
+                }
+                (Pending::Effect(effect), None) => self.perform(effect)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: EffectOf<C>) -> Result<(), NodeError> {
+        match effect {
+            Effect::Send { to, message } => self.turn.sends.push((to, message)),
+            Effect::Reply { request, outcome } => self.turn.replies.push((request, outcome)),
+            Effect::Apply { mark, writes } => {
+                assert!(mark >= self.last_mark, "marks never fall");
+                self.last_mark = mark;
+                self.keeper.apply(mark, self.log().last(), writes)?;
+            }
+            Effect::Pin(read) => {
+                self.pins.insert(read, self.keeper.pin());
+            }
+            Effect::Unpin(read) => {
+                self.pins.remove(&read);
+            }
+            Effect::Read { read, query } => {
+                let pinned = self.pins.remove(&read);
+                let answer = self.keeper.read(pinned, query);
+                self.fed_back.push_back(Input::Read { read, answer });
+            }
+            Effect::SetTimer(at) => self.timer = (at != Time::NEVER).then_some(at),
+            Effect::Resume(resume) => self.fed_back.push_back(Input::Resume(resume)),
+            Effect::Release(position) => {
+                self.keeper.release(storage::Position(position.0))?;
+            }
+            Effect::Persist { .. } => {
+                unreachable!("records are appended before a step is performed")
+            }
+            Effect::Point(_) => unreachable!("a fail point stops the step that meets it"),
+        }
+        Ok(())
+    }
+}
+
+/// Hands a log's records back to the core.
+struct Recovery {
+    role: Role,
+    /// Whether the records so far make a whole state: from the first record, or a checkpoint on.
+    whole: bool,
+}
+
+impl Recovery {
+    fn new(role: Role, first: storage::Position) -> Self {
+        Self { role, whole: first.0 <= 1 }
+    }
+
+    fn replay<C>(
+        &mut self,
+        node: &mut Node<C>,
+        at: storage::Position,
+        kind: u8,
+        payload: &bytes::Bytes,
+    ) -> Result<(), NodeError>
+    where
+        C: Core,
+        C::Record: StoredRecord,
+    {
+        self.whole |= C::Record::is_checkpoint(kind);
+        if !self.whole {
+            return Ok(());
+        }
+        let position = Position(at.0);
+        let record = C::Record::decode(kind, payload)
+            .map_err(|malformed| self.error(node.keeper.dir(), position, malformed.0))?;
+        node.core.recover(position, record, &mut node.effects);
+        for effect in node.effects.drain() {
+            match effect {
+                Effect::Apply { mark, writes } => {
+                    node.last_mark = node.last_mark.max(mark);
+                    node.keeper.apply(mark, at, writes)?;
+                }
+                other => unreachable!("recovery only applies, but the core wants {other:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish<C>(&self, node: &Node<C>) -> Result<(), NodeError>
+    where
+        C: Core,
+        C::Record: StoredRecord,
+    {
+        if self.whole {
+            return Ok(());
+        }
+        let first = Position(node.log().first().0);
+        Err(self.error(
+            node.keeper.dir(),
+            first,
+            "the log's beginning is gone, and no checkpoint stands for it",
+        ))
+    }
+
+    fn error(&self, dir: &Path, at: Position, what: &str) -> NodeError {
+        NodeError::Record { dir: dir.to_owned(), at, role: self.role, what: what.to_owned() }
+    }
+}

@@ -1,0 +1,355 @@
+//! A node in production: the threads that drive it.
+//!
+//! ```text
+//!   handles ──► mailbox ──► event loop ──► outbox
+//!                            │    ▲
+//!                     target │    │ durable
+//!                            ▼    │
+//!                          log thread            maintenance thread: flush, compact
+//! ```
+//!
+//! While the log thread syncs one group, the event loop goes on and the next group fills: under
+//! load groups form by themselves, and without load nothing waits.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use kvorum_replication::two_phase::points;
+use kvorum_replication::{Core, Input, Time};
+use kvorum_storage::{Error, Log, Maintained, Position, Pressure, Store};
+
+use crate::codec::StoredRecord;
+use crate::error::NodeError;
+use crate::fail_points::{self, DRAIN, FailPoints};
+use crate::inspector::Inspector;
+use crate::mailbox::{Event, Handle, Mailbox, Outbox};
+use crate::node::Node;
+
+/// How long maintenance sleeps when nobody wakes it, and between tries while the disk is full.
+const MAINTENANCE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the log waits for room on a full disk before it tries again.
+const DISK_FULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the event loop stands still at a time while flushes cannot keep up.
+const STOP_PAUSE: Duration = Duration::from_millis(1);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Runner<M> {
+    handle: Handle<M>,
+    inspector: Inspector,
+    event_loop: JoinHandle<Result<(), NodeError>>,
+}
+
+impl<M: Send + 'static> Runner<M> {
+    /// Starts the node's threads. The node is told [`Input::Started`] before anything else.
+    /// `on_end` is called when the event loop has ended, whether asked to or because of an error.
+    pub fn start<C>(
+        node: Node<C>,
+        outbox: Box<dyn Outbox<M>>,
+        fail_points: FailPoints,
+        on_end: Box<dyn FnOnce() + Send>,
+    ) -> Result<Self, NodeError>
+    where
+        C: Core<Message = M> + Send + 'static,
+        C::Record: StoredRecord + Send,
+        C::Resume: Send,
+    {
+        let mailbox = Arc::new(Mailbox::new());
+        let inspector = node.inspector();
+        let handle = Handle::new(Arc::clone(&mailbox));
+        let event_loop = thread::Builder::new()
+            .name("node".to_owned())
+            .spawn(move || {
+                let result = run(node, outbox, fail_points, &mailbox);
+                mailbox.close();
+                on_end();
+                result
+            })
+            .map_err(NodeError::Thread)?;
+        Ok(Self { handle, inspector, event_loop })
+    }
+
+    /// Where events go.
+    #[must_use]
+    pub fn handle(&self) -> Handle<M> {
+        self.handle.clone()
+    }
+
+    /// A look at the rows this node holds.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        self.inspector.clone()
+    }
+
+    /// Stops the node cleanly, what is appended synced, and says how it ended.
+    pub fn stop(self) -> Result<(), NodeError> {
+        self.handle.submit([Event::Stop]);
+        self.event_loop.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn run<C>(
+    node: Node<C>,
+    outbox: Box<dyn Outbox<C::Message>>,
+    fail_points: FailPoints,
+    mailbox: &Arc<Mailbox<C::Message>>,
+) -> Result<(), NodeError>
+where
+    C: Core,
+    C::Message: Send + 'static,
+    C::Record: StoredRecord,
+{
+    let maintenance = node.store().cloned().map(Maintenance::start).transpose()?;
+    let syncer = Syncer::start(Arc::clone(node.log()), Arc::clone(mailbox))?;
+    let result = EventLoop { node, outbox, fail_points, mailbox, syncer: &syncer }.run();
+    let stopped = syncer.stop();
+    if let Some(maintenance) = maintenance {
+        maintenance.stop();
+    }
+    result.and(stopped)
+}
+
+struct EventLoop<'a, C: Core> {
+    node: Node<C>,
+    outbox: Box<dyn Outbox<C::Message>>,
+    fail_points: FailPoints,
+    mailbox: &'a Mailbox<C::Message>,
+    syncer: &'a Syncer,
+}
+
+impl<C> EventLoop<'_, C>
+where
+    C: Core,
+    C::Record: StoredRecord,
+{
+    fn run(mut self) -> Result<(), NodeError> {
+        let mut events = VecDeque::new();
+        let mut stopping = false;
+        self.step(Input::Started)?;
+        while !stopping {
+            let now = self.mailbox.now();
+            if self.node.timer().is_some_and(|timer| timer <= now) {
+                self.node.fire_timer(now)?;
+                self.pass_points()?;
+            }
+            self.node.settle(now)?;
+            self.pass_points()?;
+            self.syncer.check()?;
+            self.outbox.deliver(self.node.turn());
+            let wake = self.request_sync();
+            self.mailbox.take(&mut events, wake);
+            self.heed_pressure();
+            for event in events.drain(..) {
+                match event {
+                    Event::Stop => stopping = true,
+                    Event::Report(answer) => {
+                        // Nobody may be waiting any more, which is their affair.
+                        let _ = answer.try_send(self.node.report(self.mailbox.now()));
+                    }
+                    event => {
+                        for input in event.into_inputs() {
+                            self.step(input)?;
+                        }
+                    }
+                }
+            }
+        }
+        self.node.log().sync(self.node.log().last())?;
+        self.node.settle(self.mailbox.now())?;
+        self.outbox.deliver(self.node.turn());
+        Ok(())
+    }
+
+    fn step(&mut self, input: Input<C::Message, C::Resume>) -> Result<(), NodeError> {
+        self.node.step(self.mailbox.now(), input)?;
+        self.pass_points()
+    }
+
+    /// Asks for a sync if one is due, and says when to wake up without an event.
+    fn request_sync(&mut self) -> Option<Time> {
+        let now = self.mailbox.now();
+        let due = self.node.sync_due(now);
+        if due.is_some_and(|due| due <= now) {
+            self.syncer.request(self.node.log().last());
+            return self.node.timer();
+        }
+        match (due, self.node.timer()) {
+            (Some(due), Some(timer)) => Some(due.min(timer)),
+            (due, timer) => due.or(timer),
+        }
+    }
+
+    /// Slows down while the store has more in memory than it can flush.
+    fn heed_pressure(&self) {
+        let Some(store) = self.node.store() else { return };
+        loop {
+            match store.pressure() {
+                Pressure::None => return,
+                Pressure::Slow(delay) => return thread::sleep(delay),
+                Pressure::Stop => thread::sleep(STOP_PAUSE),
+            }
+        }
+    }
+
+    /// Acts on the fail points at which the node stands, and goes on if the process still lives.
+    fn pass_points(&mut self) -> Result<(), NodeError> {
+        while let Some(name) = self.node.take_point() {
+            if let Some(action) = self.fail_points.pass(name) {
+                self.outbox.deliver(self.node.turn());
+                self.outbox.drain(DRAIN);
+                if name == points::COORDINATOR_DECISION_WRITTEN {
+                    self.node.settle(self.mailbox.now())?;
+                    self.node.log().write()?;
+                }
+                fail_points::act(name, action);
+            }
+            self.node.settle(self.mailbox.now())?;
+        }
+        Ok(())
+    }
+}
+
+/// The thread that makes the log durable.
+struct Syncer {
+    shared: Arc<SyncerShared>,
+    thread: JoinHandle<()>,
+}
+
+struct SyncerShared {
+    state: Mutex<SyncerState>,
+    wanted: Condvar,
+}
+
+#[derive(Default)]
+struct SyncerState {
+    target: Option<Position>,
+    failed: Option<Error>,
+    stop: bool,
+}
+
+impl Syncer {
+    fn start<M: Send + 'static>(
+        log: Arc<Log>,
+        mailbox: Arc<Mailbox<M>>,
+    ) -> Result<Self, NodeError> {
+        let shared = Arc::new(SyncerShared { state: Mutex::default(), wanted: Condvar::new() });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || theirs.run(&log, &mailbox))
+            .map_err(NodeError::Thread)?;
+        Ok(Self { shared, thread })
+    }
+
+    fn request(&self, target: Position) {
+        let mut state = self.shared.lock();
+        state.target = Some(target);
+        self.shared.wanted.notify_one();
+    }
+
+    /// The error that ended the thread, once.
+    fn check(&self) -> Result<(), NodeError> {
+        match self.shared.lock().failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn stop(self) -> Result<(), NodeError> {
+        self.shared.lock().stop = true;
+        self.shared.wanted.notify_one();
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+        match self.shared.lock().failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SyncerShared {
+    fn run<M>(&self, log: &Log, mailbox: &Mailbox<M>) {
+        while let Some(target) = self.next_target() {
+            match log.sync(target) {
+                Ok(()) => mailbox.nudge(),
+                Err(error @ Error::DiskFull { .. }) => {
+                    tracing::error!(%error, "the log waits for room; nothing is acknowledged");
+                    thread::sleep(DISK_FULL_PAUSE);
+                    self.lock().target.get_or_insert(target);
+                }
+                Err(error) => {
+                    self.lock().failed = Some(error);
+                    mailbox.nudge();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next_target(&self) -> Option<Position> {
+        let mut state = self.lock();
+        loop {
+            if state.stop {
+                return None;
+            }
+            if let Some(target) = state.target.take() {
+                return Some(target);
+            }
+            state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, SyncerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that flushes and compacts.
+struct Maintenance {
+    stop: Arc<AtomicBool>,
+    store: Store,
+    thread: JoinHandle<()>,
+}
+
+impl Maintenance {
+    fn start(store: Store) -> Result<Self, NodeError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (their_stop, theirs) = (Arc::clone(&stop), store.clone());
+        let thread = thread::Builder::new()
+            .name("maintenance".to_owned())
+            .spawn(move || maintain(&theirs, &their_stop))
+            .map_err(NodeError::Thread)?;
+        Ok(Self { stop, store, thread })
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        self.store.wake_maintenance();
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn maintain(store: &Store, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        match store.maintain() {
+            Ok(Maintained::Did(_)) => {}
+            Ok(Maintained::Nothing) => {
+                store.wait_for_maintenance(MAINTENANCE_PAUSE);
+            }
+            Err(error) => {
+                // The log is poisoned on its own if it must be; data in memory stays readable, and
+                // writes are held back by pressure until a flush works again.
+                tracing::error!(%error, "maintenance failed, and will be tried again");
+                thread::sleep(MAINTENANCE_PAUSE);
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The node keeps the rules of the contract, shown with a core that does as it is told.
+
+mod support;
+
+use bytes::Bytes;
+use kvorum_node::NodeError;
+use kvorum_replication::{
+    Effect, NodeId, Outcome, Position, Query, ReadId, RequestId, Time, Urgency, Write,
+};
+use kvorum_storage::LogOptions;
+use kvorum_storage::vfs::MemoryVfs;
+
+use support::{Bench, Order, Text};
+
+const NOW: Time = Time(1_000_000_000);
+
+fn persist(at: u64, urgency: Urgency) -> Order {
+    Effect::Persist { at: Position(at), record: Text(format!("record {at}")), urgency }
+}
+
+fn send(text: &str) -> Order {
+    Effect::Send { to: NodeId(9), message: support::Do::say(text) }
+}
+
+fn put(key: &'static str, value: &'static str) -> Vec<Write> {
+    vec![Write::Put(Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()))]
+}
+
+fn get(read: u64, key: &'static str) -> Order {
+    let query = Query::Get(Bytes::from_static(key.as_bytes()));
+    Effect::Read { read: ReadId(read), query }
+}
+
+#[test]
+fn what_follows_a_record_waits_until_it_is_durable() {
+    let mut bench = Bench::log();
+    bench.order(vec![send("early"), persist(1, Urgency::Now), send("late")]);
+    assert_eq!(bench.said(), ["early"]);
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(bench.said(), Vec::<String>::new(), "nothing was synced yet");
+    bench.sync();
+    assert_eq!(bench.said(), ["late"]);
+}
+
+#[test]
+fn effects_are_released_in_the_order_of_their_records() {
+    let mut bench = Bench::log();
+    bench.order(vec![persist(1, Urgency::Now), send("first")]);
+    bench.order(vec![persist(2, Urgency::Soon), send("second"), persist(3, Urgency::Now)]);
+    bench.order(vec![send("rests on nothing")]);
+    assert_eq!(bench.said(), ["rests on nothing"]);
+    bench.sync();
+    assert_eq!(bench.said(), ["first", "second"]);
+}
+
+#[test]
+fn records_are_synced_when_somebody_waits_or_soon() {
+    let mut bench = Bench::log();
+    assert_eq!(bench.node.sync_due(NOW), None);
+    bench.order(vec![persist(1, Urgency::Soon)]);
+    assert_eq!(bench.node.sync_due(NOW), Some(NOW.after(kvorum_node::SOON)));
+    bench.order(vec![persist(2, Urgency::Now)]);
+    assert_eq!(bench.node.sync_due(NOW), Some(NOW));
+    bench.sync();
+    assert_eq!(bench.node.sync_due(NOW), None);
+}
+
+#[test]
+fn resumes_and_answers_come_before_the_next_input() {
+    let mut bench = Bench::store();
+    bench.order(vec![
+        persist(1, Urgency::Now),
+        Effect::Resume(Text("durable".to_owned())),
+        get(1, "k"),
+    ]);
+    bench.sync();
+    bench.order(vec![send("next")]);
+    let heard = bench.node.core().heard();
+    assert_eq!(heard, ["orders", "resume durable", "read 1: none", "orders"]);
+}
+
+#[test]
+fn applied_writes_are_read_and_pinned_states_are_not_moved() {
+    let mut bench = Bench::store();
+    let apply = |mark, writes| Effect::Apply { mark, writes };
+    bench.order(vec![persist(1, Urgency::Now), apply(1, put("k", "old")), Effect::Pin(ReadId(7))]);
+    bench.sync();
+    bench.order(vec![
+        apply(2, put("k", "new")),
+        persist(2, Urgency::Soon),
+        get(7, "k"),
+        get(8, "k"),
+    ]);
+    assert!(bench.node.core().heard().iter().all(|heard| !heard.starts_with("read")));
+    bench.sync();
+    let heard = bench.node.core().heard();
+    assert_eq!(heard[heard.len() - 2..], ["read 7: old", "read 8: new"]);
+}
+
+#[test]
+fn an_armed_point_stops_the_step_before_its_record_is_appended() {
+    let mut bench = Bench::armed(&["before"]);
+    bench.order(vec![
+        send("told"),
+        Effect::Point("before"),
+        persist(1, Urgency::Now),
+        send("late"),
+    ]);
+    assert_eq!(bench.said(), ["told"]);
+    assert_eq!(bench.node.last(), Position::ZERO, "the record waits for the point to be passed");
+    assert_eq!(bench.node.take_point(), Some("before"));
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(bench.node.last(), Position(1));
+    bench.sync();
+    assert_eq!(bench.said(), ["late"]);
+}
+
+#[test]
+fn a_point_behind_a_record_waits_for_it_too() {
+    let mut bench = Bench::armed(&["durable"]);
+    bench.order(vec![persist(1, Urgency::Now), Effect::Point("durable"), send("late")]);
+    assert_eq!(bench.node.take_point(), None);
+    bench.sync();
+    assert_eq!(bench.said(), Vec::<String>::new());
+    assert_eq!(bench.node.take_point(), Some("durable"));
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(bench.said(), ["late"]);
+}
+
+#[test]
+fn recovery_hands_back_the_records_and_only_repeats_applies() {
+    let vfs = MemoryVfs::new();
+    {
+        let mut bench = Bench::store_on(&vfs);
+        for at in 1..=3 {
+            bench.order(vec![
+                persist(at, Urgency::Now),
+                Effect::Apply {
+                    mark: at,
+                    writes: put("k", ["one", "two", "three"][at as usize - 1]),
+                },
+            ]);
+        }
+        bench.sync();
+    }
+    let mut bench = Bench::store_on(&vfs);
+    assert_eq!(bench.node.core().heard(), ["recover 1", "recover 2", "recover 3"]);
+    bench.order(vec![get(1, "k")]);
+    assert_eq!(
+        bench.node.core().heard().last().unwrap(),
+        "read 1: none",
+        "the core applied nothing"
+    );
+}
+
+#[test]
+fn recovery_begins_with_a_checkpoint_once_the_beginning_is_gone() {
+    let vfs = MemoryVfs::new();
+    let options = LogOptions { file_bytes: 4096, recycle_files_max: 0, ..LogOptions::default() };
+    {
+        let mut bench = Bench::log_on(&vfs, options).unwrap();
+        for at in 1..=100 {
+            bench.order(vec![persist(at, Urgency::Now), send(&"x".repeat(100))]);
+            bench.sync();
+        }
+        let checkpoint = Text(format!("checkpoint {}", "x".repeat(100)));
+        bench.order(vec![
+            Effect::Persist { at: Position(101), record: checkpoint, urgency: Urgency::Now },
+            Effect::Release(Position(101)),
+        ]);
+        bench.order(vec![persist(102, Urgency::Now)]);
+        bench.sync();
+        assert!(bench.node.log().first().0 > 1, "nothing was released");
+    }
+    let bench = Bench::log_on(&vfs, options).unwrap();
+    assert_eq!(bench.node.core().heard(), ["recover 101", "recover 102"]);
+}
+
+#[test]
+fn a_log_without_its_beginning_or_a_checkpoint_is_refused() {
+    let vfs = MemoryVfs::new();
+    let options = LogOptions { file_bytes: 4096, recycle_files_max: 0, ..LogOptions::default() };
+    {
+        let mut bench = Bench::log_on(&vfs, options).unwrap();
+        for at in 1..=200 {
+            bench.order(vec![persist(at, Urgency::Now)]);
+            bench.sync();
+        }
+        bench.order(vec![Effect::Release(Position(200))]);
+        assert!(bench.node.log().first().0 > 1, "nothing was released");
+    }
+    let refused = Bench::log_on(&vfs, options).err().expect("half a state was taken for a whole");
+    assert!(matches!(refused, NodeError::Record { .. }), "{refused}");
+    assert!(refused.to_string().contains("no checkpoint"), "{refused}");
+}
+
+#[test]
+fn the_core_is_asked_for_a_checkpoint_when_the_log_has_grown() {
+    let mut bench = Bench::log();
+    bench.node.set_checkpoint_bytes(50);
+    for at in 1..=7 {
+        bench.order(vec![persist(at, Urgency::Soon)]);
+    }
+    let asked = bench.node.core().heard().iter().filter(|heard| *heard == "checkpoint").count();
+    assert_eq!(asked, 1, "seven records of eight bytes pass fifty once");
+}
+
+#[test]
+fn replies_and_timers_reach_the_driver() {
+    let mut bench = Bench::log();
+    let reply = Effect::Reply { request: RequestId(4), outcome: Outcome::Committed };
+    bench.order(vec![reply, Effect::SetTimer(NOW.after(kvorum_node::SOON))]);
+    assert_eq!(bench.node.turn().replies, [(RequestId(4), Outcome::Committed)]);
+    assert_eq!(bench.node.timer(), Some(NOW.after(kvorum_node::SOON)));
+    bench.node.fire_timer(NOW).unwrap();
+    assert_eq!(bench.node.timer(), None);
+    assert_eq!(bench.node.core().heard().last().unwrap(), "timer");
+}

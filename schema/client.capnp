@@ -1,0 +1,121 @@
+# What a client may ask of a cluster, and the gate through which every connection comes in.
+@0xb1f0c6d1b1a40d01;
+
+using Admin = import "admin.capnp".Admin;
+using Peer = import "peer.capnp";
+
+# The bootstrap interface of every listening socket. It holds no rights but to ask for some.
+interface Gate {
+  # The interface for reading and writing. The token is empty where the server asks for none.
+  client @0 (token :Data) -> (store :KeyValue);
+
+  # The interface for looking at a process.
+  admin @1 (token :Data) -> (admin :Admin);
+
+  # Another node of the cluster introduces itself, and hands over the inbox in which it takes its
+  # messages; the answer is this node's introduction and inbox, or why it refuses.
+  attach @2 (hello :Peer.Hello, inbox :Peer.Inbox) -> (result :Peer.Attached);
+}
+
+# The store. Writes carry a stamp, so that a client that lost the answer can ask again and the
+# write still happens once. Timeouts are milliseconds from the request's arrival; 0 is the server's.
+interface KeyValue {
+  openSession @0 (timeoutMs :UInt32) -> (result :SessionResult);
+  get @1 (key :Data, timeoutMs :UInt32) -> (result :GetResult);
+  put @2 (stamp :Stamp, key :Data, value :Data, timeoutMs :UInt32) -> (result :WriteResult);
+  delete @3 (stamp :Stamp, key :Data, timeoutMs :UInt32) -> (result :WriteResult);
+  transact @4 (stamp :Stamp, transaction :Transaction, timeoutMs :UInt32) -> (result :WriteResult);
+
+  # Rows from `start` up to and without `end`, at one point in time; `hasEnd` false has no end.
+  scan @5 (start :Data, end :Data, hasEnd :Bool, limit :UInt32, timeoutMs :UInt32) -> (result :ScanResult);
+}
+
+# Client and sequence name a write for ever; client 0 marks a write without a stamp.
+struct Stamp {
+  client @0 :UInt64;
+  sequence @1 :UInt64;
+  answeredBelow @2 :UInt64;
+}
+
+# All writes happen at one moment at which all preconditions hold, or none does.
+struct Transaction {
+  preconditions @0 :List(Precondition);
+  writes @1 :List(Write);
+}
+
+struct Precondition {
+  key @0 :Data;
+  union {
+    absent @1 :Void;
+    present @2 :Void;
+    equals @3 :Data;
+  }
+}
+
+struct Write {
+  key @0 :Data;
+  union {
+    put @1 :Data;
+    delete @2 :Void;
+  }
+}
+
+struct Row {
+  key @0 :Data;
+  value @1 :Data;
+}
+
+struct SessionResult {
+  union {
+    client @0 :UInt64;
+    failed @1 :Failure;
+  }
+}
+
+struct GetResult {
+  union {
+    value @0 :Data;
+    missing @1 :Void;
+    failed @2 :Failure;
+  }
+}
+
+struct WriteResult {
+  union {
+    committed @0 :Void;
+    failed @1 :Failure;
+  }
+}
+
+struct ScanResult {
+  union {
+    rows :group {
+      rows @0 :List(Row);
+      # There is more in the range than the limits of rows and bytes let through.
+      more @1 :Bool;
+    }
+    failed @2 :Failure;
+  }
+}
+
+# Why a request did not end well. Everything but `unknown`, `sessionExpired` and `staleSequence`
+# says that it did not happen and will not.
+struct Failure {
+  union {
+    # Another transaction in flight holds this key.
+    conflict @0 :Data;
+    preconditionFailed :group {
+      index @1 :UInt32;
+      key @2 :Data;
+    }
+    unavailable @3 :Text;
+    overloaded @4 :Void;
+    unknown @5 :Text;
+    sessionExpired @6 :Void;
+    staleSequence @7 :Void;
+    invalid @8 :Text;
+    # Ask this address instead; empty if not known.
+    redirect @9 :Text;
+    storage @10 :Text;
+  }
+}

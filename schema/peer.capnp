@@ -1,0 +1,154 @@
+# What the nodes of one cluster say to each other.
+@0xb1f0c6d1b1a40d02;
+
+using Client = import "client.capnp";
+
+# The first words on a link.
+struct Hello {
+  # Of this file; a node two versions away is refused.
+  version @0 :UInt32;
+  # 16 bytes, made by the coordinator at its first start; empty from a replica that has none yet.
+  cluster @1 :Data;
+  node @2 :UInt32;
+  incarnation @3 :UInt64;
+  # Where this node listens.
+  address @4 :Text;
+  # Of the whole cluster, from the coordinator; empty from others.
+  members @5 :List(Member);
+}
+
+struct Member {
+  node @0 :UInt32;
+  address @1 :Text;
+}
+
+struct Attached {
+  union {
+    accepted :group {
+      hello @0 :Hello;
+      inbox @1 :Inbox;
+    }
+    refused @2 :Text;
+  }
+}
+
+# Takes a node's messages. One call carries everything that was ready.
+interface Inbox {
+  deliver @0 (messages :List(TwoPhaseMessage)) -> ();
+
+  # Nothing; that an answer comes says that the link lives.
+  ping @1 () -> ();
+}
+
+struct TxnId {
+  coordinator @0 :UInt32;
+  epoch @1 :UInt64;
+  number @2 :UInt64;
+}
+
+enum Decision {
+  commit @0;
+  abort @1;
+}
+
+# The messages of two-phase commit, between coordinator and participants.
+struct TwoPhaseMessage {
+  union {
+    prepare @0 :Prepare;
+    vote @1 :Vote;
+    decide @2 :Decide;
+    acknowledge @3 :TxnId;
+    inquire @4 :TxnId;
+    inform @5 :Inform;
+    read @6 :Read;
+    readAnswer @7 :ReadAnswer;
+  }
+}
+
+struct Prepare {
+  txn @0 :TxnId;
+  participants @1 :List(UInt32);
+  transaction @2 :Client.Transaction;
+  finishedBelow @3 :TxnId;
+  # The receiver is the only participant and decides.
+  onePhase @4 :Bool;
+  # With `onePhase`; client 0 is none.
+  stamp @5 :Client.Stamp;
+}
+
+struct Vote {
+  txn @0 :TxnId;
+  union {
+    yes @1 :Void;
+    conflict @2 :Data;
+    preconditionFailed :group {
+      index @3 :UInt32;
+      key @4 :Data;
+    }
+    refused @5 :Void;
+    overloaded @6 :Void;
+    failed @7 :Text;
+    committed @8 :Void;
+  }
+}
+
+struct Decide {
+  txn @0 :TxnId;
+  decision @1 :Decision;
+  finishedBelow @2 :TxnId;
+  # Of a commit, its place in the serial order, from 1; 0 with an abort.
+  commitNumber @3 :UInt64;
+}
+
+struct Inform {
+  txn @0 :TxnId;
+  union {
+    decided @1 :Decision;
+    undecided @2 :Void;
+  }
+  # With `decided`, of a commit, its place in the serial order, from 1; else 0.
+  commitNumber @3 :UInt64;
+}
+
+struct Query {
+  union {
+    get @0 :Data;
+    getMany @1 :List(Data);
+    scan @2 :Range;
+  }
+}
+
+struct Range {
+  start @0 :Data;
+  end @1 :Data;
+  hasEnd @2 :Bool;
+  limit @3 :UInt32;
+}
+
+struct Read {
+  read @0 :UInt64;
+  epoch @1 :UInt64;
+  query @2 :Query;
+}
+
+struct ReadAnswer {
+  read @0 :UInt64;
+  epoch @1 :UInt64;
+  union {
+    value @2 :Data;
+    missing @3 :Void;
+    values @4 :List(MaybeValue);
+    rows :group {
+      rows @5 :List(Client.Row);
+      more @6 :Bool;
+    }
+    failed @7 :Text;
+  }
+}
+
+struct MaybeValue {
+  union {
+    missing @0 :Void;
+    value @1 :Data;
+  }
+}
