@@ -134,6 +134,7 @@ fn open(
         vfs,
         dir: dir.to_path_buf(),
         segments_dir,
+        last_at_open: log.last(),
         log: Arc::new(log),
         embedded,
         flushed_at_open: manifest.flushed_mark,

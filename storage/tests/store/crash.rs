@@ -1,8 +1,8 @@
 //! A crash at every operation that changes the disk, while batches are written, memtables flushed,
 //! segments compacted and the log cut: what was durable is there, in full batches, in order.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 
 use kvorum_storage::vfs::{CrashMode, FaultyVfs, MemoryVfs, Phase, Vfs};
 use kvorum_storage::{Batch, Durability, Store};
@@ -96,14 +96,15 @@ fn crash_everywhere(how: Use, seed: u64, crash_again: bool) -> u64 {
     let faulty = FaultyVfs::new(Arc::new(disk.clone()));
     let store = open(Arc::new(faulty.clone()), how);
     let crashes = Arc::new(AtomicU64::new(0));
-    let failed = Arc::new(Mutex::new(()));
     faulty.on_operation({
         let (disk, progress, crashes) = (disk.clone(), progress.clone(), crashes.clone());
         move |event| {
-            if !event.operation.changes_disk() || event.phase == Phase::Failed {
+            if !event.operation.changes_disk()
+                || event.phase == Phase::Failed
+                || std::thread::panicking()
+            {
                 return;
             }
-            let _one_at_a_time = failed.lock().unwrap();
             let number = crashes.fetch_add(1, SeqCst);
             let mode = match number % 4 {
                 0 => CrashMode::LoseUnsynced,
@@ -134,7 +135,7 @@ fn crash_in_recovery(image: &MemoryVfs, how: Use, progress: (u64, u64), seed: u6
     faulty.on_operation({
         let (context, crashes) = (context.to_owned(), crashes.clone());
         move |event| {
-            if !event.operation.changes_disk() {
+            if !event.operation.changes_disk() || std::thread::panicking() {
                 return;
             }
             let number = crashes.fetch_add(1, SeqCst);
