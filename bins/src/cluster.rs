@@ -9,6 +9,7 @@
 mod member;
 mod port;
 mod process;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kvorum_rpc::client::ClientError;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
@@ -96,6 +98,22 @@ pub enum ClusterError {
     /// Asked to start a member that runs.
     #[error("{0} runs already")]
     Running(Member),
+    /// A member did not answer, or not well.
+    #[error("asking {member}: {source}")]
+    Client {
+        /// Which.
+        member: Member,
+        /// Its answer, or why there is none.
+        source: ClientError,
+    },
+    /// What was to come true has not.
+    #[error("not settled after {waited:?}: {why}")]
+    NotSettled {
+        /// How long it was given.
+        waited: Duration,
+        /// What is the case instead.
+        why: String,
+    },
     /// The directory holds something else.
     #[error("{0} is not empty: name another directory, or remove it")]
     NotEmpty(PathBuf),

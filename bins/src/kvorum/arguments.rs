@@ -84,6 +84,7 @@ pub(crate) enum Command {
     Export(Export),
     Import(Import),
     Bench(crate::bench::Bench),
+    Demo(crate::demo::Demo),
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),

@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod commands;
 mod connection;
+mod demo;
 mod error;
 mod limits;
 mod members;
@@ -108,6 +109,7 @@ async fn dispatch(
         Command::Import(arguments) => {
             commands::import(&connect(global).await?, output, arguments).await
         }
+        Command::Demo(arguments) => return demo::demo(global, output, arguments).await,
         Command::Serve(_) | Command::Bench(_) => {
             unreachable!("they run without the client's runtime")
         }
