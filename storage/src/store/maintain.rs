@@ -59,6 +59,11 @@ impl Store {
         self.inner.signal.wait(timeout)
     }
 
+    /// Ends a wait in [`Store::wait_for_maintenance`], for an owner that wants its thread back.
+    pub fn wake_maintenance(&self) {
+        self.inner.signal.raise();
+    }
+
     /// Brings everything that was applied before this call to segments, and cuts the log.
     pub fn flush(&self) -> Result<()> {
         self.inner.flush_all()
