@@ -1,7 +1,5 @@
 //! The commands against a real cluster.
 
-#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
-
 mod support;
 
 use std::ffi::OsString;

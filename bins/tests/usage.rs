@@ -1,8 +1,6 @@
 //! Bad input and absent clusters: each gets an error that says what, where and what to do, and its
 //! exit code. None of this needs a server.
 
-#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
-
 mod support;
 
 use std::ffi::OsString;

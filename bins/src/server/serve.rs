@@ -110,13 +110,13 @@ where
 {
     let of_node = |error| ServeError::of_node(error, setup.data_dir);
     let known: Vec<&str> = setup.points.iter().map(|point| point.name).collect();
-    let fail_points =
-        FailPoints::new(setup.process.fail_point.clone(), &known).map_err(of_node)?;
+    let fail_points = FailPoints::new(setup.process.fail_point.clone(), &known).map_err(of_node)?;
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, setup.role, setup.id);
     let identity = Arc::new(identity.map_err(of_node)?);
     check_members(setup, &identity)?;
-    let (server, outbox) = Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;
+    let (server, outbox) =
+        Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;
     let node = open(vfs, fail_points.names()).map_err(of_node)?;
     let (ended, node_end) = oneshot::channel();
     let on_end = Box::new(move || {
@@ -156,9 +156,8 @@ fn check_members(setup: &Setup<'_>, identity: &IdentityFile) -> Result<(), Serve
     if known.is_empty() || known == named {
         return Ok(());
     }
-    let list = |ids: &[NodeId]| {
-        ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ")
-    };
+    let list =
+        |ids: &[NodeId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     Err(ServeError::refused(
         format!(
             "the cluster in {} has the replicas {}, and --replica names {}",
@@ -207,9 +206,8 @@ fn wait(
     runner: Runner<Message>,
     mut node_end: oneshot::Receiver<()>,
 ) -> Result<Result<(), NodeError>, ServeError> {
-    let no_signals = |error: io::Error| {
-        ServeError::failed(format!("cannot wait for signals: {error}"), "")
-    };
+    let no_signals =
+        |error: io::Error| ServeError::failed(format!("cannot wait for signals: {error}"), "");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(no_signals)?.block_on(async {
         let mut signals = Signals::take().map_err(no_signals)?;
