@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use kvorum_replication::two_phase::points;
 use kvorum_replication::{Core, Input, Time};
-use kvorum_storage::{Error, Log, Position, Pressure, Store};
+use kvorum_storage::{Error, Log, Maintained, Position, Pressure, Store};
 
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
@@ -130,7 +130,7 @@ where
     fn run(mut self) -> Result<(), NodeError> {
         let mut events = VecDeque::new();
         let mut stopping = false;
-        self.step(Input::Started)?;
+        self.start()?;
         while !stopping {
             let now = self.mailbox.now();
             if self.node.timer().is_some_and(|timer| timer <= now) {
@@ -163,6 +163,22 @@ where
         self.node.settle(self.mailbox.now())?;
         self.outbox.deliver(self.node.turn());
         Ok(())
+    }
+
+    /// Tells the core that it has started, and gets what it does about that behind it: whoever is
+    /// told that this node serves may ask at once, and must not be answered that it is starting.
+    fn start(&mut self) -> Result<(), NodeError> {
+        self.step(Input::Started)?;
+        match self.node.log().sync(self.node.log().last()) {
+            Ok(()) => {}
+            // It starts all the same, for reads; the log thread tries until there is room.
+            Err(error @ Error::DiskFull { .. }) => {
+                tracing::error!(%error, "the log waits for room")
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.node.settle(self.mailbox.now())?;
+        self.pass_points()
     }
 
     fn step(&mut self, input: Input<C::Message, C::Resume>) -> Result<(), NodeError> {
@@ -237,8 +253,7 @@ impl Syncer {
         log: Arc<Log>,
         mailbox: Arc<Mailbox<M>>,
     ) -> Result<Self, NodeError> {
-        let shared =
-            Arc::new(SyncerShared { state: Mutex::default(), wanted: Condvar::new() });
+        let shared = Arc::new(SyncerShared { state: Mutex::default(), wanted: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("log".to_owned())
@@ -341,8 +356,8 @@ impl Maintenance {
 fn maintain(store: &Store, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         match store.maintain() {
-            Ok(done) if done.did_something() => {}
-            Ok(_) => {
+            Ok(Maintained::Did(_)) => {}
+            Ok(Maintained::Nothing) => {
                 store.wait_for_maintenance(MAINTENANCE_PAUSE);
             }
             Err(error) => {
