@@ -24,7 +24,9 @@ const POLL: Duration = Duration::from_millis(1);
 pub struct Outcome {
     /// Acknowledged before each kill.
     pub acknowledged_at_kill: Vec<u64>,
-    /// From each restart, when the first process was started, until the next acknowledgement.
+    /// From each restart, when the first process was started, until all were ready.
+    pub ready_after: Vec<Duration>,
+    /// From each restart until the next acknowledgement.
     pub writable_after: Vec<Duration>,
     /// What the load says.
     pub summary: Summary,
@@ -47,13 +49,15 @@ pub async fn kill_all_under_load(
     let address = cluster.address(Member::Coordinator).to_string();
     let options = LoadOptions { history: Some(history.clone()), ..options };
     let load = Load::start(options, &ClientOptions::new([address]))?;
-    let (mut acknowledged_at_kill, mut writable_after) = (Vec::new(), Vec::new());
+    let (mut acknowledged_at_kill, mut ready_after, mut writable_after) =
+        (Vec::new(), Vec::new(), Vec::new());
     for &kill in kills {
         await_acknowledged(&load, kill).await?;
         cluster.kill_all()?;
         let before = load.counts().ok;
         let restarted = Instant::now();
         cluster.start_all().await?;
+        ready_after.push(restarted.elapsed());
         await_acknowledged(&load, before + 1).await.context("writing after the restart")?;
         acknowledged_at_kill.push(before);
         writable_after.push(restarted.elapsed());
@@ -63,7 +67,7 @@ pub async fn kill_all_under_load(
     let rows = cluster.settled(PATIENCE).await?;
     let rows: BTreeMap<Bytes, Bytes> = rows.into_iter().collect();
     check_acknowledged(&history, &rows)?;
-    Ok(Outcome { acknowledged_at_kill, writable_after, summary, keys: rows.len() })
+    Ok(Outcome { acknowledged_at_kill, ready_after, writable_after, summary, keys: rows.len() })
 }
 
 async fn await_acknowledged(load: &Load, count: u64) -> Result<()> {

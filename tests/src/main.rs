@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     match tried {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:?}");
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -79,6 +79,7 @@ async fn try_kill(ops: u64, clients: u32, kills: u64, writable_within: Duration)
     let kills: Vec<_> = (1..=kills).map(|kill| kill * ops / (kills + 1)).collect();
     let outcome = kill_all_under_load(&mut cluster, options, &kills).await?;
     println!("acknowledged before each kill: {:?}", outcome.acknowledged_at_kill);
+    println!("ready again after: {:?}", outcome.ready_after);
     println!("writable again after: {:?}", outcome.writable_after);
     println!("{:?}", outcome.summary.counts);
     println!("{:.0} ops/s, {} keys", outcome.summary.per_second(), outcome.keys);

@@ -16,7 +16,7 @@ fn of_two_writers_of_a_key_one_proceeds() {
         let cluster = cluster(program(Path::new(SERVER))).await?;
         race(&cluster, 200).await
     });
-    let outcome = raced.unwrap_or_else(|error| panic!("{error:?}"));
+    let outcome = raced.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(outcome.conflicts + outcome.both_taken, 200);
 }
 
@@ -27,7 +27,7 @@ fn what_was_acknowledged_survives_the_death_of_all() {
         let options = LoadOptions { until: Until::Operations(6_000), ..LoadOptions::default() };
         kill_all_under_load(&mut cluster, options, &[1_500, 3_000, 4_500]).await
     });
-    let outcome = tried.unwrap_or_else(|error| panic!("{error:?}"));
+    let outcome = tried.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(outcome.summary.counts.ended(), 6_000);
     for writable_after in outcome.writable_after {
         assert!(writable_after < Duration::from_secs(5), "{writable_after:?}");

@@ -6,11 +6,13 @@ mod commands;
 mod connection;
 mod demo;
 mod error;
+mod fresh;
 mod limits;
 mod members;
 mod output;
 mod pages;
 mod shell;
+mod signals;
 mod statement;
 mod text;
 
