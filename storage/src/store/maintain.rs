@@ -164,7 +164,7 @@ impl Inner {
     /// Cuts the log as far as the owner and the flushes allow; whether that is further than before.
     fn cut_log(&self) -> Result<bool> {
         let flushed_mark = self.flushed_mark.load(Relaxed);
-        if self.embedded {
+        if self.embedded && !self.replaying.load(Relaxed) {
             lock(&self.releases).add(crate::log::Position(flushed_mark + 1), flushed_mark);
         }
         let Some(before) = lock(&self.releases).take(flushed_mark) else { return Ok(false) };

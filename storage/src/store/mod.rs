@@ -21,7 +21,7 @@ mod view;
 mod write;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     log: Arc<Log>,
     /// Whether the store replays and releases the log by itself.
     embedded: bool,
+    /// Whether an embedded store still reads its log: then it must not cut it.
+    replaying: AtomicBool,
     /// Batches up to this mark were in segments when the store was opened.
     flushed_at_open: u64,
     /// Where the log ended when the store was opened.
