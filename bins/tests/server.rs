@@ -54,6 +54,16 @@ fn it_says_one_line_when_ready_and_stops_when_asked() {
 }
 
 #[test]
+fn a_replica_alone_says_what_it_lacks() {
+    let dir = TempDir::new().unwrap();
+    let replica = Server::replica(4, dir.path());
+    let status = kvorum(["--connect", replica.address(), "status"]);
+    assert!(status.succeeded().text().contains("replica 4 has met no coordinator yet"));
+    kvorum(["--connect", replica.address(), "--timeout", "1s", "put", "k", "v"])
+        .failed(4, &[replica.address()]);
+}
+
+#[test]
 fn the_client_can_serve_too() {
     let dir = TempDir::new().unwrap();
     let arguments = ["serve", "replica", "--id", "1", "--listen", "127.0.0.1:0", "--data-dir"];
