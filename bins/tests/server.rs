@@ -108,8 +108,12 @@ fn addresses_that_others_reach_need_a_word() {
     let arguments = ["replica", "--id", "1", "--listen", "0.0.0.0:0", "--data-dir"];
     let ran = refused(arguments.iter().copied().chain([text(dir.path())]));
     ran.failed(2, &["0.0.0.0:0", "--insecure"]);
-    let mut server =
-        Server::start(arguments.iter().copied().chain([text(dir.path()), "--insecure"]));
+    let more = [text(dir.path()), "--insecure", "--advertise", "kv-1.example:7101"];
+    let mut server = Server::start(arguments.iter().copied().chain(more));
+    assert!(server.address().starts_with("0.0.0.0:"), "{}", server.ready);
+    let address = server.address().replace("0.0.0.0", "127.0.0.1");
+    let status = kvorum(["--connect", &address, "--output", "json", "status"]).json();
+    assert_eq!(status["processes"][0]["address"], "kv-1.example:7101");
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
 }

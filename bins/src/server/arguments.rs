@@ -116,6 +116,11 @@ pub struct Process {
     #[arg(hide_default_value = true)]
     pub workers: usize,
 
+    /// Where other processes reach this one, if not at the address it listens on: with 0.0.0.0 or
+    /// behind a proxy
+    #[arg(long, value_name = "ADDR", value_parser = host_and_port)]
+    pub advertise: Option<String>,
+
     /// Listen on an address that other machines reach, although nothing is encrypted and nobody is
     /// asked who they are
     #[arg(long)]
