@@ -93,7 +93,7 @@ impl Inner {
         self.check_poison()?;
         if let Some(_flushing) = try_lock(&self.flushing) {
             if self.view().frozen.is_empty() && self.log_is_too_long() {
-                let _applied = lock(&self.applied);
+                let _applied = self.writer();
                 self.freeze();
             }
             if self.flush_oldest()? {
@@ -121,7 +121,7 @@ impl Inner {
         self.check_poison()?;
         let _flushing = lock(&self.flushing);
         {
-            let _applied = lock(&self.applied);
+            let _applied = self.writer();
             if !self.view().active.is_untouched() {
                 self.freeze();
             }

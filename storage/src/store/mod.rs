@@ -190,7 +190,8 @@ impl Inner {
 }
 
 /// Locks a mutex. A thread that panicked while it held one of ours left nothing half done: what
-/// these locks guard is changed in single steps, after everything that can fail.
+/// these locks guard is changed in single steps, after everything that can fail. Only
+/// [`Inner::writer`] is another matter.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
