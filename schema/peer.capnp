@@ -96,6 +96,8 @@ struct Decide {
   txn @0 :TxnId;
   decision @1 :Decision;
   finishedBelow @2 :TxnId;
+  # Of a commit, its place in the serial order, from 1; 0 with an abort.
+  commitNumber @3 :UInt64;
 }
 
 struct Inform {
@@ -104,6 +106,8 @@ struct Inform {
     decided @1 :Decision;
     undecided @2 :Void;
   }
+  # With `decided`, of a commit, its place in the serial order, from 1; else 0.
+  commitNumber @3 :UInt64;
 }
 
 struct Query {

@@ -2,6 +2,8 @@
 
 pub mod codec;
 mod error;
+pub mod log;
 pub mod vfs;
 
 pub use error::{Error, Result};
+pub use log::{Log, LogOptions, Position};

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use kvorum_replication::ClientId;
-use kvorum_replication::two_phase::message::{Decision, TxnId};
+use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
 use kvorum_replication::two_phase::record::{
-    CoordinatorCheckpoint, CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord, Prepared,
-    SessionState, SessionTable,
+    CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord,
+    ParticipantCheckpoint, ParticipantRecord, Prepared, SessionState, SessionTable,
 };
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
 
@@ -35,8 +35,9 @@ impl StoredRecord for CoordinatorRecord {
                 put_varint(payload, client.0);
                 SESSION_OPENED
             }
-            Self::Committed { txn, stamp, participants } => {
+            Self::Committed { txn, number, stamp, participants } => {
                 put_txn(payload, txn);
+                put_varint(payload, number.0);
                 put_stamp(payload, *stamp);
                 put_nodes(payload, participants);
                 COMMITTED
@@ -48,9 +49,11 @@ impl StoredRecord for CoordinatorRecord {
             Self::Checkpoint(checkpoint) => {
                 put_varint(payload, checkpoint.epoch);
                 put_sessions(payload, &checkpoint.sessions);
-                put_list(payload, &checkpoint.committed, |payload, (txn, participants)| {
-                    put_txn(payload, txn);
-                    put_nodes(payload, participants);
+                put_varint(payload, checkpoint.commits.0);
+                put_list(payload, &checkpoint.committed, |payload, committed| {
+                    put_txn(payload, &committed.txn);
+                    put_varint(payload, committed.number.0);
+                    put_nodes(payload, &committed.participants);
                 });
                 COORDINATOR_CHECKPOINT
             }
@@ -64,6 +67,7 @@ impl StoredRecord for CoordinatorRecord {
             SESSION_OPENED => Self::SessionOpened { client: ClientId(fields.number()?) },
             COMMITTED => Self::Committed {
                 txn: txn(&mut fields)?,
+                number: CommitNumber(fields.number()?),
                 stamp: fields.stamp()?,
                 participants: fields.nodes()?,
             },
@@ -71,7 +75,14 @@ impl StoredRecord for CoordinatorRecord {
             COORDINATOR_CHECKPOINT => Self::Checkpoint(CoordinatorCheckpoint {
                 epoch: fields.number()?,
                 sessions: sessions(&mut fields)?,
-                committed: fields.list(|fields| Ok((txn(fields)?, fields.nodes()?)))?,
+                commits: CommitNumber(fields.number()?),
+                committed: fields.list(|fields| {
+                    Ok(CommittedState {
+                        txn: txn(fields)?,
+                        number: CommitNumber(fields.number()?),
+                        participants: fields.nodes()?,
+                    })
+                })?,
             }),
             _ => return Err(Malformed("not a kind of record that a coordinator keeps")),
         };
@@ -113,7 +124,10 @@ impl StoredRecord for ParticipantRecord {
                     put_txn(payload, txn);
                     put_decision(payload, *decision);
                 });
-                put_list(payload, &checkpoint.finished_below, put_txn);
+                put_list(payload, &checkpoint.coordinators, |payload, progress| {
+                    put_txn(payload, &progress.finished_below);
+                    put_varint(payload, progress.applied.0);
+                });
                 put_sessions(payload, &checkpoint.sessions);
                 PARTICIPANT_CHECKPOINT
             }
@@ -135,7 +149,12 @@ impl StoredRecord for ParticipantRecord {
                 incarnation: fields.number()?,
                 prepared: fields.list(prepared)?,
                 decided: fields.list(|fields| Ok((txn(fields)?, decision(fields)?)))?,
-                finished_below: fields.list(txn)?,
+                coordinators: fields.list(|fields| {
+                    Ok(CoordinatorProgress {
+                        finished_below: txn(fields)?,
+                        applied: CommitNumber(fields.number()?),
+                    })
+                })?,
                 sessions: sessions(&mut fields)?,
             }),
             _ => return Err(Malformed("not a kind of record that a participant keeps")),
@@ -160,16 +179,19 @@ fn txn(fields: &mut Fields<'_>) -> Result<TxnId, Malformed> {
 }
 
 fn put_decision(payload: &mut Vec<u8>, decision: Decision) {
-    payload.push(match decision {
-        Decision::Abort => 0,
-        Decision::Commit => 1,
-    });
+    match decision {
+        Decision::Abort => payload.push(0),
+        Decision::Commit(number) => {
+            payload.push(1);
+            put_varint(payload, number.0);
+        }
+    }
 }
 
 fn decision(fields: &mut Fields<'_>) -> Result<Decision, Malformed> {
     match fields.tag()? {
         0 => Ok(Decision::Abort),
-        1 => Ok(Decision::Commit),
+        1 => Ok(Decision::Commit(CommitNumber(fields.number()?))),
         _ => Err(Malformed("an unknown decision")),
     }
 }
@@ -253,6 +275,7 @@ mod tests {
             CoordinatorRecord::SessionOpened { client: ClientId(3) },
             CoordinatorRecord::Committed {
                 txn: id(1),
+                number: CommitNumber(300),
                 stamp: stamp(),
                 participants: [NodeId(1)].into(),
             },
@@ -260,7 +283,12 @@ mod tests {
             CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
                 epoch: 7,
                 sessions: table(),
-                committed: vec![(id(1), [NodeId(1), NodeId(2)].into())],
+                commits: CommitNumber(300),
+                committed: vec![CommittedState {
+                    txn: id(1),
+                    number: CommitNumber(299),
+                    participants: [NodeId(1), NodeId(2)].into(),
+                }],
             }),
         ]
     }
@@ -269,7 +297,7 @@ mod tests {
         vec![
             ParticipantRecord::Started { incarnation: 2 },
             ParticipantRecord::Prepared(a_prepared()),
-            ParticipantRecord::Decided { txn: id(1), decision: Decision::Commit },
+            ParticipantRecord::Decided { txn: id(1), decision: Decision::Commit(CommitNumber(300)) },
             ParticipantRecord::Decided { txn: id(2), decision: Decision::Abort },
             ParticipantRecord::CommittedAlone {
                 txn: id(1),
@@ -279,8 +307,11 @@ mod tests {
             ParticipantRecord::Checkpoint(ParticipantCheckpoint {
                 incarnation: 2,
                 prepared: vec![a_prepared()],
-                decided: vec![(id(1), Decision::Commit)],
-                finished_below: vec![id(1)],
+                decided: vec![(id(1), Decision::Commit(CommitNumber(1 << 40)))],
+                coordinators: vec![CoordinatorProgress {
+                    finished_below: id(1),
+                    applied: CommitNumber(300),
+                }],
                 sessions: table(),
             }),
         ]

@@ -26,11 +26,34 @@ impl fmt::Display for TxnId {
     }
 }
 
+/// Counts a coordinator's commits from 1, over all its epochs and without gaps: the serial order.
+/// Participants apply commits in this order, whatever order they hear of them in, so that what a
+/// replica holds is always a prefix of one history, the same for all (see the module's page).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitNumber(pub u64);
+
+impl CommitNumber {
+    /// Before the first commit.
+    pub const ZERO: Self = Self(0);
+
+    /// The number of the commit that follows this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for CommitNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Decision {
-    /// All of it happened.
-    Commit,
+    /// All of it happened, at this place in the serial order.
+    Commit(CommitNumber),
     /// None of it did.
     Abort,
 }

@@ -1,4 +1,5 @@
 //! Two-phase commit.
 
 pub mod message;
+pub mod points;
 pub mod record;

@@ -3,18 +3,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::message::{Decision, TxnId};
+use super::message::{CommitNumber, Decision, TxnId};
 use crate::contract::NodeId;
 use crate::request::{ClientId, Key, Stamp, Write};
-
-/// A record of the coordinator's or of a participant's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// A record of the coordinator.
-    Coordinator(CoordinatorRecord),
-    /// A record of a participant.
-    Participant(ParticipantRecord),
-}
 
 /// What the coordinator keeps: presumed abort, so nothing before a commit and nothing of an abort.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +24,8 @@ pub enum CoordinatorRecord {
     Committed {
         /// Which.
         txn: TxnId,
+        /// Its place in the serial order: one more than that of the record of this kind before it.
+        number: CommitNumber,
         /// Of the client's request, so that a retry after a restart finds it.
         stamp: Option<Stamp>,
         /// Who has to be told, until each has acknowledged.
@@ -54,14 +47,29 @@ pub struct CoordinatorCheckpoint {
     pub epoch: u64,
     /// All sessions.
     pub sessions: SessionTable,
+    /// The newest commit's number.
+    pub commits: CommitNumber,
     /// Committed, not acknowledged by everybody.
-    pub committed: Vec<(TxnId, Arc<[NodeId]>)>,
+    pub committed: Vec<CommittedState>,
+}
+
+/// A commit of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedState {
+    /// Which.
+    pub txn: TxnId,
+    /// Its place in the serial order.
+    pub number: CommitNumber,
+    /// Who has to be told, until each has acknowledged.
+    pub participants: Arc<[NodeId]>,
 }
 
 /// The sessions of a checkpoint, least recently used first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionTable {
-    /// The next session's number.
+    /// At the coordinator, the next session's number. At a participant, which learns of sessions
+    /// from the writes it commits alone, one more than the greatest that was evicted: an unlisted
+    /// one below this is expired, not new.
     pub next_client: u64,
     /// Each open session.
     pub sessions: Vec<SessionState>,
@@ -124,6 +132,15 @@ pub struct Prepared {
     pub finished_below: TxnId,
 }
 
+/// What a participant knows of how far a coordinator has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoordinatorProgress {
+    /// Whose progress, and below what everything is over.
+    pub finished_below: TxnId,
+    /// Its newest commit that was applied here; all before it were too.
+    pub applied: CommitNumber,
+}
+
 /// A participant's whole durable state, without the data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParticipantCheckpoint {
@@ -133,8 +150,8 @@ pub struct ParticipantCheckpoint {
     pub prepared: Vec<Prepared>,
     /// Decided, and not yet known to be over everywhere.
     pub decided: Vec<(TxnId, Decision)>,
-    /// For each coordinator, below what everything is over.
-    pub finished_below: Vec<TxnId>,
+    /// How far each coordinator has come.
+    pub coordinators: Vec<CoordinatorProgress>,
     /// Sessions whose writes this participant committed alone.
     pub sessions: SessionTable,
 }

@@ -4,11 +4,20 @@
 //! system, `memory` a disk that knows which bytes were synced and can show what a power cut would
 //! leave, `faulty` a disk that fails on command. Nothing else in this crate may name `std::fs`.
 
+mod real;
+
+mod faulty;
+mod memory;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use faulty::{Armed, Event, Fault, FaultyVfs, Operation, Outcome, Phase};
+pub use memory::{CrashMode, MemoryVfs};
+pub use real::RealVfs;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

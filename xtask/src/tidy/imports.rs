@@ -81,7 +81,7 @@ const FORBIDDEN: [Forbidden; 7] = [
     Forbidden {
         inside: &["storage/src/"],
         door: Some("storage/src/vfs/real.rs"),
-        paths: &["std::fs", "std::os", "rustix", "memmap2", "tempfile"],
+        paths: &["std::fs", "std::os", "rustix::fs", "memmap2", "tempfile"],
         tests_may: false,
         why: "the engine reaches the disk through the trait `Vfs` alone, so that tests can be the disk",
     },

@@ -1,0 +1,115 @@
+//! The fail points of two-phase commit: the moments between two steps of the protocol at which a
+//! test makes a process die or pause, to see what the others and its successor make of it.
+
+/// A moment of the protocol with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// What the command line calls it.
+    pub name: &'static str,
+    /// Which moment it is, in one sentence.
+    pub moment: &'static str,
+}
+
+/// Before anything is done about a transaction.
+pub const COORDINATOR_BEFORE_BEGIN: &str = "coordinator-before-begin";
+/// The transaction has its number and its locks; no prepare is sent.
+pub const COORDINATOR_BEGUN: &str = "coordinator-begun";
+/// The first prepare of several is sent.
+pub const COORDINATOR_SOME_PREPARES_SENT: &str = "coordinator-some-prepares-sent";
+/// All votes are yes; the decision is not in the log.
+pub const COORDINATOR_ALL_VOTES: &str = "coordinator-all-votes";
+/// The decision is in the log and not durable. Marked right before its record: the shell appends
+/// and writes the step's records, without a sync, before it acts on this point.
+pub const COORDINATOR_DECISION_WRITTEN: &str = "coordinator-decision-written";
+/// The decision is durable and nobody was told.
+pub const COORDINATOR_DECISION_DURABLE: &str = "coordinator-decision-durable";
+/// The first participant of several was told.
+pub const COORDINATOR_SOME_TOLD: &str = "coordinator-some-told";
+/// All participants were told, the client was not.
+pub const COORDINATOR_BEFORE_REPLY: &str = "coordinator-before-reply";
+/// The client was told.
+pub const COORDINATOR_AFTER_REPLY: &str = "coordinator-after-reply";
+/// The last acknowledgement came; the end record is not written.
+pub const COORDINATOR_ALL_ACKNOWLEDGED: &str = "coordinator-all-acknowledged";
+
+/// The participant would vote yes; its record is not written.
+pub const PARTICIPANT_BEFORE_VOTE: &str = "participant-before-vote";
+/// The record is durable; the vote is not sent.
+pub const PARTICIPANT_VOTE_DURABLE: &str = "participant-vote-durable";
+/// The vote is sent: in doubt from here on.
+pub const PARTICIPANT_VOTE_SENT: &str = "participant-vote-sent";
+/// The commit has arrived; nothing is applied.
+pub const PARTICIPANT_DECISION_RECEIVED: &str = "participant-decision-received";
+/// The writes are visible; the decision is not durable here.
+pub const PARTICIPANT_APPLIED: &str = "participant-applied";
+/// The decision is durable here; the coordinator does not know.
+pub const PARTICIPANT_BEFORE_ACKNOWLEDGE: &str = "participant-before-acknowledge";
+/// The acknowledgement is sent.
+pub const PARTICIPANT_ACKNOWLEDGED: &str = "participant-acknowledged";
+
+/// The coordinator's, in the order of the protocol.
+pub const COORDINATOR: &[Point] = &[
+    Point {
+        name: COORDINATOR_BEFORE_BEGIN,
+        moment: "a transaction has arrived and nothing was done about it",
+    },
+    Point { name: COORDINATOR_BEGUN, moment: "it has its number and locks; no prepare is sent" },
+    Point {
+        name: COORDINATOR_SOME_PREPARES_SENT,
+        moment: "the first replica was asked to prepare, the others were not",
+    },
+    Point {
+        name: COORDINATOR_ALL_VOTES,
+        moment: "every replica has voted yes; the decision is not in the log",
+    },
+    Point {
+        name: COORDINATOR_DECISION_WRITTEN,
+        moment: "the decision is written to the log and not synced",
+    },
+    Point {
+        name: COORDINATOR_DECISION_DURABLE,
+        moment: "the decision is durable and nobody was told",
+    },
+    Point {
+        name: COORDINATOR_SOME_TOLD,
+        moment: "the first replica was told of the commit, the others were not",
+    },
+    Point {
+        name: COORDINATOR_BEFORE_REPLY,
+        moment: "all replicas were told of the commit, the client was not",
+    },
+    Point { name: COORDINATOR_AFTER_REPLY, moment: "the client was told of the commit" },
+    Point {
+        name: COORDINATOR_ALL_ACKNOWLEDGED,
+        moment: "every replica has acknowledged; the end record is not written",
+    },
+];
+
+/// A participant's, in the order of the protocol.
+pub const PARTICIPANT: &[Point] = &[
+    Point {
+        name: PARTICIPANT_BEFORE_VOTE,
+        moment: "the vote would be yes; the prepared record is not written",
+    },
+    Point {
+        name: PARTICIPANT_VOTE_DURABLE,
+        moment: "the prepared record is durable; the vote is not sent",
+    },
+    Point {
+        name: PARTICIPANT_VOTE_SENT,
+        moment: "the yes vote is sent: in doubt until the decision comes",
+    },
+    Point {
+        name: PARTICIPANT_DECISION_RECEIVED,
+        moment: "the commit has arrived and nothing is applied",
+    },
+    Point {
+        name: PARTICIPANT_APPLIED,
+        moment: "the writes are visible; the decision is not durable here",
+    },
+    Point {
+        name: PARTICIPANT_BEFORE_ACKNOWLEDGE,
+        moment: "the decision is durable here; the acknowledgement is not sent",
+    },
+    Point { name: PARTICIPANT_ACKNOWLEDGED, moment: "the acknowledgement is sent" },
+];

@@ -1,0 +1,206 @@
+//! A log file: its names, and the block at its front that says whose frames it holds.
+//!
+//! ```text
+//!  0         8         12        16        24        32        40        48                   512
+//!  ┌─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬──────────────────────┐
+//!  │KVORUMLG │ version │checksum │ number  │identity │ first   │recycled │ zeros                │
+//!  └─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴──────────────────────┘
+//!  then frames, from byte 512 on
+//! ```
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `NUMBER.log` | a live file; it gets this name only after its header is durable |
+//! | `NUMBER.new` | a file being made; whatever is in it does not count |
+//! | `NUMBER.free` | a former log file, kept to be used again; its content does not count |
+//!
+//! So a `.log` file with a damaged header is corrupt, never merely unfinished.
+
+use std::path::{Path, PathBuf};
+
+use crate::codec::{self, Malformed, Place, Reader};
+use crate::error::{Error, Result};
+use crate::vfs::{OpenMode, Vfs};
+
+/// The header fills a sector of its own, so that no later write can tear it.
+pub(super) const FILE_HEADER_BYTES: usize = 512;
+
+/// Where the first frame stands.
+pub(super) const FRAMES_AT: u64 = FILE_HEADER_BYTES as u64;
+
+const MAGIC: [u8; 8] = *b"KVORUMLG";
+const VERSION: u32 = 1;
+const CHECKED_FROM: usize = 16;
+
+/// No log lives to see such a number; below it, adding never overflows.
+const NUMBER_MAX: u64 = 1 << 62;
+
+/// What a log file is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Live(u64),
+    New(u64),
+    Free(u64),
+}
+
+impl Name {
+    /// Reads a name; none if it is not one of ours.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let (digits, role) = name.split_once('.')?;
+        let number = digits.parse().ok()?;
+        let parsed = match role {
+            "log" => Self::Live(number),
+            "new" => Self::New(number),
+            "free" => Self::Free(number),
+            _ => return None,
+        };
+        // "+1.log" and "1.log" parse too, and are not ours.
+        (parsed.to_string() == name).then_some(parsed)
+    }
+
+    pub(super) fn path(self, dir: &Path) -> PathBuf {
+        dir.join(self.to_string())
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (number, role) = match self {
+            Self::Live(number) => (number, "log"),
+            Self::New(number) => (number, "new"),
+            Self::Free(number) => (number, "free"),
+        };
+        // Twenty digits hold every number, and names sort as numbers do.
+        write!(f, "{number:020}.{role}")
+    }
+}
+
+/// The header of a log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileHeader {
+    pub(super) number: u64,
+    /// Stands in every frame of the file and in no other file.
+    pub(super) identity: u64,
+    /// The position of the first record.
+    pub(super) first: u64,
+    /// Whether old bytes may follow the last frame; otherwise zeros do.
+    pub(super) recycled: bool,
+}
+
+impl FileHeader {
+    pub(super) fn new(number: u64, salt: u64, first: u64, recycled: bool) -> Self {
+        Self { number, identity: identity(number, salt), first, recycled }
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        codec::put_u32(&mut bytes, VERSION);
+        codec::put_u32(&mut bytes, 0);
+        codec::put_u64(&mut bytes, self.number);
+        codec::put_u64(&mut bytes, self.identity);
+        codec::put_u64(&mut bytes, self.first);
+        codec::put_u64(&mut bytes, u64::from(self.recycled));
+        bytes.resize(FILE_HEADER_BYTES, 0);
+        let checksum = header_checksum(self.number, &bytes[CHECKED_FROM..]);
+        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn decode(number: u64, bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.array()? != MAGIC {
+            return Err(Malformed("not a log file"));
+        }
+        if reader.u32()? != VERSION {
+            return Err(Malformed("a log file of an unknown version"));
+        }
+        let checksum = reader.u32()?;
+        if checksum != header_checksum(number, reader.rest()) {
+            return Err(Malformed("the checksum of the file's header does not match"));
+        }
+        let stored = reader.u64()?;
+        let header = Self {
+            number: stored,
+            identity: reader.u64()?,
+            first: reader.u64()?,
+            recycled: reader.u64()? != 0,
+        };
+        if header.number != number {
+            return Err(Malformed("the file's header is another file's"));
+        }
+        if header.number > NUMBER_MAX || !(1..=NUMBER_MAX).contains(&header.first) {
+            return Err(Malformed("a number that no log comes to"));
+        }
+        Ok(header)
+    }
+
+    /// Reads the header of the live file `number`.
+    pub(super) fn read(vfs: &dyn Vfs, dir: &Path, number: u64) -> Result<Self> {
+        let path = Name::Live(number).path(dir);
+        let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+        let mut bytes = [0; FILE_HEADER_BYTES];
+        let count = file.read_at(&mut bytes, 0).map_err(Error::io("read", &path))?;
+        let header = if count < FILE_HEADER_BYTES {
+            Err(Malformed("shorter than its header"))
+        } else {
+            Self::decode(number, &bytes)
+        };
+        header.map_err(Malformed::at(&path, 0))
+    }
+}
+
+/// Begins with the number that the name says, so that a file under another's name does not match.
+fn header_checksum(number: u64, bytes: &[u8]) -> u32 {
+    codec::checksum(Place { file: number, offset: u64::from(VERSION) }, bytes)
+}
+
+/// Spreads number and salt over 64 bits, one to one for a given salt: SplitMix64's finish.
+fn identity(number: u64, salt: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_written() {
+        for name in [Name::Live(1), Name::New(u64::MAX), Name::Free(42)] {
+            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        }
+        for foreign in ["", "log", "1.log", "+0000000000000000001.log", "LOCK", "manifest.new"] {
+            assert_eq!(Name::parse(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn every_bit_of_the_header_counts() {
+        let header = FileHeader::new(3, 99, 17, true);
+        let bytes = header.encode();
+        assert_eq!(bytes.len(), FILE_HEADER_BYTES);
+        assert_eq!(FileHeader::decode(3, &bytes), Ok(header));
+        assert!(FileHeader::decode(4, &bytes).is_err());
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(FileHeader::decode(3, &damaged).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(FileHeader::decode(3, &bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn identities_differ_by_number_and_by_salt() {
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..100 {
+            for salt in 0..100 {
+                assert!(seen.insert(identity(number, salt)), "{number} {salt}");
+            }
+        }
+    }
+}

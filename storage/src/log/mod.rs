@@ -1,0 +1,356 @@
+//! The log: records in the order in which they were appended, durable before anyone is told.
+//!
+//! ```text
+//!  append ─► group that is forming ─┐ one leader takes all that waits,
+//!  append ─►          "             ├─► writes it, a frame a group ─► syncs once ─► wakes all
+//!  append ─►          "             ┘ while the next group forms
+//! ```
+//!
+//! Records are numbered from 1 without gaps. [`Log::append`] only gives a record its [`Position`]
+//! and never waits for the disk; [`Log::sync`] returns once the record is durable. Whoever finds
+//! nobody writing becomes the leader and works for all who wait (group commit: DeWitt et al. 1984).
+//!
+//! # What is promised
+//!
+//! - What `sync` has answered `Ok` for is there after any crash, and damage to it is reported, never
+//!   read as something else and never cut off in silence. Only the very last frames can be taken for
+//!   torn when they are damaged: those behind which no later frame, written after their sync, tells
+//!   that they had been durable. Opening and closing a log add such a frame if there is none.
+//! - After a crash the log is a prefix of what was appended: no record without all before it.
+//! - After a failed write or sync nothing more is taken ([`Error::Poisoned`]) until the log is opened
+//!   again, and opening writes again what nothing proves to have been synced: a sync is never simply
+//!   tried again and believed.
+//! - A full disk, or a file that cannot be made, refuses without poisoning: `sync` fails for all who
+//!   wait, *the records keep their positions and keep waiting*, and the next `sync` tries again. They
+//!   are neither durable nor withdrawn, so an owner must treat their outcome as unknown, and should
+//!   ask [`Log::is_refusing`] before it takes on more. [`LogOptions::pending_bytes_max`] bounds what
+//!   waits.
+//!
+//! The files are drawn in `file` and `frame`; how the end of a log is judged is told in `tail`.
+
+mod options;
+
+mod state;
+
+mod writer;
+
+mod open;
+
+mod replay;
+
+mod tail;
+
+mod reader;
+
+mod files;
+
+mod file;
+
+mod frame;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+pub use options::{LogOptions, LogStats};
+pub use replay::{RecoveryReport, Replay, ReplayedRecord, TornTail};
+
+use self::file::Name;
+use self::files::Files;
+use self::frame::Group;
+use self::state::{Goal, Poison, State};
+use self::writer::{Failure, Writer};
+use crate::error::{Error, Result};
+use crate::vfs::{Vfs, VfsLock};
+
+/// The number of a record in a log. The first is 1; 0 stands before all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The position of the record that follows.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// An open log. Shared by reference among all threads that append to it.
+pub struct Log {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    options: LogOptions,
+    state: Mutex<State>,
+    /// A leader has finished.
+    finished: Condvar,
+    /// Held by the leader, and by nobody else but at the end.
+    writer: Mutex<Writer>,
+    files: Mutex<Files>,
+    /// Held by whoever takes files out of the log.
+    truncation: Mutex<()>,
+    /// Let go last: while the end is marked nobody else may have the log open.
+    _lock: Box<dyn VfsLock>,
+}
+
+// Locks are taken in this order: truncation, writer, files, state. A thread that panicked while it
+// held one was a test's hook, or is a bug that `Leading` poisons the log for; so the locks
+// themselves need not be poisoned as well.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    /// Opens the log in a directory, or begins one. What a crash has torn off its end is cut,
+    /// durably, before this returns. The second answer hands back the records.
+    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<(Self, Replay)> {
+        let opened = open::open(Arc::clone(&vfs), dir, options)?;
+        let state = State::new(opened.writer.durable(), opened.writer.bytes());
+        let log = Self {
+            vfs,
+            dir: dir.to_path_buf(),
+            options,
+            state: Mutex::new(state),
+            finished: Condvar::new(),
+            writer: Mutex::new(opened.writer),
+            files: Mutex::new(opened.files),
+            truncation: Mutex::new(()),
+            _lock: opened.lock,
+        };
+        Ok((log, opened.replay))
+    }
+
+    /// Adds a record to the group that is forming, in memory only.
+    pub fn append(&self, kind: u8, payload: &[u8]) -> Result<Position> {
+        self.append_parts(kind, &[payload])
+    }
+
+    /// Adds a record whose payload is all of `parts`, one behind the other.
+    pub fn append_parts(&self, kind: u8, parts: &[&[u8]]) -> Result<Position> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        if bytes > self.options.record_bytes_max {
+            return Err(Error::invalid(format!(
+                "a log record of {bytes} bytes: at most {} are allowed",
+                self.options.record_bytes_max
+            )));
+        }
+        let mut state = lock(&self.state);
+        if let Some(poison) = &state.poison {
+            return Err(poison.error());
+        }
+        if state.pending_bytes > 0 && state.pending_bytes + bytes > self.options.pending_bytes_max {
+            return Err(match &state.refusal {
+                Some(refusal) => refusal.error(),
+                None => Error::Overloaded {
+                    what: format!("{} bytes wait for the log", state.pending_bytes).into(),
+                },
+            });
+        }
+        Ok(Position(state.append(kind, parts)))
+    }
+
+    /// Returns once every record up to `position` is durable.
+    pub fn sync(&self, position: Position) -> Result<()> {
+        self.reach(position, Goal::Durable)
+    }
+
+    /// Hands everything appended so far to the operating system, without syncing: it then survives
+    /// the end of the process, but not a power cut.
+    pub fn write(&self) -> Result<()> {
+        self.reach(self.last(), Goal::Written)
+    }
+
+    /// The last position given out; 0 if there is none.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        Position(lock(&self.state).last)
+    }
+
+    /// The last position that is durable.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        Position(lock(&self.state).durable)
+    }
+
+    /// The position of the oldest record that is still there; of the next one in an empty log.
+    #[must_use]
+    pub fn first(&self) -> Position {
+        Position(lock(&self.files).first())
+    }
+
+    /// How many bytes of log files are in use.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let closed = lock(&self.files).closed_bytes();
+        closed + lock(&self.state).file_bytes
+    }
+
+    /// How many bytes wait to be written.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        lock(&self.state).pending_bytes
+    }
+
+    /// Whether the disk refused the last attempt to write, for example because it is full. Records
+    /// can be appended, but will have to wait.
+    #[must_use]
+    pub fn is_refusing(&self) -> bool {
+        lock(&self.state).refusal.is_some()
+    }
+
+    /// What the log has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        lock(&self.state).stats
+    }
+
+    /// Takes the files out of the log that hold only records before `position`. The last file always
+    /// stays, and with it the number of the next record.
+    pub fn truncate_before(&self, position: Position) -> Result<()> {
+        let _truncation = lock(&self.truncation);
+        loop {
+            if let Some(poison) = &lock(&self.state).poison {
+                return Err(poison.error());
+            }
+            let oldest = lock(&self.files).oldest_before(position.0);
+            let Some(oldest) = oldest else { return Ok(()) };
+            self.retire(oldest.number)?;
+        }
+    }
+
+    fn retire(&self, number: u64) -> Result<()> {
+        let path = Name::Live(number).path(&self.dir);
+        let file_bytes = files::length(&*self.vfs, &path)?;
+        let recycle = lock(&self.files).recycles(file_bytes, &self.options);
+        let retired = files::retire(&*self.vfs, &self.dir, number, recycle);
+        match retired {
+            Ok(free) => {
+                let mut files = lock(&self.files);
+                files.live.pop_front();
+                free.into_iter().for_each(|path| files.put_free(path));
+                Ok(())
+            }
+            Err(error) => {
+                // Nobody knows whether the file has left. If the log went on to use it for new
+                // records under a new name, a crash could show them under the old one.
+                self.poison(&path, &error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    fn reach(&self, position: Position, goal: Goal) -> Result<()> {
+        let mut state = lock(&self.state);
+        if position.0 > state.last {
+            let what = format!("position {position} is not in the log: its last is {}", state.last);
+            return Err(Error::invalid(what));
+        }
+        let refusals = state.refusals;
+        loop {
+            if state.reached(goal) >= position.0 {
+                return Ok(());
+            }
+            if let Some(poison) = &state.poison {
+                return Err(poison.error());
+            }
+            if let (true, Some(refusal)) = (state.refusals != refusals, &state.refusal) {
+                return Err(refusal.error());
+            }
+            if state.leading {
+                state = self.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.leading = true;
+            let groups = state.take();
+            drop(state);
+            let outcome = Leading { log: self }.round(groups, goal);
+            state = lock(&self.state);
+            // What the disk refused may all have come after the record in question.
+            if state.reached(goal) < position.0 {
+                outcome?;
+            }
+        }
+    }
+
+    fn poison(&self, path: &Path, why: &str) {
+        let poison = Poison { path: path.to_path_buf(), why: why.to_owned() };
+        lock(&self.state).poison.get_or_insert(poison);
+    }
+}
+
+/// The one thread that writes for all. Ends when dropped; if that is by a panic, the log is poisoned
+/// for those who wait, since what was written is not known.
+struct Leading<'a> {
+    log: &'a Log,
+}
+
+impl Leading<'_> {
+    /// Writes the groups, and syncs if that is the goal.
+    fn round(self, mut groups: VecDeque<Group>, goal: Goal) -> Result<()> {
+        let mut writer = lock(&self.log.writer);
+        let mut done = Vec::new();
+        let written = write(&mut writer, &self.log.files, &mut groups, &mut done);
+        let outcome = match goal {
+            Goal::Written => written,
+            // What was written before a refusal is as good as any: sync it in any case.
+            Goal::Durable => match written {
+                Err(Failure::Broken(error)) => Err(Failure::Broken(error)),
+                written => writer.sync().and(written),
+            },
+        };
+        let mut state = lock(&self.log.state);
+        state.settle(&writer, done, groups, outcome.as_ref().err());
+        outcome.map_err(|(Failure::Refused(error) | Failure::Broken(error))| error)
+    }
+}
+
+fn write(
+    writer: &mut Writer,
+    files: &Mutex<Files>,
+    groups: &mut VecDeque<Group>,
+    done: &mut Vec<Group>,
+) -> Result<(), Failure> {
+    while let Some(group) = groups.front_mut() {
+        writer.write(group, files)?;
+        done.extend(groups.pop_front());
+    }
+    Ok(())
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.log.poison(&self.log.dir, "a thread panicked while it wrote");
+        }
+        lock(&self.log.state).leading = false;
+        self.log.finished.notify_all();
+    }
+}
+
+impl Drop for Log {
+    /// Marks the end. What was appended and neither written nor synced is lost, as promised.
+    fn drop(&mut self) {
+        if lock(&self.state).poison.is_none() {
+            // If it cannot be marked, damage to the last records is harder to tell from a torn
+            // write, and nothing else is lost.
+            let _ = lock(&self.writer).mark();
+        }
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("dir", &self.dir)
+            .field("first", &self.first())
+            .field("last", &self.last())
+            .field("durable", &self.durable())
+            .finish_non_exhaustive()
+    }
+}
