@@ -226,6 +226,14 @@ impl<M, P, R> Effects<M, P, R> {
         self.list.push(effect);
     }
 
+    /// Adds an effect that rests on no record: it goes before the first [`Effect::Persist`] that
+    /// was collected, and so does not wait for it. A timer set behind a record would come late, and
+    /// replace a newer one.
+    pub fn push_unheld(&mut self, effect: Effect<M, P, R>) {
+        let persist = self.list.iter().position(|other| matches!(other, Effect::Persist { .. }));
+        self.list.insert(persist.unwrap_or(self.list.len()), effect);
+    }
+
     /// Marks a fail point, if it is armed: a run that arms none pays for one comparison.
     pub fn point(&mut self, name: &'static str) {
         if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {

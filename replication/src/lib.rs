@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod contract;
+pub mod limits;
 pub mod random;
 pub mod request;
 pub mod two_phase;
@@ -17,6 +18,7 @@ pub mod two_phase;
 pub use contract::{
     Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
 };
+pub use limits::Limits;
 pub use request::{
     Answer, ClientId, Failure, Happened, Key, Operation, Outcome, Precondition, Query, Range,
     Request, Row, Stamp, Transaction, Value, Write,

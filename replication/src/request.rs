@@ -74,6 +74,23 @@ pub enum Query {
     Scan(Range),
 }
 
+impl Query {
+    /// Whether this is an answer to such a question; a failure always is.
+    #[must_use]
+    pub fn accepts(&self, answer: &Answer) -> bool {
+        match (self, answer) {
+            (_, Answer::Failed(_))
+            | (Self::Get(_), Answer::Value(_))
+            | (Self::Scan(_), Answer::Rows { .. }) => true,
+            (Self::GetMany(keys), Answer::Values(values)) => keys.len() == values.len(),
+            (
+                Self::Get(_) | Self::GetMany(_) | Self::Scan(_),
+                Answer::Value(_) | Answer::Values(_) | Answer::Rows { .. },
+            ) => false,
+        }
+    }
+}
+
 /// Keys from `start` up to and without `end`, in byte order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -140,6 +157,15 @@ impl Precondition {
         }
     }
 
+    /// Bytes of its key and value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Absent(key) | Self::Present(key) => key.len(),
+            Self::Equals(key, value) => key.len().saturating_add(value.len()),
+        }
+    }
+
     /// Whether it holds of a key with this value.
     #[must_use]
     pub fn holds(&self, value: Option<&Value>) -> bool {
@@ -166,6 +192,15 @@ impl Write {
     pub fn key(&self) -> &Key {
         match self {
             Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    /// Bytes of its key and value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len().saturating_add(value.len()),
+            Self::Delete(key) => key.len(),
         }
     }
 }

@@ -1,0 +1,196 @@
+//! From a client's request to the prepares.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::state::{Active, Phase};
+use super::{Alarm, Coordinator, Out, reply_failed};
+use crate::contract::{Effect, NodeId, RequestId, Time};
+use crate::request::{Failure, Outcome, Stamp, Transaction};
+use crate::two_phase::locks::LockSet;
+use crate::two_phase::message::{Message, OnePhase, Prepare, TxnId};
+use crate::two_phase::points;
+use crate::two_phase::sessions::Standing;
+
+impl Coordinator {
+    pub(super) fn transact(
+        &mut self,
+        now: Time,
+        request: RequestId,
+        deadline: Time,
+        stamp: Option<Stamp>,
+        transaction: Transaction,
+        effects: &mut Out,
+    ) {
+        effects.point(points::COORDINATOR_BEFORE_BEGIN);
+        if let Some(txn) = stamp.and_then(|stamp| self.in_flight(stamp)) {
+            return self.attach(txn, request, effects);
+        }
+        match self.admit(now, deadline, stamp, &transaction) {
+            Ok((locks, bytes)) => {
+                let alarm = now.after(self.options.vote_timeout).min(deadline);
+                let active = Active {
+                    phase: self.first_phase(),
+                    participants: self.participants.clone(),
+                    stamp,
+                    waiters: Vec::from([request]),
+                    locks,
+                    bytes,
+                    alarm: Some(alarm),
+                };
+                self.begin(active, transaction, effects);
+            }
+            Err(outcome) => effects.push(Effect::Reply { request, outcome }),
+        }
+    }
+
+    fn in_flight(&self, stamp: Stamp) -> Option<TxnId> {
+        self.by_stamp.get(&(stamp.client, stamp.sequence)).copied()
+    }
+
+    /// The same write is in flight: both requests get its outcome.
+    fn attach(&mut self, txn: TxnId, request: RequestId, effects: &mut Out) {
+        let active = self.transactions.get_mut(&txn).expect("a stamp in flight has a transaction");
+        if active.waiters.len() < self.options.retries_per_transaction_max {
+            active.waiters.push(request);
+        } else {
+            let reason = String::from("too many retries of this write wait for its outcome");
+            reply_failed(request, Failure::Unknown { reason }, effects);
+        }
+    }
+
+    /// What the transaction would lock, and its bytes; or how it ends without being begun.
+    fn admit(
+        &mut self,
+        now: Time,
+        deadline: Time,
+        stamp: Option<Stamp>,
+        transaction: &Transaction,
+    ) -> Result<(LockSet, usize), Outcome> {
+        let invalid = |reason| Outcome::Failed(Failure::Invalid { reason });
+        let bytes = self.options.limits.check(transaction).map_err(invalid)?;
+        if let Some(stamp) = stamp {
+            self.check_stamp(stamp)?;
+        }
+        self.check_load(bytes).map_err(Outcome::Failed)?;
+        self.check_reach(now, deadline).map_err(Outcome::Failed)?;
+        let locks = LockSet::of(transaction);
+        self.locks.acquire(self.next_txn(), &locks).map_err(|key| {
+            self.counters.conflicts += 1;
+            Outcome::Failed(Failure::Conflict { key })
+        })?;
+        Ok((locks, bytes))
+    }
+
+    fn check_stamp(&mut self, stamp: Stamp) -> Result<(), Outcome> {
+        if stamp.sequence == 0 || stamp.answered_below > stamp.sequence {
+            let reason = format!(
+                "write {} of a session that has every answer below {}",
+                stamp.sequence, stamp.answered_below
+            );
+            return Err(Outcome::Failed(Failure::Invalid { reason }));
+        }
+        let of_session = (stamp.client, 0)..=(stamp.client, u64::MAX);
+        let in_flight = self.by_stamp.range(of_session).count();
+        match self.sessions.standing(stamp, in_flight) {
+            Standing::New => Ok(()),
+            Standing::Committed => {
+                self.counters.retries_answered += 1;
+                Err(Outcome::Committed)
+            }
+            Standing::Stale => Err(Outcome::Failed(Failure::StaleSequence)),
+            Standing::Expired => Err(Outcome::Failed(Failure::SessionExpired)),
+            Standing::TooManyOutstanding => {
+                let reason = format!(
+                    "more than {} writes of one session without a word that they were answered",
+                    self.options.outstanding_per_session_max
+                );
+                Err(Outcome::Failed(Failure::Invalid { reason }))
+            }
+        }
+    }
+
+    fn check_load(&mut self, bytes: usize) -> Result<(), Failure> {
+        let oldest = self.finished_below();
+        // One of an earlier epoch holds no number of this one back.
+        let span = match oldest.epoch == self.epoch {
+            true => self.next_txn().number - oldest.number,
+            false => self.begun,
+        };
+        if self.transactions.len() >= self.options.in_flight_max
+            || self.in_flight_bytes.saturating_add(bytes) > self.options.in_flight_bytes_max
+            || span >= self.options.unfinished_span_max
+        {
+            self.counters.overloaded += 1;
+            return Err(Failure::Overloaded);
+        }
+        Ok(())
+    }
+
+    fn check_reach(&self, now: Time, deadline: Time) -> Result<(), Failure> {
+        let down: Vec<String> = self
+            .participants
+            .iter()
+            .filter(|replica| !self.peers_up.contains(replica))
+            .map(|replica| format!("{replica}"))
+            .collect();
+        if !down.is_empty() {
+            let reason =
+                format!("a write needs every replica, and {} is not reachable", down.join(", "));
+            return Err(Failure::Unavailable { reason });
+        }
+        if deadline <= now {
+            let reason = String::from("the deadline had passed when the request arrived");
+            return Err(Failure::Unavailable { reason });
+        }
+        Ok(())
+    }
+
+    fn first_phase(&self) -> Phase {
+        match self.participants.len() {
+            1 => Phase::Alone,
+            _ => Phase::Voting { missing: self.participants.to_vec() },
+        }
+    }
+
+    /// Its locks are taken under the number that it gets here.
+    fn begin(&mut self, active: Active, transaction: Transaction, effects: &mut Out) {
+        let txn = self.next_txn();
+        self.begun += 1;
+        self.counters.begun += 1;
+        self.in_flight_bytes += active.bytes;
+        if let Some(stamp) = active.stamp {
+            self.by_stamp.insert((stamp.client, stamp.sequence), txn);
+        }
+        if let Some(alarm) = active.alarm {
+            self.alarms.set(alarm, Alarm::Transaction(txn));
+        }
+        let one_phase = match active.phase {
+            Phase::Alone => Some(OnePhase { stamp: active.stamp }),
+            Phase::Voting { .. } | Phase::Committing { .. } | Phase::Committed { .. } => None,
+        };
+        self.transactions.insert(txn, active);
+        effects.point(points::COORDINATOR_BEGUN);
+        let prepare = Prepare {
+            txn,
+            participants: self.participants.clone(),
+            transaction: Arc::new(transaction),
+            one_phase,
+            finished_below: self.finished_below(),
+        };
+        self.send_prepares(&prepare, effects);
+    }
+
+    fn send_prepares(&mut self, prepare: &Prepare, effects: &mut Out) {
+        let participants: &[NodeId] = &prepare.participants;
+        for (index, to) in participants.iter().enumerate() {
+            self.counters.prepares_sent += 1;
+            effects.push(Effect::Send { to: *to, message: Message::Prepare(prepare.clone()) });
+            if index == 0 {
+                effects.point(points::COORDINATOR_SOME_PREPARES_SENT);
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The coordinator: gathers votes, decides, and tells the decision until everybody has it.
+//!
+//! It keeps no data. Its log holds its epochs, the sessions it gave out, and the commits; of an
+//! abort it keeps nothing, since what it does not know is aborted (presumed abort).
+
+mod begin;
+mod complete;
+mod reads;
+mod recover;
+mod state;
+mod vote;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use self::state::{Active, PendingRead, Phase};
+use super::alarms::Alarms;
+use super::counters::counters;
+use super::locks::LockTable;
+use super::message::{CommitNumber, Message, TxnId};
+use super::options::CoordinatorOptions;
+use super::record::CoordinatorRecord;
+use super::sessions::{Origin, SessionLimits, Sessions};
+use crate::contract::{
+    Core, Effect, Effects, Input, NodeId, Position, RequestId, Role, Status, Time, Urgency,
+};
+use crate::random::Random;
+use crate::request::{ClientId, Failure, Operation, Outcome, Request};
+
+type Out = Effects<Message, CoordinatorRecord, CoordinatorResume>;
+
+/// What the coordinator goes on with once a record is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoordinatorResume {
+    /// Its epoch: it may begin transactions.
+    Serving,
+    /// The commit of this transaction.
+    Committed(TxnId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    Transaction(TxnId),
+    Read(u64),
+}
+
+counters! {
+    /// What the coordinator counts.
+    Counters {
+        prepares_sent,
+        commits_sent,
+        aborts_sent,
+        informs_sent,
+        reads_sent,
+        votes_yes,
+        votes_no,
+        acknowledgements,
+        inquiries,
+        read_answers,
+        records_forced,
+        records_unforced,
+        begun,
+        committed,
+        aborted,
+        unknown,
+        conflicts,
+        retries_answered,
+        overloaded,
+        commits_resent,
+        reads_retried,
+        duplicates_dropped,
+        strange_dropped,
+        dropped_not_serving,
+    }
+}
+
+/// The coordinator of a two-phase commit cluster. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    options: CoordinatorOptions,
+    participants: Arc<[NodeId]>,
+    random: Random,
+    /// The last record's position.
+    last: Position,
+    epoch: u64,
+    serving: bool,
+    /// Transactions begun in this epoch.
+    begun: u64,
+    /// Commits in the log.
+    commits: CommitNumber,
+    sessions: Sessions,
+    /// Writes with a stamp that are in flight: until the commit is durable, or aborted.
+    by_stamp: BTreeMap<(ClientId, u64), TxnId>,
+    /// Everything that is not over: in flight, or committed and not acknowledged by everybody.
+    transactions: BTreeMap<TxnId, Active>,
+    in_flight_bytes: usize,
+    /// From the beginning to the durable decision. Participants have their own; these spare the
+    /// messages of a transaction that would lose.
+    locks: LockTable,
+    reads: BTreeMap<u64, PendingRead>,
+    last_read: u64,
+    peers_up: BTreeSet<NodeId>,
+    alarms: Alarms<Alarm>,
+    counters: Counters,
+}
+
+impl Coordinator {
+    /// A coordinator that remembers nothing yet; its log follows by [`Core::recover`].
+    ///
+    /// # Panics
+    /// If no replica is named, or one twice.
+    #[must_use]
+    pub fn new(options: CoordinatorOptions) -> Self {
+        let replicas: BTreeSet<NodeId> = options.replicas.iter().copied().collect();
+        assert!(!replicas.is_empty(), "a cluster has at least one replica");
+        assert_eq!(replicas.len(), options.replicas.len(), "each replica is named once");
+        assert!(!replicas.contains(&NodeId::COORDINATOR), "the coordinator is no replica");
+        let limits = SessionLimits {
+            sessions_max: options.sessions_max,
+            outstanding_per_session_max: options.outstanding_per_session_max,
+            outstanding_max: options.outstanding_max,
+        };
+        Self {
+            participants: replicas.into_iter().collect(),
+            random: Random::new(options.seed),
+            last: Position::ZERO,
+            epoch: 0,
+            serving: false,
+            begun: 0,
+            commits: CommitNumber::ZERO,
+            sessions: Sessions::new(Origin::Given, limits),
+            by_stamp: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            in_flight_bytes: 0,
+            locks: LockTable::default(),
+            reads: BTreeMap::new(),
+            last_read: 0,
+            peers_up: BTreeSet::new(),
+            alarms: Alarms::new(),
+            counters: Counters::default(),
+            options,
+        }
+    }
+
+    fn request(&mut self, now: Time, request: Request, effects: &mut Out) {
+        let Request { id, deadline, operation } = request;
+        if !self.serving {
+            let reason = String::from("the coordinator is starting");
+            return reply_failed(id, Failure::Unavailable { reason }, effects);
+        }
+        match operation {
+            Operation::OpenSession => self.open_session(id, effects),
+            Operation::Read(query) => self.read(now, id, deadline, query, effects),
+            Operation::Transact { stamp, transaction } => {
+                self.transact(now, id, deadline, stamp, transaction, effects);
+            }
+        }
+    }
+
+    fn message(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Out) {
+        if !self.serving {
+            self.counters.dropped_not_serving += 1;
+            return;
+        }
+        match message {
+            Message::Vote { txn, vote } => self.vote(from, txn, vote, effects),
+            Message::Acknowledge { txn } => self.acknowledge(from, txn, effects),
+            Message::Inquire { txn } => self.inquire(from, txn, effects),
+            Message::ReadAnswer { read, epoch, answer } => {
+                self.read_answer(now, from, read, epoch, answer, effects);
+            }
+            Message::Prepare(_)
+            | Message::Decide { .. }
+            | Message::Inform { .. }
+            | Message::Read { .. } => self.counters.strange_dropped += 1,
+        }
+    }
+
+    fn open_session(&mut self, request: RequestId, effects: &mut Out) {
+        let client = self.sessions.next_client();
+        self.sessions.opened(client);
+        self.persist(CoordinatorRecord::SessionOpened { client }, Urgency::Now, effects);
+        effects.push(Effect::Reply { request, outcome: Outcome::Session(client) });
+    }
+
+    fn peer_up(&mut self, peer: NodeId, effects: &mut Out) {
+        self.peers_up.insert(peer);
+        if self.serving {
+            self.resend_commits_to(peer, effects);
+        }
+    }
+
+    fn peer_down(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
+        self.peers_up.remove(&peer);
+        self.give_up_votes_of(peer, effects);
+        self.redirect_reads_of(now, peer, effects);
+    }
+
+    fn timer(&mut self, now: Time, effects: &mut Out) {
+        self.alarms.rang();
+        for _ in 0..self.options.alarms_per_timer_max {
+            match self.alarms.due(now) {
+                Some(Alarm::Transaction(txn)) => self.transaction_alarm(now, txn, effects),
+                Some(Alarm::Read(read)) => self.read_alarm(now, read, effects),
+                None => return,
+            }
+        }
+    }
+
+    fn resume(&mut self, now: Time, resume: CoordinatorResume, effects: &mut Out) {
+        match resume {
+            CoordinatorResume::Serving => self.serve(now, effects),
+            CoordinatorResume::Committed(txn) => self.commit_is_durable(now, txn, effects),
+        }
+    }
+
+    /// Of this coordinator's transactions, everything below the answer is over.
+    fn finished_below(&self) -> TxnId {
+        self.transactions.keys().next().copied().unwrap_or_else(|| self.next_txn())
+    }
+
+    fn next_txn(&self) -> TxnId {
+        TxnId { coordinator: NodeId::COORDINATOR, epoch: self.epoch, number: self.begun + 1 }
+    }
+
+    /// Whether this coordinator, or one of its earlier epochs, can have begun the transaction. If
+    /// not, the sender knows more than the log: nothing may be presumed then.
+    fn is_mine(&self, txn: TxnId) -> bool {
+        txn.coordinator == NodeId::COORDINATOR && txn.number > 0 && txn < self.next_txn()
+    }
+
+    fn persist(&mut self, record: CoordinatorRecord, urgency: Urgency, effects: &mut Out) {
+        match urgency {
+            Urgency::Now => self.counters.records_forced += 1,
+            Urgency::Soon => self.counters.records_unforced += 1,
+        }
+        self.last = self.last.next();
+        effects.push(Effect::Persist { at: self.last, record, urgency });
+    }
+}
+
+fn reply_failed(request: RequestId, failure: Failure, effects: &mut Out) {
+    effects.push_unheld(Effect::Reply { request, outcome: Outcome::Failed(failure) });
+}
+
+impl Core for Coordinator {
+    type Message = Message;
+    type Record = CoordinatorRecord;
+    type Resume = CoordinatorResume;
+
+    fn step(&mut self, now: Time, input: Input<Message, CoordinatorResume>, effects: &mut Out) {
+        match input {
+            Input::Started => self.start(effects),
+            Input::Request(request) => self.request(now, request, effects),
+            Input::Message { from, message } => self.message(now, from, message, effects),
+            Input::PeerUp(peer) => self.peer_up(peer, effects),
+            Input::PeerDown(peer) => self.peer_down(now, peer, effects),
+            Input::Timer => self.timer(now, effects),
+            Input::Resume(resume) => self.resume(now, resume, effects),
+            Input::Checkpoint => self.checkpoint(effects),
+            // A coordinator has no store, and so never asks one.
+            Input::Read { .. } => self.counters.strange_dropped += 1,
+        }
+        self.alarms.ask(now, effects);
+    }
+
+    fn recover(&mut self, at: Position, record: CoordinatorRecord, _effects: &mut Out) {
+        self.last = at;
+        self.replay(record);
+    }
+
+    fn status(&self, _now: Time) -> Status {
+        let told = |active: &&Active| matches!(active.phase, Phase::Committed { .. });
+        let mut counters: Vec<(&'static str, u64)> = self.counters.list();
+        counters.push(("sessions", self.sessions.len() as u64));
+        Status {
+            role: Role::Coordinator,
+            incarnation: self.epoch,
+            in_flight: self.transactions.len() as u64,
+            in_doubt: self.transactions.values().filter(told).count() as u64,
+            locks: self.locks.len() as u64,
+            peers_up: self.peers_up.iter().copied().collect(),
+            counters,
+        }
+    }
+}

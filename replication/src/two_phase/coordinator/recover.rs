@@ -1,0 +1,106 @@
+//! What the coordinator finds in its log, and what it writes there about itself.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::state::{Active, Phase};
+use super::{Alarm, Coordinator, CoordinatorResume, Out};
+use crate::contract::{Effect, NodeId, Time, Urgency};
+use crate::two_phase::locks::LockSet;
+use crate::two_phase::message::{CommitNumber, TxnId};
+use crate::two_phase::record::{CommittedState, CoordinatorCheckpoint, CoordinatorRecord};
+
+impl Coordinator {
+    /// A new epoch, durable before the first transaction gets its number.
+    pub(super) fn start(&mut self, effects: &mut Out) {
+        self.epoch += 1;
+        self.persist(CoordinatorRecord::Started { epoch: self.epoch }, Urgency::Now, effects);
+        effects.push(Effect::Resume(CoordinatorResume::Serving));
+    }
+
+    pub(super) fn serve(&mut self, now: Time, effects: &mut Out) {
+        self.serving = true;
+        let alarm = now.after(self.options.resend_interval);
+        for (txn, active) in &mut self.transactions {
+            active.alarm = Some(alarm);
+            self.alarms.set(alarm, Alarm::Transaction(*txn));
+        }
+        let peers: Vec<NodeId> = self.peers_up.iter().copied().collect();
+        for peer in peers {
+            self.resend_commits_to(peer, effects);
+        }
+    }
+
+    /// Records from disk are taken as they are; a checkpoint replaces all that came before.
+    pub(super) fn replay(&mut self, record: CoordinatorRecord) {
+        match record {
+            CoordinatorRecord::Started { epoch } => self.epoch = epoch,
+            CoordinatorRecord::SessionOpened { client } => self.sessions.opened(client),
+            CoordinatorRecord::Committed { txn, number, stamp, participants } => {
+                self.commits = self.commits.max(number);
+                // One without participants has nobody to tell, and would never end.
+                if !participants.is_empty() {
+                    self.transactions.insert(txn, committed(number, participants));
+                }
+                if let Some(stamp) = stamp {
+                    self.sessions.committed(stamp);
+                }
+            }
+            CoordinatorRecord::Ended { txn } => {
+                self.transactions.remove(&txn);
+            }
+            CoordinatorRecord::Checkpoint(checkpoint) => {
+                self.epoch = checkpoint.epoch;
+                self.commits = checkpoint.commits;
+                self.sessions.restore(checkpoint.sessions);
+                self.transactions = checkpoint
+                    .committed
+                    .into_iter()
+                    .map(|state| (state.txn, committed(state.number, state.participants)))
+                    .collect();
+            }
+        }
+    }
+
+    /// The whole durable state in one record, after which older ones are not needed.
+    pub(super) fn checkpoint(&mut self, effects: &mut Out) {
+        let checkpoint = CoordinatorCheckpoint {
+            epoch: self.epoch,
+            sessions: self.sessions.table(),
+            commits: self.commits,
+            committed: self.transactions.iter().filter_map(committed_state).collect(),
+        };
+        self.persist(CoordinatorRecord::Checkpoint(checkpoint), Urgency::Now, effects);
+        effects.push(Effect::Release(self.last));
+    }
+}
+
+/// A commit is in the log from the moment it is decided, durable or not: the checkpoint comes
+/// after it there.
+fn committed_state((txn, active): (&TxnId, &Active)) -> Option<CommittedState> {
+    match &active.phase {
+        Phase::Committing { number } => Some(CommittedState {
+            txn: *txn,
+            number: *number,
+            participants: active.participants.clone(),
+        }),
+        Phase::Committed { number, unacknowledged } => Some(CommittedState {
+            txn: *txn,
+            number: *number,
+            participants: unacknowledged.as_slice().into(),
+        }),
+        Phase::Voting { .. } | Phase::Alone => None,
+    }
+}
+
+fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
+    Active {
+        phase: Phase::Committed { number, unacknowledged: participants.to_vec() },
+        participants,
+        stamp: None,
+        waiters: Vec::new(),
+        locks: LockSet::default(),
+        bytes: 0,
+        alarm: None,
+    }
+}

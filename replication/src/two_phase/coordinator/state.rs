@@ -1,0 +1,58 @@
+//! What the coordinator remembers of one transaction and of one read.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::contract::{NodeId, RequestId, Time};
+use crate::request::{Query, Stamp};
+use crate::two_phase::locks::LockSet;
+use crate::two_phase::message::CommitNumber;
+
+/// A transaction that is not over.
+#[derive(Clone, Debug)]
+pub(super) struct Active {
+    pub(super) phase: Phase,
+    /// Everybody who votes on it.
+    pub(super) participants: Arc<[NodeId]>,
+    pub(super) stamp: Option<Stamp>,
+    /// The request, and retries of it that came meanwhile.
+    pub(super) waiters: Vec<RequestId>,
+    /// What it holds in the coordinator's lock table.
+    pub(super) locks: LockSet,
+    /// What it counts in the coordinator's bytes in flight.
+    pub(super) bytes: usize,
+    pub(super) alarm: Option<Time>,
+}
+
+/// How far a transaction has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing is decided.
+    Voting {
+        /// Whose vote is missing.
+        missing: Vec<NodeId>,
+    },
+    /// One phase: the only participant decides, and has not said how.
+    Alone,
+    /// The commit is in the log and may not be durable. There is no way back.
+    Committing { number: CommitNumber },
+    /// The commit is durable.
+    Committed {
+        number: CommitNumber,
+        /// Who may not have it.
+        unacknowledged: Vec<NodeId>,
+    },
+}
+
+/// A read that waits for a replica.
+#[derive(Clone, Debug)]
+pub(super) struct PendingRead {
+    pub(super) request: RequestId,
+    pub(super) query: Query,
+    pub(super) deadline: Time,
+    /// Whom it was sent to last.
+    pub(super) asked: NodeId,
+    /// Who could not read its store.
+    pub(super) failed: Vec<NodeId>,
+    pub(super) alarm: Time,
+}

@@ -1,0 +1,280 @@
+//! From the votes to the decision.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::state::{Active, Phase};
+use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
+use crate::contract::{Effect, NodeId, Time, Urgency};
+use crate::request::{Failure, Outcome};
+use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
+use crate::two_phase::points;
+use crate::two_phase::record::CoordinatorRecord;
+
+impl Coordinator {
+    pub(super) fn vote(&mut self, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
+        if !self.is_mine(txn) {
+            self.counters.strange_dropped += 1;
+            return;
+        }
+        match vote {
+            Vote::Yes | Vote::Committed => self.counters.votes_yes += 1,
+            _ => self.counters.votes_no += 1,
+        }
+        let Some(active) = self.transactions.get_mut(&txn) else {
+            return self.late_vote(from, txn, &vote, effects);
+        };
+        match &mut active.phase {
+            Phase::Voting { missing } => match missing.iter().position(|node| *node == from) {
+                Some(index) => {
+                    missing.swap_remove(index);
+                    self.count_vote(from, txn, vote, effects);
+                }
+                None => self.counters.duplicates_dropped += 1,
+            },
+            Phase::Alone if active.participants.contains(&from) => {
+                self.decided_alone(from, txn, vote, effects);
+            }
+            Phase::Alone => self.counters.strange_dropped += 1,
+            // It is told as soon as the decision is durable.
+            Phase::Committing { .. } => self.counters.duplicates_dropped += 1,
+            Phase::Committed { number, unacknowledged } => {
+                let number = *number;
+                match vote == Vote::Yes && unacknowledged.contains(&from) {
+                    true => self.send_decision(from, txn, Decision::Commit(number), effects),
+                    false => self.counters.duplicates_dropped += 1,
+                }
+            }
+        }
+    }
+
+    /// A vote on what is over. Whoever says yes waits for the outcome: there was none to commit,
+    /// or it has been acknowledged by this very participant, who then ignores the answer.
+    fn late_vote(&mut self, from: NodeId, txn: TxnId, vote: &Vote, effects: &mut Out) {
+        self.counters.duplicates_dropped += 1;
+        if *vote == Vote::Yes && self.participants.contains(&from) {
+            self.send_decision(from, txn, Decision::Abort, effects);
+        }
+    }
+
+    fn count_vote(&mut self, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
+        if vote == Vote::Yes {
+            let active = &self.transactions[&txn];
+            if active.phase == (Phase::Voting { missing: Vec::new() }) {
+                self.commit(txn, effects);
+            }
+        } else {
+            let failure = failure_of(from, txn, vote);
+            self.abort(txn, Some(from), &failure, effects);
+        }
+    }
+
+    /// Everybody has promised: from the durable record on, it has happened.
+    fn commit(&mut self, txn: TxnId, effects: &mut Out) {
+        let number = self.commits.next();
+        self.commits = number;
+        let active = self.transactions.get_mut(&txn).expect("it has just been voted on");
+        active.phase = Phase::Committing { number };
+        let waiters = core::mem::take(&mut active.waiters);
+        let alarm = active.alarm.take();
+        let (stamp, participants) = (active.stamp, active.participants.clone());
+        self.in_flight_bytes -= core::mem::take(&mut active.bytes);
+        if let Some(at) = alarm {
+            self.alarms.cancel(at, Alarm::Transaction(txn));
+        }
+        if let Some(stamp) = stamp {
+            self.sessions.committed(stamp);
+        }
+        self.counters.committed += 1;
+
+        effects.point(points::COORDINATOR_ALL_VOTES);
+        effects.point(points::COORDINATOR_DECISION_WRITTEN);
+        let record =
+            CoordinatorRecord::Committed { txn, number, stamp, participants: participants.clone() };
+        self.persist(record, Urgency::Now, effects);
+        effects.point(points::COORDINATOR_DECISION_DURABLE);
+        for (index, to) in participants.iter().enumerate() {
+            self.send_decision(*to, txn, Decision::Commit(number), effects);
+            if index == 0 {
+                effects.point(points::COORDINATOR_SOME_TOLD);
+            }
+        }
+        effects.point(points::COORDINATOR_BEFORE_REPLY);
+        for request in waiters {
+            effects.push(Effect::Reply { request, outcome: Outcome::Committed });
+        }
+        effects.point(points::COORDINATOR_AFTER_REPLY);
+        // The locks go with this: the next prepare of a key follows the commit on every link.
+        effects.push(Effect::Resume(CoordinatorResume::Committed(txn)));
+    }
+
+    pub(super) fn commit_is_durable(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
+        let alarm = now.after(self.options.resend_interval);
+        let active = self.transactions.get_mut(&txn).expect("a commit ends after it is durable");
+        let Phase::Committing { number } = active.phase else {
+            unreachable!("a commit becomes durable once");
+        };
+        let unacknowledged = active.participants.to_vec();
+        active.phase = Phase::Committed { number, unacknowledged };
+        active.alarm = Some(alarm);
+        let locks = core::mem::take(&mut active.locks);
+        // Retries that came between the record and now.
+        for request in active.waiters.drain(..) {
+            effects.push(Effect::Reply { request, outcome: Outcome::Committed });
+        }
+        if let Some(stamp) = active.stamp {
+            self.by_stamp.remove(&(stamp.client, stamp.sequence));
+        }
+        self.locks.release(txn, &locks);
+        self.alarms.set(alarm, Alarm::Transaction(txn));
+    }
+
+    /// Nothing is written: what is not known is aborted. `refused` keeps nothing, so it is not told.
+    pub(super) fn abort(
+        &mut self,
+        txn: TxnId,
+        refused: Option<NodeId>,
+        failure: &Failure,
+        effects: &mut Out,
+    ) {
+        self.counters.aborted += 1;
+        let active = self.forget(txn);
+        for to in active.participants.iter().filter(|to| Some(**to) != refused) {
+            if self.peers_up.contains(to) {
+                self.send_decision(*to, txn, Decision::Abort, effects);
+            }
+        }
+        for request in active.waiters {
+            reply_failed(request, failure.clone(), effects);
+        }
+    }
+
+    /// The only participant has decided.
+    fn decided_alone(&mut self, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
+        let outcome = match vote {
+            Vote::Yes => {
+                self.counters.strange_dropped += 1;
+                return;
+            }
+            Vote::Committed => {
+                self.counters.committed += 1;
+                Outcome::Committed
+            }
+            // Of a transaction that is not over it can only mean the stamp.
+            Vote::Refused => {
+                self.counters.aborted += 1;
+                Outcome::Failed(Failure::SessionExpired)
+            }
+            vote => {
+                self.counters.aborted += 1;
+                Outcome::Failed(failure_of(from, txn, vote))
+            }
+        };
+        for request in self.forget(txn).waiters {
+            effects.push(Effect::Reply { request, outcome: outcome.clone() });
+        }
+    }
+
+    /// The only participant may have decided, and does not say how.
+    fn unknown_alone(&mut self, txn: TxnId, effects: &mut Out) {
+        self.counters.unknown += 1;
+        let active = self.forget(txn);
+        let replica = active.participants[0];
+        for request in active.waiters {
+            let reason = format!("{replica}, which decides alone, has not said how {txn} ended");
+            reply_failed(request, Failure::Unknown { reason }, effects);
+        }
+    }
+
+    pub(super) fn give_up_votes_of(&mut self, peer: NodeId, effects: &mut Out) {
+        let waits_for = |active: &Active| match &active.phase {
+            // Who has voted yes has promised: that its link broke since changes nothing.
+            Phase::Voting { missing } => missing.contains(&peer),
+            Phase::Alone => active.participants.contains(&peer),
+            Phase::Committing { .. } | Phase::Committed { .. } => false,
+        };
+        let given_up: Vec<TxnId> = self
+            .transactions
+            .iter()
+            .filter(|(_, active)| waits_for(active))
+            .map(|(txn, _)| *txn)
+            .collect();
+        for txn in given_up {
+            let reason = format!("the link to {peer} broke before it voted");
+            self.give_up(txn, reason, effects);
+        }
+    }
+
+    fn give_up(&mut self, txn: TxnId, reason: String, effects: &mut Out) {
+        match self.transactions[&txn].phase {
+            Phase::Alone => self.unknown_alone(txn, effects),
+            Phase::Voting { .. } => {
+                self.abort(txn, None, &Failure::Unavailable { reason }, effects);
+            }
+            Phase::Committing { .. } | Phase::Committed { .. } => {
+                unreachable!("a commit is never given up")
+            }
+        }
+    }
+
+    pub(super) fn transaction_alarm(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
+        let active = self.transactions.get_mut(&txn).expect("what is over has no alarm");
+        active.alarm = None;
+        match &active.phase {
+            Phase::Voting { missing } => {
+                let missing: Vec<String> =
+                    missing.iter().map(|replica| format!("{replica}")).collect();
+                let reason = format!("no vote from {} in time", missing.join(", "));
+                self.give_up(txn, reason, effects);
+            }
+            Phase::Alone => self.unknown_alone(txn, effects),
+            Phase::Committed { .. } => self.resend_commit(now, txn, effects),
+            Phase::Committing { .. } => unreachable!("the log says when a commit is durable"),
+        }
+    }
+
+    /// Forgets a transaction and all it holds.
+    pub(super) fn forget(&mut self, txn: TxnId) -> Active {
+        let active = self.transactions.remove(&txn).expect("only what is known is forgotten");
+        if let Some(at) = active.alarm {
+            self.alarms.cancel(at, Alarm::Transaction(txn));
+        }
+        if let Some(stamp) = active.stamp {
+            self.by_stamp.remove(&(stamp.client, stamp.sequence));
+        }
+        self.locks.release(txn, &active.locks);
+        self.in_flight_bytes -= active.bytes;
+        active
+    }
+
+    pub(super) fn send_decision(
+        &mut self,
+        to: NodeId,
+        txn: TxnId,
+        decision: Decision,
+        effects: &mut Out,
+    ) {
+        match decision {
+            Decision::Commit(CommitNumber(_)) => self.counters.commits_sent += 1,
+            Decision::Abort => self.counters.aborts_sent += 1,
+        }
+        let finished_below = self.finished_below();
+        let message = Message::Decide { txn, decision, finished_below };
+        effects.push(Effect::Send { to, message });
+    }
+}
+
+/// What a client is told of a vote against its transaction.
+fn failure_of(from: NodeId, txn: TxnId, vote: Vote) -> Failure {
+    match vote {
+        Vote::Conflict(key) => Failure::Conflict { key },
+        Vote::PreconditionFailed { index, key } => Failure::PreconditionFailed { index, key },
+        Vote::Overloaded => Failure::Overloaded,
+        Vote::Failed(reason) => Failure::Storage { reason: format!("{from}: {reason}") },
+        Vote::Refused => Failure::Unavailable { reason: format!("{from} has given {txn} up") },
+        Vote::Yes | Vote::Committed => {
+            Failure::Unavailable { reason: format!("{from} votes on {txn} out of turn") }
+        }
+    }
+}

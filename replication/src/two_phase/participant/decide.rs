@@ -1,0 +1,197 @@
+//! From the decision to the acknowledgement.
+
+use alloc::vec::Vec;
+
+use super::state::{Decided, Promised, Stage};
+use super::{Alarm, Out, Participant, ParticipantResume};
+use crate::contract::{Effect, NodeId, Urgency};
+use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId};
+use crate::two_phase::points;
+use crate::two_phase::record::ParticipantRecord;
+
+impl Participant {
+    pub(super) fn decide(
+        &mut self,
+        from: NodeId,
+        txn: TxnId,
+        decision: Decision,
+        finished_below: TxnId,
+        effects: &mut Out,
+    ) {
+        let sensible = from == NodeId::COORDINATOR
+            && txn.coordinator == from
+            && finished_below.coordinator == from;
+        if !sensible {
+            self.counters.strange_dropped += 1;
+            return;
+        }
+        self.learn(txn, decision, effects);
+        self.adopt(finished_below, effects);
+    }
+
+    /// Somebody who knows says how a transaction ended.
+    pub(super) fn learn(&mut self, txn: TxnId, decision: Decision, effects: &mut Out) {
+        match decision {
+            Decision::Commit(number) => self.learn_commit(txn, number, effects),
+            Decision::Abort => self.learn_abort(txn, effects),
+        }
+    }
+
+    fn learn_commit(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+        if self.alone > 0 {
+            // The cluster had one replica and has more: what was committed alone is applied first.
+            // The coordinator will say it again.
+            self.counters.duplicates_dropped += 1;
+            return;
+        }
+        match self.transactions.get_mut(&txn).map(|promised| &mut promised.stage) {
+            None => self.acknowledge_again(txn, number, effects),
+            Some(Stage::Prepared { commit: Some(_), .. }) => self.counters.duplicates_dropped += 1,
+            Some(Stage::Prepared { commit, alarm, .. })
+                if number > self.applied && !self.early.contains_key(&number) =>
+            {
+                *commit = Some(number);
+                if let Some(alarm) = alarm.take() {
+                    self.alarms.cancel(alarm, Alarm::Inquire(txn));
+                }
+                self.early.insert(number, txn);
+                self.apply_in_order(effects);
+            }
+            // No vote of ours is out, or another commit has this number: not from our coordinator.
+            Some(
+                Stage::Prepared { .. } | Stage::Checking { .. } | Stage::Logging | Stage::Alone(_),
+            ) => self.counters.strange_dropped += 1,
+        }
+    }
+
+    /// A commit of a transaction that is not prepared here. It was committed here, or nothing is
+    /// known of it; only the former is acknowledged.
+    fn acknowledge_again(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+        match self.decided.get(&txn) {
+            Some(Decided { decision: Decision::Commit(known), durable }) if *known == number => {
+                self.counters.duplicates_dropped += 1;
+                if *durable {
+                    self.acknowledge(txn, effects);
+                }
+            }
+            Some(_) => self.counters.strange_dropped += 1,
+            // Over means acknowledged by all, so by us; the coordinator lost its end record.
+            None if txn < self.finished_below && number <= self.applied => {
+                self.counters.duplicates_dropped += 1;
+                self.acknowledge(txn, effects);
+            }
+            None => self.counters.strange_dropped += 1,
+        }
+    }
+
+    /// Applies the commits whose turn has come: first all of them, visible at once, then their
+    /// records, behind which the acknowledgements wait. The promise is durable here and the
+    /// decision is durable at the coordinator, who keeps it until it is acknowledged; if this
+    /// replica crashes before its own record is durable, the transaction is in doubt again, and
+    /// locked, so nobody can see that it was applied too early.
+    fn apply_in_order(&mut self, effects: &mut Out) {
+        let mut turn: Vec<(CommitNumber, TxnId, Promised)> = Vec::new();
+        while let Some(entry) = self.early.first_entry() {
+            if *entry.key() != self.applied.next() {
+                break;
+            }
+            let (number, txn) = entry.remove_entry();
+            self.applied = number;
+            turn.push((number, txn, self.forget(txn)));
+        }
+        if turn.is_empty() {
+            self.counters.commits_out_of_order += 1;
+            return;
+        }
+        effects.point(points::PARTICIPANT_DECISION_RECEIVED);
+        let mut mark = self.last;
+        for (_, _, promised) in &turn {
+            mark = mark.next();
+            let writes = promised.transaction.writes.clone();
+            effects.push(Effect::Apply { mark: mark.0, writes });
+        }
+        effects.point(points::PARTICIPANT_APPLIED);
+        for (number, txn, _) in &turn {
+            self.counters.committed += 1;
+            let decision = Decision::Commit(*number);
+            self.decided.insert(*txn, Decided { decision, durable: false });
+            let record = ParticipantRecord::Decided { txn: *txn, decision };
+            self.persist(record, Urgency::Soon, effects);
+            effects.point(points::PARTICIPANT_BEFORE_ACKNOWLEDGE);
+            self.counters.acknowledgements_sent += 1;
+            let message = Message::Acknowledge { txn: *txn };
+            effects.push(Effect::Send { to: txn.coordinator, message });
+            effects.point(points::PARTICIPANT_ACKNOWLEDGED);
+            effects.push(Effect::Resume(ParticipantResume::Decided(*txn)));
+        }
+        for (_, txn, promised) in turn {
+            self.wake_reads(txn, promised.stage, effects);
+        }
+    }
+
+    fn learn_abort(&mut self, txn: TxnId, effects: &mut Out) {
+        match self.transactions.get(&txn).map(|promised| &promised.stage) {
+            Some(
+                Stage::Prepared { commit: None, .. } | Stage::Logging | Stage::Checking { .. },
+            ) => {
+                self.abort(txn, effects);
+            }
+            // Whoever says so contradicts the coordinator, or the log.
+            Some(Stage::Prepared { .. } | Stage::Alone(_)) => self.counters.strange_dropped += 1,
+            // Never prepared here, or over: nothing is kept. A prepare that comes after its abort
+            // is voted on, and the coordinator answers the vote with another abort.
+            None => self.counters.duplicates_dropped += 1,
+        }
+    }
+
+    /// Undoes a promise, or what would have become one.
+    pub(super) fn abort(&mut self, txn: TxnId, effects: &mut Out) {
+        let promised = self.forget(txn);
+        self.counters.aborted += 1;
+        if !matches!(promised.stage, Stage::Checking { .. }) {
+            let decision = Decision::Abort;
+            self.decided.insert(txn, Decided { decision, durable: true });
+            self.persist(ParticipantRecord::Decided { txn, decision }, Urgency::Soon, effects);
+        }
+        self.wake_reads(txn, promised.stage, effects);
+    }
+
+    pub(super) fn acknowledge(&mut self, txn: TxnId, effects: &mut Out) {
+        self.counters.acknowledgements_sent += 1;
+        let message = Message::Acknowledge { txn };
+        effects.push_unheld(Effect::Send { to: txn.coordinator, message });
+    }
+
+    pub(super) fn decision_is_durable(&mut self, txn: TxnId) {
+        // It may be known to be over everywhere by now.
+        if let Some(decided) = self.decided.get_mut(&txn) {
+            decided.durable = true;
+        }
+    }
+
+    /// The coordinator says how far it has come: outcomes below are asked for by nobody any more,
+    /// and what is still prepared below was aborted, since a commit would wait for our
+    /// acknowledgement.
+    pub(super) fn adopt(&mut self, finished_below: TxnId, effects: &mut Out) {
+        if finished_below <= self.finished_below {
+            return;
+        }
+        self.finished_below = finished_below;
+        self.decided = self.decided.split_off(&finished_below);
+        let over: Vec<TxnId> = self
+            .transactions
+            .range(..finished_below)
+            .filter(|(_, promised)| match &promised.stage {
+                Stage::Checking { .. } | Stage::Logging => true,
+                Stage::Prepared { commit, .. } => commit.is_none(),
+                // The coordinator has given up waiting for the vote, not decided.
+                Stage::Alone(_) => false,
+            })
+            .map(|(txn, _)| *txn)
+            .collect();
+        for txn in over {
+            self.counters.aborted_below_finished += 1;
+            self.abort(txn, effects);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! A participant: promises, waits for the decision, and does as it is told.
+//!
+//! It holds the data. From its yes vote on it may not decide by itself: the keys stay locked and
+//! reads of them wait, until the coordinator or another participant says how it ended.
+
+mod alone;
+mod decide;
+mod doubt;
+mod prepare;
+mod reads;
+mod recover;
+mod state;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
+use super::alarms::Alarms;
+use super::counters::counters;
+use super::locks::LockTable;
+use super::message::{CommitNumber, Message, TxnId};
+use super::options::ParticipantOptions;
+use super::record::ParticipantRecord;
+use super::sessions::{Origin, SessionLimits, Sessions};
+use crate::contract::{
+    Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
+};
+use crate::random::Random;
+use crate::request::{Answer, ClientId, Failure, Outcome};
+
+type Out = Effects<Message, ParticipantRecord, ParticipantResume>;
+
+/// What a participant goes on with once a record is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParticipantResume {
+    /// Its incarnation: it may take part.
+    Serving,
+    /// The promise on this transaction; its vote has gone out.
+    Prepared(TxnId),
+    /// The outcome of this transaction.
+    Decided(TxnId),
+    /// The commit of this transaction, which this participant decided alone.
+    CommittedAlone(TxnId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    Inquire(TxnId),
+    Read(ReadId),
+}
+
+counters! {
+    /// What a participant counts.
+    Counters {
+        prepares,
+        votes_yes_sent,
+        votes_no_sent,
+        acknowledgements_sent,
+        inquiries_sent,
+        informs_sent,
+        read_answers_sent,
+        records_forced,
+        records_unforced,
+        committed,
+        committed_alone,
+        aborted,
+        aborted_below_finished,
+        promised_never,
+        conflicts,
+        preconditions_failed,
+        refused,
+        overloaded,
+        commits_out_of_order,
+        reads,
+        reads_waited,
+        reads_expired,
+        inquiries,
+        informs,
+        duplicates_dropped,
+        strange_dropped,
+        dropped_not_serving,
+    }
+}
+
+/// A participant of a two-phase commit cluster. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Participant {
+    options: ParticipantOptions,
+    random: Random,
+    /// The last record's position.
+    last: Position,
+    incarnation: u64,
+    serving: bool,
+    /// Why it may not take part at all: its log contradicts itself.
+    unfit: Option<String>,
+    /// Everything between the arrival of its prepare and its outcome.
+    transactions: BTreeMap<TxnId, Promised>,
+    prepared_bytes: usize,
+    /// One-phase commits whose records are not durable; their writes are applied in the order of
+    /// the records, so no other write may be applied meanwhile.
+    alone: usize,
+    /// Their stamps.
+    alone_stamps: BTreeMap<(ClientId, u64), TxnId>,
+    locks: LockTable,
+    /// Outcomes, until they are known to be over everywhere.
+    decided: BTreeMap<TxnId, Decided>,
+    /// Of the coordinator, everything below is over.
+    finished_below: TxnId,
+    /// The newest commit applied; all before it were too.
+    applied: CommitNumber,
+    /// Commits that wait for the one before them.
+    early: BTreeMap<CommitNumber, TxnId>,
+    /// One phase: the writes that this participant committed.
+    sessions: Sessions,
+    last_read: u64,
+    /// Reads of preconditions that the store is about to answer.
+    checks: BTreeMap<ReadId, TxnId>,
+    /// Reads of clients that the store is about to answer.
+    asked: BTreeMap<ReadId, Asker>,
+    /// Reads of keys that are in doubt.
+    waiting: BTreeMap<ReadId, WaitingRead>,
+    peers_up: BTreeSet<NodeId>,
+    alarms: Alarms<Alarm>,
+    counters: Counters,
+}
+
+impl Participant {
+    /// A participant that remembers nothing yet; its log follows by [`Core::recover`].
+    ///
+    /// # Panics
+    /// If its number is the coordinator's.
+    #[must_use]
+    pub fn new(options: ParticipantOptions) -> Self {
+        assert_ne!(options.id, NodeId::COORDINATOR, "a replica has a number of its own");
+        let limits = SessionLimits {
+            sessions_max: options.sessions_max,
+            outstanding_per_session_max: options.outstanding_per_session_max,
+            outstanding_max: options.outstanding_max,
+        };
+        Self {
+            random: Random::new(options.seed),
+            last: Position::ZERO,
+            incarnation: 0,
+            serving: false,
+            unfit: None,
+            transactions: BTreeMap::new(),
+            prepared_bytes: 0,
+            alone: 0,
+            alone_stamps: BTreeMap::new(),
+            locks: LockTable::default(),
+            decided: BTreeMap::new(),
+            finished_below: TxnId { coordinator: NodeId::COORDINATOR, epoch: 0, number: 0 },
+            applied: CommitNumber::ZERO,
+            early: BTreeMap::new(),
+            sessions: Sessions::new(Origin::Learnt, limits),
+            last_read: 0,
+            checks: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            peers_up: BTreeSet::new(),
+            alarms: Alarms::new(),
+            counters: Counters::default(),
+            options,
+        }
+    }
+
+    fn message(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Out) {
+        if !self.serving {
+            self.counters.dropped_not_serving += 1;
+            return;
+        }
+        match message {
+            Message::Prepare(prepare) => self.prepare(from, prepare, effects),
+            Message::Decide { txn, decision, finished_below } => {
+                self.decide(from, txn, decision, finished_below, effects);
+            }
+            Message::Inquire { txn } => self.inquire(from, txn, effects),
+            Message::Inform { txn, knowledge } => self.inform(from, txn, knowledge, effects),
+            Message::Read { read, epoch, query } => {
+                let asker = Asker::Coordinator { from, read, epoch };
+                self.read(now, asker, query, Time::NEVER, effects);
+            }
+            Message::Vote { .. } | Message::Acknowledge { .. } | Message::ReadAnswer { .. } => {
+                self.counters.strange_dropped += 1;
+            }
+        }
+    }
+
+    fn peer_up(&mut self, peer: NodeId, effects: &mut Out) {
+        self.peers_up.insert(peer);
+        if self.serving && peer == NodeId::COORDINATOR {
+            self.inquire_about_all(effects);
+        }
+    }
+
+    fn peer_down(&mut self, peer: NodeId) {
+        self.peers_up.remove(&peer);
+        self.drop_reads_of(peer);
+    }
+
+    fn timer(&mut self, now: Time, effects: &mut Out) {
+        self.alarms.rang();
+        for _ in 0..self.options.alarms_per_timer_max {
+            match self.alarms.due(now) {
+                Some(Alarm::Inquire(txn)) => self.inquire_alarm(now, txn, effects),
+                Some(Alarm::Read(read)) => self.read_alarm(read, effects),
+                None => return,
+            }
+        }
+    }
+
+    fn resume(&mut self, now: Time, resume: ParticipantResume, effects: &mut Out) {
+        match resume {
+            ParticipantResume::Serving => self.serve(now, effects),
+            ParticipantResume::Prepared(txn) => self.vote_has_gone(now, txn),
+            ParticipantResume::Decided(txn) => self.decision_is_durable(txn),
+            ParticipantResume::CommittedAlone(txn) => self.committed_alone(txn, effects),
+        }
+    }
+
+    fn store_answered(&mut self, read: ReadId, answer: Answer, effects: &mut Out) {
+        if let Some(txn) = self.checks.remove(&read) {
+            self.checked(txn, answer, effects);
+        } else if let Some(asker) = self.asked.remove(&read) {
+            self.answer(asker, answer, effects);
+        }
+        // Else it was a check of a transaction that was aborted meanwhile.
+    }
+
+    fn next_read(&mut self) -> ReadId {
+        self.last_read += 1;
+        ReadId(self.last_read)
+    }
+
+    fn persist(&mut self, record: ParticipantRecord, urgency: Urgency, effects: &mut Out) {
+        match urgency {
+            Urgency::Now => self.counters.records_forced += 1,
+            Urgency::Soon => self.counters.records_unforced += 1,
+        }
+        self.last = self.last.next();
+        effects.push(Effect::Persist { at: self.last, record, urgency });
+    }
+}
+
+fn reply_failed(request: RequestId, failure: Failure, effects: &mut Out) {
+    effects.push_unheld(Effect::Reply { request, outcome: Outcome::Failed(failure) });
+}
+
+impl Core for Participant {
+    type Message = Message;
+    type Record = ParticipantRecord;
+    type Resume = ParticipantResume;
+
+    fn step(&mut self, now: Time, input: Input<Message, ParticipantResume>, effects: &mut Out) {
+        match input {
+            Input::Started => self.start(effects),
+            Input::Request(request) => self.request(now, request, effects),
+            Input::Message { from, message } => self.message(now, from, message, effects),
+            Input::PeerUp(peer) => self.peer_up(peer, effects),
+            Input::PeerDown(peer) => self.peer_down(peer),
+            Input::Timer => self.timer(now, effects),
+            Input::Read { read, answer } => self.store_answered(read, answer, effects),
+            Input::Resume(resume) => self.resume(now, resume, effects),
+            Input::Checkpoint => self.checkpoint(effects),
+        }
+        self.alarms.ask(now, effects);
+    }
+
+    fn recover(&mut self, at: Position, record: ParticipantRecord, effects: &mut Out) {
+        self.last = at;
+        self.replay(at, record, effects);
+    }
+
+    fn status(&self, now: Time) -> Status {
+        let in_doubt = |promised: &&Promised| match promised.stage {
+            Stage::Prepared { doubt_from, commit: None, .. } => doubt_from <= now,
+            Stage::Prepared { .. } | Stage::Checking { .. } | Stage::Logging | Stage::Alone(_) => {
+                false
+            }
+        };
+        let mut counters: Vec<(&'static str, u64)> = self.counters.list();
+        counters.push(("applied", self.applied.0));
+        counters.push(("outcomes_remembered", self.decided.len() as u64));
+        counters.push(("reads_waiting", self.waiting.len() as u64));
+        Status {
+            role: Role::Replica,
+            incarnation: self.incarnation,
+            in_flight: self.transactions.len() as u64,
+            in_doubt: self.transactions.values().filter(in_doubt).count() as u64,
+            locks: self.locks.len() as u64,
+            peers_up: self.peers_up.iter().copied().collect(),
+            counters,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Reads. A key that nobody is about to write is read at once; else the read waits until those who
+//! were prepared when it came have an outcome, and then reads the newest.
+//!
+//! Why that is strictly serializable: what has been acknowledged before a read began has a yes vote
+//! of this replica, so it is applied here or prepared; if it is prepared the read waits for it. And
+//! commits are applied in the order of their numbers, here and everywhere, so what is read is a
+//! prefix of one history, not before the read began and not after it ended. It waits for those that
+//! were prepared when it came and for no later ones, so writers can't starve it.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+
+use super::state::{Asker, Stage, WaitingRead};
+use super::{Alarm, Out, Participant, reply_failed};
+use crate::contract::{Effect, NodeId, ReadId, Time};
+use crate::request::{Answer, Failure, Operation, Outcome, Query, Request};
+use crate::two_phase::message::{Message, TxnId};
+
+impl Participant {
+    pub(super) fn request(&mut self, now: Time, request: Request, effects: &mut Out) {
+        let Request { id, deadline, operation } = request;
+        match operation {
+            Operation::Read(_) if self.unfit.is_some() => {
+                let reason = self.unfit.clone().unwrap_or_default();
+                reply_failed(id, Failure::Storage { reason }, effects);
+            }
+            Operation::Read(_) if !self.serving => {
+                let reason = format!("{} is starting", self.options.id);
+                reply_failed(id, Failure::Unavailable { reason }, effects);
+            }
+            Operation::Read(query) => {
+                self.read(now, Asker::Client(id), query, deadline, effects);
+            }
+            Operation::OpenSession | Operation::Transact { .. } => {
+                reply_failed(id, Failure::Redirect { to: NodeId::COORDINATOR }, effects);
+            }
+        }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        query: Query,
+        deadline: Time,
+        effects: &mut Out,
+    ) {
+        self.counters.reads += 1;
+        if let Err(reason) = self.options.limits.check_query(&query) {
+            return self.fail_read(asker, Failure::Invalid { reason }, effects);
+        }
+        let waits_for = self.in_the_way(&query);
+        if waits_for.is_empty() {
+            return self.ask_store(asker, query, effects);
+        }
+        if self.waiting.len() >= self.options.waiting_reads_max {
+            self.counters.overloaded += 1;
+            return self.fail_read(asker, Failure::Overloaded, effects);
+        }
+        self.counters.reads_waited += 1;
+        let id = self.next_read();
+        for txn in &waits_for {
+            self.reads_waiting_for(*txn).insert(id);
+        }
+        let alarm = deadline.min(now.after(self.options.read_wait_max));
+        self.alarms.set(alarm, Alarm::Read(id));
+        self.waiting.insert(id, WaitingRead { asker, query, waits_for, alarm });
+    }
+
+    /// The transactions whose outcome decides what the query answers: prepared, with the vote out,
+    /// and about to write one of its keys.
+    fn in_the_way(&self, query: &Query) -> BTreeSet<TxnId> {
+        let is_out = |txn: &TxnId| {
+            let promised = self.transactions.get(txn).expect("who holds a lock is known");
+            matches!(promised.stage, Stage::Prepared { .. })
+        };
+        match query {
+            Query::Get(key) => self.locks.writer(key).into_iter().filter(is_out).collect(),
+            Query::GetMany(keys) => {
+                keys.iter().filter_map(|key| self.locks.writer(key)).filter(is_out).collect()
+            }
+            Query::Scan(range) => self.locks.writers_in(range).filter(is_out).collect(),
+        }
+    }
+
+    fn reads_waiting_for(&mut self, txn: TxnId) -> &mut BTreeSet<ReadId> {
+        let promised = self.transactions.get_mut(&txn).expect("a read waits for what is known");
+        match &mut promised.stage {
+            Stage::Prepared { reads, .. } => reads,
+            Stage::Checking { .. } | Stage::Logging | Stage::Alone(_) => {
+                unreachable!("a read waits for what is prepared")
+            }
+        }
+    }
+
+    fn ask_store(&mut self, asker: Asker, query: Query, effects: &mut Out) {
+        let read = self.next_read();
+        self.asked.insert(read, asker);
+        effects.push_unheld(Effect::Read { read, query });
+    }
+
+    /// A transaction has its outcome, and if that is a commit, its writes are applied.
+    pub(super) fn wake_reads(&mut self, txn: TxnId, stage: Stage, effects: &mut Out) {
+        let Stage::Prepared { reads, .. } = stage else { return };
+        for id in reads {
+            let read = self.waiting.get_mut(&id).expect("an expired read waits for nobody");
+            read.waits_for.remove(&txn);
+            if read.waits_for.is_empty() {
+                let read = self.waiting.remove(&id).expect("it was there a moment ago");
+                self.alarms.cancel(read.alarm, Alarm::Read(id));
+                self.ask_store(read.asker, read.query, effects);
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, asker: Asker, answer: Answer, effects: &mut Out) {
+        match (asker, answer) {
+            (Asker::Client(request), Answer::Failed(reason)) => {
+                reply_failed(request, Failure::Storage { reason }, effects);
+            }
+            (Asker::Client(request), answer) => {
+                effects.push(Effect::Reply { request, outcome: Outcome::Answer(answer) });
+            }
+            (Asker::Coordinator { from, read, epoch }, answer) => {
+                self.counters.read_answers_sent += 1;
+                let message = Message::ReadAnswer { read, epoch, answer };
+                effects.push(Effect::Send { to: from, message });
+            }
+        }
+    }
+
+    /// A read that cannot be answered. The coordinator is not told: it asks another replica in time.
+    fn fail_read(&mut self, asker: Asker, failure: Failure, effects: &mut Out) {
+        match asker {
+            Asker::Client(request) => reply_failed(request, failure, effects),
+            Asker::Coordinator { .. } => {}
+        }
+    }
+
+    pub(super) fn read_alarm(&mut self, id: ReadId, effects: &mut Out) {
+        self.counters.reads_expired += 1;
+        let read = self.stop_waiting(id);
+        let txn = read.waits_for.first().expect("a read that waits for nobody is answered");
+        let reason = format!("in doubt: {} has not heard how {txn} ended", self.options.id);
+        self.fail_read(read.asker, Failure::Unavailable { reason }, effects);
+    }
+
+    pub(super) fn drop_reads_of(&mut self, peer: NodeId) {
+        let of_peer = |asker: &Asker| match asker {
+            Asker::Client(_) => false,
+            Asker::Coordinator { from, .. } => *from == peer,
+        };
+        let dropped: alloc::vec::Vec<ReadId> = self
+            .waiting
+            .iter()
+            .filter(|(_, read)| of_peer(&read.asker))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in dropped {
+            self.stop_waiting(id);
+        }
+    }
+
+    fn stop_waiting(&mut self, id: ReadId) -> WaitingRead {
+        let read = self.waiting.remove(&id).expect("it was found by its name");
+        self.alarms.cancel(read.alarm, Alarm::Read(id));
+        for txn in &read.waits_for {
+            self.reads_waiting_for(*txn).remove(&id);
+        }
+        read
+    }
+}

@@ -1,0 +1,162 @@
+//! What a participant finds in its log, and what it writes there about itself.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::state::{Decided, Promised, Stage};
+use super::{Alarm, Out, Participant, ParticipantResume};
+use crate::contract::{Effect, NodeId, Position, Time, Urgency};
+use crate::request::Transaction;
+use crate::two_phase::locks::{LockSet, LockTable};
+use crate::two_phase::message::{CommitNumber, Decision, TxnId};
+use crate::two_phase::record::{
+    CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared,
+};
+
+impl Participant {
+    pub(super) fn start(&mut self, effects: &mut Out) {
+        if self.unfit.is_some() {
+            // Neither votes nor answers: better one replica less than a wrong one.
+            return;
+        }
+        self.incarnation += 1;
+        let record = ParticipantRecord::Started { incarnation: self.incarnation };
+        self.persist(record, Urgency::Now, effects);
+        effects.push(Effect::Resume(ParticipantResume::Serving));
+    }
+
+    /// Whatever was prepared when the node stopped is in doubt: locked again, and asked about.
+    pub(super) fn serve(&mut self, now: Time, effects: &mut Out) {
+        self.serving = true;
+        let in_doubt: Vec<TxnId> = self.transactions.keys().copied().collect();
+        for txn in in_doubt {
+            let at = self.doubt_begins(now);
+            let promised = self.transactions.get_mut(&txn).expect("its key was just read");
+            if let Stage::Prepared { alarm, .. } = &mut promised.stage {
+                *alarm = Some(at);
+                self.alarms.set(at, Alarm::Inquire(txn));
+            }
+        }
+        if self.peers_up.contains(&NodeId::COORDINATOR) {
+            self.inquire_about_all(effects);
+        }
+    }
+
+    /// Takes back one record; commits are applied again, under the marks they had.
+    pub(super) fn replay(&mut self, at: Position, record: ParticipantRecord, effects: &mut Out) {
+        match record {
+            ParticipantRecord::Started { incarnation } => self.incarnation = incarnation,
+            ParticipantRecord::Prepared(prepared) => self.replay_prepared(prepared),
+            ParticipantRecord::Decided { txn, decision } => {
+                self.replay_decided(at, txn, decision, effects);
+            }
+            ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
+                effects.push(Effect::Apply { mark: at.0, writes });
+                if let Some(stamp) = stamp {
+                    self.sessions.committed(stamp);
+                }
+                self.remember_alone(txn, true);
+            }
+            ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(checkpoint),
+        }
+    }
+
+    fn replay_prepared(&mut self, prepared: Prepared) {
+        let Prepared { txn, participants, writes, checked, finished_below } = prepared;
+        if finished_below > self.finished_below {
+            self.finished_below = finished_below;
+            self.decided = self.decided.split_off(&finished_below);
+        }
+        let locks = LockSet::new(&writes, checked);
+        // No run of this program writes records that contradict each other.
+        if self.transactions.contains_key(&txn) || self.locks.acquire(txn, &locks).is_err() {
+            self.unfit = Some(format!(
+                "the log prepares {txn}, or its keys, twice: run `kvorum store verify`"
+            ));
+            return;
+        }
+        let bytes = writes.iter().map(|write| write.bytes()).sum::<usize>()
+            + locks.shared.iter().map(|key| key.len()).sum::<usize>();
+        self.prepared_bytes += bytes;
+        let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+        let stage = Stage::Prepared {
+            doubt_from: Time(0),
+            alarm: None,
+            inquiries: 0,
+            reads: BTreeSet::new(),
+            commit: None,
+        };
+        self.transactions.insert(
+            txn,
+            Promised { participants, transaction, finished_below, locks, bytes, stage },
+        );
+    }
+
+    fn replay_decided(&mut self, at: Position, txn: TxnId, decision: Decision, effects: &mut Out) {
+        let promised = self.transactions.contains_key(&txn).then(|| self.forget(txn));
+        if let Decision::Commit(number) = decision {
+            self.applied = self.applied.max(number);
+            if let Some(promised) = promised {
+                let writes = promised.transaction.writes.clone();
+                effects.push(Effect::Apply { mark: at.0, writes });
+            }
+        }
+        if txn >= self.finished_below {
+            self.decided.insert(txn, Decided { decision, durable: true });
+        }
+    }
+
+    /// A checkpoint stands for every record before it.
+    fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
+        self.incarnation = checkpoint.incarnation;
+        self.sessions.restore(checkpoint.sessions);
+        self.transactions.clear();
+        self.locks = LockTable::default();
+        self.prepared_bytes = 0;
+        self.decided = checkpoint
+            .decided
+            .into_iter()
+            .map(|(txn, decision)| (txn, Decided { decision, durable: true }))
+            .collect();
+        for progress in checkpoint.coordinators {
+            self.finished_below = progress.finished_below;
+            self.applied = progress.applied;
+        }
+        for prepared in checkpoint.prepared {
+            self.replay_prepared(prepared);
+        }
+    }
+
+    /// The whole durable state in one record, after which older ones are not needed.
+    pub(super) fn checkpoint(&mut self, effects: &mut Out) {
+        let progress =
+            CoordinatorProgress { finished_below: self.finished_below, applied: self.applied };
+        let in_log = |promised: &Promised| match promised.stage {
+            Stage::Logging | Stage::Prepared { .. } => true,
+            // Nothing of it is in the log yet; or its commit is.
+            Stage::Checking { .. } | Stage::Alone(_) => false,
+        };
+        let checkpoint = ParticipantCheckpoint {
+            incarnation: self.incarnation,
+            prepared: self
+                .transactions
+                .iter()
+                .filter(|(_, promised)| in_log(promised))
+                .map(|(txn, promised)| promised.record(*txn))
+                .collect(),
+            decided: self.decided.iter().map(|(txn, it)| (*txn, it.decision)).collect(),
+            coordinators: Vec::from([progress]),
+            sessions: self.sessions.table(),
+        };
+        self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
+        effects.push(Effect::Release(self.last));
+    }
+
+    /// The newest commit applied here.
+    #[must_use]
+    pub fn applied(&self) -> CommitNumber {
+        self.applied
+    }
+}

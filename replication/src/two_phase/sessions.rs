@@ -1,0 +1,201 @@
+//! Which writes of which client sessions have committed, so that a retry is answered instead of
+//! repeated (Raft dissertation §6.3).
+//!
+//! The table changes only with records of the log, in their order: what a restarted node rebuilds
+//! is what it had, evictions included.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use super::record::{SessionState, SessionTable};
+use crate::request::{ClientId, Stamp};
+
+/// Where a table's sessions come from, and so which of them makes room first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Given out here: an unknown session has expired. The least recently used makes room.
+    Given,
+    /// Learnt from stamps: an unknown session is new, unless it is as old as one that made room.
+    /// The oldest makes room, so that "as old as" is one number.
+    Learnt,
+}
+
+/// How much a table may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SessionLimits {
+    pub(super) sessions_max: usize,
+    pub(super) outstanding_per_session_max: usize,
+    pub(super) outstanding_max: usize,
+}
+
+/// What the table says of a stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    New,
+    Committed,
+    Stale,
+    Expired,
+    TooManyOutstanding,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    /// Its place in the order of eviction.
+    rank: u64,
+    answered_below: u64,
+    committed: BTreeSet<u64>,
+}
+
+/// The table.
+#[derive(Clone, Debug)]
+pub(super) struct Sessions {
+    origin: Origin,
+    limits: SessionLimits,
+    next_client: u64,
+    next_rank: u64,
+    by_client: BTreeMap<ClientId, Session>,
+    by_rank: BTreeMap<u64, ClientId>,
+    outstanding: usize,
+}
+
+impl Sessions {
+    pub(super) fn new(origin: Origin, limits: SessionLimits) -> Self {
+        Self {
+            origin,
+            limits,
+            next_client: 1,
+            next_rank: 0,
+            by_client: BTreeMap::new(),
+            by_rank: BTreeMap::new(),
+            outstanding: 0,
+        }
+    }
+
+    /// The number that the next session given out gets.
+    pub(super) fn next_client(&self) -> ClientId {
+        ClientId(self.next_client)
+    }
+
+    /// A session was given out.
+    pub(super) fn opened(&mut self, client: ClientId) {
+        self.next_client = self.next_client.max(client.0.saturating_add(1));
+        self.insert(client, 0, BTreeSet::new());
+        self.make_room();
+    }
+
+    /// What is known of a write, `in_flight` others of the same session not being decided yet.
+    pub(super) fn standing(&self, stamp: Stamp, in_flight: usize) -> Standing {
+        let Some(session) = self.by_client.get(&stamp.client) else {
+            let learnable = self.origin == Origin::Learnt && stamp.client.0 >= self.next_client;
+            return if learnable { Standing::New } else { Standing::Expired };
+        };
+        if session.committed.contains(&stamp.sequence) {
+            return Standing::Committed;
+        }
+        if stamp.sequence < session.answered_below {
+            return Standing::Stale;
+        }
+        let max = self.limits.outstanding_per_session_max;
+        if session.committed.len() + in_flight < max {
+            return Standing::New;
+        }
+        // Only now count without those that this very stamp lets us forget.
+        match session.committed.range(stamp.answered_below..).count() + in_flight < max {
+            true => Standing::New,
+            false => Standing::TooManyOutstanding,
+        }
+    }
+
+    /// A write has committed.
+    pub(super) fn committed(&mut self, stamp: Stamp) {
+        if !self.by_client.contains_key(&stamp.client) {
+            match self.origin {
+                Origin::Given => return,
+                Origin::Learnt if stamp.client.0 < self.next_client => return,
+                Origin::Learnt => self.insert(stamp.client, 0, BTreeSet::new()),
+            }
+        }
+        let session = self.by_client.get_mut(&stamp.client).expect("it was there or was inserted");
+        let before = session.committed.len();
+        session.answered_below = session.answered_below.max(stamp.answered_below);
+        session.committed = session.committed.split_off(&session.answered_below);
+        if stamp.sequence >= session.answered_below {
+            session.committed.insert(stamp.sequence);
+        }
+        self.outstanding = self.outstanding + session.committed.len() - before;
+        self.touch(stamp.client);
+        self.make_room();
+    }
+
+    /// Sessions in the table.
+    pub(super) fn len(&self) -> usize {
+        self.by_client.len()
+    }
+
+    /// The table as a checkpoint keeps it.
+    pub(super) fn table(&self) -> SessionTable {
+        let sessions = self.by_rank.values().map(|client| {
+            let session = &self.by_client[client];
+            SessionState {
+                client: *client,
+                answered_below: session.answered_below,
+                committed: session.committed.iter().copied().collect(),
+            }
+        });
+        SessionTable { next_client: self.next_client, sessions: sessions.collect() }
+    }
+
+    /// Takes back what a checkpoint kept, instead of all there is.
+    pub(super) fn restore(&mut self, table: SessionTable) {
+        *self = Self::new(self.origin, self.limits);
+        self.next_client = table.next_client;
+        for state in table.sessions {
+            self.insert(state.client, state.answered_below, state.committed.into_iter().collect());
+        }
+        self.make_room();
+    }
+
+    fn insert(&mut self, client: ClientId, answered_below: u64, committed: BTreeSet<u64>) {
+        self.remove(client);
+        self.outstanding += committed.len();
+        let rank = self.new_rank(client);
+        self.by_rank.insert(rank, client);
+        self.by_client.insert(client, Session { rank, answered_below, committed });
+    }
+
+    fn remove(&mut self, client: ClientId) {
+        if let Some(session) = self.by_client.remove(&client) {
+            self.outstanding -= session.committed.len();
+            self.by_rank.remove(&session.rank);
+        }
+    }
+
+    fn touch(&mut self, client: ClientId) {
+        let rank = self.new_rank(client);
+        let session = self.by_client.get_mut(&client).expect("a session in use is in the table");
+        self.by_rank.remove(&session.rank);
+        session.rank = rank;
+        self.by_rank.insert(rank, client);
+    }
+
+    fn new_rank(&mut self, client: ClientId) -> u64 {
+        match self.origin {
+            Origin::Given => {
+                self.next_rank += 1;
+                self.next_rank
+            }
+            Origin::Learnt => client.0,
+        }
+    }
+
+    fn make_room(&mut self) {
+        while self.by_client.len() > self.limits.sessions_max
+            || self.outstanding > self.limits.outstanding_max
+        {
+            let Some(client) = self.by_rank.values().next().copied() else { return };
+            self.remove(client);
+            if self.origin == Origin::Learnt {
+                self.next_client = self.next_client.max(client.0.saturating_add(1));
+            }
+        }
+    }
+}
