@@ -27,6 +27,7 @@ impl<P: Protocol> World<P> {
             return;
         }
         let machine = self.machine(node);
+        machine.struck = false;
         if let Some((after, crash)) = machine.doomed_start.take() {
             machine.disk.doom(after, crash);
         }
@@ -38,7 +39,6 @@ impl<P: Protocol> World<P> {
         match opened {
             Ok(process) => {
                 let now = self.queue.now();
-                self.machine(node).struck = false;
                 self.machine(node).start(now, process);
                 self.say(node, || "starts".to_owned());
                 self.tell(node, Happening::Started);
@@ -197,9 +197,9 @@ impl<P: Protocol> World<P> {
     pub(super) fn die(&mut self, node: NodeId, crash: Crash, lasts: u64) {
         let machine = self.machines.get_mut(&node).expect("only members are named");
         machine.disk.settle(&mut self.counts);
-        // The process lets go of its files before the disk is looked at.
-        let had_process = machine.process.take().is_some();
+        // What the process does when it is dropped comes after the crash, and is not seen.
         let kind = machine.disk.crash(crash);
+        let had_process = machine.process.take().is_some();
         if had_process {
             self.counts.count(kind);
         }
@@ -217,7 +217,6 @@ impl<P: Protocol> World<P> {
             self.fail(format!("{node} stopped although its disk did not fail: {error}"));
             return;
         }
-        machine.process = None;
         machine.disk.crash(Crash::Kill);
         let lasts = self.chance.between(MILLISECOND, 200 * MILLISECOND);
         self.gone_for(node, lasts);
