@@ -147,6 +147,9 @@ pub trait Protocol {
     /// Looks at a message that is sent: an error says which promise it breaks.
     fn observe(&mut self, from: NodeId, to: NodeId, message: &Self::Message) -> Result<(), String>;
 
+    /// A message in a few words, for the trace.
+    fn describe(&self, message: &Self::Message) -> String;
+
     /// The fail point at which the process is to be let go on to the end of its step and to write
     /// its log, without a sync, before it dies.
     fn is_written_point(&self, point: &str) -> bool;

@@ -71,7 +71,13 @@ impl<P: Protocol> World<P> {
         let stamped = task.is_stamped();
         let node = self.choose_node(client, &operation);
         let timeout = self.plan.clients.attempt_timeout;
-        self.say(format!("c{client}"), || format!("asks {node}: {operation:?}"));
+        let task = self.clients[client].task.as_ref();
+        let number = task.map_or(0, |task| task.attempts);
+        let asked = task.and_then(|task| task.recorded.as_ref());
+        self.trace.line(self.queue.now(), format!("c{client}"), || match asked {
+            Some(asked) => format!("asks {node}, attempt {number}: {asked}"),
+            None => format!("asks {node}, attempt {number}: open a session"),
+        });
         self.ask_over_wire(node, asker, operation, timeout, stamped);
         // The node gets a little less than the client waits, so that its answer can arrive.
         self.wake_client(client, timeout + 5 * MILLISECOND);
@@ -179,7 +185,10 @@ impl<P: Protocol> World<P> {
             Outcome::Answer(answer) => match task.recorded.as_mut().map(|r| fill(r, answer)) {
                 Some(Ok(())) => self.finish(asker.client, Ending::Done),
                 Some(Err(what)) => self.fail(what),
-                None => self.fail(format!("an answer nobody asked for: {task:?}")),
+                None => {
+                    let what = format!("{:?} was answered as a read", task.operation);
+                    self.fail(what);
+                }
             },
             Outcome::Failed(failure) => self.failed(asker.client, failure),
         }

@@ -80,11 +80,11 @@ impl<P: Protocol> World<P> {
         }
         let now = self.queue.now();
         let passages = self.network.send(now, from, to, &mut self.counts);
-        if passages.is_empty() {
-            self.say(from, || format!("to {to}, lost: {message:?}"));
-        } else {
-            self.say(from, || format!("to {to}: {message:?}"));
-        }
+        let protocol = &self.protocol;
+        self.trace.line(now, from, || {
+            let lost = if passages.is_empty() { " (lost)" } else { "" };
+            format!("to {to}{lost}: {}", protocol.describe(&message))
+        });
         for passage in passages {
             let message = message.clone();
             self.queue.at(passage.at, Event::Deliver { from, to, passage, message });
@@ -102,7 +102,9 @@ impl<P: Protocol> World<P> {
             return;
         }
         if self.network.arrives(from, to, &passage, &mut self.counts) {
-            self.say(to, || format!("from {from}: {message:?}"));
+            let protocol = &self.protocol;
+            let now = self.queue.now();
+            self.trace.line(now, to, || format!("from {from}: {}", protocol.describe(&message)));
             self.tell(to, Happening::Message { from, message });
         }
     }
