@@ -110,6 +110,12 @@ impl IdentityFile {
         Ok(file)
     }
 
+    /// An identity that lasts as long as this, for tests of what stands above a node.
+    pub fn in_memory(role: Role, node: NodeId) -> Result<Self, NodeError> {
+        let disk = kvorum_storage::vfs::MemoryVfs::new();
+        Self::open(Arc::new(disk), Path::new("memory"), role, node)
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn identity(&self) -> Identity {

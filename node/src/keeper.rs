@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvorum_replication::{Answer, Query, Range, Row, Write};
-use kvorum_storage::{Batch, Log, Position, Snapshot, Store};
+use kvorum_storage::{Batch, Direction, Log, Position, Snapshot, Store};
 
 /// Rows of one scan, at most: what a client can handle in one message.
 pub(crate) const SCAN_ROWS_MAX: u32 = 10_000;
@@ -106,14 +106,11 @@ impl Keeper {
 }
 
 /// The first rows of a range, and whether there are more.
-pub(crate) fn scan(
-    snapshot: &Snapshot,
-    range: &Range,
-) -> kvorum_storage::Result<(Vec<Row>, bool)> {
+pub(crate) fn scan(snapshot: &Snapshot, range: &Range) -> kvorum_storage::Result<(Vec<Row>, bool)> {
     let limit = range.limit.min(SCAN_ROWS_MAX) as usize;
     let mut rows = Vec::new();
     let mut bytes = 0;
-    for row in snapshot.scan(range.start.clone()..) {
+    for row in snapshot.scan(range.start.clone().., Direction::Forwards)? {
         let (key, value) = row?;
         if range.end.as_ref().is_some_and(|end| key >= *end) {
             break;

@@ -10,12 +10,21 @@ mod codec;
 mod error;
 mod fail_points;
 mod identity;
+mod inspector;
+mod keeper;
 mod mailbox;
+mod node;
 mod report;
+mod runner;
 
 pub use codec::StoredRecord;
 pub use error::NodeError;
 pub use fail_points::{Action, FailPoint, FailPoints};
 pub use identity::{ClusterId, Identity, IdentityFile, read_identity};
-pub use mailbox::{BACKLOG_BYTES_MAX, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn};
+pub use inspector::Inspector;
+pub use mailbox::{
+    BACKLOG_BYTES_MAX, Detached, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn, detached,
+};
+pub use node::{CHECKPOINT_BYTES, Node, SOON};
 pub use report::Report;
+pub use runner::Runner;

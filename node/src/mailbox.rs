@@ -18,6 +18,31 @@ pub const REQUESTS_MAX: usize = 16_384;
 /// Bytes of peers' messages that may wait in a mailbox before links should stop reading.
 pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
+/// A mailbox that no node reads: a test plays the node.
+#[must_use]
+pub fn detached<M>() -> (Handle<M>, Detached<M>) {
+    let mailbox = Arc::new(Mailbox::new());
+    (Handle::new(Arc::clone(&mailbox)), Detached { mailbox })
+}
+
+/// The node's side of a [`detached`] mailbox.
+#[derive(Debug)]
+pub struct Detached<M> {
+    mailbox: Arc<Mailbox<M>>,
+}
+
+impl<M> Detached<M> {
+    /// Moves what has arrived behind `into`; waits for the first at most `wait`.
+    pub fn take(&self, into: &mut VecDeque<Event<M>>, wait: Duration) {
+        self.mailbox.take(into, Some(self.mailbox.now().after(wait)));
+    }
+
+    /// Refuses everything from now on, as a node that has stopped.
+    pub fn close(&self) {
+        self.mailbox.close();
+    }
+}
+
 /// Something that happens to a node.
 #[derive(Debug)]
 pub enum Event<M> {

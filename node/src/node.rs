@@ -34,10 +34,8 @@ pub const SOON: Duration = Duration::from_millis(5);
 /// Bytes of records after which the core is asked for a checkpoint, so that recovery stays short.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 
-type EffectOf<C> =
-    Effect<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
-type EffectsOf<C> =
-    Effects<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
+type EffectOf<C> = Effect<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
+type EffectsOf<C> = Effects<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
 type InputOf<C> = Input<<C as Core>::Message, <C as Core>::Resume>;
 
 /// An effect of the step at hand, its records already in the log.
@@ -364,7 +362,9 @@ where
             Effect::Release(position) => {
                 self.keeper.release(storage::Position(position.0))?;
             }
-            Effect::Persist { .. } => unreachable!("records are appended before a step is performed"),
+            Effect::Persist { .. } => {
+                unreachable!("records are appended before a step is performed")
+            }
             Effect::Point(_) => unreachable!("a fail point stops the step that meets it"),
         }
         Ok(())

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use kvorum_replication::two_phase::points;
 use kvorum_replication::{Core, Input, Time};
-use kvorum_storage::{Error, Log, Position, Pressure, Store};
+use kvorum_storage::{Error, Log, Maintained, Position, Pressure, Store};
 
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
@@ -237,8 +237,7 @@ impl Syncer {
         log: Arc<Log>,
         mailbox: Arc<Mailbox<M>>,
     ) -> Result<Self, NodeError> {
-        let shared =
-            Arc::new(SyncerShared { state: Mutex::default(), wanted: Condvar::new() });
+        let shared = Arc::new(SyncerShared { state: Mutex::default(), wanted: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("log".to_owned())
@@ -341,8 +340,8 @@ impl Maintenance {
 fn maintain(store: &Store, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         match store.maintain() {
-            Ok(done) if done.did_something() => {}
-            Ok(_) => {
+            Ok(Maintained::Did(_)) => {}
+            Ok(Maintained::Nothing) => {
                 store.wait_for_maintenance(MAINTENANCE_PAUSE);
             }
             Err(error) => {

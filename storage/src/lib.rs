@@ -1,9 +1,95 @@
 //! A durable log-structured key-value engine: checked log, sorted segments, compaction.
+//!
+//! What is written goes to the [`Log`] once and is synced once, for all who wait together; from
+//! there it is applied to a table in memory, flushed to sorted segments, and compacted. Everything
+//! on disk carries checksums that know where it belongs: what a crash or a disk did to it is
+//! reported, and never served.
+//!
+//! A [`Store`] is used in one of two ways:
+//!
+//! - **Embedded**, by [`Store::open`]: the store logs its own batches.
+//! - **Under an owner's log**, by [`Store::open_with_replay`]: the owner appends records of its own
+//!   kinds to [`Store::log`], applies the batches that they decide, and after a crash replays its
+//!   records and applies them again. So a replication protocol writes each value once.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use kvorum_storage::vfs::RealVfs;
+//! use kvorum_storage::{Batch, Direction, Durability, KeyRange, Options, Store};
+//!
+//! # fn main() -> kvorum_storage::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path();
+//! let store = Store::open(Arc::new(RealVfs), dir, Options::default())?;
+//! store.put("fruit/apple", "red", Durability::Sync)?;
+//! let before = store.snapshot();
+//!
+//! let mut batch = Batch::new();
+//! batch.put("fruit/banana", "yellow").delete("fruit/apple");
+//! store.write(batch, Durability::Sync)?;
+//!
+//! assert_eq!(store.get(b"fruit/apple")?, None);
+//! assert_eq!(before.get(b"fruit/apple")?.as_deref(), Some(&b"red"[..]));
+//! for entry in store.scan(KeyRange::prefix(b"fruit/"), Direction::Backwards)? {
+//!     let (key, value) = entry?;
+//!     println!("{key:?} is {value:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The store has no thread of its own. Its owner calls [`Store::maintain`] when
+//! [`Store::wait_for_maintenance`] says so; an embedded writer that finds too much undone does some
+//! of it itself.
+//!
+//! How it works and what is not there: `docs/storage.md`. The files, byte by byte:
+//! `docs/storage-format.md`.
+
+mod store;
+
+mod snapshot;
+
+mod scan;
+
+mod batch;
+
+mod options;
+
+mod compaction;
+
+mod manifest;
+
+mod levels;
+
+mod cursor;
+
+mod segment;
+
+mod memtable;
+
+mod key;
+
+pub mod log;
 
 pub mod codec;
+
 mod error;
-pub mod log;
+
 pub mod vfs;
 
+pub use batch::{BATCH_OPERATIONS_MAX, Batch, Operation};
+pub use cursor::Direction;
 pub use error::{Error, Result};
-pub use log::{Log, LogOptions, Position};
+pub use key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use log::{
+    Log, LogOptions, LogStats, Position, RecoveryReport, Replay, ReplayedRecord, TornTail,
+};
+pub use options::Options;
+pub use scan::{KeyRange, Scan};
+pub use segment::Compression;
+pub use snapshot::Snapshot;
+pub use store::{
+    Durability, LevelStats, Maintained, Pressure, Recovery, Stats, Store, VerifyReport,
+    WRITE_BATCH, Work,
+};

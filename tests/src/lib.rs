@@ -1,1 +1,73 @@
-//! Tests across crates and over real processes.
+//! Trials of real processes: they are killed and paused where it hurts, and then must agree.
+//!
+//! Each trial is a function over a [`Cluster`](kvorum::cluster::Cluster), which a test calls for a
+//! few rounds and the `kvorum-tests` binary for as many as one likes. A trial proves that its fault
+//! fired: a calm run is an error.
+//!
+//! The processes under trial are the `kvorum-tests` binary itself behind its `serve` subcommand: it
+//! runs the same server as `kvorumd`, and cargo never lets it be older than the tests.
+
+pub mod fail_points;
+pub mod load;
+pub mod race;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use kvorum::cluster::{Cluster, ClusterOptions, Program};
+use kvorum_replication::Row;
+use std::path::Path;
+use std::time::Duration;
+use tokio::task::LocalSet;
+
+/// Everything that must come true does so within this, or the trial has failed. The promise is 5 s
+/// after the restart; a busy machine gets some more.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How to run a server under trial; `KVORUM_SERVER` names another binary, such as a `kvorumd` of
+/// another version.
+pub fn program(this: &Path) -> Program {
+    match std::env::var_os("KVORUM_SERVER") {
+        Some(server) => Program::new(server),
+        None => Program::with_subcommand(this, "serve"),
+    }
+}
+
+/// Runs a trial on this thread, which also is the one that starts processes.
+///
+/// # Errors
+/// Those of the trial.
+pub fn run<T>(trial: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, trial)
+}
+
+/// A fresh cluster of three replicas, ready for writes.
+///
+/// # Errors
+/// If it does not get there.
+pub async fn cluster(program: Program) -> Result<Cluster> {
+    let mut cluster = Cluster::new(ClusterOptions::new(program))?;
+    cluster.start_all().await?;
+    cluster.await_links(PATIENCE).await?;
+    Ok(cluster)
+}
+
+/// The value of a key among rows.
+#[must_use]
+pub fn value_in<'a>(rows: &'a [Row], key: &[u8]) -> Option<&'a Bytes> {
+    rows.iter().find(|(row, _)| row == key).map(|(_, value)| value)
+}
+
+/// Checks that a process ended as it does when it is killed.
+fn ensure_killed(status: std::process::ExitStatus) -> Result<()> {
+    use std::os::unix::process::ExitStatusExt as _;
+    ensure!(status.signal() == Some(9), "it was to kill itself, and ended with {status}");
+    Ok(())
+}
+
+/// What a process is doing, as the kernel says: `T` is stopped.
+fn process_state(process: u32) -> Result<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, rest) = stat.rsplit_once(") ").context("no state in /proc")?;
+    rest.chars().next().context("no state in /proc")
+}

@@ -297,7 +297,10 @@ mod tests {
         vec![
             ParticipantRecord::Started { incarnation: 2 },
             ParticipantRecord::Prepared(a_prepared()),
-            ParticipantRecord::Decided { txn: id(1), decision: Decision::Commit(CommitNumber(300)) },
+            ParticipantRecord::Decided {
+                txn: id(1),
+                decision: Decision::Commit(CommitNumber(300)),
+            },
             ParticipantRecord::Decided { txn: id(2), decision: Decision::Abort },
             ParticipantRecord::CommittedAlone {
                 txn: id(1),

@@ -1,5 +1,7 @@
 //! A core that performs whatever effects it is sent, and a bench that drives a node around it.
 
+#![expect(clippy::unwrap_used, reason = "only tests use it")]
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,24 +19,24 @@ const RECORD: u8 = 64;
 const CHECKPOINT: u8 = 65;
 
 /// An effect of the obedient core.
-pub type Order = Effect<Do, Text, Text>;
+pub(crate) type Order = Effect<Do, Text, Text>;
 
 /// A message: effects to perform, or words to be heard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Do {
+pub(crate) struct Do {
     orders: Vec<Order>,
     words: String,
 }
 
 impl Do {
-    pub fn say(words: &str) -> Self {
+    pub(crate) fn say(words: &str) -> Self {
         Self { orders: Vec::new(), words: words.to_owned() }
     }
 }
 
 /// A record or a resume: words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text(pub String);
+pub(crate) struct Text(pub(crate) String);
 
 impl StoredRecord for Text {
     fn encode(&self, payload: &mut Vec<u8>) -> u8 {
@@ -54,12 +56,12 @@ impl StoredRecord for Text {
 
 /// Performs the orders it is sent, and remembers what it was told.
 #[derive(Default)]
-pub struct Obedient {
+pub(crate) struct Obedient {
     heard: Vec<String>,
 }
 
 impl Obedient {
-    pub fn heard(&self) -> &[String] {
+    pub(crate) fn heard(&self) -> &[String] {
         &self.heard
     }
 }
@@ -108,31 +110,31 @@ fn words(input: &Input<Do, Text>) -> String {
 }
 
 /// A node around an obedient core.
-pub struct Bench {
-    pub node: Node<Obedient>,
+pub(crate) struct Bench {
+    pub(crate) node: Node<Obedient>,
 }
 
 impl Bench {
-    pub fn log() -> Self {
+    pub(crate) fn log() -> Self {
         Self::log_on(&MemoryVfs::new(), LogOptions::default()).unwrap()
     }
 
-    pub fn log_on(vfs: &MemoryVfs, options: LogOptions) -> Result<Self, NodeError> {
+    pub(crate) fn log_on(vfs: &MemoryVfs, options: LogOptions) -> Result<Self, NodeError> {
         let vfs = Arc::new(vfs.clone());
         let node =
             Node::open_log(vfs, Path::new("node"), options, Obedient::default(), Vec::new())?;
         Ok(Self { node })
     }
 
-    pub fn store() -> Self {
+    pub(crate) fn store() -> Self {
         Self::store_on(&MemoryVfs::new())
     }
 
-    pub fn store_on(vfs: &MemoryVfs) -> Self {
+    pub(crate) fn store_on(vfs: &MemoryVfs) -> Self {
         Self::open_store(vfs, Vec::new())
     }
 
-    pub fn armed(points: &[&str]) -> Self {
+    pub(crate) fn armed(points: &[&str]) -> Self {
         let points = points.iter().map(|&point| point.to_owned()).collect();
         Self::open_store(&MemoryVfs::new(), points)
     }
@@ -146,20 +148,20 @@ impl Bench {
     }
 
     /// Makes the core perform these effects in one step.
-    pub fn order(&mut self, orders: Vec<Order>) {
+    pub(crate) fn order(&mut self, orders: Vec<Order>) {
         let message = Do { orders, words: String::new() };
         self.node.step(NOW, Input::Message { from: NodeId(9), message }).unwrap();
     }
 
     /// Syncs the log, and lets the node go on.
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         let log = self.node.log();
         log.sync(log.last()).unwrap();
         self.node.settle(NOW).unwrap();
     }
 
     /// The words sent since the last call.
-    pub fn said(&mut self) -> Vec<String> {
+    pub(crate) fn said(&mut self) -> Vec<String> {
         self.node.turn().sends.drain(..).map(|(_, message)| message.words).collect()
     }
 }

@@ -1,0 +1,448 @@
+//! A cluster of processes on loopback: a coordinator and replicas, each with its own data, that can
+//! be killed, paused and restarted at the same address, and that leave nothing behind.
+//!
+//! Three things end the processes and remove a temporary data directory: dropping the [`Cluster`],
+//! also by a panic; a [`Cleaner`], for a thread that waits for signals; and for the processes the
+//! kernel, when the thread that started them ends without doing either. So start members on the
+//! thread that keeps the cluster.
+
+mod member;
+mod port;
+mod process;
+mod witness;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kvorum_rpc::client::ClientError;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
+
+pub use self::member::Member;
+use self::port::ReservedPort;
+pub use self::process::Program;
+use self::process::Watch;
+
+/// A healthy server is ready in milliseconds; recovery of a large log on a slow disk takes longer.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Between looks at a process that has closed its output and is about to be gone.
+const EXIT_POLL: Duration = Duration::from_millis(1);
+
+/// How much of a member's log an error quotes.
+const LOG_TAIL_BYTES: usize = 2048;
+
+/// What to start, and where its data lives.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How to run a server.
+    pub program: Program,
+    /// How many replicas, with the numbers from 1.
+    pub replicas: u32,
+    /// An empty or absent directory that is kept; `None` is a temporary one that is removed.
+    pub directory: Option<PathBuf>,
+    /// How long a member may take until it serves.
+    pub ready_within: Duration,
+}
+
+impl ClusterOptions {
+    /// Three replicas on a temporary directory.
+    #[must_use]
+    pub fn new(program: Program) -> Self {
+        Self { program, replicas: 3, directory: None, ready_within: READY_WITHIN }
+    }
+}
+
+/// What can go wrong with a cluster's processes.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, on what.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A member does not serve.
+    #[error("{member} is not ready after {waited:?}: {why}\n{log}")]
+    NotReady {
+        /// Which.
+        member: Member,
+        /// How long it was given.
+        waited: Duration,
+        /// What it did instead.
+        why: String,
+        /// The end of what it logged.
+        log: String,
+    },
+    /// A member was to end and still runs.
+    #[error("{member} still runs after {waited:?}\n{log}")]
+    StillRunning {
+        /// Which.
+        member: Member,
+        /// How long it was given.
+        waited: Duration,
+        /// The end of what it logged.
+        log: String,
+    },
+    /// Asked of a member that does not run.
+    #[error("{0} does not run")]
+    NotRunning(Member),
+    /// Asked to start a member that runs.
+    #[error("{0} runs already")]
+    Running(Member),
+    /// A member did not answer, or not well.
+    #[error("asking {member}: {source}")]
+    Client {
+        /// Which.
+        member: Member,
+        /// Its answer, or why there is none.
+        source: ClientError,
+    },
+    /// What was to come true has not.
+    #[error("not settled after {waited:?}: {why}")]
+    NotSettled {
+        /// How long it was given.
+        waited: Duration,
+        /// What is the case instead.
+        why: String,
+    },
+    /// The directory holds something else.
+    #[error("{0} is not empty: name another directory, or remove it")]
+    NotEmpty(PathBuf),
+}
+
+/// The processes, and the directory with their data and logs.
+#[derive(Debug)]
+pub struct Cluster {
+    options: ClusterOptions,
+    ports: BTreeMap<Member, ReservedPort>,
+    watches: BTreeMap<Member, Watch>,
+    ground: Cleaner,
+}
+
+impl Cluster {
+    /// Takes ports and a directory; no member runs yet.
+    ///
+    /// # Errors
+    /// If there is no port or directory to be had, or the directory holds something.
+    pub fn new(options: ClusterOptions) -> Result<Self, ClusterError> {
+        let directory = match &options.directory {
+            Some(directory) => empty_directory(directory)?,
+            None => tempfile::Builder::new()
+                .prefix("kvorum-")
+                .tempdir()
+                .map_err(io_error("creating a temporary directory"))?
+                .keep(),
+        };
+        let remove = options.directory.is_none();
+        let ground = Cleaner { running: Arc::default(), directory, remove };
+        let mut ports = BTreeMap::new();
+        for member in Member::all(options.replicas) {
+            let port = ReservedPort::take().map_err(io_error("taking a port on loopback"))?;
+            ports.insert(member, port);
+        }
+        Ok(Self { options, ports, watches: BTreeMap::new(), ground })
+    }
+
+    /// Starts every member that does not run, all at once, and waits until all are ready.
+    ///
+    /// # Errors
+    /// If one does not get ready.
+    pub async fn start_all(&mut self) -> Result<(), ClusterError> {
+        let mut started = Vec::new();
+        for member in Member::all(self.options.replicas) {
+            if !self.is_running(member) {
+                self.spawn(member, &[])?;
+                started.push(member);
+            }
+        }
+        for member in started {
+            self.await_ready(member).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a member, with flags beyond the usual ones, and waits until it is ready. A member
+    /// that ran before comes back at its address, on its data.
+    ///
+    /// # Errors
+    /// If it runs already, cannot be started, or does not get ready.
+    pub async fn start(&mut self, member: Member, flags: &[&str]) -> Result<(), ClusterError> {
+        self.spawn(member, flags)?;
+        self.await_ready(member).await
+    }
+
+    /// Starts a member and does not wait.
+    ///
+    /// # Errors
+    /// If it runs already or cannot be started.
+    pub fn spawn(&mut self, member: Member, flags: &[&str]) -> Result<(), ClusterError> {
+        if self.is_running(member) {
+            return Err(ClusterError::Running(member));
+        }
+        let addresses = self.ports.iter().map(|(&member, port)| (member, port.address()));
+        let addresses: BTreeMap<Member, SocketAddr> = addresses.collect();
+        let mut arguments = member.arguments(&addresses, &self.data_directory(member));
+        arguments.extend(flags.iter().map(Into::into));
+        let log = self.open_log(member)?;
+        // Held while spawning, so that a cleaner on another thread misses no child.
+        let mut running = self.ground.lock();
+        let spawned = self.options.program.spawn(&arguments, log);
+        let what = format!("starting {}", self.options.program.path().display());
+        let (child, watch) = spawned.map_err(io_error(what))?;
+        running.insert(member, child);
+        drop(running);
+        self.watches.insert(member, watch);
+        Ok(())
+    }
+
+    /// Waits until a member that was spawned is ready. One that does not get there is killed.
+    ///
+    /// # Errors
+    /// If it ends, says something else, or says nothing in time.
+    pub async fn await_ready(&mut self, member: Member) -> Result<(), ClusterError> {
+        let waited = self.options.ready_within;
+        let watch = self.watches.get_mut(&member).ok_or(ClusterError::NotRunning(member))?;
+        let why = match timeout(waited, &mut watch.ready).await {
+            Ok(Ok(line)) if member.is_ready_line(&line, self.address(member)) => return Ok(()),
+            Ok(Ok(line)) => format!("it printed {line:?}"),
+            Ok(Err(_)) => "it ended".to_owned(),
+            Err(_) => "it said nothing".to_owned(),
+        };
+        // It may be gone already, and what it did instead is the better error anyway.
+        let _ = self.kill(member);
+        Err(ClusterError::NotReady { member, waited, why, log: self.log_tail(member) })
+    }
+
+    /// Kills a member with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&mut self, member: Member) -> Result<(), ClusterError> {
+        self.watches.remove(&member);
+        let child = self.ground.lock().remove(&member);
+        let mut child = child.ok_or(ClusterError::NotRunning(member))?;
+        end(&mut child).map(drop).map_err(io_error(format!("killing {member}")))
+    }
+
+    /// Kills every member that runs with SIGKILL, all before waiting for the first to be gone.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn kill_all(&mut self) -> Result<(), ClusterError> {
+        self.watches.clear();
+        self.ground.end_processes().map_err(io_error("killing the cluster"))
+    }
+
+    /// Stops a member where it stands, without its noticing (SIGSTOP).
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pause(&mut self, member: Member) -> Result<(), ClusterError> {
+        self.signal(member, Signal::STOP)
+    }
+
+    /// Lets a paused member go on (SIGCONT).
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn resume(&mut self, member: Member) -> Result<(), ClusterError> {
+        self.signal(member, Signal::CONT)
+    }
+
+    /// Asks a member to stop (SIGTERM) and waits until it is gone.
+    ///
+    /// # Errors
+    /// If it does not run, or does not stop in time.
+    pub async fn stop(
+        &mut self,
+        member: Member,
+        within: Duration,
+    ) -> Result<ExitStatus, ClusterError> {
+        self.signal(member, Signal::TERM)?;
+        self.await_exit(member, within).await
+    }
+
+    /// Waits until a member is gone by its own doing.
+    ///
+    /// # Errors
+    /// If it does not run, or goes on running.
+    pub async fn await_exit(
+        &mut self,
+        member: Member,
+        within: Duration,
+    ) -> Result<ExitStatus, ClusterError> {
+        let began = Instant::now();
+        if let Some(watch) = self.watches.get_mut(&member) {
+            // It says how it ended below; here it matters only that it did, or that time is up.
+            let _ = timeout(within, &mut watch.ended).await;
+        }
+        loop {
+            if let Some(status) = self.try_reap(member)? {
+                return Ok(status);
+            }
+            if began.elapsed() >= within {
+                let log = self.log_tail(member);
+                return Err(ClusterError::StillRunning { member, waited: within, log });
+            }
+            tokio::time::sleep(EXIT_POLL).await;
+        }
+    }
+
+    /// Whether a member runs. One that died on its own is noticed.
+    pub fn is_running(&mut self, member: Member) -> bool {
+        matches!(self.try_reap(member), Ok(None))
+    }
+
+    /// Where a member listens, or will when it runs.
+    ///
+    /// # Panics
+    /// If the cluster has no such member.
+    #[must_use]
+    pub fn address(&self, member: Member) -> SocketAddr {
+        self.ports.get(&member).expect("the caller asks for a member of this cluster").address()
+    }
+
+    /// Every member, the coordinator first.
+    pub fn members(&self) -> impl Iterator<Item = Member> + use<> {
+        Member::all(self.options.replicas)
+    }
+
+    /// The process number of a member that runs.
+    #[must_use]
+    pub fn process_id(&self, member: Member) -> Option<u32> {
+        self.ground.lock().get(&member).map(Child::id)
+    }
+
+    /// Holds all that the cluster writes.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.ground.directory
+    }
+
+    /// A member's data.
+    #[must_use]
+    pub fn data_directory(&self, member: Member) -> PathBuf {
+        self.ground.directory.join(member.directory_name())
+    }
+
+    /// The end of what a member has logged, over all its runs.
+    #[must_use]
+    pub fn log_tail(&self, member: Member) -> String {
+        let log = fs::read(self.log_path(member)).unwrap_or_default();
+        let tail = &log[log.len().saturating_sub(LOG_TAIL_BYTES)..];
+        format!("end of the log of {member}:\n{}", String::from_utf8_lossy(tail).trim_end())
+    }
+
+    /// What cleans up from another thread.
+    #[must_use]
+    pub fn cleaner(&self) -> Cleaner {
+        self.ground.clone()
+    }
+
+    fn log_path(&self, member: Member) -> PathBuf {
+        self.ground.directory.join(format!("{}.log", member.directory_name()))
+    }
+
+    fn open_log(&self, member: Member) -> Result<File, ClusterError> {
+        let path = self.log_path(member);
+        let opened = OpenOptions::new().create(true).append(true).open(&path);
+        opened.map_err(io_error(format!("opening {}", path.display())))
+    }
+
+    fn signal(&mut self, member: Member, signal: Signal) -> Result<(), ClusterError> {
+        let running = self.ground.lock();
+        let child = running.get(&member).ok_or(ClusterError::NotRunning(member))?;
+        // Not reaped, so the number is still its own.
+        let sent = kill_process(process_number(child), signal);
+        sent.map_err(|error| io_error(format!("signalling {member}"))(error.into()))
+    }
+
+    /// How a member ended, if it did; it does not count as running after that.
+    fn try_reap(&mut self, member: Member) -> Result<Option<ExitStatus>, ClusterError> {
+        let mut running = self.ground.lock();
+        let child = running.get_mut(&member).ok_or(ClusterError::NotRunning(member))?;
+        let status = child.try_wait().map_err(io_error(format!("waiting for {member}")))?;
+        if status.is_some() {
+            running.remove(&member);
+            drop(running);
+            self.watches.remove(&member);
+        }
+        Ok(status)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.ground.clean();
+    }
+}
+
+/// Ends a cluster's processes and removes its temporary directory, from any thread.
+#[derive(Clone, Debug)]
+pub struct Cleaner {
+    running: Arc<Mutex<BTreeMap<Member, Child>>>,
+    directory: PathBuf,
+    remove: bool,
+}
+
+impl Cleaner {
+    /// Cleans up. Errors are passed over: this is the last thing that happens to a cluster, and
+    /// what is gone already needs no cleaning.
+    pub fn clean(&self) {
+        let _ = self.end_processes();
+        if self.remove {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+
+    fn end_processes(&self) -> io::Result<()> {
+        let mut running = self.lock();
+        // All are killed before the first is waited for, and one that resists spares no other.
+        let killed: Vec<_> = running.values_mut().map(Child::kill).collect();
+        let reaped: Vec<_> = running.values_mut().map(end).collect();
+        running.clear();
+        killed.into_iter().collect::<io::Result<()>>()?;
+        reaped.into_iter().try_for_each(|reaped| reaped.map(drop))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Member, Child>> {
+        // A panic while it was held must not keep the processes alive.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kills a child and waits until it is gone.
+fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    child.kill()?;
+    child.wait()
+}
+
+fn process_number(child: &Child) -> Pid {
+    let number = i32::try_from(child.id()).expect("process numbers are positive and below 2^22");
+    Pid::from_raw(number).expect("no child has the number zero")
+}
+
+fn empty_directory(directory: &Path) -> Result<PathBuf, ClusterError> {
+    let what = format!("creating {}", directory.display());
+    fs::create_dir_all(directory).map_err(io_error(what.clone()))?;
+    let mut entries = fs::read_dir(directory).map_err(io_error(what.clone()))?;
+    if entries.next().is_some() {
+        return Err(ClusterError::NotEmpty(directory.to_owned()));
+    }
+    // A member started elsewhere must find it all the same.
+    fs::canonicalize(directory).map_err(io_error(what))
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
+    let what = what.into();
+    move |source| ClusterError::Io { what, source }
+}

@@ -1,0 +1,185 @@
+//! Asks the processes of a cluster what they are and what they hold.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use kvorum_replication::Row;
+use kvorum_rpc::client::{Client, ClientError, ClientOptions, ProcessStatus};
+
+use super::{Cluster, ClusterError, Member};
+
+/// Between looks at what is to come true.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Rows asked for at a time.
+const PAGE_ROWS: u32 = 4096;
+
+/// Differing rows that an error shows.
+const DIFFERENCES_SHOWN_MAX: usize = 5;
+
+impl Cluster {
+    /// A client of one member. Needs a `LocalSet` around it, as every client does.
+    ///
+    /// # Errors
+    /// If the member does not answer.
+    pub async fn client(&self, member: Member, timeout: Duration) -> Result<Client, ClusterError> {
+        let addresses = [self.address(member).to_string()];
+        let options = ClientOptions { timeout, ..ClientOptions::new(addresses) };
+        Client::connect(options).await.map_err(asking(member))
+    }
+
+    /// What a member says of itself.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn status(&self, member: Member) -> Result<ProcessStatus, ClusterError> {
+        let client = self.client(member, ClientOptions::default().timeout).await?;
+        client.status().await.map_err(asking(member))
+    }
+
+    /// What every member says of itself, the coordinator first.
+    ///
+    /// # Errors
+    /// If one does not answer.
+    pub async fn statuses(&self) -> Result<Vec<ProcessStatus>, ClusterError> {
+        try_join_all(self.members().map(|member| self.status(member))).await
+    }
+
+    /// All rows that a replica holds itself, in the order of the keys.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn rows(&self, member: Member) -> Result<Vec<Row>, ClusterError> {
+        let client = self.client(member, ClientOptions::default().timeout).await?;
+        let (mut rows, mut start) = (Vec::new(), Bytes::new());
+        loop {
+            let page = client.inspect(start, PAGE_ROWS).await.map_err(asking(member))?;
+            rows.extend(page.rows);
+            match rows.last() {
+                Some((key, _)) if page.more => start = [&key[..], b"\0"].concat().into(),
+                _ => return Ok(rows),
+            }
+        }
+    }
+
+    /// All rows of every replica.
+    ///
+    /// # Errors
+    /// If one does not answer.
+    pub async fn rows_of_replicas(&self) -> Result<Vec<Vec<Row>>, ClusterError> {
+        let replicas = self.members().filter(|&member| member != Member::Coordinator);
+        try_join_all(replicas.map(|member| self.rows(member))).await
+    }
+
+    /// Waits until a member's status is as asked for.
+    ///
+    /// # Errors
+    /// If it is not in time.
+    pub async fn await_status(
+        &self,
+        member: Member,
+        within: Duration,
+        is_right: impl Fn(&ProcessStatus) -> bool,
+    ) -> Result<ProcessStatus, ClusterError> {
+        let client = self.client(member, within).await?;
+        let began = Instant::now();
+        loop {
+            let status = client.status().await.map_err(asking(member))?;
+            if is_right(&status) {
+                return Ok(status);
+            }
+            if began.elapsed() > within {
+                let why = format!("{member} says {status:?}");
+                return Err(ClusterError::NotSettled { waited: within, why });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until the coordinator has a link to every replica, which it needs for any write.
+    ///
+    /// # Errors
+    /// If it has not in time.
+    pub async fn await_links(&self, within: Duration) -> Result<ProcessStatus, ClusterError> {
+        let all_up = |status: &ProcessStatus| status.members.iter().all(|member| member.up);
+        self.await_status(Member::Coordinator, within, all_up).await
+    }
+
+    /// Waits until nothing is under way any more and all replicas hold the same, and answers with
+    /// what they hold. Nobody may write meanwhile.
+    ///
+    /// # Errors
+    /// If that is not so in time; says what is locked or in doubt, or which rows differ.
+    pub async fn settled(&self, within: Duration) -> Result<Vec<Row>, ClusterError> {
+        let began = Instant::now();
+        loop {
+            let why = match self.unsettled().await? {
+                None => match agreed(self.rows_of_replicas().await?) {
+                    Ok(rows) => return Ok(rows),
+                    Err(why) => why,
+                },
+                Some(why) => why,
+            };
+            if began.elapsed() > within {
+                return Err(ClusterError::NotSettled { waited: within, why });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// What is still under way, if anything is.
+    async fn unsettled(&self) -> Result<Option<String>, ClusterError> {
+        let statuses = self.statuses().await?;
+        let busy = statuses.iter().filter(|status| {
+            let ProcessStatus { in_flight, in_doubt, locks, .. } = status;
+            (*in_flight, *in_doubt, *locks) != (0, 0, 0)
+        });
+        let busy = busy.map(|status| {
+            let ProcessStatus { role, node, in_flight, in_doubt, locks, .. } = status;
+            format!("{role} {node}: {in_flight} in flight, {in_doubt} in doubt, {locks} locks")
+        });
+        let busy: Vec<_> = busy.collect();
+        Ok((!busy.is_empty()).then(|| busy.join("; ")))
+    }
+}
+
+/// The rows of one replica, if those of all are the same; else some that are not.
+fn agreed(mut replicas: Vec<Vec<Row>>) -> Result<Vec<Row>, String> {
+    let first = replicas.swap_remove(0);
+    let Some(other) = replicas.iter().find(|other| **other != first) else { return Ok(first) };
+    let only_in = |a: &[Row], b: &[Row]| -> Vec<String> {
+        let only = a.iter().filter(|row| b.binary_search_by(|other| other.cmp(row)).is_err());
+        only.take(DIFFERENCES_SHOWN_MAX)
+            .map(|(key, value)| format!("{key:?} = {value:?}"))
+            .collect()
+    };
+    let (here, there) = (only_in(&first, other), only_in(other, &first));
+    let counts = (first.len(), other.len());
+    Err(format!(
+        "two replicas differ: {counts:?} rows; only in one {here:?}, in the other {there:?}"
+    ))
+}
+
+fn asking(member: Member) -> impl FnOnce(ClientError) -> ClusterError {
+    move |source| ClusterError::Client { member, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differing_replicas_are_told_apart() {
+        let row = |key: &'static str, value: &'static str| (key.into(), value.into());
+        let all = vec![row("a", "1"), row("b", "2"), row("c", "3")];
+        assert_eq!(agreed(vec![all.clone(), all.clone(), all.clone()]), Ok(all.clone()));
+        let other = vec![row("a", "1"), row("b", "other"), row("d", "4")];
+        let why = agreed(vec![all.clone(), all, other]).unwrap_err();
+        for (text, is_in) in
+            [("b\" = b\"2", true), ("other", true), ("c\"", true), ("d\"", true), ("a\"", false)]
+        {
+            assert_eq!(why.contains(text), is_in, "{text}: {why}");
+        }
+    }
+}

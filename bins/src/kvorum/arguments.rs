@@ -1,0 +1,309 @@
+//! The command line of `kvorum`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+const ABOUT: &str = "Kvorum: a durable key-value store that is replicated the way you choose";
+
+const EXAMPLES: &str = "\
+Examples:
+  kvorum demo                               a whole cluster on this machine, and a tour of it
+  kvorum put greeting 'hello world'
+  kvorum get greeting
+  kvorum put photo - < photo.jpg            the value from standard input
+  kvorum --output json scan --prefix user/
+  kvorum shell
+
+Which cluster:
+  --connect, or the environment variable KVORUM_CONNECT, names one or more processes of it; the
+  first that answers is used. Without either it is 127.0.0.1:7100.
+
+Keys and values:
+  are any bytes: keys 1 byte to 64 KiB, values up to 16 MiB. `get` prints a value as it is. Where
+  text is printed line by line, a backslash and everything that is not printable are escaped
+  (\\\\ \\n \\t \\r \\0 \\xHH). In JSON, a field that is not UTF-8 is in base64 under its name with
+  `_base64` behind it: {\"key\":\"photo\",\"value_base64\":\"/9j/4AA=\"}.
+
+Exit codes:
+  0  done
+  1  there is no such key
+  2  the command line or the input is wrong
+  3  conflict, or a precondition does not hold: it did not happen
+  4  unavailable, overloaded or refused: it did not happen
+  5  the outcome is unknown: it may have happened
+  6  corrupt data
+Errors go to standard error; with --output json as {\"error\":..., \"kind\":..., \"happened\":\"no\"|\"unknown\"}.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "kvorum", version, about = ABOUT, after_help = EXAMPLES)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command knows.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The cluster: a coordinator's address, or that of any process that coordinates
+    #[arg(long, global = true, value_name = "ADDR", env = "KVORUM_CONNECT")]
+    #[arg(value_delimiter = ',', default_value = "127.0.0.1:7100")]
+    pub(crate) connect: Vec<String>,
+
+    /// How to print: text for people, JSON (an object a line) for programs
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) output: Format,
+
+    /// How long an operation may take, as in 500ms, 5s or 1m
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Put(Put),
+    Get(Get),
+    Del(Del),
+    Scan(Scan),
+    Txn(Txn),
+    Shell(Shell),
+    Status(Status),
+    Inspect(Inspect),
+    Export(Export),
+    Import(Import),
+    Bench(crate::bench::Bench),
+    Demo(crate::demo::Demo),
+    /// Serve, as kvorumd does
+    #[command(hide = true, subcommand)]
+    Serve(kvorum::server::Command),
+}
+
+/// Set the value of a key
+///
+/// Returns once the value is durable on every replica, and prints nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvorum put greeting 'hello world'
+  kvorum put photo - < photo.jpg
+  printf '%s' - | kvorum put dash -         a value that is one dash")]
+pub(crate) struct Put {
+    /// Any bytes, 1 to 65536 of them
+    pub(crate) key: OsString,
+    /// Any bytes, at most 16 MiB; `-` reads them from standard input
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: OsString,
+}
+
+/// Print the value of a key, as it is, and a newline
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvorum get greeting
+  kvorum get greeting || echo 'exit code 1: there is no such key'
+  kvorum --output json get photo            {\"key\":\"photo\",\"value_base64\":\"/9j/4AA=\"}")]
+pub(crate) struct Get {
+    /// The key
+    pub(crate) key: OsString,
+}
+
+/// Remove a key; fine if it is not there
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kvorum del greeting")]
+pub(crate) struct Del {
+    /// The key
+    pub(crate) key: OsString,
+}
+
+/// Print the rows of a range in byte order of the keys, as KEY<tab>VALUE
+///
+/// Rows arrive in pages; each page shows the store at one moment, later pages at later moments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvorum scan                               everything
+  kvorum scan --prefix user/ --limit 10
+  kvorum scan --from b --to d               keys from b up to and without d
+  kvorum --output json scan | jq -r .key")]
+pub(crate) struct Scan {
+    /// Only keys that begin with this
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+    /// Only keys from this one on
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    pub(crate) from: OsString,
+    /// Only keys before this one
+    #[arg(long, value_name = "KEY")]
+    pub(crate) to: Option<OsString>,
+    /// At most so many rows
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    /// Print keys without values
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+}
+
+/// Run one transaction, whose statements are read from standard input
+///
+/// All checks hold and all writes happen, at one moment, or nothing does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Statements, one a line:
+  check KEY absent          the key is not there
+  check KEY present         the key is there
+  check KEY = VALUE         the key is there and has this value
+  put KEY VALUE
+  del KEY
+Words are split as in a shell: 'single quotes' take everything as it stands, \"double quotes\" and
+bare words know \\n \\t \\r \\0 \\xHH \\\\ and a backslash before any sign. A word that begins
+with # begins a comment.
+
+Example:
+  kvorum txn <<'END'
+  check account/alice = 100
+  check account/bob present
+  put account/alice 70
+  put account/bob 30        # all of it, or nothing
+  END
+
+Exit code 3 says that a check does not hold or that another transaction holds one of the keys, and
+that nothing happened.")]
+pub(crate) struct Txn {}
+
+/// Talk to the cluster line by line, with history, completion and help
+///
+/// Reads commands from a pipe as well; then it goes on after a command that failed, and the exit
+/// code is that of the first one that did.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvorum shell
+  printf 'put a 1\\nget a\\n' | kvorum shell")]
+pub(crate) struct Shell {}
+
+/// Show each process of the cluster: its role, address, whether it is up, and how it is
+///
+/// Asks the connected process for the members, then each of them itself. That one is down is shown
+/// and is no error.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns:
+  INCARNATION  how often the process has started on its data
+  LOG          records appended to its log; `(N synced)` if the disk does not have all yet
+  IN FLIGHT    transactions begun and not ended
+  IN DOUBT     on a replica: voted yes, outcome not known for longer than usual;
+               on a coordinator: committed, not yet acknowledged by every replica
+  LOCKS        keys that are locked
+
+Examples:
+  kvorum status
+  kvorum --output json status | jq '.processes[] | select(.up | not)'")]
+pub(crate) struct Status {
+    /// Show the counters of each process as well
+    #[arg(long)]
+    pub(crate) counters: bool,
+}
+
+/// Show what each replica holds, asking every one of them, and whether all hold the same
+///
+/// Rows in flight may make replicas differ for a moment; `equal` is true only if every replica of
+/// the cluster answered and all hold the same rows. The exit code is 0 either way.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvorum inspect                            the first rows on each replica, counts, digests, verdict
+  kvorum inspect --prefix user/ --limit 5
+  kvorum inspect --limit 0                  the verdict without rows
+  kvorum --output json inspect | jq .equal")]
+pub(crate) struct Inspect {
+    /// Only keys that begin with this
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+    /// Show at most so many rows; all are compared
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+/// Write all rows as JSON, one a line, for `kvorum import`
+///
+/// Rows arrive in pages; each page shows the store at one moment, later pages at later moments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvorum export > backup.jsonl
+  kvorum export --prefix user/ users.jsonl")]
+pub(crate) struct Export {
+    /// Only keys that begin with this
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+    /// Where to write; standard output if there is none
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Put the rows of a file that `kvorum export` wrote
+///
+/// Each row is put on its own; an import that stopped half way can simply be run again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kvorum import backup.jsonl")]
+pub(crate) struct Import {
+    /// Where to read; standard input if there is none
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Reads a time: a number and `ms`, `s` or `m`; without a unit it is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits_end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits_end);
+    let unit_seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(format!("unknown unit `{unit}`; write it as 500ms, 5s or 1m")),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| "write it as 500ms, 5s or 1m".to_owned())?;
+    let time = Duration::try_from_secs_f64(seconds * unit_seconds)
+        .map_err(|_| "that is longer than a clock can count".to_owned())?;
+    let shortest = Duration::from_millis(1);
+    let longest = Duration::from_secs(3600);
+    if time < shortest || time > longest {
+        return Err("it must be from 1ms to 60m".to_owned());
+    }
+    Ok(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        let millis = |text: &str| duration(text).map(|time| time.as_millis());
+        assert_eq!(millis("500ms"), Ok(500));
+        assert_eq!(millis("5s"), Ok(5_000));
+        assert_eq!(millis("2.5"), Ok(2_500));
+        assert_eq!(millis("1m"), Ok(60_000));
+        for wrong in ["", "s", "5h", "-1s", "0", "1e3s", "1..5s", "100m", "0.1ms"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

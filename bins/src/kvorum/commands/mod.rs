@@ -1,0 +1,27 @@
+//! The commands, one file each; the shell uses them too.
+
+mod export;
+mod import;
+mod inspect;
+mod keys;
+mod scan;
+mod status;
+mod txn;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
+use bytes::Bytes;
+
+pub(crate) use export::export;
+pub(crate) use import::import;
+pub(crate) use inspect::inspect;
+pub(crate) use keys::{del, get, put, value_of};
+pub(crate) use scan::scan;
+pub(crate) use status::status;
+pub(crate) use txn::{TransactionText, commit, read_line, read_transaction};
+
+/// An argument's bytes, whatever they are.
+pub(crate) fn bytes_of(argument: OsString) -> Bytes {
+    Bytes::from(argument.into_vec())
+}

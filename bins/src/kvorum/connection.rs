@@ -1,0 +1,31 @@
+//! How commands reach the cluster.
+
+use std::time::Duration;
+
+use kvorum_rpc::client::{Client, ClientOptions};
+
+use crate::arguments::Global;
+use crate::error::CommandError;
+
+/// How long to try to reach one address; a process that lives answers within milliseconds.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// How long a process may take to tell of itself before it counts as down.
+const PROBE_MAX: Duration = Duration::from_secs(2);
+
+/// Connects to the cluster that the command line names.
+pub(crate) async fn connect(global: &Global) -> Result<Client, CommandError> {
+    Ok(Client::connect(options(global.connect.clone(), global.timeout)).await?)
+}
+
+/// Connects to one process, to ask it about itself.
+pub(crate) async fn connect_to(address: &str, global: &Global) -> Result<Client, CommandError> {
+    let timeout = global.timeout.min(PROBE_MAX);
+    Ok(Client::connect(options(vec![address.to_owned()], timeout)).await?)
+}
+
+/// What a client is built with.
+pub(crate) fn options(addresses: Vec<String>, timeout: Duration) -> ClientOptions {
+    let connect_timeout = timeout.min(CONNECT_MAX);
+    ClientOptions { timeout, connect_timeout, ..ClientOptions::new(addresses) }
+}

@@ -1,0 +1,188 @@
+//! The scenes in which processes die.
+
+use std::time::{Duration, Instant};
+
+use kvorum::cluster::Member;
+use kvorum_replication::Happened;
+use kvorum_rpc::client::{Client, ErrorKind};
+
+use super::everyday::{get, observe_get, observe_put, put};
+use super::guide::{Guide, Trouble, shown_outcome, shown_time, shown_value};
+use super::stage::{PATIENCE, Stage, timed};
+
+/// A client that gives up early, so that it sees an unknown outcome.
+const IMPATIENT: Duration = Duration::from_millis(500);
+
+/// A process that meets its fail point does so within this.
+const DEATH_WITHIN: Duration = Duration::from_secs(10);
+
+/// The promise: the cluster is back in service without help within this.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between attempts to write.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Two-phase commit needs every replica for a write and any one for a read.
+pub(super) async fn replica_killed(
+    stage: &mut Stage,
+    guide: &mut Guide<'_>,
+) -> Result<(), Trouble> {
+    guide.scene("A replica is killed: writes are refused, reads go on, and it comes back")?;
+    let client = stage.client().await?;
+    let killed = Member::Replica(2);
+    kill(stage, guide, killed)?;
+    let (outcome, took) = put(&client, "greeting", "lost").await;
+    let observed = shown_outcome(&outcome, took);
+    let is_right = outcome
+        .is_err_and(|error| error.kind == ErrorKind::Unavailable && error.happened == Happened::No);
+    guide.observe("put greeting 'lost'", observed, is_right, "unavailable; did not happen")?;
+    let began = Instant::now();
+    let mut answered = 0;
+    for _ in 0..30 {
+        let (value, _) = get(&client, "greeting").await;
+        answered += u32::from(value.is_ok_and(|value| value.as_deref() == Some(b"hello again")));
+    }
+    let observed = format!("'hello again' {answered} times, in {}", shown_time(began.elapsed()));
+    guide.observe("get greeting, 30 times", observed, answered == 30, "answered every time")?;
+    let (started, took) = timed(stage.cluster.start(killed, &[])).await;
+    started?;
+    guide.note(format!("{killed} is started again: ready in {}", shown_time(took)))?;
+    observe_writable(guide, &client, "greeting", "I am back").await?;
+    stage.observe_replicas(guide, "greeting", Some("I am back")).await?;
+    stage.observe_replicas(guide, "account/alice", Some("70")).await
+}
+
+/// The period of uncertainty: every replica has promised to commit, and the only one who could
+/// have decided is gone before it has.
+pub(super) async fn coordinator_undecided(
+    stage: &mut Stage,
+    guide: &mut Guide<'_>,
+) -> Result<(), Trouble> {
+    guide.scene("The coordinator dies when all have voted yes and nothing is decided")?;
+    arm(stage, guide, "coordinator-all-votes").await?;
+    let client = stage.cluster.client(Member::Coordinator, IMPATIENT).await?;
+    let (outcome, took) = put(&client, "colour", "green").await;
+    let observed = shown_outcome(&outcome, took);
+    let is_right = outcome.is_err_and(|error| error.happened == Happened::Unknown);
+    guide.observe("put colour 'green'", observed, is_right, "it may have happened")?;
+    await_death(stage, guide).await?;
+    observe_doubt(stage, guide).await?;
+    revive_coordinator(stage, guide).await?;
+    let client = stage.client().await?;
+    guide.note("nothing was decided, so it is aborted: the old value stands, on every replica")?;
+    observe_get(guide, &client, "colour", Some("blue")).await?;
+    stage.observe_replicas(guide, "colour", Some("blue")).await
+}
+
+/// The decision is on the coordinator's disk, and nobody has heard of it.
+pub(super) async fn coordinator_decided(
+    stage: &mut Stage,
+    guide: &mut Guide<'_>,
+) -> Result<(), Trouble> {
+    guide.scene("The coordinator dies when it has decided and told nobody")?;
+    arm(stage, guide, "coordinator-decision-durable").await?;
+    let client = stage.client().await?;
+    let writer = client.clone();
+    let patient = tokio::task::spawn_local(async move { put(&writer, "colour", "gold").await });
+    await_death(stage, guide).await?;
+    observe_doubt(stage, guide).await?;
+    revive_coordinator(stage, guide).await?;
+    let (outcome, took) = patient.await.expect("the put neither panics nor is it cancelled");
+    guide.note(
+        "the client asked again until it was told; the write carries a stamp: it is one write",
+    )?;
+    let observed = shown_outcome(&outcome, took);
+    guide.observe("put colour 'gold'", observed, outcome.is_ok(), "committed")?;
+    observe_get(guide, &client, "colour", Some("gold")).await?;
+    stage.observe_replicas(guide, "colour", Some("gold")).await
+}
+
+/// Everything at once.
+pub(super) async fn all_killed(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
+    guide.scene("All four are killed at once")?;
+    let client = stage.client().await?;
+    observe_put(guide, &client, "greeting", "still here").await?;
+    stage.cluster.kill_all()?;
+    guide.note("SIGKILL to all four")?;
+    let (started, took) = timed(stage.cluster.start_all()).await;
+    started?;
+    guide.note(format!("all four started again: ready in {}", shown_time(took)))?;
+    observe_get(guide, &client, "greeting", Some("still here")).await?;
+    observe_get(guide, &client, "colour", Some("gold")).await?;
+    observe_get(guide, &client, "farewell", None).await?;
+    observe_writable(guide, &client, "farewell", "until next time").await?;
+    stage.observe_replicas(guide, "farewell", Some("until next time")).await
+}
+
+/// Kills a process.
+fn kill(stage: &mut Stage, guide: &mut Guide<'_>, member: Member) -> Result<(), Trouble> {
+    let process = stage.cluster.process_id(member).unwrap_or_default();
+    stage.cluster.kill(member)?;
+    guide.note(format!("SIGKILL to {member}, process {process}"))
+}
+
+/// Restarts the coordinator so that it kills itself at a point of the protocol.
+async fn arm(stage: &mut Stage, guide: &mut Guide<'_>, point: &str) -> Result<(), Trouble> {
+    stage.cluster.kill(Member::Coordinator)?;
+    let flag = format!("{point}=abort");
+    stage.cluster.start(Member::Coordinator, &["--fail-point", &flag]).await?;
+    stage.cluster.await_links(PATIENCE).await?;
+    guide.note(format!("the coordinator is restarted with --fail-point {flag}"))
+}
+
+/// Sees the coordinator die at its fail point: a scene in which it did not would show nothing.
+async fn await_death(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
+    let ended = stage.cluster.await_exit(Member::Coordinator, DEATH_WITHIN).await;
+    let observed = match &ended {
+        Ok(status) => format!("it is gone: {status}"),
+        Err(error) => error.to_string(),
+    };
+    guide.observe("the coordinator", observed, ended.is_ok(), "killed by itself")
+}
+
+/// While a replica does not know how a transaction ended, it answers no read of its keys, and it
+/// answers all others.
+async fn observe_doubt(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
+    let replica = Member::Replica(1);
+    let status = stage.cluster.status(replica).await?;
+    let observed = format!("{} in flight, {} locked", status.in_flight, status.locks);
+    let is_right = (status.in_flight, status.locks) == (1, 1);
+    guide.observe(format!("status of {replica}"), observed, is_right, "one in flight, one lock")?;
+    let client = stage.cluster.client(replica, IMPATIENT).await?;
+    let (value, took) = get(&client, "greeting").await;
+    let is_right = matches!(&value, Ok(Some(value)) if value == "I am back");
+    let done = format!("get greeting, of {replica}");
+    guide.observe(done, shown_value(&value, took), is_right, "I am back")?;
+    let (value, took) = get(&client, "colour").await;
+    let done = format!("get colour, of {replica}");
+    guide.observe(done, shown_value(&value, took), value.is_err(), "refused: it is in doubt")
+}
+
+async fn revive_coordinator(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
+    let (started, took) = timed(stage.cluster.start(Member::Coordinator, &[])).await;
+    started?;
+    guide.note(format!("the coordinator is started again: ready in {}", shown_time(took)))
+}
+
+/// Puts until it is taken, and sees that this was soon.
+async fn observe_writable(
+    guide: &mut Guide<'_>,
+    client: &Client,
+    key: &'static str,
+    value: &'static str,
+) -> Result<(), Trouble> {
+    let began = Instant::now();
+    let mut attempts = 1;
+    let (mut outcome, mut took) = put(client, key, value).await;
+    while outcome.is_err() && began.elapsed() < BACK_WITHIN {
+        tokio::time::sleep(POLL).await;
+        (outcome, took) = put(client, key, value).await;
+        attempts += 1;
+    }
+    let observed = format!(
+        "{}; {} after the restart, at attempt {attempts}",
+        shown_outcome(&outcome, took),
+        shown_time(began.elapsed())
+    );
+    guide.observe(format!("put {key} '{value}'"), observed, outcome.is_ok(), "committed")
+}

@@ -1,0 +1,73 @@
+//! The cluster of the tour, and ways to look at it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kvorum::cluster::{Cluster, ClusterError, Member};
+use kvorum_replication::Row;
+use kvorum_rpc::client::{Client, ClientOptions};
+
+use super::guide::{Guide, Trouble, shown_bytes};
+
+/// What is to come true does so within this, or the tour has failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between looks at what is to come true.
+const POLL: Duration = Duration::from_millis(2);
+
+/// The cluster.
+pub(super) struct Stage {
+    pub(super) cluster: Cluster,
+}
+
+impl Stage {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        Self { cluster }
+    }
+
+    /// A client as everybody uses it.
+    pub(super) async fn client(&self) -> Result<Client, ClusterError> {
+        let timeout = ClientOptions::default().timeout;
+        self.cluster.client(Member::Coordinator, timeout).await
+    }
+
+    /// Lets each replica say what it has of a key, once nothing is under way any more, and checks
+    /// that all have this.
+    pub(super) async fn observe_replicas(
+        &self,
+        guide: &mut Guide<'_>,
+        key: &str,
+        expected: Option<&str>,
+    ) -> Result<(), Trouble> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let began = Instant::now();
+        loop {
+            let statuses = self.cluster.statuses().await?;
+            let locks: u64 = statuses.iter().map(|status| status.locks).sum();
+            let rows = self.cluster.rows_of_replicas().await?;
+            let held = rows.iter().map(|rows| value_in(rows, &key));
+            let is_right =
+                locks == 0 && held.clone().all(|held| held == expected.map(str::as_bytes));
+            if is_right || began.elapsed() > PATIENCE {
+                let held: Vec<_> = held.map(shown_bytes).collect();
+                let done = format!("inspect {} on each replica", shown_bytes(Some(&key)));
+                let observed = format!("{}; {locks} locks", held.join(", "));
+                let expected = expected.unwrap_or("(no such key)");
+                let expected = format!("{expected} on all, and no lock");
+                return guide.observe(done, observed, is_right, &expected);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+fn value_in<'a>(rows: &'a [Row], key: &Bytes) -> Option<&'a [u8]> {
+    rows.iter().find(|(row, _)| row == key).map(|(_, value)| &value[..])
+}
+
+/// Does something, and says how long it took.
+pub(super) async fn timed<T>(doing: impl Future<Output = T>) -> (T, Duration) {
+    let began = Instant::now();
+    let done = doing.await;
+    (done, began.elapsed())
+}

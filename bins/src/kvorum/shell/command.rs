@@ -1,0 +1,141 @@
+//! What a line of the shell says.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
+use bytes::Bytes;
+use clap::Parser;
+
+use crate::arguments::{Inspect, Scan, Status};
+use crate::error::CommandError;
+use crate::limits::check_key;
+use crate::statement::{words, wrong_count};
+use crate::text::quoted;
+
+/// A line, understood.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// Empty, or a comment.
+    Nothing,
+    /// `put`, `del` or `check`, as a transaction knows them.
+    Statement(Vec<Vec<u8>>),
+    Get(Bytes),
+    Scan(Scan),
+    Status(Status),
+    Inspect(Inspect),
+    Begin,
+    Commit,
+    Abort,
+    Help(Option<String>),
+    Exit,
+}
+
+/// The commands whose words are those of the command line.
+#[derive(Debug, Parser)]
+#[command(multicall = true, disable_help_subcommand = true)]
+enum WithOptions {
+    Scan(Scan),
+    Status(Status),
+    Inspect(Inspect),
+}
+
+impl Line {
+    /// Reads a line.
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, CommandError> {
+        let mut words = words(line)?;
+        let Some(verb) = words.first() else {
+            return Ok(Self::Nothing);
+        };
+        match (&verb[..], words.len()) {
+            (b"put" | b"del" | b"check", _) => Ok(Self::Statement(words)),
+            (b"get", 2) => {
+                let key = Bytes::from(words.remove(1));
+                check_key(&key)?;
+                Ok(Self::Get(key))
+            }
+            (b"get", given) => Err(wrong_count("get KEY", given - 1, 1).into()),
+            (b"scan" | b"status" | b"inspect", _) => with_options(words),
+            (b"begin", 1) => Ok(Self::Begin),
+            (b"commit", 1) => Ok(Self::Commit),
+            (b"abort" | b"rollback", 1) => Ok(Self::Abort),
+            (b"exit" | b"quit", 1) => Ok(Self::Exit),
+            (b"help", 1) => Ok(Self::Help(None)),
+            (b"help", 2) => {
+                Ok(Self::Help(Some(String::from_utf8_lossy(&words.remove(1)).into_owned())))
+            }
+            (b"begin" | b"commit" | b"abort" | b"rollback" | b"exit" | b"quit" | b"help", _) => {
+                let verb = String::from_utf8_lossy(verb);
+                Err(CommandError::usage(format!("too many words behind `{verb}`"), ""))
+            }
+            (verb, _) => Err(CommandError::usage(
+                format!("there is no command {}", quoted(verb)),
+                "`help` lists the commands",
+            )),
+        }
+    }
+}
+
+fn with_options(words: Vec<Vec<u8>>) -> Result<Line, CommandError> {
+    let words = words.into_iter().map(OsString::from_vec);
+    match WithOptions::try_parse_from(words) {
+        Ok(WithOptions::Scan(arguments)) => Ok(Line::Scan(arguments)),
+        Ok(WithOptions::Status(arguments)) => Ok(Line::Status(arguments)),
+        Ok(WithOptions::Inspect(arguments)) => Ok(Line::Inspect(arguments)),
+        Err(error) => {
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let what = text.lines().next().unwrap_or(text).to_owned();
+            Err(CommandError::usage(
+                what,
+                "`help scan`, `help status` and `help inspect` tell more",
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_understood() {
+        let cases = [
+            ("", "Nothing"),
+            ("  # why", "Nothing"),
+            ("put a 'b c'", "Statement("),
+            ("check a absent", "Statement("),
+            ("get a", "Get(b\"a\")"),
+            ("scan", "Scan("),
+            ("scan --prefix a --limit 3", "Scan("),
+            ("inspect --limit 0", "Inspect("),
+            ("status --counters", "Status("),
+            ("begin", "Begin"),
+            ("commit # now", "Commit"),
+            ("rollback", "Abort"),
+            ("help put", "Help(Some(\"put\"))"),
+            ("quit", "Exit"),
+        ];
+        for (line, expected) in cases {
+            let parsed = format!("{:?}", Line::parse(line.as_bytes()).unwrap());
+            assert!(parsed.starts_with(expected), "{line}: {parsed}");
+        }
+    }
+
+    #[test]
+    fn wrong_lines_say_what_is_wrong() {
+        let cases = [
+            ("get", "it is `get KEY`"),
+            ("get a b", "it is `get KEY`"),
+            ("scan --limit x", "invalid value 'x' for '--limit <N>'"),
+            ("scan --bogus", "unexpected argument '--bogus'"),
+            ("commit now", "too many words behind `commit`"),
+            ("GET a", "there is no command `GET`"),
+            ("get 'a", "column 5: this ' has no '"),
+        ];
+        for (line, what) in cases {
+            let error = Line::parse(line.as_bytes()).unwrap_err();
+            assert!(error.what.contains(what), "{line}: {}", error.what);
+            assert_eq!(error.code(), 2);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A load on a cluster: many clients that ask without pause, what came of it, and how long it took.
+//!
+//! The loop is closed: each of the `clients x outstanding` workers asks again as soon as it was
+//! answered, so the latencies are those of a system that is offered exactly as much as it takes.
+//! They say nothing about queueing under an arrival rate of its own (coordinated omission).
+//!
+//! Unavailability does not end a load. What certainly did not happen is tried anew after a pause;
+//! what may have happened is counted as unknown and left alone, since only the history, and not a
+//! client, can tell what became of it.
+
+mod history;
+mod mix;
+mod tally;
+mod worker;
+mod workload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use kvorum_replication::random::Random;
+use kvorum_rpc::client::{Client, ClientError, ClientOptions};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use self::history::History;
+pub use self::mix::Mix;
+pub use self::tally::{Counts, Summary};
+use self::worker::{Phase, Shared, Worker};
+use self::workload::Workload;
+
+/// Names the keys of a load at their full width, and still leaves room for 2^48 of them.
+pub const KEY_BYTES_MIN: usize = 8;
+
+/// Below this the values of a history could repeat, and a checker could not tell writes apart.
+pub const HISTORY_VALUE_BYTES_MIN: usize = 24;
+
+/// What to ask, how often, and by how many at once.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Connections.
+    pub clients: u32,
+    /// Operations in flight on each connection.
+    pub outstanding: u32,
+    /// Threads that share the connections.
+    pub threads: u32,
+    /// When to end.
+    pub until: Until,
+    /// What is asked in this time from the start is not measured.
+    pub warm_up: Duration,
+    /// What is asked.
+    pub mix: Mix,
+    /// Of which keys.
+    pub keys: Keys,
+    /// The size of a key; at least [`KEY_BYTES_MIN`].
+    pub key_bytes: usize,
+    /// The size of a value; at least [`HISTORY_VALUE_BYTES_MIN`] with a history.
+    pub value_bytes: usize,
+    /// All chance in the load follows from it, and so do its keys.
+    pub seed: u64,
+    /// Without an acknowledgement for so long, the load ends with the error that was last seen.
+    pub give_up_after: Duration,
+    /// Where to write what was asked and answered, a JSON object a line.
+    pub history: Option<PathBuf>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            clients: 16,
+            outstanding: 1,
+            threads: 1,
+            until: Until::Elapsed(Duration::from_secs(10)),
+            warm_up: Duration::ZERO,
+            mix: Mix::PUTS,
+            keys: Keys::Unique,
+            key_bytes: 16,
+            value_bytes: 128,
+            seed: 0,
+            give_up_after: Duration::from_secs(30),
+            history: None,
+        }
+    }
+}
+
+/// When a load ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// So many operations have ended one way or another; those refused as unavailable and tried
+    /// anew do not count.
+    Operations(u64),
+    /// So much time has passed, the warm-up not included.
+    Elapsed(Duration),
+}
+
+/// Which keys are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Each once, by the whole load.
+    Unique,
+    /// Uniformly among so many.
+    Among(u64),
+}
+
+/// Why a load could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A cluster that says so, or does not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file or a thread.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub struct Load {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Result<(), LoadError>>>,
+}
+
+impl Load {
+    /// Connects every client, writes the keys that are to be read, and begins.
+    ///
+    /// # Errors
+    /// If a client cannot connect, or the history cannot be written.
+    pub fn start(options: LoadOptions, client: &ClientOptions) -> Result<Self, LoadError> {
+        let history = options.history.as_deref().map(History::create).transpose()?;
+        let shared = Arc::new(Shared::new(options, history));
+        let (phase_sender, phase) = watch::channel(Phase::Connect);
+        let (report, reports) = mpsc::channel();
+        let mut threads = Vec::new();
+        for number in 0..shared.options.threads {
+            let thread = ThreadOfClients {
+                number,
+                shared: Arc::clone(&shared),
+                client: client.clone(),
+                phase: phase.clone(),
+                report: report.clone(),
+            };
+            let name = format!("load-{number}");
+            let spawned = thread::Builder::new().name(name).spawn(move || thread.run());
+            threads.push(spawned.map_err(io_error("starting a thread"))?);
+        }
+        drop(report);
+        let load = Self { shared, threads };
+        let fills = load.shared.options.mix.reads() && load.shared.options.keys != Keys::Unique;
+        for phase in [Phase::Fill, Phase::Measure] {
+            // Each thread reports when it is through with what comes before; one that failed says
+            // so when it is joined, and without `phase_sender` the others end.
+            if reports.iter().take(load.threads.len()).count() < load.threads.len() {
+                drop(phase_sender);
+                return Err(load.join().err().unwrap_or_else(|| {
+                    unreachable!("a thread that ends without a report ends with an error")
+                }));
+            }
+            if phase == Phase::Measure {
+                load.shared.begin();
+            }
+            if phase == Phase::Fill && !fills {
+                load.shared.nothing_to_fill();
+            }
+            phase_sender.send_replace(phase);
+        }
+        Ok(load)
+    }
+
+    /// What has come of it so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.counts()
+    }
+
+    /// How long it has run, and the part of it that is done, from 0 to 1.
+    #[must_use]
+    pub fn progress(&self) -> (Duration, f64) {
+        self.shared.progress()
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Asks nothing more; what is in flight is waited for by [`Load::join`].
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Waits for the end, and sums up.
+    ///
+    /// # Errors
+    /// If a client was told something that no patience helps against, or patience ran out.
+    pub fn join(self) -> Result<Summary, LoadError> {
+        let mut failed = None;
+        for thread in self.threads {
+            match thread.join() {
+                Ok(ended) => failed = failed.or(ended.err()),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        match failed.or_else(|| self.shared.take_failure()) {
+            Some(error) => Err(error),
+            None => Ok(self.shared.summary()),
+        }
+    }
+}
+
+/// One thread, and the clients that live on it.
+struct ThreadOfClients {
+    number: u32,
+    shared: Arc<Shared>,
+    client: ClientOptions,
+    phase: watch::Receiver<Phase>,
+    report: mpsc::Sender<()>,
+}
+
+impl ThreadOfClients {
+    fn run(self) -> Result<(), LoadError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(io_error("starting a runtime"))?;
+        LocalSet::new().block_on(&runtime, self.run_clients())
+    }
+
+    async fn run_clients(mut self) -> Result<(), LoadError> {
+        let options = &self.shared.options;
+        let mine = (self.number..options.clients).step_by(options.threads as usize);
+        let mut workers = Vec::new();
+        for client_number in mine {
+            let client = Client::connect(self.client.clone()).await?;
+            for slot in 0..options.outstanding {
+                let number = client_number * options.outstanding + slot;
+                let workload = Workload::new(options, number, self.random_of(number));
+                workers.push(Worker::new(
+                    number,
+                    client.clone(),
+                    workload,
+                    Arc::clone(&self.shared),
+                ));
+            }
+        }
+        for phase in [Phase::Fill, Phase::Measure] {
+            // Nobody hears it if another thread has failed; then nobody sends a phase either.
+            let _ = self.report.send(());
+            if self.phase.wait_for(|&now| now == phase).await.is_err() {
+                return Ok(());
+            }
+            let tasks = workers.into_iter().map(|worker| {
+                tokio::task::spawn_local(async move {
+                    match phase {
+                        Phase::Connect => worker,
+                        Phase::Fill => worker.fill().await,
+                        Phase::Measure => worker.measure().await,
+                    }
+                })
+            });
+            let ended = futures::future::join_all(tasks).await;
+            workers = ended.into_iter().map(rethrow).collect();
+        }
+        Ok(())
+    }
+
+    fn random_of(&self, worker: u32) -> Random {
+        let mut random = Random::new(self.shared.options.seed);
+        Random::new(random.next_u64() ^ u64::from(worker))
+    }
+}
+
+fn rethrow<T>(joined: Result<T, tokio::task::JoinError>) -> T {
+    joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> LoadError {
+    let what = what.into();
+    move |source| LoadError::Io { what, source }
+}

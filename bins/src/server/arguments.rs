@@ -1,0 +1,209 @@
+//! The command line of `kvorumd`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use kvorum_node::FailPoint;
+use kvorum_replication::NodeId;
+use kvorum_replication::two_phase::points::{self, Point};
+
+use super::logging::check_filter;
+
+/// What `kvorumd` is.
+pub const ABOUT: &str = "Kvorum's server: one process of a replicated, durable key-value store";
+
+const EXAMPLES: &str = "\
+A cluster of three replicas, committing in two phases:
+  kvorumd replica --id 1 --listen 127.0.0.1:7101 --data-dir data/r1
+  kvorumd replica --id 2 --listen 127.0.0.1:7102 --data-dir data/r2
+  kvorumd replica --id 3 --listen 127.0.0.1:7103 --data-dir data/r3
+  kvorumd coordinator --listen 127.0.0.1:7100 --data-dir data/c \\
+      --replica 1=127.0.0.1:7101 --replica 2=127.0.0.1:7102 --replica 3=127.0.0.1:7103
+  kvorum --connect 127.0.0.1:7100 put greeting hello
+
+Once it serves, a process prints one line on standard output:
+  ready ROLE id=ID listen=ADDR
+Its log goes to standard error. SIGTERM and SIGINT stop it cleanly; SIGKILL loses nothing that was
+acknowledged either.
+
+Exit codes:
+  0  stopped cleanly
+  1  stopped because something failed while it served, for instance its disk
+  2  the command line is wrong
+  4  refused: the address is in use, or the data directory is in use or somebody else's
+  6  corrupt data";
+
+/// How `kvorumd` is used: the end of its help.
+#[must_use]
+pub fn examples() -> &'static str {
+    EXAMPLES
+}
+
+/// The names of `--fail-point`, with what each means: the end of a role's help.
+#[must_use]
+pub fn fail_points(points: &[Point]) -> String {
+    let lines = points.iter().map(|Point { name, moment }| format!("\n  {name:32} {moment}"));
+    std::iter::once("Fail points:".to_owned()).chain(lines).collect()
+}
+
+/// What to serve as.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Hold a copy of the data
+    Replica(Replica),
+    /// Decide transactions and answer clients (two-phase commit)
+    Coordinator(Coordinator),
+}
+
+/// The flags of `kvorumd replica`.
+#[derive(Debug, Args)]
+#[command(after_long_help = fail_points(points::PARTICIPANT))]
+pub struct Replica {
+    /// This replica's number, from 1; no other of the cluster has it
+    #[arg(long, value_parser = replica_id)]
+    pub id: NodeId,
+
+    /// Where to listen; port 0 takes a free one, which the `ready` line names
+    #[arg(long, value_name = "ADDR")]
+    pub listen: SocketAddr,
+
+    /// Where the data lives; made if it is not there, and then this replica's for ever
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// How the cluster replicates
+    #[arg(long, value_enum, default_value_t = Protocol::TwoPhaseCommit)]
+    pub protocol: Protocol,
+
+    /// Another replica of the cluster and where it listens; may be repeated. With two-phase commit
+    /// the coordinator tells, so it need not be given
+    #[arg(long, value_name = "ID=ADDR", value_parser = peer)]
+    pub peer: Vec<Peer>,
+
+    /// Flags that every process has.
+    #[command(flatten)]
+    pub process: Process,
+}
+
+/// The flags of `kvorumd coordinator`.
+#[derive(Debug, Args)]
+#[command(after_long_help = fail_points(points::COORDINATOR))]
+pub struct Coordinator {
+    /// Where to listen; port 0 takes a free one, which the `ready` line names
+    #[arg(long, value_name = "ADDR")]
+    pub listen: SocketAddr,
+
+    /// Where the decisions are kept; made if it is not there, and then this coordinator's for ever
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// A replica and where it listens; once for each
+    #[arg(long, value_name = "ID=ADDR", value_parser = peer, required = true)]
+    pub replica: Vec<Peer>,
+
+    /// Flags that every process has.
+    #[command(flatten)]
+    pub process: Process,
+}
+
+/// Flags that every process has.
+#[derive(Debug, Args)]
+pub struct Process {
+    /// Threads that serve connections
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = workers)]
+    pub workers: usize,
+
+    /// Listen on an address that other machines reach, although nothing is encrypted and nobody is
+    /// asked who they are
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// What to log: error, warn, info, debug or trace, or by module as in `info,kvorum_rpc=debug`
+    #[arg(long, value_name = "LEVEL", env = "KVORUM_LOG", default_value = "info")]
+    #[arg(value_parser = check_filter)]
+    pub log: String,
+
+    /// For tests: die (SIGKILL) or stop (SIGSTOP) at this point of the protocol, or at its N-th
+    /// passing; may be repeated. --help lists the names
+    #[arg(long, value_name = "NAME=abort|pause[@N]", value_parser = fail_point)]
+    pub fail_point: Vec<FailPoint>,
+}
+
+/// How a cluster replicates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// Two-phase commit: atomic, strictly serializable, every replica has every write
+    #[value(name = "2pc")]
+    TwoPhaseCommit,
+}
+
+/// Another process, from `ID=ADDR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number.
+    pub id: NodeId,
+    /// Where it listens, `host:port`.
+    pub address: String,
+}
+
+/// Worker threads beyond this only get in each other's way.
+const WORKERS_MAX: usize = 64;
+
+fn replica_id(text: &str) -> Result<NodeId, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a replica's id is a whole number from 1".to_owned()),
+        Ok(id) => Ok(NodeId(id)),
+    }
+}
+
+fn peer(text: &str) -> Result<Peer, String> {
+    let (id, address) = text
+        .split_once('=')
+        .ok_or_else(|| "write it as ID=ADDR, for instance 1=127.0.0.1:7101".to_owned())?;
+    let id = replica_id(id)?;
+    let port = address.rsplit_once(':').and_then(|(host, port)| {
+        let port = port.parse::<u16>().ok()?;
+        (!host.is_empty() && port != 0).then_some(port)
+    });
+    if port.is_none() {
+        return Err(format!("`{address}` is no host:port, for instance 127.0.0.1:7101"));
+    }
+    Ok(Peer { id, address: address.to_owned() })
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=WORKERS_MAX) => Ok(count),
+        _ => Err(format!("it is a number from 1 to {WORKERS_MAX}")),
+    }
+}
+
+fn fail_point(text: &str) -> Result<FailPoint, String> {
+    text.parse().map_err(|error: kvorum_node::NodeError| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_have_an_id_and_an_address() {
+        let expected = Peer { id: NodeId(3), address: "[::1]:7103".to_owned() };
+        assert_eq!(peer("3=[::1]:7103"), Ok(expected));
+        let wrong = ["", "3", "=a:1", "0=a:1", "x=a:1", "1=", "1=a", "1=:7", "1=a:0", "1=a:70000"];
+        for wrong in wrong {
+            assert!(peer(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ids_and_workers_are_bounded() {
+        assert_eq!(replica_id("1"), Ok(NodeId(1)));
+        assert!(replica_id("0").is_err());
+        assert!(replica_id("-1").is_err());
+        assert_eq!(workers("64"), Ok(64));
+        assert!(workers("0").is_err());
+        assert!(workers("65").is_err());
+    }
+}

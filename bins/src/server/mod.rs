@@ -1,0 +1,38 @@
+//! The server: flags in, a serving node out.
+//!
+//! `kvorumd` is a thin main over this, and so is the hidden `kvorum serve`, by which the client's
+//! binary alone can start a whole cluster.
+
+mod arguments;
+mod error;
+mod logging;
+mod signals;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+pub use arguments::{
+    ABOUT, Command, Coordinator, Peer, Process, Protocol, Replica, examples, fail_points,
+};
+
+/// Serves until a signal or an error ends it.
+#[must_use]
+pub fn run(command: &Command) -> ExitCode {
+    let process = match command {
+        Command::Replica(replica) => &replica.process,
+        Command::Coordinator(coordinator) => &coordinator.process,
+    };
+    logging::start(&process.log);
+    let result = match command {
+        Command::Replica(replica) => Ok::<(), error::ServeError>(drop(replica)),
+        Command::Coordinator(coordinator) => Ok(drop(coordinator)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody to tell that standard error is gone.
+            let _ = writeln!(io::stderr(), "{error}");
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Runs the binaries as a shell would.
+
+#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvorum::cluster::{Cluster, ClusterOptions, Member, Program};
+use serde_json::Value as Json;
+use tokio::runtime::{Builder, Runtime};
+
+/// Longer than anything here takes on a busy machine; only a hang gets there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Standard output as text.
+    #[track_caller]
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Json {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The error as JSON.
+    #[track_caller]
+    pub(crate) fn error(&self) -> Json {
+        serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Fails unless the command ended with this code, standard error holding all of `words`.
+    #[track_caller]
+    pub(crate) fn failed(&self, code: i32, words: &[&str]) -> &Self {
+        assert_eq!(self.code, code, "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in {self:?}");
+        }
+        self
+    }
+
+    /// Fails unless the command ended well and silently on standard error.
+    #[track_caller]
+    pub(crate) fn succeeded(&self) -> &Self {
+        assert_eq!((self.code, &self.stderr[..]), (0, ""), "{self:?}");
+        self
+    }
+}
+
+/// The client, talking to nobody in particular.
+pub(crate) fn client() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvorum"));
+    command.env_remove("KVORUM_CONNECT").env_remove("KVORUM_LOG");
+    command
+}
+
+/// The server.
+pub(crate) fn server() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvorumd"));
+    command.env_remove("KVORUM_LOG");
+    command
+}
+
+/// Runs a command to its end, with this on its standard input.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Ran {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let output = thread::scope(|scope| {
+        // A command that does not want its input closes it, which is its right.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        child.wait_with_output().unwrap()
+    });
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: output.stdout,
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A cluster of three replicas, and how the client gets at it.
+pub(crate) struct Fixture {
+    runtime: Runtime,
+    pub(crate) cluster: Cluster,
+    /// The coordinator's address.
+    pub(crate) connect: String,
+}
+
+impl Fixture {
+    /// Starts a cluster.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let program = Program::new(env!("CARGO_BIN_EXE_kvorumd"));
+        let mut cluster = Cluster::new(ClusterOptions::new(program)).unwrap();
+        runtime.block_on(cluster.start_all()).unwrap();
+        let connect = cluster.address(Member::Coordinator).to_string();
+        let fixture = Self { runtime, cluster, connect };
+        fixture.await_service();
+        fixture
+    }
+
+    /// Starts a member that was killed, and waits until it serves.
+    #[track_caller]
+    pub(crate) fn restart(&mut self, member: Member) {
+        self.runtime.block_on(self.cluster.start(member, &[])).unwrap();
+    }
+
+    /// Waits until the coordinator has found its replicas: it is ready before.
+    #[track_caller]
+    pub(crate) fn await_service(&self) {
+        let began = Instant::now();
+        loop {
+            let ran = self.kvorum(["del", "is it there?"]);
+            if ran.code == 0 {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{ran:?}");
+        }
+    }
+
+    /// The client, connected to the cluster.
+    pub(crate) fn client(&self) -> Command {
+        let mut command = client();
+        command.env("KVORUM_CONNECT", &self.connect);
+        command
+    }
+
+    /// Runs the client with these arguments.
+    pub(crate) fn kvorum<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        run(self.client().args(arguments), b"")
+    }
+
+    /// Runs the client with these arguments and this input.
+    pub(crate) fn feed<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        input: impl AsRef<[u8]>,
+    ) -> Ran {
+        run(self.client().args(arguments), input.as_ref())
+    }
+}
+
+/// Runs the client with these arguments.
+pub(crate) fn kvorum<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
+    run(client().args(arguments), b"")
+}
+
+/// An address at which nobody listens.
+pub(crate) fn dead_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// A server that runs; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// Until it is closed.
+    stdout: Option<BufReader<ChildStdout>>,
+    /// The line it printed when it was ready.
+    pub(crate) ready: String,
+}
+
+impl Server {
+    /// Starts a server and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::spawn(server().args(arguments).stderr(Stdio::inherit()))
+    }
+
+    /// As [`Self::start`], of a command whose standard error is set up already.
+    #[track_caller]
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).unwrap();
+        let ready = ready.trim_end().to_owned();
+        assert!(ready.starts_with("ready "), "{ready:?}, {:?}", child.try_wait());
+        Self { child, stdout: Some(stdout), ready }
+    }
+
+    /// A replica on this directory, at a free port.
+    #[track_caller]
+    pub(crate) fn replica(id: u32, data_dir: &Path) -> Self {
+        let id = id.to_string();
+        let arguments = ["replica", "--id", &id, "--listen", "127.0.0.1:0", "--data-dir"];
+        Self::start(arguments.iter().map(OsStr::new).chain([data_dir.as_os_str()]))
+    }
+
+    /// The address in its ready line.
+    pub(crate) fn address(&self) -> &str {
+        self.ready.rsplit_once("listen=").unwrap().1
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Sends it a signal, by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "the server does not end");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What else it printed on standard output until it ended.
+    pub(crate) fn rest_of_output(&mut self) -> String {
+        let mut rest = String::new();
+        self.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    /// Stops reading what it prints, as a pipe to a program that ended.
+    pub(crate) fn close_outputs(&mut self) {
+        self.stdout = None;
+        self.child.stderr = None;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,166 @@
+//! One connection of a client, and how to get one.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use capnp::Error;
+use capnp::capability::Promise;
+use capnp_rpc::rpc_twoparty_capnp::Side;
+use kvorum_schema::admin_capnp::admin;
+use kvorum_schema::client_capnp::{gate, key_value};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
+
+use crate::vat::{self, Limits, Wire};
+
+pub(super) struct Connection {
+    pub(super) address: String,
+    pub(super) store: key_value::Client,
+    gate: gate::Client,
+    admin: OnceCell<admin::Client>,
+    wire: Rc<Wire>,
+}
+
+/// Why an address gave no connection.
+pub(super) enum Unreachable {
+    /// Nobody answers there, or not as a server of ours.
+    Away(String),
+    /// The server does not let us in.
+    Refused(String),
+}
+
+/// How a call ended that has no answer.
+pub(super) enum Unanswered {
+    /// The connection is gone, and the answer with it.
+    Lost(String),
+    /// The time is over.
+    Late,
+    /// The server answered with an error of its own.
+    Failed(Error),
+}
+
+impl Connection {
+    /// Connects, and shows the token.
+    pub(super) async fn open(address: &str, token: &[u8]) -> Result<Self, Unreachable> {
+        let away = |error: std::io::Error| Unreachable::Away(error.to_string());
+        let stream = TcpStream::connect(address).await.map_err(away)?;
+        stream.set_nodelay(true).map_err(away)?;
+        let (read, write) = stream.into_split();
+        let wire = Wire::new(Limits::default());
+        wire.trust();
+        let mut system = vat::connect(&wire, read, write, Side::Client, None);
+        let gate: gate::Client = system.bootstrap(Side::Server);
+        let closing = CloseOnDrop(Some(Rc::clone(&wire)));
+        spawn_local(async move {
+            if let Err(violation) = system.await {
+                tracing::warn!(reason = %violation, "the connection to the server was closed");
+            }
+        });
+        let mut request = gate.client_request();
+        request.get().set_token(token);
+        let response = request.send().promise.await.map_err(|error| greeted(&wire, &error))?;
+        let store = response.get().and_then(|results| results.get_store());
+        let store = store.map_err(|error| greeted(&wire, &error))?;
+        let address = address.to_owned();
+        closing.keep();
+        Ok(Self { address, store, gate, admin: OnceCell::new(), wire })
+    }
+
+    /// The interface for looking at the process.
+    pub(super) async fn admin(
+        &self,
+        token: &[u8],
+        deadline: Instant,
+    ) -> Result<admin::Client, Unanswered> {
+        if let Some(admin) = self.admin.get() {
+            return Ok(admin.clone());
+        }
+        let mut request = self.gate.admin_request();
+        request.get().set_token(token);
+        let response = self.call(request.send().promise, deadline).await?;
+        let admin = response.get().and_then(|results| results.get_admin());
+        Ok(self.admin.get_or_init(|| admin.unwrap_or_else(broken_admin)).clone())
+    }
+
+    /// Waits for an answer, at most until `deadline`. A call is never cancelled, since a cancelled
+    /// one would stay in both sides' tables until the connection ends: it goes on by itself.
+    pub(super) async fn call<T: 'static>(
+        &self,
+        promise: Promise<T, Error>,
+        deadline: Instant,
+    ) -> Result<T, Unanswered> {
+        let answer = spawn_local(promise);
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) if self.is_closed() => Err(Unanswered::Lost(error.to_string())),
+            Ok(Ok(Err(error))) => Err(Unanswered::Failed(error)),
+            Ok(Err(panic)) => {
+                // capnp-rpc broke; this connection is not to be trusted any more.
+                self.close("an internal error");
+                Err(Unanswered::Lost(panic.to_string()))
+            }
+            Err(_) => Err(Unanswered::Late),
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.wire.is_closed()
+    }
+
+    pub(super) fn close(&self, reason: &str) {
+        self.wire.close(Error::disconnected(reason.to_owned()));
+    }
+
+    pub(super) fn silent_for(&self) -> Duration {
+        self.wire.silent_for(Instant::now())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close("the client left");
+    }
+}
+
+/// Ends a connection whose opening was given up half-way.
+struct CloseOnDrop(Option<Rc<Wire>>);
+
+impl CloseOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(wire) = &self.0 {
+            wire.close(Error::disconnected("the client left".to_owned()));
+        }
+    }
+}
+
+/// Opens a connection within a time.
+pub(super) async fn open_within(
+    address: &str,
+    token: &[u8],
+    wait: Duration,
+) -> Result<Connection, Unreachable> {
+    match timeout(wait, Connection::open(address, token)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Unreachable::Away(format!("no answer within {} ms", wait.as_millis()))),
+    }
+}
+
+/// What the first answer's absence means.
+fn greeted(wire: &Wire, error: &Error) -> Unreachable {
+    match wire.is_closed() {
+        true => Unreachable::Away(format!("no Kvorum server answers: {error}")),
+        false => Unreachable::Refused(error.extra.clone()),
+    }
+}
+
+fn broken_admin(error: Error) -> admin::Client {
+    capnp::capability::FromClientHook::new(capnp_rpc::new_broken_cap(error).hook)
+}

@@ -1,0 +1,215 @@
+//! What a client is told when an operation did not end well.
+
+use std::fmt;
+
+use kvorum_replication::{Failure, Happened};
+
+/// Why an operation failed, whether it happened all the same, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ClientError {
+    /// The sort of failure, for programs.
+    pub kind: ErrorKind,
+    /// Whether the operation may have changed something.
+    pub happened: Happened,
+    /// What went wrong, and where.
+    pub what: String,
+    /// What to do about it; a sentence.
+    pub remedy: String,
+}
+
+/// The sorts of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Another transaction in flight holds a key.
+    Conflict,
+    /// A precondition of the transaction does not hold.
+    PreconditionFailed,
+    /// Too little of the cluster can be reached.
+    Unavailable,
+    /// Too much is in flight.
+    Overloaded,
+    /// The deadline came before the outcome was known.
+    Unknown,
+    /// The cluster does not know the client's session any more.
+    SessionExpired,
+    /// The client had said that it would not ask for this write again.
+    StaleSequence,
+    /// The request breaks a limit or a rule.
+    Invalid,
+    /// The server does not let this client in, or speaks another protocol.
+    Refused,
+    /// A store is corrupt, or its disk fails.
+    Corrupt,
+}
+
+impl ErrorKind {
+    /// The name by which programs know it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::PreconditionFailed => "precondition-failed",
+            Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Unknown => "unknown",
+            Self::SessionExpired => "session-expired",
+            Self::StaleSequence => "stale-sequence",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.what)?;
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+impl ClientError {
+    /// A server's failure, in words for whoever has to do something about it.
+    pub(super) fn from_failure(operation: &str, failure: Failure, at: &str) -> Self {
+        let happened = failure.happened();
+        let (kind, why, remedy) = explain(failure);
+        let what = format!("{operation} failed: {why} ({at})");
+        Self { kind, happened, what, remedy: remedy.to_owned() }
+    }
+
+    pub(super) fn invalid(reason: String) -> Self {
+        Self::new(ErrorKind::Invalid, Happened::No, reason, "make it smaller, or split it")
+    }
+
+    pub(super) fn no_address() -> Self {
+        let what = "no address to connect to".to_owned();
+        Self::new(ErrorKind::Invalid, Happened::No, what, "name one with --connect HOST:PORT")
+    }
+
+    pub(super) fn unreachable(reasons: String) -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            Happened::No,
+            format!("cannot connect: {reasons}"),
+            "check that the server runs and listens there",
+        )
+    }
+
+    pub(super) fn refused(reasons: String) -> Self {
+        Self::new(
+            ErrorKind::Refused,
+            Happened::No,
+            format!("the server refuses: {reasons}"),
+            "check the token, and that client and server are of one version",
+        )
+    }
+
+    pub(super) fn misdirected(at: &str, to: &str) -> Self {
+        let what = match to.is_empty() {
+            true => format!("{at} does not serve this, and does not know who does"),
+            false => format!("{at} sends this elsewhere, to {to}, for the last of too many times"),
+        };
+        Self::new(ErrorKind::Refused, Happened::No, what, "connect to the coordinator")
+    }
+
+    pub(super) fn overloaded(what: String) -> Self {
+        Self::new(ErrorKind::Overloaded, Happened::No, what, "try again a little later")
+    }
+
+    pub(super) fn late(what: String) -> Self {
+        Self::new(ErrorKind::Unavailable, Happened::No, what, "see kvorum status, and try again")
+    }
+
+    pub(super) fn unknown(what: String) -> Self {
+        Self::new(
+            ErrorKind::Unknown,
+            Happened::Unknown,
+            what,
+            "read the keys to see whether it happened",
+        )
+    }
+
+    pub(super) fn garbled(what: String, writes: bool) -> Self {
+        match writes {
+            true => Self::unknown(what),
+            false => Self::refused(what),
+        }
+    }
+
+    fn new(kind: ErrorKind, happened: Happened, what: String, remedy: &str) -> Self {
+        Self { kind, happened, what, remedy: remedy.to_owned() }
+    }
+}
+
+fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
+    match failure {
+        Failure::Conflict { key } => (
+            ErrorKind::Conflict,
+            format!("another transaction in flight holds key {}", Shown(&key)),
+            "try again",
+        ),
+        Failure::PreconditionFailed { index, key } => (
+            ErrorKind::PreconditionFailed,
+            format!("precondition {} does not hold of key {}", index + 1, Shown(&key)),
+            "read the key, and decide anew",
+        ),
+        Failure::Unavailable { reason } => {
+            (ErrorKind::Unavailable, reason, "see kvorum status; try again once all nodes are up")
+        }
+        Failure::Overloaded => (
+            ErrorKind::Overloaded,
+            "too many requests are in flight".to_owned(),
+            "try again a little later, with fewer at a time",
+        ),
+        Failure::Unknown { reason } => {
+            (ErrorKind::Unknown, reason, "read the keys to see whether it happened")
+        }
+        Failure::SessionExpired => (
+            ErrorKind::SessionExpired,
+            "the cluster has forgotten this client's session, and with it whether an earlier try \
+             happened"
+                .to_owned(),
+            "read the keys to see whether it happened",
+        ),
+        Failure::StaleSequence => (
+            ErrorKind::StaleSequence,
+            "the client had already settled this write".to_owned(),
+            "read the keys to see whether it happened",
+        ),
+        Failure::Invalid { reason } => (ErrorKind::Invalid, reason, "make it smaller, or split it"),
+        Failure::Redirect { to } => (
+            ErrorKind::Refused,
+            format!("this node does not serve that, {to} does"),
+            "connect to the coordinator",
+        ),
+        Failure::Storage { reason } => (
+            ErrorKind::Corrupt,
+            reason,
+            "see that server's log, and kvorum store verify on its data directory",
+        ),
+    }
+}
+
+/// A key as a person can read it.
+struct Shown<'a>(&'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const BYTES_MAX: usize = 64;
+        let (head, rest) = self.0.split_at(self.0.len().min(BYTES_MAX));
+        write!(f, "\"{}\"", head.escape_ascii())?;
+        match rest.is_empty() {
+            true => Ok(()),
+            false => write!(f, "... of {} bytes", self.0.len()),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The client: one connection to a cluster, kept up, with every write exactly once.
+
+mod connection;
+mod error;
+mod operations;
+mod session;
+mod types;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvorum_replication::{Range, Transaction, Write};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use connection::{Connection, Unreachable, open_within};
+pub use error::{ClientError, ErrorKind};
+use session::Session;
+pub use types::{ClientOptions, MemberStatus, ProcessStatus, ScanPage};
+
+/// One connection at a time to one of several addresses. Reconnects with back-off; a write that
+/// lost its connection is retried under the same stamp until its deadline.
+///
+/// Lives on one thread's tokio `LocalSet` or `LocalRuntime`. Clones share the connection: many
+/// calls at once are multiplexed over it, which is how to go fast.
+#[derive(Clone)]
+pub struct Client {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    options: ClientOptions,
+    current: RefCell<Option<Rc<Connection>>>,
+    /// Held by whoever connects, so that the others wait for the one connection.
+    connecting: Mutex<()>,
+    /// Where to begin the next round of addresses.
+    next: Cell<usize>,
+    /// Where a server sent us.
+    redirect: RefCell<Option<String>>,
+    last_address: RefCell<String>,
+    session: Session,
+    /// Held by whoever opens a session.
+    opening: Mutex<()>,
+}
+
+impl Client {
+    /// Connects to the first address that answers; if none does, says of each why.
+    pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
+        let client = Self {
+            inner: Rc::new(Inner {
+                options,
+                current: RefCell::default(),
+                connecting: Mutex::new(()),
+                next: Cell::new(0),
+                redirect: RefCell::default(),
+                last_address: RefCell::default(),
+                session: Session::default(),
+                opening: Mutex::new(()),
+            }),
+        };
+        let deadline = Instant::now() + client.inner.options.timeout;
+        client.inner.connection(deadline).await?;
+        Ok(client)
+    }
+
+    /// The value of a key; linearizable.
+    pub async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
+        self.inner.get(key).await
+    }
+
+    /// Sets a key's value.
+    pub async fn put(&self, key: Bytes, value: Bytes) -> Result<(), ClientError> {
+        self.transact(single(Write::Put(key, value))).await
+    }
+
+    /// Removes a key; removing what is not there is fine.
+    pub async fn delete(&self, key: Bytes) -> Result<(), ClientError> {
+        self.transact(single(Write::Delete(key))).await
+    }
+
+    /// Does all of a transaction's writes at once if its preconditions hold, or none.
+    pub async fn transact(&self, transaction: Transaction) -> Result<(), ClientError> {
+        self.inner.write(&transaction).await
+    }
+
+    /// The rows of a range at one point in time.
+    pub async fn scan(&self, range: Range) -> Result<ScanPage, ClientError> {
+        self.inner.scan(&range).await
+    }
+
+    /// How the process connected to is.
+    pub async fn status(&self) -> Result<ProcessStatus, ClientError> {
+        self.inner.status().await
+    }
+
+    /// Rows that the process connected to holds itself, from `start` on, without asking others.
+    pub async fn inspect(&self, start: Bytes, limit: u32) -> Result<ScanPage, ClientError> {
+        self.inner.inspect(&start, limit).await
+    }
+
+    /// The address connected to, or the last one that was.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.inner.last_address.borrow().clone()
+    }
+}
+
+fn single(write: Write) -> Transaction {
+    Transaction { preconditions: Vec::new(), writes: vec![write] }
+}
+
+impl Inner {
+    /// The connection there is, or a new one to the first address that answers.
+    async fn connection(&self, deadline: Instant) -> Result<Rc<Connection>, ClientError> {
+        if let Some(current) = self.current() {
+            return Ok(current);
+        }
+        let Ok(_guard) = tokio::time::timeout_at(deadline, self.connecting.lock()).await else {
+            return Err(ClientError::unreachable("no connection came in time".to_owned()));
+        };
+        if let Some(current) = self.current() {
+            return Ok(current);
+        }
+        let addresses = self.round();
+        if addresses.is_empty() {
+            return Err(ClientError::no_address());
+        }
+        let mut reasons = Vec::new();
+        let mut refused = false;
+        for address in &addresses {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = self.options.connect_timeout.min(left.max(Duration::from_millis(1)));
+            match open_within(address, &self.options.token, wait).await {
+                Ok(connection) => return Ok(self.keep(connection)),
+                Err(Unreachable::Away(reason)) => reasons.push(format!("{address}: {reason}")),
+                Err(Unreachable::Refused(reason)) => {
+                    refused = true;
+                    reasons.push(format!("{address}: {reason}"));
+                }
+            }
+            self.next.set(self.next.get().wrapping_add(1));
+        }
+        Err(match refused {
+            true => ClientError::refused(reasons.join(", ")),
+            false => ClientError::unreachable(reasons.join(", ")),
+        })
+    }
+
+    fn current(&self) -> Option<Rc<Connection>> {
+        self.current.borrow().clone().filter(|connection| !connection.is_closed())
+    }
+
+    fn keep(&self, connection: Connection) -> Rc<Connection> {
+        self.last_address.borrow_mut().clone_from(&connection.address);
+        let connection = Rc::new(connection);
+        *self.current.borrow_mut() = Some(Rc::clone(&connection));
+        connection
+    }
+
+    /// The addresses in the order to be tried: where a server sent us, then round from the last.
+    fn round(&self) -> Vec<String> {
+        let addresses = &self.options.addresses;
+        let redirect = self.redirect.borrow_mut().take();
+        let start = if addresses.is_empty() { 0 } else { self.next.get() % addresses.len() };
+        redirect
+            .into_iter()
+            .chain(addresses[start..].iter().chain(&addresses[..start]).cloned())
+            .collect()
+    }
+
+    /// Leaves this server for the one it named.
+    fn follow(&self, connection: &Connection, address: String) {
+        *self.redirect.borrow_mut() = Some(address);
+        connection.close("the server sent us elsewhere");
+    }
+
+    /// Waits before the next try; false if the deadline would come first.
+    async fn back_off(&self, tries: u32, deadline: Instant) -> bool {
+        let pause = self.options.backoff_min.saturating_mul(1 << tries.min(10));
+        let pause = pause.min(self.options.backoff_max);
+        if Instant::now() + pause >= deadline {
+            return false;
+        }
+        sleep(pause).await;
+        true
+    }
+}

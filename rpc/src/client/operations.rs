@@ -1,0 +1,500 @@
+//! A client's operations: tries, and what is made of their ends.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use capnp::{Error, ErrorKind as CapnpKind};
+use kvorum_replication::{ClientId, Failure, Precondition, Range, Stamp, Transaction, Write};
+use kvorum_schema::client_capnp::{failure, get_result, scan_result, session_result, write_result};
+use tokio::time::Instant;
+
+use super::connection::{Connection, Unanswered};
+use super::error::ClientError;
+use super::types::{ProcessStatus, ScanPage};
+use super::{ErrorKind, Inner};
+use crate::convert::client::{
+    Told, check_key, check_transaction, read_failure, read_rows, write_stamp, write_transaction,
+};
+use crate::convert::{Rejected, admin::read_status, value};
+
+/// How long the server's own word on a deadline is waited for behind it: it knows more.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How often an operation follows a server that sends it elsewhere.
+const REDIRECTS_MAX: u32 = 4;
+
+/// How one try ended.
+enum Tried<T> {
+    Done(T),
+    /// The server said so.
+    Failed(Failure),
+    Redirected(String),
+    Unanswered(Unanswered),
+    /// The answer cannot be understood.
+    Garbled(String),
+}
+
+impl<T> From<Unanswered> for Tried<T> {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::Unanswered(unanswered)
+    }
+}
+
+/// One operation on its way through its tries.
+struct Journey {
+    /// For messages.
+    name: &'static str,
+    deadline: Instant,
+    timeout: Duration,
+    tries: u32,
+    redirects: u32,
+    /// Whether it writes, and an earlier try may have reached the server.
+    writes: bool,
+    unsettled: bool,
+}
+
+/// What to do after a try.
+enum Next<T> {
+    Return(Result<T, ClientError>),
+    Again,
+}
+
+impl Journey {
+    fn new(name: &'static str, timeout: Duration, writes: bool) -> Self {
+        Self {
+            name,
+            deadline: Instant::now() + timeout,
+            timeout,
+            tries: 0,
+            redirects: 0,
+            writes,
+            unsettled: false,
+        }
+    }
+
+    /// What the server is told of the deadline.
+    fn left_ms(&self) -> u32 {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+    }
+
+    fn patience(&self) -> Instant {
+        self.deadline + GRACE
+    }
+
+    fn late(&self, reason: &str, at: &str) -> ClientError {
+        let what = format!(
+            "{} had no outcome within {} ms ({at}: {reason})",
+            self.name,
+            self.timeout.as_millis()
+        );
+        match self.unsettled {
+            true => ClientError::unknown(what),
+            false => ClientError::late(what),
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
+        check_key(&key).map_err(invalid)?;
+        let mut journey = Journey::new("get", self.options.timeout, false);
+        loop {
+            let connection = match self.reach(&mut journey).await? {
+                Some(connection) => connection,
+                None => continue,
+            };
+            let mut request = connection.store.get_request();
+            request.get().set_key(&key);
+            request.get().set_timeout_ms(journey.left_ms());
+            let tried = match connection.call(request.send().promise, journey.patience()).await {
+                Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_get)),
+                Err(unanswered) => unanswered.into(),
+            };
+            if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
+                return result;
+            }
+        }
+    }
+
+    pub(super) async fn scan(&self, range: &Range) -> Result<ScanPage, ClientError> {
+        let mut journey = Journey::new("scan", self.options.timeout, false);
+        loop {
+            let connection = match self.reach(&mut journey).await? {
+                Some(connection) => connection,
+                None => continue,
+            };
+            let mut request = connection.store.scan_request();
+            let mut params = request.get();
+            params.set_start(&range.start);
+            if let Some(end) = &range.end {
+                params.set_end(end);
+                params.set_has_end(true);
+            }
+            params.set_limit(range.limit);
+            params.set_timeout_ms(journey.left_ms());
+            let tried = match connection.call(request.send().promise, journey.patience()).await {
+                Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_scan)),
+                Err(unanswered) => unanswered.into(),
+            };
+            if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
+                return result;
+            }
+        }
+    }
+
+    pub(super) async fn write(&self, transaction: &Transaction) -> Result<(), ClientError> {
+        check_transaction(transaction).map_err(invalid)?;
+        let mut journey = Journey::new("write", self.options.timeout, true);
+        loop {
+            let client = self.session(&mut journey).await?;
+            let sequence = self.session.take();
+            let settled = Settled { inner: self, client, sequence };
+            let outcome = self.write_once(&mut journey, client, sequence, transaction).await;
+            drop(settled);
+            match outcome {
+                // This very session is gone, and no try of this write has reached it before: the
+                // write has not happened, and begins anew in a new session.
+                Err(error) if error.kind == ErrorKind::SessionExpired => {
+                    self.session.expire(client);
+                    if journey.unsettled || Instant::now() >= journey.deadline {
+                        return Err(error);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Asks for one write under one stamp until its outcome is known, or the time is over.
+    async fn write_once(
+        &self,
+        journey: &mut Journey,
+        client: ClientId,
+        sequence: u64,
+        transaction: &Transaction,
+    ) -> Result<(), ClientError> {
+        loop {
+            let connection = match self.reach(journey).await? {
+                Some(connection) => connection,
+                None => continue,
+            };
+            let stamp = self.session.stamp(client, sequence);
+            let tried = send_write(&connection, journey, stamp, transaction).await;
+            if let Next::Return(result) = self.judge(journey, &connection, tried).await {
+                return result;
+            }
+        }
+    }
+
+    /// The session, opened if there is none.
+    async fn session(&self, journey: &mut Journey) -> Result<ClientId, ClientError> {
+        if let Some(client) = self.session.client() {
+            return Ok(client);
+        }
+        let _guard = self.opening.lock().await;
+        if let Some(client) = self.session.client() {
+            return Ok(client);
+        }
+        // A session opened twice is one session too many, and nothing else.
+        let mut opening = Journey { name: "opening a session", writes: false, ..*journey };
+        loop {
+            let connection = match self.reach(&mut opening).await? {
+                Some(connection) => connection,
+                None => continue,
+            };
+            let mut request = connection.store.open_session_request();
+            request.get().set_timeout_ms(opening.left_ms());
+            let tried = match connection.call(request.send().promise, opening.patience()).await {
+                Ok(response) => {
+                    ended(response.get().and_then(|r| r.get_result()).map(read_session))
+                }
+                Err(unanswered) => unanswered.into(),
+            };
+            if let Next::Return(result) = self.judge(&mut opening, &connection, tried).await {
+                let client = result?;
+                self.session.begin(client);
+                return Ok(client);
+            }
+        }
+    }
+
+    pub(super) async fn status(&self) -> Result<ProcessStatus, ClientError> {
+        let mut journey = Journey::new("status", self.options.timeout, false);
+        loop {
+            let connection = match self.reach(&mut journey).await? {
+                Some(connection) => connection,
+                None => continue,
+            };
+            let tried = self.status_once(&connection, &journey).await.unwrap_or_else(Tried::from);
+            if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
+                return result;
+            }
+        }
+    }
+
+    async fn status_once(
+        &self,
+        connection: &Connection,
+        journey: &Journey,
+    ) -> Result<Tried<ProcessStatus>, Unanswered> {
+        let admin = connection.admin(&self.options.token, journey.patience()).await?;
+        let status = admin.status_request().send().promise;
+        let response = connection.call(status, journey.patience()).await?;
+        let status = response.get().and_then(|results| results.get_status());
+        Ok(ended(status.map(|status| read_status(status).map(Tried::Done))))
+    }
+
+    pub(super) async fn inspect(&self, start: &Bytes, limit: u32) -> Result<ScanPage, ClientError> {
+        let mut journey = Journey::new("inspect", self.options.timeout, false);
+        loop {
+            let connection = match self.reach(&mut journey).await? {
+                Some(connection) => connection,
+                None => continue,
+            };
+            let tried = self.inspect_once(&connection, &journey, start, limit).await;
+            let tried = tried.unwrap_or_else(Tried::from);
+            if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
+                return result;
+            }
+        }
+    }
+
+    async fn inspect_once(
+        &self,
+        connection: &Connection,
+        journey: &Journey,
+        start: &Bytes,
+        limit: u32,
+    ) -> Result<Tried<ScanPage>, Unanswered> {
+        let admin = connection.admin(&self.options.token, journey.patience()).await?;
+        let mut request = admin.inspect_request();
+        request.get().set_start(start);
+        request.get().set_limit(limit);
+        let response = connection.call(request.send().promise, journey.patience()).await?;
+        let page = response.get().map(|results| {
+            let rows = read_rows(results.get_rows()?)?;
+            Ok(Tried::Done(ScanPage { rows, more: results.get_more() }))
+        });
+        Ok(ended(page))
+    }
+
+    /// A connection for the next try; `None` if there was none and it was waited a while.
+    async fn reach(
+        &self,
+        journey: &mut Journey,
+    ) -> Result<Option<std::rc::Rc<Connection>>, ClientError> {
+        let error = match self.connection(journey.deadline).await {
+            Ok(connection) => return Ok(Some(connection)),
+            Err(error) => error,
+        };
+        journey.tries += 1;
+        let hopeless = error.kind != ErrorKind::Unavailable;
+        if hopeless || !self.back_off(journey.tries, journey.deadline).await {
+            return Err(match journey.unsettled {
+                true => ClientError::unknown(format!("{}: {}", journey.name, error.what)),
+                false => error,
+            });
+        }
+        Ok(None)
+    }
+
+    /// Decides after a try whether it was the last.
+    async fn judge<T>(
+        &self,
+        journey: &mut Journey,
+        connection: &Connection,
+        tried: Tried<T>,
+    ) -> Next<T> {
+        journey.tries += 1;
+        let at = &connection.address;
+        match tried {
+            Tried::Done(value) => Next::Return(Ok(value)),
+            Tried::Failed(failure) if journey.unsettled && !settles(&failure) => {
+                // This try did not happen; the earlier one whose answer was lost still may.
+                self.again(journey, &format!("{failure:?}"), at).await
+            }
+            Tried::Failed(failure) => {
+                Next::Return(Err(ClientError::from_failure(journey.name, failure, at)))
+            }
+            Tried::Redirected(address) => {
+                journey.redirects += 1;
+                if address.is_empty() || journey.redirects > REDIRECTS_MAX {
+                    return Next::Return(Err(ClientError::misdirected(at, &address)));
+                }
+                self.follow(connection, address);
+                Next::Again
+            }
+            Tried::Unanswered(Unanswered::Lost(reason)) => {
+                journey.unsettled |= journey.writes;
+                self.again(journey, &reason, at).await
+            }
+            Tried::Unanswered(Unanswered::Late) => {
+                journey.unsettled |= journey.writes;
+                if connection.silent_for() >= self.options.timeout / 2 {
+                    // Nothing at all came: the connection may be dead without knowing.
+                    connection.close("the server was silent for too long");
+                }
+                Next::Return(Err(journey.late("no answer", at)))
+            }
+            Tried::Unanswered(Unanswered::Failed(error)) => {
+                Next::Return(Err(exception(journey, &error, at)))
+            }
+            Tried::Garbled(reason) => Next::Return(Err(ClientError::garbled(
+                format!(
+                    "{} was answered in a way that cannot be read ({at}): {reason}",
+                    journey.name
+                ),
+                journey.writes,
+            ))),
+        }
+    }
+
+    async fn again<T>(&self, journey: &Journey, reason: &str, at: &str) -> Next<T> {
+        match self.back_off(journey.tries.saturating_sub(1), journey.deadline).await {
+            true => Next::Again,
+            false => Next::Return(Err(journey.late(reason, at))),
+        }
+    }
+}
+
+/// Says that a write will not be asked for again, also if its caller stopped waiting.
+struct Settled<'a> {
+    inner: &'a Inner,
+    client: ClientId,
+    sequence: u64,
+}
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        self.inner.session.settle(self.client, self.sequence);
+    }
+}
+
+/// Whether a failure of a retry also says how the earlier tries of the same stamp ended. The core
+/// looks at the stamp before these; the others may come from before it, or from its neighbours.
+fn settles(failure: &Failure) -> bool {
+    match failure {
+        Failure::PreconditionFailed { .. }
+        | Failure::SessionExpired
+        | Failure::StaleSequence
+        | Failure::Invalid { .. } => true,
+        Failure::Conflict { .. }
+        | Failure::Unavailable { .. }
+        | Failure::Overloaded
+        | Failure::Unknown { .. }
+        | Failure::Redirect { .. }
+        | Failure::Storage { .. } => false,
+    }
+}
+
+fn exception(journey: &Journey, error: &Error, at: &str) -> ClientError {
+    let what = format!("{} failed ({at}): {}", journey.name, error.extra);
+    match error.kind {
+        CapnpKind::Overloaded if !journey.unsettled => ClientError::overloaded(what),
+        CapnpKind::Unimplemented if !journey.unsettled => ClientError::refused(what),
+        _ => ClientError::garbled(what, journey.writes),
+    }
+}
+
+fn invalid(rejected: Rejected) -> ClientError {
+    match rejected {
+        Rejected::Invalid(reason) => ClientError::invalid(reason),
+        Rejected::Malformed(error) => ClientError::invalid(error.to_string()),
+    }
+}
+
+async fn send_write(
+    connection: &Connection,
+    journey: &Journey,
+    stamp: Stamp,
+    transaction: &Transaction,
+) -> Tried<()> {
+    let (timeout_ms, patience) = (journey.left_ms(), journey.patience());
+    let Transaction { preconditions, writes } = transaction;
+    let none: &[Precondition] = &[];
+    if (preconditions.as_slice(), writes.len()) == (none, 1) {
+        return match &writes[0] {
+            Write::Put(key, value) => {
+                let mut request = connection.store.put_request();
+                let mut params = request.get();
+                write_stamp(Some(stamp), params.reborrow().init_stamp());
+                params.set_key(key);
+                params.set_value(value);
+                params.set_timeout_ms(timeout_ms);
+                match connection.call(request.send().promise, patience).await {
+                    Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
+                    Err(unanswered) => unanswered.into(),
+                }
+            }
+            Write::Delete(key) => {
+                let mut request = connection.store.delete_request();
+                let mut params = request.get();
+                write_stamp(Some(stamp), params.reborrow().init_stamp());
+                params.set_key(key);
+                params.set_timeout_ms(timeout_ms);
+                match connection.call(request.send().promise, patience).await {
+                    Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
+                    Err(unanswered) => unanswered.into(),
+                }
+            }
+        };
+    }
+    let mut request = connection.store.transact_request();
+    let mut params = request.get();
+    write_stamp(Some(stamp), params.reborrow().init_stamp());
+    write_transaction(transaction, params.reborrow().init_transaction());
+    params.set_timeout_ms(timeout_ms);
+    match connection.call(request.send().promise, patience).await {
+        Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
+        Err(unanswered) => unanswered.into(),
+    }
+}
+
+/// An answer that was read, or could not be.
+fn ended<T>(read: Result<Result<Tried<T>, Rejected>, Error>) -> Tried<T> {
+    match read {
+        Ok(Ok(tried)) => tried,
+        Ok(Err(rejected)) => Tried::Garbled(Error::from(rejected).to_string()),
+        Err(error) => Tried::Garbled(error.to_string()),
+    }
+}
+
+fn told<T>(failed: capnp::Result<failure::Reader<'_>>) -> Result<Tried<T>, Rejected> {
+    Ok(match read_failure(failed?)? {
+        Told::Failure(failure) => Tried::Failed(failure),
+        Told::Redirect(address) => Tried::Redirected(address),
+    })
+}
+
+fn read_get(result: get_result::Reader<'_>) -> Result<Tried<Option<Bytes>>, Rejected> {
+    match result.which()? {
+        get_result::Value(found) => Ok(Tried::Done(Some(value(found?)?))),
+        get_result::Missing(()) => Ok(Tried::Done(None)),
+        get_result::Failed(failed) => told(failed),
+    }
+}
+
+fn read_scan(result: scan_result::Reader<'_>) -> Result<Tried<ScanPage>, Rejected> {
+    match result.which()? {
+        scan_result::Rows(page) => {
+            let rows = read_rows(page.get_rows()?)?;
+            Ok(Tried::Done(ScanPage { rows, more: page.get_more() }))
+        }
+        scan_result::Failed(failed) => told(failed),
+    }
+}
+
+fn read_write(result: write_result::Reader<'_>) -> Result<Tried<()>, Rejected> {
+    match result.which()? {
+        write_result::Committed(()) => Ok(Tried::Done(())),
+        write_result::Failed(failed) => told(failed),
+    }
+}
+
+fn read_session(result: session_result::Reader<'_>) -> Result<Tried<ClientId>, Rejected> {
+    match result.which()? {
+        session_result::Client(client) => Ok(Tried::Done(ClientId(client))),
+        session_result::Failed(failed) => told(failed),
+    }
+}

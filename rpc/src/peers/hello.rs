@@ -1,0 +1,83 @@
+//! Who may link with whom.
+
+use kvorum_node::{ClusterId, Identity};
+use kvorum_replication::{NodeId, Role};
+
+use crate::convert::peer::{Hello, VERSION};
+use crate::server::Service;
+
+/// What a node takes over from the other's introduction before they talk.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Adoption {
+    /// The cluster to join.
+    pub(super) cluster: Option<ClusterId>,
+    /// Who belongs to it, if that has changed.
+    pub(super) members: Option<Vec<(NodeId, String)>>,
+}
+
+/// How this node introduces itself.
+pub(super) fn hello(service: &Service) -> Hello {
+    let identity = service.identity.identity();
+    Hello {
+        version: VERSION,
+        cluster: identity.cluster,
+        node: identity.node,
+        incarnation: service.incarnation,
+        address: service.hub.address.clone(),
+        members: match identity.role {
+            Role::Coordinator => identity.members,
+            Role::Replica => Vec::new(),
+        },
+    }
+}
+
+/// Whether this node links with the one that introduced itself; why not, in words for both sides.
+pub(super) fn admit(own: &Identity, other: &Hello) -> Result<Adoption, String> {
+    if other.version.abs_diff(VERSION) > 1 {
+        return Err(format!(
+            "{} speaks version {} of the peer protocol, and {} version {VERSION}; upgrade the \
+             older one, one version at a time",
+            other.node, other.version, own.node
+        ));
+    }
+    if other.node == own.node {
+        return Err(format!("both sides are {}; each node needs a number of its own", own.node));
+    }
+    let from_coordinator = other.node == NodeId::COORDINATOR;
+    let mut adoption = Adoption::default();
+    match (own.cluster, other.cluster) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            return Err(format!(
+                "{} belongs to cluster {ours}, and {} to cluster {theirs}; check the addresses, or \
+                 give the node that moved an empty data directory",
+                own.node, other.node
+            ));
+        }
+        (Some(_), Some(_)) => {}
+        (None, Some(theirs)) if from_coordinator => adoption.cluster = Some(theirs),
+        (Some(_), None) if own.role == Role::Coordinator => {}
+        (None, Some(_) | None) => {
+            return Err(format!("{} has met no coordinator yet", own.node));
+        }
+        (Some(_), None) => {
+            return Err(format!("{} has met no coordinator yet", other.node));
+        }
+    }
+    if from_coordinator && own.role == Role::Replica {
+        if !other.members.iter().any(|(node, _)| *node == own.node) {
+            return Err(format!(
+                "the coordinator does not name {} among its replicas; start it with --replica {}=...",
+                own.node, own.node.0
+            ));
+        }
+        if other.members != own.members {
+            adoption.members = Some(other.members.clone());
+        }
+    } else if !own.members.iter().any(|(node, _)| *node == other.node) {
+        return Err(format!(
+            "{} does not belong to the cluster that {} knows",
+            other.node, own.node
+        ));
+    }
+    Ok(adoption)
+}

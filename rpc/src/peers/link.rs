@@ -1,0 +1,249 @@
+//! A link: batches out, an inbox in, and a pulse.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capnp::Error;
+use kvorum_node::Event;
+use kvorum_replication::NodeId;
+use kvorum_replication::two_phase::message::Message;
+use kvorum_schema::peer_capnp::inbox;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{Instant, sleep};
+
+use super::queue::Peer;
+use crate::convert::peer::{message_bytes, read_messages, write_message};
+use crate::server::{Connection, Service, Worker};
+use crate::turn::end_of_turn;
+use crate::vat::Wire;
+
+/// How often an inbox looks whether a node that had too much waiting can take more.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
+
+/// The sending half of a link.
+pub(crate) struct Link {
+    service: Arc<Service>,
+    peer: Arc<Peer>,
+    id: u64,
+    wire: Rc<Wire>,
+    inbox: inbox::Client,
+    in_flight: Cell<usize>,
+    ready: Arc<Notify>,
+    tasks: RefCell<Vec<AbortHandle>>,
+    ended: Cell<bool>,
+}
+
+impl Link {
+    /// Registers the link, and lets it speak.
+    pub(super) fn start(
+        service: &Arc<Service>,
+        peer: Arc<Peer>,
+        wire: Rc<Wire>,
+        inbox: inbox::Client,
+    ) -> Rc<Self> {
+        let ready = Arc::new(Notify::new());
+        let id = peer.add_link(&service.handle, Arc::clone(&ready));
+        let link = Rc::new(Self {
+            service: Arc::clone(service),
+            peer,
+            id,
+            wire,
+            inbox,
+            in_flight: Cell::new(0),
+            ready,
+            tasks: RefCell::default(),
+            ended: Cell::new(false),
+        });
+        let speaking = spawn_local(Rc::clone(&link).speak());
+        let beating = spawn_local(Rc::clone(&link).beat());
+        link.tasks.borrow_mut().extend([speaking.abort_handle(), beating.abort_handle()]);
+        link
+    }
+
+    /// Takes the link out of service. What was sent over it may be lost.
+    pub(crate) fn end(&self) {
+        if self.ended.replace(true) {
+            return;
+        }
+        for task in self.tasks.borrow_mut().drain(..) {
+            task.abort();
+        }
+        if self.peer.remove_link(&self.service.handle, self.id) {
+            tracing::warn!(peer = %self.peer.node, "lost the last link");
+        }
+    }
+
+    /// Whether everything that was said has been taken.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.peer.is_drained(self.id)
+    }
+
+    /// Delivers what waits, at most a window of batches at a time, for ever.
+    async fn speak(self: Rc<Self>) {
+        let options = &self.service.hub.peers.options;
+        loop {
+            self.ready.notified().await;
+            end_of_turn().await;
+            while self.in_flight.get() < options.window {
+                let batch = self.peer.take(self.id, options);
+                if batch.is_empty() {
+                    break;
+                }
+                self.deliver(&batch);
+            }
+        }
+    }
+
+    fn deliver(self: &Rc<Self>, batch: &[Message]) {
+        let mut request = self.inbox.deliver_request();
+        let count = u32::try_from(batch.len()).expect("a batch is bounded far below");
+        let mut messages = request.get().init_messages(count);
+        for (index, message) in (0..).zip(batch) {
+            write_message(message, messages.reborrow().get(index));
+        }
+        let delivered = request.send().promise;
+        self.in_flight.set(self.in_flight.get() + 1);
+        let link = Rc::clone(self);
+        // Never cancelled: a cancelled call would stay in both tables until the connection ends.
+        spawn_local(async move {
+            let delivered = delivered.await;
+            link.in_flight.set(link.in_flight.get() - 1);
+            match delivered {
+                Ok(_) => link.ready.notify_one(),
+                Err(error) => link.fail(format!("a delivery failed: {error}")),
+            }
+        });
+    }
+
+    /// Asks a silent peer whether it lives, and gives the link up if it does not say so.
+    async fn beat(self: Rc<Self>) {
+        let options = &self.service.hub.peers.options;
+        let asking = Rc::new(Cell::new(false));
+        let mut slept_at = Instant::now();
+        loop {
+            sleep(options.ping_interval).await;
+            let now = Instant::now();
+            // If this process itself stood still, the peer's words wait in the socket: read first.
+            let late = now - slept_at > options.ping_interval + options.liveness_timeout / 2;
+            slept_at = now;
+            let silent = self.wire.silent_for(now).min(self.sending_for(now));
+            if !late && silent > options.liveness_timeout {
+                return self.fail(format!("silent for {} ms", silent.as_millis()));
+            }
+            if !asking.replace(true) {
+                let (ping, asking) = (self.inbox.ping_request().send().promise, Rc::clone(&asking));
+                spawn_local(async move {
+                    // An error is the connection's end, which is noticed by itself.
+                    let _ = ping.await;
+                    asking.set(false);
+                });
+            }
+        }
+    }
+
+    /// A large delivery may take longer than a peer may be silent; while its bytes move, it lives.
+    fn sending_for(&self, now: Instant) -> Duration {
+        match self.wire.backlog() {
+            0 => Duration::MAX,
+            _ => self.wire.stalled_for(now),
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        if !self.ended.get() {
+            tracing::warn!(peer = %self.peer.node, reason, "gave up a link");
+            self.wire.close(Error::disconnected(reason));
+            self.end();
+        }
+    }
+}
+
+/// Whether the other side has been let in: its first delivery may overtake our decision.
+pub(super) struct Admission {
+    open: Cell<bool>,
+    opened: Notify,
+}
+
+impl Admission {
+    pub(super) fn open() -> Rc<Self> {
+        Rc::new(Self { open: Cell::new(true), opened: Notify::new() })
+    }
+
+    pub(super) fn closed() -> Rc<Self> {
+        Rc::new(Self { open: Cell::new(false), opened: Notify::new() })
+    }
+
+    pub(super) fn admit(&self) {
+        self.open.set(true);
+        self.opened.notify_waiters();
+    }
+
+    async fn admitted(&self) {
+        while !self.open.get() {
+            self.opened.notified().await;
+        }
+    }
+}
+
+/// The receiving half of a link.
+pub(super) struct Inbox {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    from: NodeId,
+    admission: Rc<Admission>,
+}
+
+impl Inbox {
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
+        from: NodeId,
+        admission: Rc<Admission>,
+    ) -> Self {
+        Self { worker: Rc::clone(worker), connection: Rc::clone(connection), from, admission }
+    }
+}
+
+impl inbox::Server for Inbox {
+    async fn deliver(
+        self: Rc<Self>,
+        params: inbox::DeliverParams,
+        _results: inbox::DeliverResults,
+    ) -> Result<(), Error> {
+        self.admission.admitted().await;
+        let messages = match params.get()?.get_messages().map(read_messages) {
+            Ok(Ok(messages)) => messages,
+            Ok(Err(rejected)) => return Err(self.reject(rejected.into())),
+            Err(error) => return Err(self.reject(error)),
+        };
+        drop(params);
+        let bytes = messages.iter().map(message_bytes).sum();
+        self.worker.requests.post(Event::Messages { from: self.from, messages, bytes });
+        // The answer is what makes room in the sender's window: a node that cannot keep up delays it.
+        let handle = &self.worker.service.handle;
+        while handle.is_backlogged() && !handle.is_closed() {
+            sleep(BACKLOG_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn ping(
+        self: Rc<Self>,
+        _params: inbox::PingParams,
+        _results: inbox::PingResults,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Inbox {
+    /// What this peer says cannot be understood, so nothing more of it should be.
+    fn reject(&self, error: Error) -> Error {
+        tracing::error!(peer = %self.from, %error, "a delivery could not be read");
+        self.connection.wire.close(Error::failed(format!("a delivery could not be read: {error}")));
+        error
+    }
+}

@@ -1,0 +1,161 @@
+//! Links to the other nodes of the cluster.
+//!
+//! ```text
+//!   node's turn ─► Peers::send ─► queue of each peer ─► its newest link ─► deliver, a batch a call
+//!   node's mailbox ◄─ messages, PeerUp, PeerDown ◄─ inboxes of all its links
+//! ```
+//!
+//! A link is one connection, whoever dialled it: both sides hand over an inbox when they attach,
+//! and both deliver over it. Several links to one peer may stand for a while (both dialled at once,
+//! or the peer has restarted and the old connection has not noticed): the newest one is spoken
+//! over, all are listened to. A peer is up while one stands.
+
+mod attach;
+mod dial;
+mod hello;
+mod link;
+mod queue;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kvorum_replication::NodeId;
+use kvorum_replication::two_phase::message::Message;
+
+pub(crate) use attach::accept;
+pub(crate) use dial::{dial_on_demand, start};
+pub(crate) use link::Link;
+use queue::Peer;
+
+use crate::convert::MEMBERS_MAX;
+
+/// How links are made and kept.
+#[derive(Clone, Debug)]
+pub struct PeerOptions {
+    /// Whom this node dials, from its start on and again whenever the link breaks.
+    pub dial: Vec<(NodeId, String)>,
+    /// The pause after a first failure to dial; doubles up to [`PeerOptions::backoff_max`].
+    pub backoff_min: Duration,
+    /// The longest such pause.
+    pub backoff_max: Duration,
+    /// The pause after the peer refused: that needs somebody to change something.
+    pub refused_pause: Duration,
+    /// How long connecting and introducing may take.
+    pub connect_timeout: Duration,
+    /// How often a silent link is asked whether it lives.
+    pub ping_interval: Duration,
+    /// A link silent for longer is dead.
+    pub liveness_timeout: Duration,
+    /// Deliveries under way at a time: one on the wire while another waits for the peer's disk.
+    pub window: usize,
+    /// Bytes of one delivery, unless a single message is larger.
+    pub batch_bytes_max: usize,
+    /// Messages of one delivery.
+    pub batch_messages_max: usize,
+    /// Messages that may wait for one peer; more are dropped, as a network would.
+    pub queue_messages_max: usize,
+    /// Their bytes; likewise.
+    pub queue_bytes_max: usize,
+}
+
+impl Default for PeerOptions {
+    fn default() -> Self {
+        Self {
+            dial: Vec::new(),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_millis(500),
+            refused_pause: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(2),
+            ping_interval: Duration::from_millis(500),
+            liveness_timeout: Duration::from_secs(2),
+            window: 4,
+            batch_bytes_max: 1 << 20,
+            batch_messages_max: 4096,
+            queue_messages_max: 131_072,
+            queue_bytes_max: 256 << 20,
+        }
+    }
+}
+
+impl PeerOptions {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.window == 0 || self.batch_messages_max == 0 {
+            return Err("a link with a window or batch of 0 would carry nothing".to_owned());
+        }
+        if self.dial.len() >= MEMBERS_MAX {
+            return Err(format!("{} peers; at most {} are", self.dial.len(), MEMBERS_MAX - 1));
+        }
+        for (index, (node, _)) in self.dial.iter().enumerate() {
+            if self.dial[..index].iter().any(|(other, _)| other == node) {
+                return Err(format!("{node} is named twice; each node has one address"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything known of the other nodes; shared by all threads.
+pub(crate) struct Peers {
+    pub(crate) options: PeerOptions,
+    table: Mutex<HashMap<NodeId, Arc<Peer>>>,
+    /// Messages for nodes nobody knows.
+    dropped: AtomicU64,
+}
+
+impl Peers {
+    pub(crate) fn new(options: PeerOptions) -> Self {
+        let peers = Self { options, table: Mutex::default(), dropped: AtomicU64::new(0) };
+        for (node, address) in &peers.options.dial {
+            // Dialled all the time, so never on demand.
+            peers.peer(*node).set_address(address, false);
+        }
+        peers
+    }
+
+    /// Queues messages for a peer, and leaves `messages` empty. True if the peer is to be dialled.
+    pub(crate) fn send(&self, to: NodeId, messages: &mut Vec<Message>) -> bool {
+        if messages.is_empty() {
+            return false;
+        }
+        let peer = self.lock().get(&to).cloned();
+        match peer {
+            Some(peer) => peer.send(messages, &self.options),
+            None => {
+                self.dropped.fetch_add(messages.len() as u64, Ordering::Relaxed);
+                messages.clear();
+                false
+            }
+        }
+    }
+
+    /// Remembers where the members are. Nobody dials itself, and a coordinator dials its replicas,
+    /// not they it.
+    pub(crate) fn learn(&self, own: NodeId, members: &[(NodeId, String)]) {
+        for (node, address) in members {
+            let dialled = self.options.dial.iter().any(|(dialled, _)| dialled == node);
+            if *node != own && !dialled {
+                self.peer(*node).set_address(address, *node != NodeId::COORDINATOR);
+            }
+        }
+    }
+
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        self.lock().get(&node).is_some_and(|peer| peer.is_up())
+    }
+
+    /// Messages that were dropped because no link could take them.
+    pub(crate) fn dropped(&self) -> u64 {
+        let of_peers: u64 = self.lock().values().map(|peer| peer.dropped()).sum();
+        of_peers + self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn peer(&self, node: NodeId) -> Arc<Peer> {
+        Arc::clone(self.lock().entry(node).or_insert_with(|| Arc::new(Peer::new(node))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Peer>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

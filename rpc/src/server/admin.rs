@@ -1,0 +1,127 @@
+//! `Admin`: how this process is, and what it holds.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use capnp::Error;
+use kvorum_node::{Event, Report};
+use kvorum_schema::admin_capnp::admin;
+
+use super::hub::Service;
+use super::worker::Worker;
+use crate::client::{MemberStatus, ProcessStatus};
+use crate::convert::client::write_rows;
+use crate::convert::{KEY_BYTES_MAX, ROWS_MAX, admin::write_status};
+
+/// How long a node may take to say how it is.
+const REPORT_WAIT: Duration = Duration::from_secs(2);
+
+pub(super) struct Admin {
+    worker: Rc<Worker>,
+}
+
+impl Admin {
+    pub(super) fn new(worker: Rc<Worker>) -> Self {
+        Self { worker }
+    }
+}
+
+impl admin::Server for Admin {
+    async fn status(
+        self: Rc<Self>,
+        _params: admin::StatusParams,
+        mut results: admin::StatusResults,
+    ) -> Result<(), Error> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.worker.requests.post(Event::Report(sender));
+        let report = tokio::task::spawn_blocking(move || receiver.recv_timeout(REPORT_WAIT)).await;
+        let Ok(Ok(report)) = report else {
+            return Err(Error::overloaded("the node did not say how it is in time".to_owned()));
+        };
+        let status = process_status(&self.worker.service, report);
+        write_status(&status, results.get().init_status());
+        Ok(())
+    }
+
+    async fn inspect(
+        self: Rc<Self>,
+        params: admin::InspectParams,
+        mut results: admin::InspectResults,
+    ) -> Result<(), Error> {
+        let (start, limit) = {
+            let params = params.get()?;
+            (params.get_start()?.to_vec(), params.get_limit().min(ROWS_MAX))
+        };
+        if start.len() > KEY_BYTES_MAX {
+            return Err(Error::failed(format!("keys have at most {KEY_BYTES_MAX} bytes")));
+        }
+        let Some(inspect) = self.worker.service.inspect.clone() else {
+            return Ok(());
+        };
+        let read = tokio::task::spawn_blocking(move || inspect(Bytes::from(start), limit)).await;
+        let (rows, more) = read
+            .map_err(|error| Error::failed(format!("the store could not be read: {error}")))?
+            .map_err(Error::failed)?;
+        let mut results = results.get();
+        results.set_more(more);
+        let count = u32::try_from(rows.len()).map_err(|_| Error::failed("too many rows".into()))?;
+        write_rows(&rows, results.init_rows(count));
+        Ok(())
+    }
+}
+
+fn process_status(service: &Service, report: Report) -> ProcessStatus {
+    let identity = service.identity.identity();
+    let status = report.status;
+    let mut counters: Vec<_> =
+        status.counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    counters.extend(report.counters);
+    counters.extend(transport(service));
+    ProcessStatus {
+        role: status.role.to_string(),
+        node: identity.node.0,
+        cluster: identity.cluster.map_or(String::new(), |cluster| cluster.to_string()),
+        address: service.hub.address.clone(),
+        version: service.hub.options.version.clone(),
+        incarnation: status.incarnation,
+        log_last: report.log_last,
+        log_durable: report.log_durable,
+        in_flight: status.in_flight,
+        in_doubt: status.in_doubt,
+        locks: status.locks,
+        uptime_millis: report.uptime_millis,
+        members: identity
+            .members
+            .into_iter()
+            .map(|(node, address)| MemberStatus {
+                node: node.0,
+                address,
+                up: node == identity.node || service.hub.peers.is_up(node),
+            })
+            .collect(),
+        counters,
+    }
+}
+
+fn transport(service: &Service) -> Vec<(String, u64)> {
+    let counters = &service.hub.counters;
+    let dropped = service.hub.peers.dropped();
+    let connections = service.hub.connections.load(Ordering::Relaxed);
+    [
+        ("rpc_connections", connections as u64),
+        ("rpc_connections_opened", counters.connections_opened.load(Ordering::Relaxed)),
+        ("rpc_connections_refused", counters.connections_refused.load(Ordering::Relaxed)),
+        ("rpc_violations", counters.violations.load(Ordering::Relaxed)),
+        ("rpc_messages_in", counters.messages_in.load(Ordering::Relaxed)),
+        ("rpc_messages_out", counters.messages_out.load(Ordering::Relaxed)),
+        ("rpc_flushes", counters.flushes.load(Ordering::Relaxed)),
+        ("rpc_events", counters.requests.load(Ordering::Relaxed)),
+        ("rpc_submits", counters.submits.load(Ordering::Relaxed)),
+        ("rpc_overloaded", counters.overloaded.load(Ordering::Relaxed)),
+        ("rpc_peer_messages_dropped", dropped),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}

@@ -1,0 +1,162 @@
+//! What the workers and the node's thread know together.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kvorum_node::{Handle, IdentityFile};
+use kvorum_replication::two_phase::message::Message;
+use kvorum_replication::{NodeId, Outcome, RequestId};
+use tokio::sync::{Notify, mpsc};
+
+use super::{Inspect, ServerOptions};
+use crate::peers::Peers;
+
+/// A request's id names its worker in the top byte.
+pub(super) const WORKERS_MAX: usize = 256;
+
+/// Shared by all threads of a server.
+pub(crate) struct Hub {
+    pub(crate) options: ServerOptions,
+    /// What others are told to connect to.
+    pub(crate) address: String,
+    pub(crate) peers: Peers,
+    ports: Vec<Port>,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) counters: Counters,
+    stopping: AtomicBool,
+}
+
+/// What `status` tells of the transport.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections_opened: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) violations: AtomicU64,
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) submits: AtomicU64,
+    pub(crate) overloaded: AtomicU64,
+}
+
+/// The way to one worker.
+pub(crate) struct Port {
+    replies: Mutex<Vec<(RequestId, Outcome)>>,
+    pub(crate) arrived: Notify,
+    commands: mpsc::Sender<Command>,
+}
+
+/// What a worker is asked to do.
+pub(crate) enum Command {
+    /// Serve this connection.
+    Open(TcpStream, SocketAddr),
+    /// Dial this peer, somebody has a message for it.
+    Dial(NodeId),
+    /// Say when everything has left the process, or the time is over.
+    Drain(SyncSender<()>, Instant),
+}
+
+/// A server with the node that it serves.
+pub(crate) struct Service {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) handle: Handle<Message>,
+    pub(crate) identity: Arc<IdentityFile>,
+    pub(crate) inspect: Option<Inspect>,
+    pub(crate) incarnation: u64,
+}
+
+impl Hub {
+    pub(super) fn new(
+        options: ServerOptions,
+        local_addr: SocketAddr,
+        commands: Vec<mpsc::Sender<Command>>,
+    ) -> Self {
+        let address = options.advertise.clone().unwrap_or_else(|| local_addr.to_string());
+        let port = |commands| Port { replies: Mutex::default(), arrived: Notify::new(), commands };
+        Self {
+            address,
+            peers: Peers::new(options.peers.clone()),
+            ports: commands.into_iter().map(port).collect(),
+            connections: AtomicUsize::new(0),
+            counters: Counters::default(),
+            stopping: AtomicBool::new(false),
+            options,
+        }
+    }
+
+    pub(crate) fn port(&self, worker: usize) -> &Port {
+        &self.ports[worker]
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Gives a worker something to do; false if it has too much already, or has ended.
+    pub(crate) fn command(&self, worker: usize, command: Command) -> bool {
+        self.ports[worker].commands.try_send(command).is_ok()
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        for port in &self.ports {
+            port.arrived.notify_one();
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The worker that a peer's dialled link lives on.
+    pub(crate) fn worker_of(&self, peer: NodeId) -> usize {
+        peer.0 as usize % self.ports.len()
+    }
+}
+
+impl Port {
+    /// Hands a worker its share of the node's answers, and leaves `replies` empty.
+    pub(super) fn put(&self, replies: &mut Vec<(RequestId, Outcome)>) {
+        if replies.is_empty() {
+            return;
+        }
+        self.lock().append(replies);
+        self.arrived.notify_one();
+    }
+
+    /// What has arrived, in exchange for an empty list.
+    pub(super) fn take(&self, into: &mut Vec<(RequestId, Outcome)>) {
+        std::mem::swap(&mut *self.lock(), into);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(RequestId, Outcome)>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    /// The address of a member; empty if it is not known.
+    pub(crate) fn address_of(&self, node: NodeId) -> String {
+        let members = self.identity.identity().members;
+        members.into_iter().find(|(member, _)| *member == node).map_or(String::new(), |(_, at)| at)
+    }
+
+    /// Lets the transport know where the other members are.
+    pub(crate) fn learn_members(&self) {
+        let identity = self.identity.identity();
+        self.hub.peers.learn(identity.node, &identity.members);
+    }
+}
+
+/// Adds to a counter; nobody orders anything by it.
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

@@ -1,0 +1,229 @@
+//! `KeyValue`: reads and writes, checked at the edge and asked of the node.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use capnp::Error;
+use kvorum_replication::{Answer, Failure, Operation, Outcome, Query, Stamp, Transaction, Write};
+use kvorum_schema::client_capnp::{get_result, key_value, scan_result, write_result};
+
+use super::worker::Worker;
+use crate::convert::client::{
+    Told, read_range, read_stamp, read_transaction, transaction_bytes, write_failure, write_rows,
+};
+use crate::convert::{Rejected, key, value};
+use crate::vat::Wire;
+
+pub(super) struct KeyValue {
+    worker: Rc<Worker>,
+    wire: Rc<Wire>,
+}
+
+/// A request as it was read, or what is wrong with it.
+type Asked = Result<(Operation, u32), Rejected>;
+
+impl KeyValue {
+    pub(super) fn new(worker: Rc<Worker>, wire: Rc<Wire>) -> Self {
+        Self { worker, wire }
+    }
+
+    async fn ask(&self, asked: Asked) -> Result<Outcome, Error> {
+        let (operation, timeout_ms) = match asked {
+            Ok(asked) => asked,
+            Err(Rejected::Invalid(reason)) => {
+                return Ok(Outcome::Failed(Failure::Invalid { reason }));
+            }
+            Err(Rejected::Malformed(error)) => return Err(error),
+        };
+        let bytes = operation_bytes(&operation);
+        let _held = self.wire.hold(bytes);
+        let options = &self.worker.service.hub.options;
+        let timeout = match timeout_ms {
+            0 => options.request_timeout,
+            millis => Duration::from_millis(millis.into()).min(options.request_timeout_max),
+        };
+        Ok(self.worker.requests.ask(operation, timeout, bytes).await)
+    }
+
+    async fn write(
+        &self,
+        asked: Asked,
+        mut result: write_result::Builder<'_>,
+    ) -> Result<(), Error> {
+        match self.ask(asked).await? {
+            Outcome::Committed => result.set_committed(()),
+            Outcome::Failed(failure) => write_failure(&self.told(failure), result.init_failed()),
+            outcome @ (Outcome::Session(_) | Outcome::Answer(_)) => return Err(odd(&outcome)),
+        }
+        Ok(())
+    }
+
+    /// The failure as this client can understand it.
+    fn told(&self, failure: Failure) -> Told {
+        match failure {
+            Failure::Redirect { to } => Told::Redirect(self.worker.service.address_of(to)),
+            failure => Told::Failure(failure),
+        }
+    }
+}
+
+impl key_value::Server for KeyValue {
+    async fn open_session(
+        self: Rc<Self>,
+        params: key_value::OpenSessionParams,
+        mut results: key_value::OpenSessionResults,
+    ) -> Result<(), Error> {
+        let asked = Ok((Operation::OpenSession, params.get()?.get_timeout_ms()));
+        drop(params);
+        let outcome = self.ask(asked).await?;
+        let mut result = results.get().init_result();
+        match outcome {
+            Outcome::Session(client) => result.set_client(client.0),
+            Outcome::Failed(failure) => write_failure(&self.told(failure), result.init_failed()),
+            outcome @ (Outcome::Committed | Outcome::Answer(_)) => return Err(odd(&outcome)),
+        }
+        Ok(())
+    }
+
+    async fn get(
+        self: Rc<Self>,
+        params: key_value::GetParams,
+        mut results: key_value::GetResults,
+    ) -> Result<(), Error> {
+        let asked = read_get(params.get()?);
+        drop(params);
+        let outcome = self.ask(asked).await?;
+        write_get(&self, outcome, results.get().init_result())
+    }
+
+    async fn put(
+        self: Rc<Self>,
+        params: key_value::PutParams,
+        mut results: key_value::PutResults,
+    ) -> Result<(), Error> {
+        let asked = read_put(params.get()?);
+        drop(params);
+        self.write(asked, results.get().init_result()).await
+    }
+
+    async fn delete(
+        self: Rc<Self>,
+        params: key_value::DeleteParams,
+        mut results: key_value::DeleteResults,
+    ) -> Result<(), Error> {
+        let asked = read_delete(params.get()?);
+        drop(params);
+        self.write(asked, results.get().init_result()).await
+    }
+
+    async fn transact(
+        self: Rc<Self>,
+        params: key_value::TransactParams,
+        mut results: key_value::TransactResults,
+    ) -> Result<(), Error> {
+        let asked = read_transact(params.get()?);
+        drop(params);
+        self.write(asked, results.get().init_result()).await
+    }
+
+    async fn scan(
+        self: Rc<Self>,
+        params: key_value::ScanParams,
+        mut results: key_value::ScanResults,
+    ) -> Result<(), Error> {
+        let asked = read_scan(params.get()?);
+        drop(params);
+        let outcome = self.ask(asked).await?;
+        write_scan(&self, outcome, results.get().init_result())
+    }
+}
+
+fn read_get(params: key_value::get_params::Reader<'_>) -> Asked {
+    Ok((Operation::Read(Query::Get(key(params.get_key()?)?)), params.get_timeout_ms()))
+}
+
+fn read_put(params: key_value::put_params::Reader<'_>) -> Asked {
+    let write = Write::Put(key(params.get_key()?)?, value(params.get_value()?)?);
+    Ok((single(read_stamp(params.get_stamp()?), write), params.get_timeout_ms()))
+}
+
+fn read_delete(params: key_value::delete_params::Reader<'_>) -> Asked {
+    let write = Write::Delete(key(params.get_key()?)?);
+    Ok((single(read_stamp(params.get_stamp()?), write), params.get_timeout_ms()))
+}
+
+fn read_transact(params: key_value::transact_params::Reader<'_>) -> Asked {
+    let stamp = read_stamp(params.get_stamp()?);
+    let transaction = read_transaction(params.get_transaction()?)?;
+    Ok((Operation::Transact { stamp, transaction }, params.get_timeout_ms()))
+}
+
+fn read_scan(params: key_value::scan_params::Reader<'_>) -> Asked {
+    let range = read_range(
+        params.get_start()?,
+        params.get_end()?,
+        params.get_has_end(),
+        params.get_limit(),
+    )?;
+    Ok((Operation::Read(Query::Scan(range)), params.get_timeout_ms()))
+}
+
+fn single(stamp: Option<Stamp>, write: Write) -> Operation {
+    let transaction = Transaction { preconditions: Vec::new(), writes: vec![write] };
+    Operation::Transact { stamp, transaction }
+}
+
+fn operation_bytes(operation: &Operation) -> usize {
+    match operation {
+        Operation::Transact { transaction, .. } => transaction_bytes(transaction),
+        Operation::OpenSession | Operation::Read(_) => 0,
+    }
+}
+
+fn write_get(
+    server: &KeyValue,
+    outcome: Outcome,
+    mut result: get_result::Builder<'_>,
+) -> Result<(), Error> {
+    match outcome {
+        Outcome::Answer(Answer::Value(Some(value))) => result.set_value(&value),
+        Outcome::Answer(Answer::Value(None)) => result.set_missing(()),
+        Outcome::Answer(Answer::Failed(reason)) => {
+            write_failure(&Told::Failure(Failure::Storage { reason }), result.init_failed());
+        }
+        Outcome::Failed(failure) => write_failure(&server.told(failure), result.init_failed()),
+        outcome @ (Outcome::Answer(Answer::Values(_) | Answer::Rows { .. })
+        | Outcome::Committed
+        | Outcome::Session(_)) => return Err(odd(&outcome)),
+    }
+    Ok(())
+}
+
+fn write_scan(
+    server: &KeyValue,
+    outcome: Outcome,
+    result: scan_result::Builder<'_>,
+) -> Result<(), Error> {
+    match outcome {
+        Outcome::Answer(Answer::Rows { rows, more }) => {
+            let mut builder = result.init_rows();
+            builder.set_more(more);
+            let count = u32::try_from(rows.len()).map_err(|_| odd(&"a scan of too many rows"))?;
+            write_rows(&rows, builder.init_rows(count));
+        }
+        Outcome::Answer(Answer::Failed(reason)) => {
+            write_failure(&Told::Failure(Failure::Storage { reason }), result.init_failed());
+        }
+        Outcome::Failed(failure) => write_failure(&server.told(failure), result.init_failed()),
+        outcome @ (Outcome::Answer(Answer::Values(_) | Answer::Value(_))
+        | Outcome::Committed
+        | Outcome::Session(_)) => return Err(odd(&outcome)),
+    }
+    Ok(())
+}
+
+/// The node answered a question that was not asked: our mistake, and no reason to die.
+fn odd(answer: &dyn std::fmt::Debug) -> Error {
+    tracing::error!(?answer, "the node's answer does not fit the question");
+    Error::failed("the node's answer does not fit the question".to_owned())
+}

@@ -1,0 +1,64 @@
+//! The node's voice: answers go to the workers that asked, messages to the peers' queues.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use kvorum_node::{Outbox, Turn};
+use kvorum_replication::two_phase::message::Message;
+use kvorum_replication::{NodeId, Outcome, RequestId};
+
+use super::hub::{Command, Hub};
+use super::requests;
+
+pub(super) struct HubOutbox {
+    hub: Arc<Hub>,
+    /// One for each worker; emptied every turn, kept for their memory.
+    replies: Vec<Vec<(RequestId, Outcome)>>,
+    sends: Vec<(NodeId, Vec<Message>)>,
+}
+
+impl HubOutbox {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        let replies = (0..hub.workers()).map(|_| Vec::new()).collect();
+        Self { hub, replies, sends: Vec::new() }
+    }
+}
+
+impl Outbox<Message> for HubOutbox {
+    fn deliver(&mut self, turn: &mut Turn<Message>) {
+        for (to, message) in turn.sends.drain(..) {
+            match self.sends.iter_mut().find(|(peer, _)| *peer == to) {
+                Some((_, messages)) => messages.push(message),
+                None => self.sends.push((to, vec![message])),
+            }
+        }
+        for (to, messages) in &mut self.sends {
+            if self.hub.peers.send(*to, messages) {
+                self.hub.command(self.hub.worker_of(*to), Command::Dial(*to));
+            }
+        }
+        for (request, outcome) in turn.replies.drain(..) {
+            if let Some(replies) = self.replies.get_mut(requests::worker_of(request)) {
+                replies.push((request, outcome));
+            }
+        }
+        for (worker, replies) in self.replies.iter_mut().enumerate() {
+            self.hub.port(worker).put(replies);
+        }
+    }
+
+    fn drain(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let (sender, receiver) = sync_channel(self.hub.workers());
+        let asked = (0..self.hub.workers())
+            .filter(|worker| self.hub.command(*worker, Command::Drain(sender.clone(), until)))
+            .count();
+        drop(sender);
+        for _ in 0..asked {
+            if receiver.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What reader, writer and watchman of one connection know together.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use capnp::{Error, ErrorKind};
+use tokio::time::Instant;
+
+/// What one connection may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A larger message closes the connection.
+    pub(crate) message_bytes_max: usize,
+    /// Deeper pointers than this are an error to whoever follows them.
+    pub(crate) nesting_max: i32,
+    /// While so many bytes wait to be written nothing more is read.
+    pub(crate) backlog_bytes_max: usize,
+    /// While so many calls are under way nothing more is read.
+    pub(crate) calls_max: usize,
+    /// While requests of so many bytes are being worked on nothing more is read.
+    pub(crate) held_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 32 << 20,
+            nesting_max: 32,
+            backlog_bytes_max: 1 << 20,
+            calls_max: 4096,
+            held_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// How long the last words may take to leave once a connection ends.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// The shared state of one connection.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) limits: Limits,
+    /// Serialised and not yet handed to the flusher.
+    pub(super) queued: RefCell<Vec<u8>>,
+    /// Bytes the flusher is writing.
+    pub(super) writing: Cell<usize>,
+    pub(super) flusher: Slot,
+    /// Wakes the reader, when a gate opens or the connection is to be closed.
+    reader: Slot,
+    finish: RefCell<Vec<Waker>>,
+    /// Why the watchman wants this connection closed.
+    closing: RefCell<Option<Error>>,
+    ending: Cell<bool>,
+    /// Whether the RPC system has let go of the connection, and failed the calls under way.
+    released: Cell<bool>,
+    result: RefCell<Option<Error>>,
+    trusted: Cell<bool>,
+    finished: Cell<bool>,
+    /// Calls that came in and were not answered. A cancelled call is never answered by capnp-rpc,
+    /// which keeps its entry until the connection ends: it stays in this count, and so is bounded.
+    calls: Cell<usize>,
+    /// Answers that the other side has not said it is finished with.
+    unfinished: Cell<i64>,
+    held_bytes: Cell<usize>,
+    /// When bytes last moved.
+    received: Cell<Instant>,
+    written: Cell<Instant>,
+    gated_since: Cell<Option<Instant>>,
+    /// Whether part of a message has arrived.
+    pub(super) partial: Cell<bool>,
+    pub(super) messages_in: Cell<u64>,
+    pub(super) messages_out: Cell<u64>,
+    pub(super) flushes: Cell<u64>,
+}
+
+/// A place for the waker of the one task that waits.
+#[derive(Debug, Default)]
+pub(super) struct Slot(RefCell<Option<Waker>>);
+
+impl Slot {
+    pub(super) fn wait(&self, waker: &Waker) {
+        let mut slot = self.0.borrow_mut();
+        match &mut *slot {
+            Some(known) => known.clone_from(waker),
+            None => *slot = Some(waker.clone()),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        let waker = self.0.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Wire {
+    pub(crate) fn new(limits: Limits) -> Rc<Self> {
+        let now = Instant::now();
+        Rc::new(Self {
+            limits,
+            queued: RefCell::default(),
+            writing: Cell::new(0),
+            flusher: Slot::default(),
+            reader: Slot::default(),
+            finish: RefCell::default(),
+            closing: RefCell::default(),
+            ending: Cell::new(false),
+            released: Cell::new(false),
+            result: RefCell::default(),
+            trusted: Cell::new(false),
+            finished: Cell::new(false),
+            calls: Cell::new(0),
+            unfinished: Cell::new(0),
+            held_bytes: Cell::new(0),
+            received: Cell::new(now),
+            written: Cell::new(now),
+            gated_since: Cell::new(None),
+            partial: Cell::new(false),
+            messages_in: Cell::new(0),
+            messages_out: Cell::new(0),
+            flushes: Cell::new(0),
+        })
+    }
+
+    /// Closes the connection for a reason that the other side is told. Calls under way fail.
+    pub(crate) fn close(&self, reason: Error) {
+        self.closing.borrow_mut().get_or_insert(reason);
+        self.reader.wake();
+    }
+
+    /// Goes on reading however much waits to be written. Two sides that both stop reading until
+    /// they have written would wait for each other for ever, so one must not: a client, and both
+    /// ends of a link, whose window bounds what waits.
+    pub(crate) fn trust(&self) {
+        self.trusted.set(true);
+        self.reader.wake();
+    }
+
+    /// Whether nothing can be said over this connection any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ending.get() || self.finished.get() || self.closing.borrow().is_some()
+    }
+
+    /// Bytes that were sent and have not left yet.
+    pub(crate) fn backlog(&self) -> usize {
+        self.queued.borrow().len() + self.writing.get()
+    }
+
+    /// Calls that came in and are not answered.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.get()
+    }
+
+    /// How long no byte has arrived.
+    pub(crate) fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.received.get())
+    }
+
+    /// How long what waits to be written has not moved; zero if nothing waits.
+    pub(crate) fn stalled_for(&self, now: Instant) -> Duration {
+        if self.backlog() == 0 {
+            return Duration::ZERO;
+        }
+        now.saturating_duration_since(self.written.get())
+    }
+
+    /// How long reading has been stopped by a limit.
+    pub(crate) fn gated_for(&self, now: Instant) -> Duration {
+        self.gated_since.get().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Whether part of a message has arrived, and not the rest.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial.get()
+    }
+
+    /// Messages received, messages sent, and the writes that took.
+    pub(crate) fn traffic(&self) -> (u64, u64, u64) {
+        (self.messages_in.get(), self.messages_out.get(), self.flushes.get())
+    }
+
+    /// Counts bytes of a request against this connection for as long as the guard lives.
+    pub(crate) fn hold(self: &Rc<Self>, bytes: usize) -> Held {
+        self.held_bytes.set(self.held_bytes.get() + bytes);
+        Held { wire: Rc::clone(self), bytes }
+    }
+
+    /// Resolves when the last byte has left, the stream is shut down and no call waits any more.
+    pub(crate) async fn finished(&self) {
+        poll_fn(|context| {
+            if self.finished.get() && self.released.get() {
+                return Poll::Ready(());
+            }
+            self.finish.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Why the connection ended, unless one side just left.
+    pub(super) fn violation(&self) -> Option<Error> {
+        self.result.borrow().clone().filter(|error| error.kind != ErrorKind::Disconnected)
+    }
+
+    pub(super) fn closing(&self) -> Option<Error> {
+        self.closing.borrow().clone()
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    pub(super) fn end(&self) {
+        self.ending.set(true);
+        self.flusher.wake();
+        self.reader.wake();
+    }
+
+    pub(super) fn end_with(&self, result: capnp::Result<()>) {
+        *self.result.borrow_mut() = result.err();
+        self.released.set(true);
+        self.end();
+        self.wake_finish();
+    }
+
+    pub(super) fn finish(&self) {
+        self.ending.set(true);
+        self.finished.set(true);
+        self.wake_finish();
+    }
+
+    fn wake_finish(&self) {
+        for waker in self.finish.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wait_to_read(&self, waker: &Waker) {
+        self.reader.wait(waker);
+    }
+
+    /// Whether a limit forbids reading just now.
+    pub(super) fn is_gated(&self) -> bool {
+        let gated = (!self.trusted.get() && self.backlog() > self.limits.backlog_bytes_max)
+            || self.calls.get() >= self.limits.calls_max
+            || self.held_bytes.get() > self.limits.held_bytes_max;
+        match (gated, self.gated_since.get()) {
+            (true, None) => self.gated_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.gated_since.set(None),
+            (true, Some(_)) | (false, None) => {}
+        }
+        gated
+    }
+
+    fn reopen(&self) {
+        if self.gated_since.get().is_some() {
+            self.reader.wake();
+        }
+    }
+
+    pub(super) fn note_received(&self) {
+        self.received.set(Instant::now());
+    }
+
+    pub(super) fn note_written(&self, bytes: usize) {
+        self.written.set(Instant::now());
+        self.writing.set(self.writing.get().saturating_sub(bytes));
+        self.reopen();
+    }
+
+    /// The first bytes after silence start the clock of [`Wire::stalled_for`].
+    pub(super) fn note_queued(&self) {
+        self.written.set(Instant::now());
+        self.flusher.wake();
+    }
+
+    pub(super) fn note_question(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    pub(super) fn note_answer(&self, finish_needed: bool) {
+        self.calls.set(self.calls.get().saturating_sub(1));
+        if finish_needed {
+            self.unfinished.set(self.unfinished.get() + 1);
+        }
+        self.reopen();
+    }
+
+    /// The other side is finished with an answer; it may say so of answers that need no such word.
+    pub(super) fn note_finish(&self) {
+        self.unfinished.set((self.unfinished.get() - 1).max(0));
+    }
+
+    /// Whether the other side lets its answers pile up here.
+    pub(super) fn has_too_many_unfinished(&self) -> bool {
+        let max = 4 * self.limits.calls_max + 64;
+        usize::try_from(self.unfinished.get()).is_ok_and(|unfinished| unfinished > max)
+    }
+}
+
+/// Bytes counted against a connection.
+#[derive(Debug)]
+pub(crate) struct Held {
+    wire: Rc<Wire>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.wire.held_bytes.set(self.wire.held_bytes.get().saturating_sub(self.bytes));
+        self.wire.reopen();
+    }
+}

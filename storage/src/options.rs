@@ -1,0 +1,123 @@
+//! What an owner of a store may choose.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::log::LogOptions;
+use crate::segment::{Compression, SegmentOptions};
+
+/// How a store behaves. Nothing here is stored: any of it may differ at the next opening.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A memtable of this size is frozen and waits to be flushed.
+    pub memtable_bytes: usize,
+    /// When so many frozen memtables wait, [`Pressure::Stop`](crate::Pressure::Stop) is the answer
+    /// to whoever asks whether to write.
+    pub memtables_max: usize,
+    /// Blocks of segments are closed at this size.
+    pub block_bytes: usize,
+    /// Compaction begins a new segment at this size.
+    pub segment_bytes: u64,
+    /// How blocks of segments are compressed.
+    pub compression: Compression,
+    /// Size of the filters. Ten bits let about one absent key in a hundred pass.
+    pub filter_bits_per_key: u32,
+    /// So many segments in level 0 are compacted into level 1.
+    pub level0_segments: usize,
+    /// So many segments in level 0, and writers are asked to slow down.
+    pub level0_segments_slow: usize,
+    /// So many segments in level 0, and writers are asked to stop.
+    pub level0_segments_stop: usize,
+    /// Level 1 is compacted beyond this size.
+    pub level1_bytes: u64,
+    /// Each further level may be so many times as large as the one above.
+    pub level_step: u64,
+    /// What a writer that is asked to slow down should wait before each write.
+    pub slow_delay: Duration,
+    /// A log longer than this has the memtable flushed although it is not full, so that the log
+    /// can be cut and recovery stays short.
+    pub log_bytes_max: u64,
+    /// The log's own options.
+    pub log: LogOptions,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            memtable_bytes: 64 << 20,
+            memtables_max: 4,
+            block_bytes: 16 << 10,
+            segment_bytes: 64 << 20,
+            compression: Compression::None,
+            filter_bits_per_key: 10,
+            level0_segments: 4,
+            level0_segments_slow: 12,
+            level0_segments_stop: 24,
+            level1_bytes: 256 << 20,
+            level_step: 10,
+            slow_delay: Duration::from_micros(500),
+            log_bytes_max: 1 << 30,
+            log: LogOptions::default(),
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let require = |holds: bool, what: &'static str| {
+            if holds { Ok(()) } else { Err(Error::invalid(what)) }
+        };
+        require(self.memtable_bytes >= 1 << 10, "memtable_bytes must be at least 1024")?;
+        require(self.memtables_max >= 1, "memtables_max must be at least 1")?;
+        require(
+            (64..=1 << 20).contains(&self.block_bytes),
+            "block_bytes must be between 64 and 1048576",
+        )?;
+        require(
+            (1 << 10..=1 << 30).contains(&self.segment_bytes),
+            "segment_bytes must be between 1024 and 1073741824",
+        )?;
+        require(
+            (1..=32).contains(&self.filter_bits_per_key),
+            "filter_bits_per_key must be between 1 and 32",
+        )?;
+        require(
+            1 <= self.level0_segments
+                && self.level0_segments <= self.level0_segments_slow
+                && self.level0_segments_slow <= self.level0_segments_stop,
+            "level0_segments, level0_segments_slow and level0_segments_stop must rise, from 1",
+        )?;
+        require(self.level1_bytes >= 1, "level1_bytes must be at least 1")?;
+        require((2..=100).contains(&self.level_step), "level_step must be between 2 and 100")?;
+        require(self.log_bytes_max >= 1, "log_bytes_max must be at least 1")
+    }
+
+    pub(crate) fn segment(&self) -> SegmentOptions {
+        SegmentOptions {
+            block_bytes: self.block_bytes,
+            filter_bits_per_key: self.filter_bits_per_key,
+            compression: self.compression,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_nonsense_is_refused() {
+        let check = |change: fn(&mut Options), expected: bool| {
+            let mut options = Options::default();
+            change(&mut options);
+            assert_eq!(options.validate().is_ok(), expected, "{options:?}");
+        };
+        check(|_| (), true);
+        check(|options| options.memtable_bytes = 0, false);
+        check(|options| options.memtables_max = 0, false);
+        check(|options| options.block_bytes = 2 << 20, false);
+        check(|options| options.level0_segments_slow = 3, false);
+        check(|options| options.level_step = 1, false);
+        check(|options| options.filter_bits_per_key = 0, false);
+    }
+}

@@ -1,0 +1,87 @@
+//! Checks a whole segment: every checksum, and that its parts agree with each other.
+
+use std::cmp::Ordering;
+
+use super::filter::hash;
+use super::reader::{Check, Segment};
+use crate::codec::Malformed;
+use crate::error::{Error, Result};
+use crate::key::{Kind, Tag, compare};
+
+/// What a checked segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) blocks: u64,
+    pub(crate) entries: u64,
+    pub(crate) deletes: u64,
+    sequence_max: u64,
+}
+
+impl Segment {
+    /// Reads everything anew and believes nothing that was checked before.
+    pub(crate) fn check(&self) -> Result<Counted> {
+        self.recheck_footer()?;
+        self.read_index()?;
+        let properties = self.read_properties()?;
+        if properties != self.meta {
+            return Err(self.disagrees("its properties differ from the manifest's"));
+        }
+        let counted = self.check_data()?;
+        let same = counted.entries == self.meta.entries
+            && counted.deletes == self.meta.deletes
+            && counted.sequence_max == self.meta.sequence_max;
+        if same { Ok(counted) } else { Err(self.disagrees("it holds other entries than it says")) }
+    }
+
+    fn check_data(&self) -> Result<Counted> {
+        let filter = self.read_filter()?;
+        let mut counted = Counted::default();
+        let mut last: Option<(Vec<u8>, Tag)> = None;
+        let mut data_end = 0;
+        for number in 0..self.blocks()? {
+            let handle = self.data_handle(number)?;
+            if handle.offset != data_end {
+                return Err(self.lied(number, Malformed("a gap between blocks")));
+            }
+            data_end = handle.offset + u64::from(handle.bytes) + super::TRAILER_BYTES as u64;
+            let mut cursor = self.data_block(number, Check::Always)?;
+            let lied = |what| self.lied(number, Malformed(what));
+            cursor.seek(None).map_err(|malformed| self.lied(number, malformed))?;
+            while cursor.is_valid() {
+                let (key, tag) = (cursor.key(), cursor.tag());
+                let (last_key, last_tag) = last.get_or_insert((Vec::new(), Tag::NEWEST));
+                if counted.entries == 0 && key != self.meta.smallest {
+                    return Err(lied("the first key is not the smallest"));
+                }
+                if counted.entries > 0
+                    && compare((last_key, *last_tag), (key, tag)) != Ordering::Less
+                {
+                    return Err(lied("entries out of order"));
+                }
+                if !filter.may_contain(hash(key)) {
+                    return Err(lied("a key that the filter denies"));
+                }
+                last_key.clear();
+                last_key.extend_from_slice(key);
+                *last_tag = tag;
+                counted.entries += 1;
+                counted.deletes += u64::from(tag.kind() == Kind::Delete);
+                counted.sequence_max = counted.sequence_max.max(tag.sequence());
+                cursor.next().map_err(|malformed| self.lied(number, malformed))?;
+            }
+            let (end_key, end_tag) = self.end_of(number)?;
+            if last.as_ref().is_none_or(|(key, tag)| (key.as_slice(), *tag) != (end_key, end_tag)) {
+                return Err(lied("the block does not end where the index says"));
+            }
+            counted.blocks += 1;
+        }
+        if last.is_none_or(|(key, _)| key != self.meta.largest) || data_end != self.data_end() {
+            return Err(self.disagrees("it does not end with its largest key"));
+        }
+        Ok(counted)
+    }
+
+    fn disagrees(&self, what: &'static str) -> Error {
+        Error::corrupt(&self.path, 0, what)
+    }
+}

@@ -1,0 +1,209 @@
+//! Segments: immutable sorted files, each block with a checksum that knows where it belongs.
+//!
+//! ```text
+//! segment    data block... | filter block | properties block | index block | footer
+//! on disk    a block's payload | compression u8 | checksum u32
+//! index      per data block: its last key and tag -> offset u64, payload bytes u32
+//! footer     magic | version u32 | reserved u32 | segment id u64
+//!            | filter, properties and index: offset u64, payload bytes u32 each | checksum u32
+//! ```
+//!
+//! Checksums are CRC-32C over the segment's id, the offset in it and the bytes, so that a block
+//! which a disk returns in the place of another is not believed. Segments are read through a
+//! memory map; values that lie uncompressed in it are handed out without a copy.
+
+mod block;
+mod check;
+mod cursor;
+mod filter;
+mod reader;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::codec::{Malformed, Reader, put_slice, put_u32, put_u64};
+use crate::key::{KEY_BYTES_MAX, Sequence};
+
+pub(crate) use self::cursor::SegmentCursor;
+pub(crate) use self::reader::{Check, Segment};
+pub(crate) use self::writer::{SegmentOptions, SegmentWriter};
+
+const MAGIC: [u8; 8] = *b"kvorumsg";
+const VERSION: u32 = 1;
+const FOOTER_BYTES: usize = 64;
+/// What follows a block's payload: how it is compressed, and its checksum.
+const TRAILER_BYTES: usize = 5;
+/// Larger blocks are never written: an entry of the greatest size fits into one with room to spare.
+const BLOCK_BYTES_MAX: usize = 1 << 30;
+
+const SUFFIX: &str = ".segment";
+
+/// How blocks are compressed. Blocks that do not shrink are stored as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all: values are read without a copy, and each block is checked once.
+    #[default]
+    None,
+    /// LZ4: less space for more work; each read of a block decompresses it.
+    Lz4,
+}
+
+impl Compression {
+    fn stored(self) -> u8 {
+        match self {
+            Compression::None => 0,
+            Compression::Lz4 => 1,
+        }
+    }
+
+    fn from_stored(stored: u8) -> Option<Compression> {
+        match stored {
+            0 => Some(Compression::None),
+            1 => Some(Compression::Lz4),
+            _ => None,
+        }
+    }
+}
+
+/// What is known of a segment without opening it; the manifest and the segment itself both keep it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentMeta {
+    pub(crate) id: u64,
+    /// The whole file.
+    pub(crate) bytes: u64,
+    pub(crate) entries: u64,
+    /// How many of the entries are deletes.
+    pub(crate) deletes: u64,
+    pub(crate) smallest: Bytes,
+    pub(crate) largest: Bytes,
+    pub(crate) sequence_max: Sequence,
+}
+
+impl SegmentMeta {
+    /// Whether the key lies between the smallest and the largest.
+    pub(crate) fn spans(&self, key: &[u8]) -> bool {
+        self.smallest.as_ref() <= key && key <= self.largest.as_ref()
+    }
+
+    pub(crate) fn overlaps(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        self.smallest.as_ref() <= largest && smallest <= self.largest.as_ref()
+    }
+
+    pub(crate) fn encode(&self, buffer: &mut Vec<u8>) {
+        for number in [self.id, self.bytes, self.entries, self.deletes, self.sequence_max] {
+            put_u64(buffer, number);
+        }
+        put_slice(buffer, &self.smallest);
+        put_slice(buffer, &self.largest);
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<SegmentMeta, Malformed> {
+        let meta = SegmentMeta {
+            id: reader.u64()?,
+            bytes: reader.u64()?,
+            entries: reader.u64()?,
+            deletes: reader.u64()?,
+            sequence_max: reader.u64()?,
+            smallest: Bytes::copy_from_slice(reader.slice(KEY_BYTES_MAX)?),
+            largest: Bytes::copy_from_slice(reader.slice(KEY_BYTES_MAX)?),
+        };
+        if meta.smallest > meta.largest {
+            return Err(Malformed("a segment whose smallest key is above its largest"));
+        }
+        Ok(meta)
+    }
+}
+
+/// The name of a segment's file.
+pub(crate) fn path_of(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016x}{SUFFIX}"))
+}
+
+/// The id in a segment's file name; `None` for any other file.
+pub(crate) fn id_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let plain = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Handle {
+    offset: u64,
+    /// Of the payload, without the trailer.
+    bytes: u32,
+}
+
+impl Handle {
+    fn encode(self, buffer: &mut Vec<u8>) {
+        put_u64(buffer, self.offset);
+        put_u32(buffer, self.bytes);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Handle, Malformed> {
+        Ok(Handle { offset: reader.u64()?, bytes: reader.u32()? })
+    }
+}
+
+/// The end of a segment, from which everything else is found.
+struct Footer {
+    id: u64,
+    filter: Handle,
+    properties: Handle,
+    index: Handle,
+}
+
+impl Footer {
+    /// All but the checksum.
+    fn encode(&self) -> Vec<u8> {
+        let mut buffer = Vec::with_capacity(FOOTER_BYTES);
+        buffer.extend_from_slice(&MAGIC);
+        put_u32(&mut buffer, VERSION);
+        put_u32(&mut buffer, 0);
+        put_u64(&mut buffer, self.id);
+        self.filter.encode(&mut buffer);
+        self.properties.encode(&mut buffer);
+        self.index.encode(&mut buffer);
+        buffer
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Footer, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.array::<8>()? != MAGIC {
+            return Err(Malformed("the footer is not that of a segment"));
+        }
+        if reader.u32()? != VERSION || reader.u32()? != 0 {
+            return Err(Malformed("the segment is of a version that this program does not know"));
+        }
+        Ok(Footer {
+            id: reader.u64()?,
+            filter: Handle::decode(&mut reader)?,
+            properties: Handle::decode(&mut reader)?,
+            index: Handle::decode(&mut reader)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_other_files_are_left_alone() {
+        let path = path_of(Path::new("/d"), 0x1F);
+        assert_eq!(path, Path::new("/d/000000000000001f.segment"));
+        assert_eq!(id_of("000000000000001f.segment"), Some(0x1F));
+        for other in ["MANIFEST", "1f.segment", "+00000000000001f.segment", "x.segment", ""] {
+            assert_eq!(id_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_footer_is_as_long_as_it_says() {
+        let handle = Handle { offset: 1, bytes: 2 };
+        let footer = Footer { id: 7, filter: handle, properties: handle, index: handle };
+        assert_eq!(footer.encode().len() + 4, FOOTER_BYTES);
+    }
+}

@@ -1,0 +1,301 @@
+//! The background work: flushing, compacting, cutting the log. One unit at a time, on the thread
+//! of whoever calls.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use super::{Inner, Store, lock};
+use crate::compaction::{Job, Limits, Output, Plan, Resume, Retention, pick, whole_level};
+use crate::cursor::{Direction, Merge, Source};
+use crate::error::{Error, Result};
+use crate::levels::LEVELS;
+use crate::memtable::Memtable;
+use crate::segment::{Check, Segment};
+
+/// What [`Store::maintain`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maintained {
+    /// One unit of work. There may be more.
+    Did(Work),
+    /// There is nothing to do, or others are doing it.
+    Nothing,
+}
+
+/// A unit of background work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A frozen memtable became a segment of level 0.
+    Flushed,
+    /// The log was cut as far as its owner and the flushes allow.
+    CutLog,
+    /// Segments of this level were merged into the next, or moved there.
+    Compacted {
+        /// The upper one of the two levels.
+        level: usize,
+    },
+}
+
+/// A change of the tree.
+struct Edit<'a> {
+    removed: BTreeSet<u64>,
+    added: Vec<(usize, Arc<Segment>)>,
+    flushed: Option<&'a Arc<Memtable>>,
+}
+
+impl Store {
+    /// Does one unit of the work that waits: flushes a memtable, cuts the log, or compacts.
+    ///
+    /// After [`Error::DiskFull`] nothing has changed; a later call tries again. After an error that
+    /// leaves the disk in doubt the store takes no more work until it is opened again; reads go on.
+    pub fn maintain(&self) -> Result<Maintained> {
+        self.inner.maintain()
+    }
+
+    /// Waits until there may be work for [`Store::maintain`], or the time is over; whether there
+    /// may be. Each cause wakes one waiter.
+    pub fn wait_for_maintenance(&self, timeout: Duration) -> bool {
+        self.inner.signal.wait(timeout)
+    }
+
+    /// Ends a wait in [`Store::wait_for_maintenance`], for an owner that wants its thread back.
+    pub fn wake_maintenance(&self) {
+        self.inner.signal.raise();
+    }
+
+    /// Brings everything that was applied before this call to segments, and cuts the log.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.flush_all()
+    }
+
+    /// Flushes, then merges every level into the one below, down to the deepest in use: all that
+    /// nobody can see any more is dropped on the way.
+    pub fn compact(&self) -> Result<()> {
+        self.inner.flush_all()?;
+        let mut resume = lock(&self.inner.compacting);
+        for level in 0..LEVELS - 1 {
+            let view = self.inner.view();
+            let is_deepest = (level + 1..LEVELS).all(|deeper| view.levels.level(deeper).is_empty());
+            if is_deepest && level > 0 {
+                break;
+            }
+            if let Some(plan) = whole_level(&view.levels.shape(), level) {
+                self.inner.compact(&plan, &mut resume)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    pub(super) fn maintain(&self) -> Result<Maintained> {
+        self.check_poison()?;
+        if let Some(_flushing) = try_lock(&self.flushing) {
+            if self.view().frozen.is_empty() && self.log_is_too_long() {
+                let _applied = lock(&self.applied);
+                self.freeze();
+            }
+            if self.flush_oldest()? {
+                return Ok(Maintained::Did(Work::Flushed));
+            }
+            if self.cut_log()? {
+                return Ok(Maintained::Did(Work::CutLog));
+            }
+        }
+        if let Some(mut resume) = try_lock(&self.compacting) {
+            let limits = Limits {
+                level0_segments: self.options.level0_segments,
+                level1_bytes: self.options.level1_bytes,
+                level_step: self.options.level_step,
+            };
+            if let Some(plan) = pick(&self.view().levels.shape(), &limits, &resume) {
+                self.compact(&plan, &mut resume)?;
+                return Ok(Maintained::Did(Work::Compacted { level: plan.from }));
+            }
+        }
+        Ok(Maintained::Nothing)
+    }
+
+    pub(super) fn flush_all(&self) -> Result<()> {
+        self.check_poison()?;
+        let _flushing = lock(&self.flushing);
+        {
+            let _applied = lock(&self.applied);
+            if !self.view().active.is_untouched() {
+                self.freeze();
+            }
+        }
+        while self.flush_oldest()? {}
+        self.cut_log()?;
+        Ok(())
+    }
+
+    /// Whether the memtable should be flushed although it is not full, for the log's sake: the log
+    /// is longer than wanted, has grown by a good part since the last time, and there is something
+    /// to be cut by a flush.
+    fn log_is_too_long(&self) -> bool {
+        let bytes = self.log.bytes();
+        let grown = bytes.saturating_sub(self.log_bytes_flushed.load(Relaxed));
+        bytes > self.options.log_bytes_max
+            && grown > self.options.log_bytes_max / 4
+            && !self.view().active.is_untouched()
+            && (self.embedded || !lock(&self.releases).is_empty())
+    }
+
+    /// Flushes the oldest frozen memtable; whether there was one. The caller holds `flushing`.
+    fn flush_oldest(&self) -> Result<bool> {
+        let view = self.view();
+        let Some(memtable) = view.frozen.last() else { return Ok(false) };
+        // A segment must never hold what the log could still lose.
+        self.log.sync(memtable.covered_by())?;
+        let mut added = Vec::new();
+        if memtable.entries() > 0 {
+            let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
+            let output = self.run(merge, None, 0)?;
+            count(&self.counters.flushed_bytes, bytes_of(&output.segments));
+            added.extend(output.segments.into_iter().map(|segment| (0, segment)));
+        }
+        self.install(Edit { removed: BTreeSet::new(), added, flushed: Some(memtable) })?;
+        count(&self.counters.flushes, 1);
+        Ok(true)
+    }
+
+    /// Cuts the log as far as the owner and the flushes allow; whether that is further than before.
+    fn cut_log(&self) -> Result<bool> {
+        let flushed_mark = self.flushed_mark.load(Relaxed);
+        if self.embedded {
+            lock(&self.releases).add(crate::log::Position(flushed_mark + 1), flushed_mark);
+        }
+        let Some(before) = lock(&self.releases).take(flushed_mark) else { return Ok(false) };
+        let first = self.log.first();
+        self.log.truncate_before(before)?;
+        self.log_bytes_flushed.store(self.log.bytes(), Relaxed);
+        // Only whole files go: most words free none.
+        let is_cut = self.log.first() > first;
+        count(&self.counters.log_cuts, u64::from(is_cut));
+        Ok(is_cut)
+    }
+
+    /// Carries out a plan. The caller holds `compacting`, so that no other takes the same segments.
+    fn compact(&self, plan: &Plan, resume: &mut Resume) -> Result<()> {
+        let view = self.view();
+        let find = |level: usize, ids: &[u64]| -> Vec<Arc<Segment>> {
+            let chosen = |segment: &&Arc<Segment>| ids.contains(&segment.meta().id);
+            view.levels.level(level).iter().filter(chosen).cloned().collect()
+        };
+        let inputs = find(plan.from, &plan.inputs);
+        let overlapped = find(plan.to(), &plan.overlapped);
+        let largest = inputs.iter().map(|segment| &segment.meta().largest).max();
+        resume[plan.from] = largest.map(|key| key.to_vec());
+
+        let removed: BTreeSet<u64> = plan.inputs.iter().chain(&plan.overlapped).copied().collect();
+        if plan.is_move() {
+            let added = inputs.into_iter().map(|segment| (plan.to(), segment)).collect();
+            self.install(Edit { removed, added, flushed: None })?;
+            count(&self.counters.moves, 1);
+            return Ok(());
+        }
+        let entries = || inputs.iter().chain(&overlapped).map(|s| s.meta().entries).sum::<u64>();
+        let read = bytes_of(&inputs) + bytes_of(&overlapped);
+        let mut sources = vec![Source::level(overlapped.clone(), Check::Always)];
+        sources.extend(inputs.iter().map(|input| Source::segment(input, Check::Always)));
+        let merge = Merge::new(sources, None, Direction::Forwards)?;
+        let output = self.run(merge, Some(self.options.segment_bytes), plan.to() + 1)?;
+        if output.entries != entries() {
+            self.discard(&output.segments);
+            let what = "the segments merged from here hold other entries than they say";
+            return Err(Error::corrupt(&self.segments_dir, 0, what));
+        }
+        let written = bytes_of(&output.segments);
+        let added = output.segments.into_iter().map(|segment| (plan.to(), segment)).collect();
+        self.install(Edit { removed, added, flushed: None })?;
+        count(&self.counters.compactions, 1);
+        count(&self.counters.compacted_bytes_read, read);
+        count(&self.counters.compacted_bytes_written, written);
+        // The files have served. Who still reads from them has them mapped; a file that cannot be
+        // removed now is an orphan, and goes at the next opening.
+        self.discard(&inputs);
+        self.discard(&overlapped);
+        Ok(())
+    }
+
+    /// Merges into new segments what somebody can still see. Levels from `below` on may hold older
+    /// versions of the keys.
+    fn run(&self, merge: Merge, segment_bytes: Option<u64>, below: usize) -> Result<Output> {
+        // The snapshots come before the tree: who begins to read later, reads at `now` or above.
+        let (snapshots, now) = self.snapshots.all(|| self.visible());
+        let view = self.view();
+        let job = Job {
+            vfs: &*self.vfs,
+            dir: &self.segments_dir,
+            options: self.options.segment(),
+            segment_bytes,
+            next_segment: &self.next_segment,
+            levels: &view.levels,
+            below,
+        };
+        let result = job.run(merge, Retention::new(snapshots, now));
+        result.inspect_err(|error| self.poison_if_in_doubt(error))
+    }
+
+    /// Makes an edit part of the store: first on disk, then in memory.
+    fn install(&self, edit: Edit<'_>) -> Result<()> {
+        let mut manifest = lock(&self.manifest);
+        let mut next = manifest.clone();
+        next.generation += 1;
+        next.next_segment = self.next_segment_id();
+        next.segments.retain(|(_, segment)| !edit.removed.contains(&segment.id));
+        let added = edit.added.iter().map(|(level, segment)| (*level, segment.meta().clone()));
+        next.segments.extend(added);
+        if let Some(memtable) = edit.flushed {
+            next.flushed_mark = memtable.last_mark();
+            next.flushed_position = next.flushed_position.max(memtable.covered_by());
+            next.last_sequence = next.last_sequence.max(memtable.last_sequence());
+        }
+        if let Err(error) = next.write(&*self.vfs, &self.dir) {
+            self.poison_if_in_doubt(&error);
+            if self.poison.get().is_none() {
+                // The manifest is the old one for sure, so that nothing names the new segments.
+                let is_new = |(_, segment): &&(usize, Arc<Segment>)| {
+                    !edit.removed.contains(&segment.meta().id)
+                };
+                let new: Vec<_> =
+                    edit.added.iter().filter(is_new).map(|(_, s)| s.clone()).collect();
+                self.discard(&new);
+            }
+            return Err(error);
+        }
+        self.change_view(|view| {
+            let levels = view.levels.edited(&edit.removed, edit.added);
+            view.flushed(edit.flushed, levels)
+        });
+        self.flushed_mark.store(next.flushed_mark, Release);
+        *manifest = next;
+        drop(manifest);
+        self.signal.install();
+        Ok(())
+    }
+
+    fn discard(&self, segments: &[Arc<Segment>]) {
+        for segment in segments {
+            let _ = self.vfs.remove(segment.path());
+        }
+    }
+}
+
+fn bytes_of(segments: &[Arc<Segment>]) -> u64 {
+    segments.iter().map(|segment| segment.meta().bytes).sum()
+}
+
+fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Relaxed);
+}
+
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}

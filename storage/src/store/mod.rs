@@ -1,0 +1,188 @@
+//! The store: applied batches in memtables, flushed ones in segments, and the log behind both.
+//!
+//! ```text
+//! apply ─► memtable ─full─► frozen memtables ─flush─► level 0 ─compaction─► levels 1 to 6
+//!                                                └──► manifest ──► log cut
+//! ```
+//!
+//! Readers take the current [`View`] under a lock held for the copy of one pointer, and then need
+//! no lock at all. Writers apply one at a time. Flush and compaction each run at most once at a
+//! time, beside each other and beside readers and writers, on whatever thread calls
+//! [`Store::maintain`]; the store has no thread of its own.
+
+mod checkpoint;
+mod maintain;
+mod open;
+mod release;
+mod signal;
+mod stats;
+mod verify;
+mod view;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use self::release::Releases;
+use self::signal::Signal;
+use self::stats::Counters;
+use self::write::{Applied, Queue};
+use crate::compaction::Resume;
+use crate::cursor::Direction;
+use crate::error::{Error, Result};
+use crate::key::Sequence;
+use crate::log::Log;
+use crate::manifest::Manifest;
+use crate::options::Options;
+use crate::scan::{KeyRange, Scan};
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::vfs::{Vfs, VfsLock};
+
+pub use self::maintain::{Maintained, Work};
+pub use self::open::Recovery;
+pub use self::stats::{LevelStats, Stats};
+pub use self::verify::VerifyReport;
+pub(crate) use self::view::View;
+pub use self::write::{Durability, Pressure, WRITE_BATCH};
+
+/// An open store. Clones are handles to the same one; it closes when the last is dropped.
+///
+/// Dropping it flushes nothing: what was not flushed is in the log.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// Locks are taken in the order of these fields.
+pub(crate) struct Inner {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    segments_dir: PathBuf,
+    options: Options,
+    log: Arc<Log>,
+    /// Whether the store replays and releases the log by itself.
+    embedded: bool,
+    /// Batches up to this mark were in segments when the store was opened.
+    flushed_at_open: u64,
+
+    /// Held by the one flush.
+    flushing: Mutex<()>,
+    /// Held by the one compaction.
+    compacting: Mutex<Resume>,
+    /// Held by the one writer.
+    applied: Mutex<Applied>,
+    /// Embedded writes that are in the log's order and not yet applied.
+    queue: Mutex<Queue>,
+    /// Held while the tree is changed, on disk and in memory.
+    manifest: Mutex<Manifest>,
+    releases: Mutex<Releases>,
+    pub(crate) snapshots: Snapshots,
+    view: RwLock<Arc<View>>,
+
+    /// The last sequence that readers may see.
+    visible: AtomicU64,
+    flushed_mark: AtomicU64,
+    next_segment: AtomicU64,
+    /// The length of the log after it was last flushed for being too long.
+    log_bytes_flushed: AtomicU64,
+    /// Why nothing more is written, once a write of ours failed in doubt.
+    poison: OnceLock<(PathBuf, String)>,
+    signal: Signal,
+    counters: Counters,
+    _lock: Box<dyn VfsLock>,
+}
+
+impl Store {
+    /// The log in which this store's batches stand.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        &self.inner.log
+    }
+
+    /// The directory it was opened in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The key's value.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        let (view, sequence) = self.inner.now();
+        view.get(key, sequence)
+    }
+
+    /// The keys of a range and their values, as they are now.
+    pub fn scan(&self, range: impl Into<KeyRange>, direction: Direction) -> Result<Scan> {
+        let (view, sequence) = self.inner.now();
+        view.scan(range.into(), direction, sequence)
+    }
+
+    /// The store as it is now, to be read for as long as one likes.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(&self.inner)
+    }
+
+    /// Every batch with this mark or a smaller one is in segments: it need not be applied again
+    /// after a crash.
+    #[must_use]
+    pub fn flushed_mark(&self) -> u64 {
+        self.inner.flushed_mark.load(Acquire)
+    }
+}
+
+impl Inner {
+    pub(crate) fn visible(&self) -> Sequence {
+        self.visible.load(Acquire)
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A view, and the sequence at which to read it without being registered as a snapshot.
+    ///
+    /// The view must come first. Compactions keep what is visible when they begin, so a view's
+    /// segments lack nothing at any later sequence; and a batch that is visible but not in the
+    /// view came after all that is in it, so that what is read is a moment between the two steps.
+    fn now(&self) -> (Arc<View>, Sequence) {
+        let view = self.view();
+        let sequence = self.visible();
+        (view, sequence)
+    }
+
+    /// Makes the next view. `change` must not read or write the disk: readers wait for it.
+    fn change_view(&self, change: impl FnOnce(&View) -> View) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        *view = Arc::new(change(&view));
+    }
+
+    fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            Some((path, why)) => Err(Error::Poisoned { path: path.clone(), why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// After a failure in doubt nothing more is written: a sync that failed once proves nothing by
+    /// succeeding later, and after a failed renaming it is unknown which manifest is there. A full
+    /// disk is not in doubt, nor is a file that could not be opened or created.
+    fn poison_if_in_doubt(&self, error: &Error) {
+        if let Error::Io { doing: "write" | "sync" | "rename", path, .. } = error {
+            self.poison.get_or_init(|| (path.clone(), error.to_string()));
+        }
+    }
+
+    fn next_segment_id(&self) -> u64 {
+        self.next_segment.load(Relaxed)
+    }
+}
+
+/// Locks a mutex. A thread that panicked while it held one of ours left nothing half done: what
+/// these locks guard is changed in single steps, after everything that can fail.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,229 @@
+//! Opening: the manifest says what there must be, the log has the rest.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use super::maintain::Maintained;
+use super::release::Releases;
+use super::signal::Signal;
+use super::stats::Counters;
+use super::write::{Applied, Pressure, Queue, WRITE_BATCH};
+use super::{Inner, Store, View};
+use crate::batch::Batch;
+use crate::codec::Malformed;
+use crate::compaction::Resume;
+use crate::error::{Error, Result};
+use crate::levels::Levels;
+use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
+use crate::manifest::{self, Manifest};
+use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::segment::{Segment, id_of, path_of};
+use crate::snapshot::Snapshots;
+use crate::vfs::{Vfs, VfsLock};
+
+const LOCK: &str = "store.lock";
+const LOG: &str = "log";
+pub(super) const SEGMENTS: &str = "segments";
+
+/// What the log has that segments may not have: the owner reads it, oldest record first, and
+/// applies again what its records say.
+pub struct Recovery {
+    replay: Replay,
+    /// Segments that a crash left behind unfinished, and that were removed.
+    pub orphans_removed: usize,
+}
+
+impl Recovery {
+    /// The next record of the log.
+    #[expect(clippy::should_implement_trait, reason = "it can fail, and must not be skipped over")]
+    pub fn next(&mut self) -> Result<Option<ReplayedRecord>> {
+        self.replay.next()
+    }
+
+    /// What was found in the log, a torn end included.
+    #[must_use]
+    pub fn report(&self) -> &RecoveryReport {
+        self.replay.report()
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory, or makes one there, for an owner whose log has records of
+    /// its own kinds: it reads them from the [`Recovery`] and calls [`Store::apply`] again.
+    ///
+    /// While it does, memtables may fill: when [`Store::pressure`] says [`Pressure::Stop`], call
+    /// [`Store::maintain`] in between.
+    pub fn open_with_replay(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Store, Recovery)> {
+        open(vfs, dir, options, false)
+    }
+
+    /// Opens the store in a directory, or makes one there, for embedded use: it replays the
+    /// batches in its log. Records of other kinds are another owner's, and refused.
+    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: Options) -> Result<Store> {
+        let (store, mut recovery) = open(vfs, dir, options, true)?;
+        let log_dir = dir.join(LOG);
+        while let Some(record) = recovery.next()? {
+            if record.kind != WRITE_BATCH {
+                let (kind, position) = (record.kind, record.position);
+                let what = format!(
+                    "log record {position} is of kind {kind}, which is not a store's own: the directory belongs to another program"
+                );
+                return Err(Error::invalid(what));
+            }
+            // The log's checksum was right, so this is our bug or a version to come.
+            let batch = Batch::decode(&record.payload)
+                .map_err(Malformed::at(&log_dir, record.position.0))?;
+            store.inner.apply(record.position.0, record.position, &batch)?;
+            while store.pressure() == Pressure::Stop && store.maintain()? != Maintained::Nothing {}
+        }
+        Ok(store)
+    }
+}
+
+fn open(
+    vfs: Arc<dyn Vfs>,
+    dir: &Path,
+    options: Options,
+    embedded: bool,
+) -> Result<(Store, Recovery)> {
+    options.validate()?;
+    let (segments_dir, log_dir) = (dir.join(SEGMENTS), dir.join(LOG));
+    for dir in [&segments_dir, &log_dir] {
+        vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
+    }
+    let lock = lock_dir(&*vfs, dir)?;
+    let mut manifest = match Manifest::read(&*vfs, dir)? {
+        Some(manifest) => manifest,
+        None => begin(&*vfs, dir)?,
+    };
+    if manifest.generation > 1 && !has_files(&*vfs, &log_dir)? {
+        return Err(Error::Missing { file: log_dir });
+    }
+    let segments = open_segments(&*vfs, &segments_dir, &manifest)?;
+    let levels = Levels::new(segments);
+    if let Some((level, a, b)) = levels.overlap() {
+        let what = format!("segments {a:#x} and {b:#x} of level {level} overlap");
+        return Err(Error::corrupt(&dir.join(manifest::NAME), 0, what));
+    }
+    let (log, replay) = Log::open(Arc::clone(&vfs), &log_dir, options.log)?;
+    check_log(&log, &manifest, &log_dir)?;
+    let (orphans_removed, next_segment) = remove_orphans(&*vfs, &segments_dir, &manifest)?;
+    if manifest.generation == 1 {
+        // From now on a log that is not there is a log that was lost.
+        manifest.generation = 2;
+        manifest.write(&*vfs, dir)?;
+    }
+    let view =
+        View { active: Arc::new(Memtable::new()), frozen: Vec::new(), levels: Arc::new(levels) };
+    let applied =
+        Applied { last_sequence: manifest.last_sequence, last_mark: manifest.flushed_mark };
+    let inner = Inner {
+        vfs,
+        dir: dir.to_path_buf(),
+        segments_dir,
+        log: Arc::new(log),
+        embedded,
+        flushed_at_open: manifest.flushed_mark,
+        flushing: Mutex::new(()),
+        compacting: Mutex::new(Resume::default()),
+        applied: Mutex::new(applied),
+        queue: Mutex::new(Queue::default()),
+        releases: Mutex::new(Releases::default()),
+        snapshots: Snapshots::default(),
+        view: RwLock::new(Arc::new(view)),
+        visible: AtomicU64::new(manifest.last_sequence),
+        flushed_mark: AtomicU64::new(manifest.flushed_mark),
+        next_segment: AtomicU64::new(next_segment),
+        log_bytes_flushed: AtomicU64::new(0),
+        manifest: Mutex::new(manifest),
+        poison: OnceLock::new(),
+        signal: Signal::default(),
+        counters: Counters::default(),
+        options,
+        _lock: lock,
+    };
+    // There may be compactions that the last owner had no time for.
+    inner.signal.raise();
+    Ok((Store { inner: Arc::new(inner) }, Recovery { replay, orphans_removed }))
+}
+
+fn lock_dir(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn VfsLock>> {
+    let path = dir.join(LOCK);
+    vfs.lock(&path).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => Error::Locked { path },
+        _ => Error::io("lock", &path)(error),
+    })
+}
+
+/// Makes a new store, unless there are parts of an old one.
+fn begin(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
+    let has_segments = !list_segments(vfs, &dir.join(SEGMENTS))?.is_empty();
+    if has_segments || has_files(vfs, &dir.join(LOG))? {
+        return Err(Error::Missing { file: dir.join(manifest::NAME) });
+    }
+    // The directories are new: their own entries must last as well.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    for dir in parent.into_iter().chain([dir]) {
+        vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
+    }
+    let manifest = Manifest::new();
+    manifest.write(vfs, dir)?;
+    Ok(manifest)
+}
+
+fn has_files(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
+    let names = vfs.list(dir).map_err(Error::io("list", dir))?;
+    Ok(names.iter().any(|name| !name.ends_with(".lock")))
+}
+
+fn list_segments(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<u64>> {
+    let names = vfs.list(dir).map_err(Error::io("list", dir))?;
+    Ok(names.iter().filter_map(|name| id_of(name)).collect())
+}
+
+fn open_segments(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    manifest: &Manifest,
+) -> Result<Vec<(usize, Arc<Segment>)>> {
+    let open = |(level, meta): &(usize, _)| {
+        let segment = Segment::open(vfs, dir, Clone::clone(meta))?;
+        Ok((*level, Arc::new(segment)))
+    };
+    manifest.segments.iter().map(open).collect()
+}
+
+/// The segments rest on log records that were durable: a log that ends before them lost some.
+fn check_log(log: &Log, manifest: &Manifest, log_dir: &Path) -> Result<()> {
+    let (last, flushed) = (log.last(), manifest.flushed_position);
+    if last >= flushed {
+        return Ok(());
+    }
+    let what = format!("the log ends at record {last}, but record {flushed} had been durable");
+    Err(Error::corrupt(log_dir, 0, what))
+}
+
+/// Removes segments that the manifest does not name: a crash came before it did, or after it no
+/// longer did. Answers with their number, and an id that no segment ever had.
+fn remove_orphans(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<(usize, u64)> {
+    let named: BTreeSet<u64> = manifest.segments.iter().map(|(_, segment)| segment.id).collect();
+    let (mut removed, mut next) = (0, manifest.next_segment);
+    for id in list_segments(vfs, dir)? {
+        if named.contains(&id) {
+            continue;
+        }
+        let path = path_of(dir, id);
+        vfs.remove(&path).map_err(Error::io("remove", &path))?;
+        removed += 1;
+        next = next.max(id.saturating_add(1));
+    }
+    Ok((removed, next))
+}

@@ -1,0 +1,102 @@
+//! The trials of real processes at full length, by hand: `cargo run --release -p kvorum-tests`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use kvorum::load::{LoadOptions, Until};
+use kvorum_replication::two_phase::points;
+use kvorum_tests::fail_points::{Trouble, try_point};
+use kvorum_tests::load::kill_all_under_load;
+use kvorum_tests::race::race;
+use kvorum_tests::{cluster, program, run};
+
+/// Tries real processes on this machine
+#[derive(Parser)]
+#[command(name = "kvorum-tests")]
+enum Arguments {
+    /// Let two clients put different values to one key at the same moment, over and over
+    Race {
+        /// How often
+        #[arg(long, default_value_t = 1000)]
+        rounds: u32,
+    },
+    /// Kill all four processes in the middle of a load, and look for what was acknowledged
+    Kill {
+        /// Puts in all
+        #[arg(long, default_value_t = 100_000)]
+        ops: u64,
+        /// Clients that put
+        #[arg(long, default_value_t = 16)]
+        clients: u32,
+        /// How often all are killed, spread over the load
+        #[arg(long, default_value_t = 3)]
+        kills: u64,
+        /// The longest time from the restart to the next acknowledgement, in milliseconds
+        #[arg(long, default_value_t = 2000)]
+        writable_within: u64,
+    },
+    /// Kill and pause coordinator and replica at each point of the protocol
+    FailPoints {
+        /// How often
+        #[arg(long, default_value_t = 1)]
+        rounds: u32,
+    },
+    /// Serve, as kvorumd does
+    #[command(hide = true, subcommand)]
+    Serve(kvorum::server::Command),
+}
+
+fn main() -> ExitCode {
+    let tried = match Arguments::parse() {
+        Arguments::Serve(command) => return kvorum::server::run(&command),
+        Arguments::Race { rounds } => run(try_race(rounds)),
+        Arguments::Kill { ops, clients, kills, writable_within } => {
+            run(try_kill(ops, clients, kills, Duration::from_millis(writable_within)))
+        }
+        Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
+    };
+    match tried {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn try_race(rounds: u32) -> Result<()> {
+    let cluster = cluster(program(&std::env::current_exe()?)).await?;
+    println!("{:?}", race(&cluster, rounds).await?);
+    Ok(())
+}
+
+async fn try_kill(ops: u64, clients: u32, kills: u64, writable_within: Duration) -> Result<()> {
+    let mut cluster = cluster(program(&std::env::current_exe()?)).await?;
+    let until = Until::Operations(ops);
+    let options = LoadOptions { clients, until, ..LoadOptions::default() };
+    let kills: Vec<_> = (1..=kills).map(|kill| kill * ops / (kills + 1)).collect();
+    let outcome = kill_all_under_load(&mut cluster, options, &kills).await?;
+    println!("acknowledged before each kill: {:?}", outcome.acknowledged_at_kill);
+    println!("writable again after: {:?}", outcome.writable_after);
+    println!("{:?}", outcome.summary.counts);
+    println!("{:.0} ops/s, {} keys", outcome.summary.per_second(), outcome.keys);
+    let slowest = outcome.writable_after.iter().max();
+    ensure!(slowest <= Some(&writable_within), "writable again only after {slowest:?}");
+    Ok(())
+}
+
+async fn try_fail_points(rounds: u32) -> Result<()> {
+    let mut cluster = cluster(program(&std::env::current_exe()?)).await?;
+    for round in 1..=rounds {
+        for point in points::COORDINATOR.iter().chain(points::PARTICIPANT) {
+            let troubles = [Trouble::Killed, Trouble::KilledWhileClientRetries, Trouble::Paused];
+            for trouble in troubles {
+                try_point(&mut cluster, point, trouble).await?;
+                println!("round {round}: {trouble:?} at {}", point.name);
+            }
+        }
+    }
+    Ok(())
+}
