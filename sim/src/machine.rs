@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kvorum_replication::{NodeId, RequestId, Time};
+use kvorum_replication::{RequestId, Time};
 
 use crate::disk::{Crash, Disk};
 use crate::process::Process;
@@ -34,7 +34,6 @@ pub(crate) struct Trap {
 }
 
 pub(crate) struct Machine<M> {
-    pub(crate) id: NodeId,
     pub(crate) points: Vec<&'static str>,
     pub(crate) disk: Disk,
     pub(crate) process: Option<Box<dyn Process<M>>>,
@@ -68,9 +67,8 @@ struct Clock {
 }
 
 impl<M> Machine<M> {
-    pub(crate) fn new(id: NodeId, points: Vec<&'static str>, speed: u64) -> Self {
+    pub(crate) fn new(points: Vec<&'static str>, speed: u64) -> Self {
         Self {
-            id,
             points,
             disk: Disk::new(),
             process: None,

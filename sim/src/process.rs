@@ -11,7 +11,7 @@ use kvorum_storage::{Log, Store};
 
 /// What can happen to a process from outside.
 #[derive(Debug)]
-pub enum Happening<M> {
+pub(crate) enum Happening<M> {
     /// It has started.
     Started,
     /// A client asks.
@@ -30,7 +30,7 @@ pub enum Happening<M> {
 }
 
 /// A running node, of any core with these messages.
-pub trait Process<M> {
+pub(crate) trait Process<M> {
     /// Lets something happen to it.
     fn step(&mut self, now: Time, happening: Happening<M>) -> Result<(), NodeError>;
     /// See [`Node::settle`].
@@ -126,7 +126,7 @@ where
 
 /// A cluster of one protocol: who belongs to it, how each is opened, and what must be true of what
 /// they say to each other.
-pub trait Protocol {
+pub(crate) trait Protocol {
     /// What the nodes say to each other.
     type Message: Clone + Debug;
 

@@ -24,10 +24,8 @@ impl<P: Protocol> World<P> {
         self.network.connect(pair);
         self.say("net", || format!("{} and {} are linked", pair.0, pair.1));
         for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
-            // The first may have died of what it was told.
-            if self.network.is_up(pair) {
-                self.tell(node, Happening::PeerUp(peer));
-            }
+            let run = self.machines[&node].run;
+            self.queue.after(0, Event::Link { node, run, peer, up: true });
         }
     }
 
@@ -43,7 +41,7 @@ impl<P: Protocol> World<P> {
             let run = self.machines[&node].run;
             let wait = self.chance.below(5 * MILLISECOND);
             last = last.max(wait);
-            self.queue.after(wait, Event::Down { node, run, peer });
+            self.queue.after(wait, Event::Link { node, run, peer, up: false });
         }
         let wait = last + self.chance.between(1, 8 * RETRY);
         self.queue.after(wait, Event::Connect(pair));
@@ -59,9 +57,9 @@ impl<P: Protocol> World<P> {
         }
     }
 
-    pub(super) fn notice_down(&mut self, node: NodeId, run: u64, peer: NodeId) {
+    pub(super) fn notice_link(&mut self, node: NodeId, run: u64, peer: NodeId, up: bool) {
         if self.machines[&node].run == run {
-            self.tell(node, Happening::PeerDown(peer));
+            self.tell(node, if up { Happening::PeerUp(peer) } else { Happening::PeerDown(peer) });
         }
     }
 

@@ -40,8 +40,8 @@ pub(crate) enum Event<M> {
     Connect(Pair),
     /// A link breaks, if it still is this one.
     Break { pair: Pair, link: u64 },
-    /// One end notices that the link broke.
-    Down { node: NodeId, run: u64, peer: NodeId },
+    /// One end notices that the link stands, or broke.
+    Link { node: NodeId, run: u64, peer: NodeId, up: bool },
     /// A process' timer may be due.
     Timer { node: NodeId, run: u64 },
     /// A process may have something to sync.
@@ -100,7 +100,7 @@ impl<P: Protocol> World<P> {
             .into_iter()
             .map(|(node, points)| {
                 let speed = if chance.one_in(2) { 1_000 } else { chance.between(900, 1_100) };
-                (node, Machine::new(node, points, speed))
+                (node, Machine::new(points, speed))
             })
             .collect();
         let clients = (0..plan.clients.clients).map(|id| Client::new(id, seed)).collect();
@@ -168,7 +168,7 @@ impl<P: Protocol> World<P> {
             }
             Event::Connect(pair) => self.connect(pair),
             Event::Break { pair, link } => self.break_link(pair, link),
-            Event::Down { node, run, peer } => self.notice_down(node, run, peer),
+            Event::Link { node, run, peer, up } => self.notice_link(node, run, peer, up),
             Event::Timer { node, run } => self.fire_timer(node, run),
             Event::SyncBegins { node, run } => self.begin_sync(node, run),
             Event::SyncEnds { node, run, target } => self.end_sync(node, run, target),
@@ -195,7 +195,7 @@ impl<P: Protocol> World<P> {
     fn pausing(&self, event: &Event<P::Message>) -> Option<Instant> {
         let node = match event {
             Event::Deliver { to: node, .. }
-            | Event::Down { node, .. }
+            | Event::Link { node, .. }
             | Event::Timer { node, .. }
             | Event::SyncBegins { node, .. }
             | Event::SyncEnds { node, .. }
