@@ -27,6 +27,8 @@ mod trace;
 
 pub use faults::{Counts, Fault};
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use kvorum_checker::History;
 use process::Protocol;
 use world::World;
@@ -48,10 +50,14 @@ pub struct Run {
     pub trace: Option<String>,
 }
 
-/// Runs a protocol from a seed.
+/// Runs a protocol from a seed. A process that panics breaks the run like any other violation.
 fn run<P: Protocol>(protocol: P, seed: u64, traced: bool) -> Run {
     let mut world = World::new(protocol, seed, traced);
-    world.run();
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        world.fail(format!("a process panicked: {}", words.unwrap_or_default()));
+    }
     Run {
         seed,
         violation: world.broken,
