@@ -97,14 +97,9 @@ impl Client {
             return task(now, Operation::OpenSession, None);
         }
         let finishing = self.is_finishing();
-        let reads: &[(u64, Kind)] =
-            &[(25, Kind::Get), (8, Kind::GetMany), (8, Kind::Scan)];
-        let writes: &[(u64, Kind)] = &[
-            (25, Kind::Put),
-            (8, Kind::Delete),
-            (14, Kind::CompareAndSet),
-            (18, Kind::Transact),
-        ];
+        let reads: &[(u64, Kind)] = &[(25, Kind::Get), (8, Kind::GetMany), (8, Kind::Scan)];
+        let writes: &[(u64, Kind)] =
+            &[(25, Kind::Put), (8, Kind::Delete), (14, Kind::CompareAndSet), (18, Kind::Transact)];
         let kind = if finishing {
             self.chance.weighted(writes)
         } else {
@@ -200,7 +195,8 @@ impl Client {
     }
 
     fn some_keys(&mut self, knobs: &ClientKnobs) -> Vec<String> {
-        let mut keys: Vec<String> = (0..self.chance.between(2, 3)).map(|_| self.key(knobs)).collect();
+        let mut keys: Vec<String> =
+            (0..self.chance.between(2, 3)).map(|_| self.key(knobs)).collect();
         keys.sort_unstable();
         keys.dedup();
         keys
@@ -262,10 +258,7 @@ fn transaction(recorded: &checker::Operation) -> Transaction {
                 Some(expected) => Precondition::Equals(bytes(key), bytes(expected)),
                 None => Precondition::Absent(bytes(key)),
             };
-            Transaction {
-                preconditions: vec![precondition],
-                writes: vec![write(key, Some(value))],
-            }
+            Transaction { preconditions: vec![precondition], writes: vec![write(key, Some(value))] }
         }
         checker::Operation::Transact { preconditions, writes } => Transaction {
             preconditions: preconditions

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvorum_storage::vfs::{
-    Armed, CrashMode, Event, Fault as DiskFault, FaultyVfs, MemoryVfs, Operation, Outcome, Phase, Vfs,
+    Armed, CrashMode, Event, Fault as DiskFault, FaultyVfs, MemoryVfs, Operation, Outcome, Phase,
+    Vfs,
 };
 
 use crate::faults::{Counts, Fault};

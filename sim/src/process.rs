@@ -112,9 +112,9 @@ where
         let inspector = self.inspector();
         loop {
             // The first key after another one is that key with a zero byte behind it.
-            let start = rows.last().map_or_else(Bytes::new, |(key, _)| {
-                Bytes::from([key.as_ref(), &[0]].concat())
-            });
+            let start = rows
+                .last()
+                .map_or_else(Bytes::new, |(key, _)| Bytes::from([key.as_ref(), &[0]].concat()));
             let (more_rows, more) = inspector.rows(start, u32::MAX)?;
             rows.extend(more_rows);
             if !more {

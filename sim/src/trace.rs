@@ -16,7 +16,12 @@ impl Trace {
     }
 
     /// Adds a line; `words` is asked only if somebody reads it.
-    pub(crate) fn line(&mut self, now: Instant, who: impl std::fmt::Display, words: impl FnOnce() -> String) {
+    pub(crate) fn line(
+        &mut self,
+        now: Instant,
+        who: impl std::fmt::Display,
+        words: impl FnOnce() -> String,
+    ) {
         if let Some(text) = &mut self.text {
             let micros = now % SECOND / 1_000;
             let who = who.to_string();

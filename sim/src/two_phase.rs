@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvorum_node::{Node, NodeError};
-use kvorum_replication::{NodeId, Precondition, Transaction, Write};
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Knowledge, Message, TxnId};
 use kvorum_replication::two_phase::{
     Coordinator, CoordinatorOptions, Participant, ParticipantOptions, points,
 };
+use kvorum_replication::{NodeId, Precondition, Transaction, Write};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{LogOptions, Options};
 
@@ -63,7 +63,12 @@ impl Cluster {
             vote_timeout: *chance.pick(&[100, 500, 2_000]),
             inquire_after: *chance.pick(&[20, 200, 1_000]),
         };
-        Self { sizes, decisions: BTreeMap::new(), places: BTreeMap::new(), acknowledged: BTreeSet::new() }
+        Self {
+            sizes,
+            decisions: BTreeMap::new(),
+            places: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+        }
     }
 
     fn replicas() -> impl Iterator<Item = NodeId> {
@@ -120,7 +125,9 @@ impl Cluster {
         }
         let known = *self.decisions.entry(txn).or_insert(decision);
         if known != decision {
-            return Err(format!("{who} tells {whom} that {txn} is {decision:?}, and it was {known:?}"));
+            return Err(format!(
+                "{who} tells {whom} that {txn} is {decision:?}, and it was {known:?}"
+            ));
         }
         if let Decision::Commit(place) = decision {
             let holder = *self.places.entry(place).or_insert(txn);
@@ -206,7 +213,9 @@ impl Protocol for Cluster {
                     self.acknowledged.insert((*txn, from));
                     Ok(())
                 }
-                known => Err(format!("{from} acknowledges the commit of {txn}, and it is {known:?}")),
+                known => {
+                    Err(format!("{from} acknowledges the commit of {txn}, and it is {known:?}"))
+                }
             },
             Message::Inform { .. }
             | Message::Prepare(_)

@@ -1,5 +1,7 @@
 //! Two-phase commit, simulated: hundreds of clusters, each with its own faults.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

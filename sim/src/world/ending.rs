@@ -131,11 +131,9 @@ impl<P: Protocol> World<P> {
         }
         let copies: Vec<(String, Vec<Row>)> =
             copies.into_iter().map(|(name, rows, _)| (name, rows)).collect();
-        for verdict in [
-            converged(&copies),
-            atomic(&self.history),
-            serializable(&self.history, LIMITS),
-        ] {
+        for verdict in
+            [converged(&copies), atomic(&self.history), serializable(&self.history, LIMITS)]
+        {
             if !matches!(verdict, Verdict::Holds) {
                 self.fail(verdict.to_string());
             }
