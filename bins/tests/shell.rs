@@ -1,7 +1,5 @@
 //! The shell, fed by a pipe.
 
-#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
-
 mod support;
 
 use serde_json::json;

@@ -130,7 +130,7 @@ where
     fn run(mut self) -> Result<(), NodeError> {
         let mut events = VecDeque::new();
         let mut stopping = false;
-        self.step(Input::Started)?;
+        self.start()?;
         while !stopping {
             let now = self.mailbox.now();
             if self.node.timer().is_some_and(|timer| timer <= now) {
@@ -163,6 +163,22 @@ where
         self.node.settle(self.mailbox.now())?;
         self.outbox.deliver(self.node.turn());
         Ok(())
+    }
+
+    /// Tells the core that it has started, and gets what it does about that behind it: whoever is
+    /// told that this node serves may ask at once, and must not be answered that it is starting.
+    fn start(&mut self) -> Result<(), NodeError> {
+        self.step(Input::Started)?;
+        match self.node.log().sync(self.node.log().last()) {
+            Ok(()) => {}
+            // It starts all the same, for reads; the log thread tries until there is room.
+            Err(error @ Error::DiskFull { .. }) => {
+                tracing::error!(%error, "the log waits for room")
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.node.settle(self.mailbox.now())?;
+        self.pass_points()
     }
 
     fn step(&mut self, input: Input<C::Message, C::Resume>) -> Result<(), NodeError> {

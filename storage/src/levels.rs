@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::compaction::Shape;
 use crate::error::Result;
 use crate::key::{Sequence, Tag};
-use crate::segment::Segment;
+use crate::segment::{self, Segment};
 
 /// Levels of the tree, level 0 included. With a tenfold step and 256 MiB in level 1, level 6 is
 /// full at 25 TiB.
@@ -104,16 +104,17 @@ impl Levels {
     ///
     /// What is higher up is newer, so the first find is the answer.
     pub(crate) fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<(Tag, Bytes)>> {
+        let hash = segment::hash(key);
         let [flushed, sorted @ ..] = &self.levels;
         for segment in flushed {
-            if let Some(found) = segment.get(key, sequence)? {
+            if let Some(found) = segment.get(key, hash, sequence)? {
                 return Ok(Some(found));
             }
         }
         for level in sorted {
             let at = level.partition_point(|segment| segment.meta().largest.as_ref() < key);
             let Some(segment) = level.get(at) else { continue };
-            if let Some(found) = segment.get(key, sequence)? {
+            if let Some(found) = segment.get(key, hash, sequence)? {
                 return Ok(Some(found));
             }
         }

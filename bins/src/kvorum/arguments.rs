@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use kvorum::address::host_and_port;
 
 use crate::output::Format;
 
@@ -52,14 +53,16 @@ pub(crate) struct Arguments {
 
 /// What every command knows.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The cluster: a coordinator's address, or that of any process that coordinates
-    #[arg(long, global = true, value_name = "ADDR", env = "KVORUM_CONNECT")]
-    #[arg(value_delimiter = ',', default_value = "127.0.0.1:7100")]
+    #[arg(long, global = true, value_name = "ADDR[,ADDR...]", env = "KVORUM_CONNECT")]
+    #[arg(value_delimiter = ',', value_parser = host_and_port)]
+    #[arg(default_value = "127.0.0.1:7100")]
     pub(crate) connect: Vec<String>,
 
     /// How to print: text for people, JSON (an object a line) for programs
-    #[arg(long, global = true, value_enum, default_value = "text")]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value = "text")]
     pub(crate) output: Format,
 
     /// How long an operation may take, as in 500ms, 5s or 1m

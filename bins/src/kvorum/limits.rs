@@ -1,14 +1,10 @@
 //! What a request may hold. The cluster refuses what is larger; checking first saves sending it.
 
+pub(crate) use kvorum_rpc::{KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX};
+
 use crate::error::CommandError;
 use crate::statement::Statement;
 use crate::text::quoted;
-
-/// Bytes of a key.
-pub(crate) const KEY_BYTES_MAX: usize = 64 << 10;
-
-/// Bytes of a value.
-pub(crate) const VALUE_BYTES_MAX: usize = 16 << 20;
 
 /// Refuses what cannot be a key.
 pub(crate) fn check_key(key: &[u8]) -> Result<(), CommandError> {

@@ -9,10 +9,9 @@ use crate::error::{CommandError, Kind};
 /// For whom the output is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    // Not documentation comments: they would make every help text five lines longer.
     #[default]
     Text,
-    /// For programs: a JSON object a line.
     Json,
 }
 

@@ -6,6 +6,7 @@
 mod arguments;
 mod error;
 mod logging;
+mod serve;
 mod signals;
 
 use std::io::{self, Write as _};
@@ -24,8 +25,8 @@ pub fn run(command: &Command) -> ExitCode {
     };
     logging::start(&process.log);
     let result = match command {
-        Command::Replica(replica) => Ok::<(), error::ServeError>(drop(replica)),
-        Command::Coordinator(coordinator) => Ok(drop(coordinator)),
+        Command::Replica(replica) => serve::replica(replica),
+        Command::Coordinator(coordinator) => serve::coordinator(coordinator),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,10 +6,11 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use kvorum_node::{FailPoints, IdentityFile, Node, NodeError, Runner, StoredRecord};
+use kvorum_node::{Event, FailPoints, Handle, IdentityFile, Node, NodeError, Runner, StoredRecord};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::two_phase::{
     Coordinator as CoordinatorCore, CoordinatorOptions, Participant, ParticipantOptions, points,
@@ -19,10 +20,18 @@ use kvorum_rpc::server::{Inspect, Server, ServerError, ServerOptions, Serving};
 use kvorum_storage::vfs::{RealVfs, Vfs};
 use kvorum_storage::{LogOptions, Options};
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 use super::arguments::{Coordinator, Peer, Process, Protocol, Replica};
 use super::error::ServeError;
 use super::signals::{End, Signals};
+
+/// How long a coordinator that serves waits for links to its replicas before it says that it is
+/// ready. Replicas that run answer within milliseconds; for those that do not nobody should wait.
+const LINKS_WAIT: Duration = Duration::from_secs(1);
+
+/// Between looks at the links.
+const LINKS_POLL: Duration = Duration::from_millis(5);
 
 /// What is the same for every role.
 struct Setup<'a> {
@@ -110,13 +119,13 @@ where
 {
     let of_node = |error| ServeError::of_node(error, setup.data_dir);
     let known: Vec<&str> = setup.points.iter().map(|point| point.name).collect();
-    let fail_points =
-        FailPoints::new(setup.process.fail_point.clone(), &known).map_err(of_node)?;
+    let fail_points = FailPoints::new(setup.process.fail_point.clone(), &known).map_err(of_node)?;
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, setup.role, setup.id);
     let identity = Arc::new(identity.map_err(of_node)?);
     check_members(setup, &identity)?;
-    let (server, outbox) = Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;
+    let (server, outbox) =
+        Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;
     let node = open(vfs, fail_points.names()).map_err(of_node)?;
     let (ended, node_end) = oneshot::channel();
     let on_end = Box::new(move || {
@@ -129,10 +138,7 @@ where
         Arc::new(move |start, limit| inspector.rows(start, limit).map_err(|e| e.to_string()));
     let address = server.local_addr();
     match server.serve(runner.handle(), identity, Some(inspect)) {
-        Ok(serving) => {
-            announce(setup, address);
-            wait(serving, runner, node_end)?.map_err(of_node)
-        }
+        Ok(serving) => until_the_end(setup, address, serving, runner, node_end)?.map_err(of_node),
         Err(error) => {
             // A node that could not start says better why than the server that waited for it.
             runner.stop().map_err(of_node)?;
@@ -156,9 +162,8 @@ fn check_members(setup: &Setup<'_>, identity: &IdentityFile) -> Result<(), Serve
     if known.is_empty() || known == named {
         return Ok(());
     }
-    let list = |ids: &[NodeId]| {
-        ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ")
-    };
+    let list =
+        |ids: &[NodeId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     Err(ServeError::refused(
         format!(
             "the cluster in {} has the replicas {}, and --replica names {}",
@@ -201,40 +206,81 @@ fn announce(setup: &Setup<'_>, address: SocketAddr) {
     tracing::info!(%role, id, %address, data_dir = %setup.data_dir.display(), "serving");
 }
 
-/// Waits for the end, and makes it a clean one. The outer error is the signals'.
-fn wait(
+/// Serves until the end, and makes it a clean one. The outer error is this process's, the inner one
+/// the node's.
+fn until_the_end(
+    setup: &Setup<'_>,
+    address: SocketAddr,
     serving: Serving,
     runner: Runner<Message>,
     mut node_end: oneshot::Receiver<()>,
 ) -> Result<Result<(), NodeError>, ServeError> {
-    let no_signals = |error: io::Error| {
-        ServeError::failed(format!("cannot wait for signals: {error}"), "")
-    };
+    let no_signals =
+        |error: io::Error| ServeError::failed(format!("cannot wait for signals: {error}"), "");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(no_signals)?.block_on(async {
         let mut signals = Signals::take().map_err(no_signals)?;
-        match signals.or_end_of(&mut node_end).await {
+        let handle = runner.handle();
+        let linked = timeout(LINKS_WAIT, linked(&handle, setup));
+        let early_end = tokio::select! {
+            _ = linked => None,
+            end = signals.or_end_of(&mut node_end) => Some(end),
+        };
+        let end = match early_end {
+            Some(end) => end,
+            None => {
+                announce(setup, address);
+                signals.or_end_of(&mut node_end).await
+            }
+        };
+        match end {
             End::Asked(signal) => tracing::info!(signal, "stopping"),
             End::Node => tracing::error!("the node has ended"),
         }
-        let (sender, stopped) = oneshot::channel();
-        let stop = move || {
-            serving.stop();
-            // Nobody waits any more if a second signal came.
-            let _ = sender.send(runner.stop());
-        };
-        thread::Builder::new()
-            .name("stop".to_owned())
-            .spawn(stop)
-            .map_err(|error| ServeError::failed(format!("cannot stop cleanly: {error}"), ""))?;
-        tokio::select! {
-            stopped = stopped => Ok(stopped.expect("a panic aborts the process")),
-            signal = signals.next() => Err(ServeError::failed(
-                format!("stopped at once by a second {signal}"),
-                "what was acknowledged is safe",
-            )),
-        }
+        stop(serving, runner, &mut signals).await
     })
+}
+
+/// Waits until a coordinator has a link to each of its replicas: whoever reads the ready line may
+/// write.
+async fn linked(handle: &Handle<Message>, setup: &Setup<'_>) {
+    if setup.role != Role::Coordinator {
+        return;
+    }
+    loop {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        handle.submit([Event::Report(sender)]);
+        sleep(LINKS_POLL).await;
+        let peers_up = receiver.try_recv().map(|report| report.status.peers_up).unwrap_or_default();
+        if setup.peers.iter().all(|peer| peers_up.contains(&peer.id)) {
+            return;
+        }
+    }
+}
+
+/// Stops everything, unless a second signal says to leave at once.
+async fn stop(
+    serving: Serving,
+    runner: Runner<Message>,
+    signals: &mut Signals,
+) -> Result<Result<(), NodeError>, ServeError> {
+    let (sender, stopped) = oneshot::channel();
+    let stop = move || {
+        serving.stop();
+        // Nobody waits any more if a second signal came.
+        let _ = sender.send(runner.stop());
+    };
+    thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(stop)
+        .map_err(|error| ServeError::failed(format!("cannot stop cleanly: {error}"), ""))?;
+    tokio::select! {
+        stopped = stopped => Ok(stopped.expect("a panic aborts the process")),
+        signal = signals.next() => Err(ServeError::failed(
+            format!("stopped at once by a second {signal}"),
+            "what was acknowledged is safe",
+        )),
+    }
 }
 
 /// Chance for the cores, which take it as a number: replicas that restart together shall not ask

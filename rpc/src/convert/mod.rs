@@ -5,6 +5,8 @@
 pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod peer;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use capnp::Error;

@@ -15,6 +15,8 @@
 mod frame;
 mod incoming;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::cell::RefCell;

@@ -24,6 +24,9 @@ pub(super) const FRAME_HEADER_BYTES: usize = 40;
 /// Where in the header the file's identity stands; what a search for frames looks for.
 pub(super) const IDENTITY_AT: usize = 8;
 
+/// Where in the header the position of the first record stands.
+pub(super) const FIRST_AT: usize = 24;
+
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHeader {

@@ -109,6 +109,8 @@ impl State {
     /// The last position that has come so far.
     pub(super) fn reached(&self, goal: Goal) -> u64 {
         match goal {
+            // After a failure the system may hold it or not.
+            Goal::Written if self.poison.is_some() => self.durable,
             Goal::Written => self.written,
             Goal::Durable => self.durable,
         }

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use super::file::FileHeader;
-use super::frame::{FRAME_HEADER_BYTES, FrameHeader, IDENTITY_AT};
+use super::frame::{FIRST_AT, FRAME_HEADER_BYTES, FrameHeader, IDENTITY_AT};
 use super::reader::{FrameReader, Step, Window, header_at};
 use crate::codec::Place;
 use crate::error::{Error, Result};
@@ -66,7 +66,11 @@ pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader) -> Result<Tail> 
         marked,
         remains: offset,
     };
-    let remains = Remains::search(&mut reader.into_window(), file, offset)?;
+    let mut window = reader.into_window();
+    let mut remains = Remains::search(&mut window, file, offset)?;
+    if begins_frame(&mut window, offset, next)? {
+        remains.end = remains.end.max(offset + FRAME_HEADER_BYTES as u64);
+    }
     if remains.durable_before >= next {
         let path = super::file::Name::Live(file.number).path(dir);
         let what = format!("the frame of position {next} had been synced and cannot be read");
@@ -74,6 +78,13 @@ pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader) -> Result<Tail> 
     }
     tail.remains = remains.end;
     Ok(tail)
+}
+
+/// Whether a damaged header, with even its file's identity gone, still names the position that was
+/// to come. Old bytes in a recycled file hardly ever do.
+fn begins_frame(window: &mut Window, offset: u64, next: u64) -> Result<bool> {
+    let header = window.bytes(offset, FRAME_HEADER_BYTES)?;
+    Ok(header.is_some_and(|header| header[FIRST_AT..].starts_with(&next.to_le_bytes())))
 }
 
 /// What was found behind the last good frame.

@@ -186,12 +186,14 @@ impl Writer {
         files: &Mutex<Files>,
     ) -> Result<OpenFile, Failure> {
         let salt = self.options.salt;
-        if maker.capacity == self.options.file_bytes
-            && let Some(path) = lock(files).take_free()
-        {
-            match maker.recycle(&path, salt) {
-                Err(Failure::Refused(_)) => lock(files).put_free(path),
-                made => return made,
+        if maker.capacity == self.options.file_bytes {
+            // Not in the `if let`, which would hold the lock while the disk works.
+            let free = lock(files).take_free();
+            if let Some(path) = free {
+                match maker.recycle(&path, salt) {
+                    Err(Failure::Refused(_)) => lock(files).put_free(path),
+                    made => return made,
+                }
             }
         }
         maker.make(salt)

@@ -78,7 +78,7 @@ fn bits_of(hash: u64, probes: u32) -> impl Iterator<Item = usize> {
 }
 
 /// The hash of a key. Part of the format: it must never change.
-pub(super) fn hash(key: &[u8]) -> u64 {
+pub(crate) fn hash(key: &[u8]) -> u64 {
     let mut hash = (key.len() as u64).wrapping_mul(MULTIPLIER);
     let (words, rest) = key.as_chunks::<8>();
     for word in words {

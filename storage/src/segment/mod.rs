@@ -27,6 +27,7 @@ use crate::codec::{Malformed, Reader, put_slice, put_u32, put_u64};
 use crate::key::{KEY_BYTES_MAX, Sequence};
 
 pub(crate) use self::cursor::SegmentCursor;
+pub(crate) use self::filter::hash;
 pub(crate) use self::reader::{Check, Segment};
 pub(crate) use self::writer::{SegmentOptions, SegmentWriter};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 
 use super::block::{Block, BlockCursor};
-use super::filter::{self, Filter};
+use super::filter::Filter;
 use super::{
     BLOCK_BYTES_MAX, Compression, FOOTER_BYTES, Footer, Handle, SegmentMeta, TRAILER_BYTES, path_of,
 };
@@ -68,8 +68,14 @@ impl Segment {
     }
 
     /// The newest version of the key that a reader at `sequence` may see: its tag and value.
-    pub(crate) fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<(Tag, Bytes)>> {
-        if !self.meta.spans(key) || !self.filter()?.may_contain(filter::hash(key)) {
+    /// `hash` is that of the key, by [`super::hash`]: it is the same for all segments.
+    pub(crate) fn get(
+        &self,
+        key: &[u8],
+        hash: u64,
+        sequence: Sequence,
+    ) -> Result<Option<(Tag, Bytes)>> {
+        if !self.meta.spans(key) || !self.filter()?.may_contain(hash) {
             return Ok(None);
         }
         let tag = Tag::newest_of(sequence);

@@ -14,8 +14,8 @@ impl Store {
     /// applied before this call. Segments never change, so the two stores share them by hard
     /// links; the new one's log is empty.
     ///
-    /// The records of an owner's log are not in it: an owner that needs more than the applied
-    /// batches must save the rest itself. The directory must not hold a store yet. It holds one
+    /// The records of an owner's log are not in it, and marks begin anew: an owner that needs more
+    /// than the applied batches must save the rest itself. The directory must not hold a store yet. It holds one
     /// once this has returned; a crash before leaves nothing that can be opened by mistake.
     pub fn checkpoint(&self, dir: &Path) -> Result<()> {
         let inner = &self.inner;
@@ -44,8 +44,8 @@ impl Store {
             // As that of a new store, whose log is not there yet.
             generation: 1,
             flushed_position: Position(0),
-            // An embedded store marks batches with log positions, which begin anew.
-            flushed_mark: if inner.embedded { 0 } else { manifest.flushed_mark },
+            // Marks are commonly positions in the log, which begins anew.
+            flushed_mark: 0,
             ..manifest.clone()
         };
         copy.write(vfs, dir)

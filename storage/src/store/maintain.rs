@@ -134,7 +134,7 @@ impl Inner {
     /// Whether the memtable should be flushed although it is not full, for the log's sake: the log
     /// is longer than wanted, has grown by a good part since the last time, and there is something
     /// to be cut by a flush.
-    fn log_is_too_long(&self) -> bool {
+    pub(super) fn log_is_too_long(&self) -> bool {
         let bytes = self.log.bytes();
         let grown = bytes.saturating_sub(self.log_bytes_flushed.load(Relaxed));
         bytes > self.options.log_bytes_max

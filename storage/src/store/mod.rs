@@ -34,7 +34,7 @@ use crate::compaction::Resume;
 use crate::cursor::Direction;
 use crate::error::{Error, Result};
 use crate::key::Sequence;
-use crate::log::Log;
+use crate::log::{Log, Position};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::scan::{KeyRange, Scan};
@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     embedded: bool,
     /// Batches up to this mark were in segments when the store was opened.
     flushed_at_open: u64,
+    /// Where the log ended when the store was opened.
+    last_at_open: Position,
 
     /// Held by the one flush.
     flushing: Mutex<()>,
@@ -157,7 +159,11 @@ impl Inner {
     /// Makes the next view. `change` must not read or write the disk: readers wait for it.
     fn change_view(&self, change: impl FnOnce(&View) -> View) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        *view = Arc::new(change(&view));
+        let next = Arc::new(change(&view));
+        let last = std::mem::replace(&mut *view, next);
+        drop(view);
+        // With it may go a whole memtable, which takes a while: not under the lock.
+        drop(last);
     }
 
     fn check_poison(&self) -> Result<()> {

@@ -101,7 +101,12 @@ fn open(
     }
     let lock = lock_dir(&*vfs, dir)?;
     let mut manifest = match Manifest::read(&*vfs, dir)? {
-        Some(manifest) => manifest,
+        Some(manifest) => {
+            // It may have been renamed by a process that died before it could sync that. It must
+            // not be lost any more once segments are removed that only the one before it names.
+            vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
+            manifest
+        }
         None => begin(&*vfs, dir)?,
     };
     if manifest.generation > 1 && !has_files(&*vfs, &log_dir)? {
@@ -129,6 +134,7 @@ fn open(
         vfs,
         dir: dir.to_path_buf(),
         segments_dir,
+        last_at_open: log.last(),
         log: Arc::new(log),
         embedded,
         flushed_at_open: manifest.flushed_mark,

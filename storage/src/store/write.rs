@@ -55,8 +55,8 @@ impl Store {
     /// record of the caller's, from which the caller will apply it again after a crash.
     ///
     /// `mark` numbers the batches in the order in which a replay meets them: it rises with each. A
-    /// mark that was flushed before this opening is skipped, and that is all the caller needs to
-    /// know of what replay may repeat. The records that the batch rests on end at `covered_by`;
+    /// mark that was flushed before this opening is skipped, if the log record is as old; that is
+    /// all the caller needs to know of what replay may repeat. The records that the batch rests on end at `covered_by`;
     /// they need not be durable yet, but are made so before the batch goes to a segment.
     ///
     /// This never waits for the disk and never refuses for want of room, since what it is given
@@ -75,7 +75,10 @@ impl Store {
     pub fn release(&self, before: Position) {
         let mark = lock(&self.inner.applied).last_mark;
         lock(&self.inner.releases).add(before, mark);
-        self.inner.signal.raise();
+        // Otherwise the next flush will see to it: waking somebody for each word would be much.
+        if mark <= self.flushed_mark() || self.inner.log_is_too_long() {
+            self.inner.signal.raise();
+        }
     }
 
     /// Whether flush and compaction keep up.
@@ -143,7 +146,9 @@ impl Inner {
         }
         let mut applied = lock(&self.applied);
         if mark <= applied.last_mark {
-            let replayed = mark > 0 && applied.last_mark == self.flushed_at_open;
+            let replayed = mark > 0
+                && applied.last_mark == self.flushed_at_open
+                && covered_by <= self.last_at_open;
             return if replayed { Ok(()) } else { Err(mark_fell(mark, applied.last_mark)) };
         }
         self.apply_next(&mut applied, mark, covered_by, batch);

@@ -2,4 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod append;
+mod crash;
+mod cut;
+mod damage;
+mod fault;
 mod fixture;
+mod group;

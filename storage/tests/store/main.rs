@@ -1,5 +1,12 @@
 //! The store through its own door: what was acknowledged is there, what is damaged is reported.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod doors;
 mod model;
+mod threads;
+
+mod crash;
+mod damage;
+mod faults;
+
 mod support;

@@ -1,6 +1,11 @@
 //! What the tests of the store share.
 
-use kvorum_storage::{LogOptions, Options};
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kvorum_storage::{
+    Batch, Direction, LogOptions, Maintained, Operation, Options, Pressure, Store,
+};
 
 /// Where stores are on in-memory disks.
 pub(crate) const DIR: &str = "/store";
@@ -16,9 +21,9 @@ impl Random {
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
     }
 
     pub(crate) fn below(&mut self, end: u64) -> u64 {
@@ -42,4 +47,50 @@ pub(crate) fn tiny_options() -> Options {
         log: LogOptions { file_bytes: 8 << 10, recycle_files_max: 2, ..LogOptions::default() },
         ..Options::default()
     }
+}
+
+/// The batch with this number. It tells its number, so that a store tells how many it has.
+pub(crate) fn numbered_batch(number: u64) -> Batch {
+    let mut batch = Batch::new();
+    batch.put("number", number.to_string());
+    for side in ["left", "right"] {
+        let key = format!("{side}{:02}", number * 7 % 23);
+        if number.is_multiple_of(5) {
+            batch.delete(key);
+        } else {
+            batch.put(key, format!("{number} {}", "x".repeat(number as usize * 13 % 90)));
+        }
+    }
+    batch
+}
+
+fn state_after(count: u64) -> BTreeMap<Bytes, Bytes> {
+    let mut state = BTreeMap::new();
+    for number in 1..=count {
+        for operation in numbered_batch(number).operations() {
+            match operation {
+                Operation::Put { key, value } => state.insert(key.clone(), value.clone()),
+                Operation::Delete { key } => state.remove(key),
+            };
+        }
+    }
+    state
+}
+
+/// How many numbered batches the store has; that it has those and nothing else is checked, and
+/// so is every segment.
+pub(crate) fn count_batches(store: &Store, context: &str) -> u64 {
+    let entries: BTreeMap<Bytes, Bytes> =
+        store.scan(.., Direction::Forwards).unwrap().map(Result::unwrap).collect();
+    let number = entries.get(b"number".as_slice());
+    let count = number.map_or(0, |n| std::str::from_utf8(n).unwrap().parse().unwrap());
+    assert_eq!(entries, state_after(count), "{context}: not the state after {count} batches");
+    let report = store.verify().unwrap();
+    assert!(report.problems.is_empty(), "{context}: {:?}", report.problems);
+    count
+}
+
+/// Does what an owner must when the store says stop.
+pub(crate) fn make_room(store: &Store) {
+    while store.pressure() == Pressure::Stop && store.maintain().unwrap() != Maintained::Nothing {}
 }

@@ -7,16 +7,12 @@ use kvorum_rpc::client::Client;
 use serde_json::{Map, Value as Json};
 
 use crate::error::CommandError;
-use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, check_statement};
+use crate::limits::{KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX, check_statement};
 use crate::output::{Format, Output};
 use crate::statement::{FORMS, Statement, words};
 
 /// Bytes of a line: a key and a value, each byte of them written as `\xHH`, and the words around.
 pub(crate) const LINE_BYTES_MAX: u64 = ((KEY_BYTES_MAX + VALUE_BYTES_MAX) * 4 + 1024) as u64;
-
-/// Bytes of a transaction's keys and values, so that text without end cannot fill the memory.
-/// The cluster's own limit is lower.
-const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 
 /// A transaction as it is read, line by line.
 #[derive(Default)]
@@ -151,6 +147,6 @@ mod tests {
             [&b"put k '"[..], &vec![b'v'; 9 << 20], b"'\n"].concat().repeat(9),
         ));
         let error = read(endless).map(|text| text.len()).unwrap_err();
-        assert!(error.what.starts_with("line 8: here the transaction"), "{}", error.what);
+        assert!(error.what.starts_with("line 3: here the transaction"), "{}", error.what);
     }
 }

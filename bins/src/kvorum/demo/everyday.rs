@@ -65,12 +65,13 @@ pub(super) async fn start(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<()
     for member in stage.cluster.members() {
         let status = stage.cluster.status(member).await?;
         let process = stage.cluster.process_id(member).unwrap_or_default();
-        let links = status.members.iter().filter(|member| member.up).count();
+        let links = status.members.iter().filter(|other| other.up && other.node != status.node);
+        let links: Vec<_> = links.map(|other| format!("n{}", other.node)).collect();
         let observed = format!(
-            "process {process}, {}, started {} time, links to {links} of {}",
+            "process {process}, {}, started {} time, linked to {}",
             status.address,
             status.incarnation,
-            status.members.len()
+            links.join(" ")
         );
         let role = if member == Member::Coordinator { "coordinator" } else { "replica" };
         let is_right = status.role == role && status.incarnation == 1;

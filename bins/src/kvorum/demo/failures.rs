@@ -106,6 +106,7 @@ pub(super) async fn all_killed(stage: &mut Stage, guide: &mut Guide<'_>) -> Resu
     guide.note("SIGKILL to all four")?;
     let (started, took) = timed(stage.cluster.start_all()).await;
     started?;
+    stage.cluster.await_links(PATIENCE).await?;
     guide.note(format!("all four started again: ready in {}", shown_time(took)))?;
     observe_get(guide, &client, "greeting", Some("still here")).await?;
     observe_get(guide, &client, "colour", Some("gold")).await?;
@@ -161,7 +162,13 @@ async fn observe_doubt(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), T
 async fn revive_coordinator(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
     let (started, took) = timed(stage.cluster.start(Member::Coordinator, &[])).await;
     started?;
-    guide.note(format!("the coordinator is started again: ready in {}", shown_time(took)))
+    let (linked, took_links) = timed(stage.cluster.await_links(PATIENCE)).await;
+    linked?;
+    guide.note(format!(
+        "the coordinator is started again: ready in {}, linked to all replicas {} later",
+        shown_time(took),
+        shown_time(took_links)
+    ))
 }
 
 /// Puts until it is taken, and sees that this was soon.

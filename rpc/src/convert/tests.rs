@@ -1,0 +1,273 @@
+//! Whatever there is to say goes there and back; whatever comes is a value or an error.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use capnp::message::{Builder, ReaderOptions};
+use capnp::serialize;
+use kvorum_node::ClusterId;
+use kvorum_replication::two_phase::message::{
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+};
+use kvorum_replication::{
+    Answer, ClientId, Failure, NodeId, Precondition, Query, Range, Stamp, Transaction, Write,
+};
+use kvorum_schema::client_capnp::failure;
+use kvorum_schema::peer_capnp::{hello, inbox};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::client::{Told, read_failure, write_failure};
+use super::peer::{Hello, message_bytes, read_hello, read_messages, write_hello, write_message};
+
+fn key() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 1..40).prop_map(Bytes::from)
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..100).prop_map(Bytes::from)
+}
+
+fn txn() -> impl Strategy<Value = TxnId> {
+    (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(coordinator, epoch, number)| TxnId {
+        coordinator: NodeId(coordinator),
+        epoch,
+        number,
+    })
+}
+
+fn precondition() -> impl Strategy<Value = Precondition> {
+    prop_oneof![
+        key().prop_map(Precondition::Absent),
+        key().prop_map(Precondition::Present),
+        (key(), value()).prop_map(|(key, value)| Precondition::Equals(key, value)),
+    ]
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    prop_oneof![
+        (key(), value()).prop_map(|(key, value)| Write::Put(key, value)),
+        key().prop_map(Write::Delete),
+    ]
+}
+
+fn transaction() -> impl Strategy<Value = Transaction> {
+    (vec(precondition(), 0..4), vec(write(), 0..4))
+        .prop_map(|(preconditions, writes)| Transaction { preconditions, writes })
+}
+
+fn one_phase() -> impl Strategy<Value = OnePhase> {
+    let stamp =
+        (1..u64::MAX, any::<u64>(), any::<u64>()).prop_map(|(client, sequence, answered_below)| {
+            Stamp { client: ClientId(client), sequence, answered_below }
+        });
+    proptest::option::of(stamp).prop_map(|stamp| OnePhase { stamp })
+}
+
+fn decision() -> impl Strategy<Value = Decision> {
+    prop_oneof![
+        (1..u64::MAX).prop_map(|number| Decision::Commit(CommitNumber(number))),
+        Just(Decision::Abort),
+    ]
+}
+
+fn vote() -> impl Strategy<Value = Vote> {
+    prop_oneof![
+        Just(Vote::Yes),
+        key().prop_map(Vote::Conflict),
+        (any::<u32>(), key()).prop_map(|(index, key)| Vote::PreconditionFailed { index, key }),
+        Just(Vote::Refused),
+        Just(Vote::Overloaded),
+        ".*".prop_map(Vote::Failed),
+        Just(Vote::Committed),
+    ]
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    let range = (value(), proptest::option::of(value()), 0..=super::ROWS_MAX)
+        .prop_map(|(start, end, limit)| Range { start, end, limit });
+    prop_oneof![
+        key().prop_map(Query::Get),
+        vec(key(), 0..5).prop_map(Query::GetMany),
+        range.prop_map(Query::Scan),
+    ]
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        proptest::option::of(value()).prop_map(Answer::Value),
+        vec(proptest::option::of(value()), 0..5).prop_map(Answer::Values),
+        (vec((key(), value()), 0..5), any::<bool>())
+            .prop_map(|(rows, more)| Answer::Rows { rows, more }),
+        ".*".prop_map(Answer::Failed),
+    ]
+}
+
+fn prepare() -> impl Strategy<Value = Prepare> {
+    let participants = vec(any::<u32>().prop_map(NodeId), 0..5);
+    (txn(), participants, transaction(), proptest::option::of(one_phase()), txn()).prop_map(
+        |(txn, participants, transaction, one_phase, finished_below)| Prepare {
+            txn,
+            participants: participants.into(),
+            transaction: Arc::new(transaction),
+            one_phase,
+            finished_below,
+        },
+    )
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let knowledge =
+        prop_oneof![decision().prop_map(Knowledge::Decided), Just(Knowledge::Undecided)];
+    prop_oneof![
+        prepare().prop_map(Message::Prepare),
+        (txn(), vote()).prop_map(|(txn, vote)| Message::Vote { txn, vote }),
+        (txn(), decision(), txn()).prop_map(|(txn, decision, finished_below)| Message::Decide {
+            txn,
+            decision,
+            finished_below,
+        }),
+        txn().prop_map(|txn| Message::Acknowledge { txn }),
+        txn().prop_map(|txn| Message::Inquire { txn }),
+        (txn(), knowledge).prop_map(|(txn, knowledge)| Message::Inform { txn, knowledge }),
+        (any::<u64>(), any::<u64>(), query()).prop_map(|(read, epoch, query)| Message::Read {
+            read,
+            epoch,
+            query
+        }),
+        (any::<u64>(), any::<u64>(), answer())
+            .prop_map(|(read, epoch, answer)| Message::ReadAnswer { read, epoch, answer }),
+    ]
+}
+
+fn encode(messages: &[Message]) -> Vec<u8> {
+    let mut builder = Builder::new_default();
+    let params = builder.init_root::<inbox::deliver_params::Builder<'_>>();
+    let mut list = params.init_messages(super::length(messages.len()));
+    for (index, message) in (0..).zip(messages) {
+        write_message(message, list.reborrow().get(index));
+    }
+    let mut bytes = Vec::new();
+    serialize::write_message(&mut bytes, &builder).unwrap();
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<Message>, capnp::Error> {
+    let mut options = ReaderOptions::new();
+    options.nesting_limit(32).traversal_limit_in_words(Some(1 << 20));
+    let reader = serialize::read_message(bytes, options)?;
+    let params = reader.get_root::<inbox::deliver_params::Reader<'_>>()?;
+    Ok(read_messages(params.get_messages()?)?)
+}
+
+proptest! {
+    #[test]
+    fn messages_go_there_and_back(messages in vec(message(), 0..8)) {
+        prop_assert_eq!(decode(&encode(&messages)).unwrap(), messages);
+    }
+
+    #[test]
+    fn the_estimate_of_a_size_is_not_far_off(messages in vec(message(), 1..8)) {
+        let (real, estimate) =
+            (encode(&messages).len(), messages.iter().map(message_bytes).sum::<usize>());
+        prop_assert!(estimate * 3 + 256 > real, "{} estimated, {} real", estimate, real);
+        prop_assert!(real * 3 + 256 > estimate, "{} estimated, {} real", estimate, real);
+    }
+
+    #[test]
+    fn damaged_messages_are_errors_or_other_messages(
+        messages in vec(message(), 1..4),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = encode(&messages);
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        // Whatever it says, it must say something.
+        let _ = decode(&bytes);
+        let _ = decode(&bytes[..cut.index(bytes.len())]);
+    }
+
+    #[test]
+    fn introductions_go_there_and_back(
+        cluster in proptest::option::of(any::<[u8; 16]>()),
+        version in any::<u32>(),
+        node in any::<u32>(),
+        incarnation in any::<u64>(),
+        address in ".{0,100}",
+        members in vec((any::<u32>(), ".{0,40}"), 0..10),
+    ) {
+        let hello = Hello {
+            version,
+            cluster: cluster.map(ClusterId),
+            node: NodeId(node),
+            incarnation,
+            address,
+            members: members.into_iter().map(|(node, at)| (NodeId(node), at)).collect(),
+        };
+        let mut builder = Builder::new_default();
+        write_hello(&hello, builder.init_root());
+        let reader = builder.into_reader();
+        let read = read_hello(reader.get_root::<hello::Reader<'_>>().unwrap()).unwrap();
+        prop_assert_eq!(read, hello);
+    }
+}
+
+#[test]
+fn failures_go_there_and_back() {
+    let text = || "why".to_owned();
+    let key = || Bytes::from_static(b"key");
+    let failures = [
+        Failure::Conflict { key: key() },
+        Failure::PreconditionFailed { index: 3, key: key() },
+        Failure::Unavailable { reason: text() },
+        Failure::Overloaded,
+        Failure::Unknown { reason: text() },
+        Failure::SessionExpired,
+        Failure::StaleSequence,
+        Failure::Invalid { reason: text() },
+        Failure::Storage { reason: text() },
+    ];
+    let told = failures.map(Told::Failure).into_iter().chain([Told::Redirect(text())]);
+    for told in told {
+        let mut builder = Builder::new_default();
+        write_failure(&told, builder.init_root());
+        let reader = builder.into_reader();
+        let read = read_failure(reader.get_root::<failure::Reader<'_>>().unwrap()).unwrap();
+        assert_eq!(read, told);
+    }
+}
+
+#[test]
+fn lists_beyond_their_limit_are_refused() {
+    let too_many = Message::Read {
+        read: 1,
+        epoch: 1,
+        query: Query::GetMany(vec![Bytes::from_static(b"k"); super::OPERATIONS_MAX + 1]),
+    };
+    let error = decode(&encode(&[too_many])).unwrap_err();
+    assert!(error.extra.contains("16385 keys"), "{error}");
+    let members = vec![(NodeId(1), String::new()); super::MEMBERS_MAX + 1];
+    let hello = Hello {
+        version: 1,
+        cluster: None,
+        node: NodeId(1),
+        incarnation: 1,
+        address: String::new(),
+        members,
+    };
+    let mut builder = Builder::new_default();
+    write_hello(&hello, builder.init_root());
+    let reader = builder.into_reader();
+    assert!(read_hello(reader.get_root::<hello::Reader<'_>>().unwrap()).is_err());
+}
+
+#[test]
+fn a_commit_without_a_number_is_refused() {
+    let txn = TxnId { coordinator: NodeId(0), epoch: 1, number: 1 };
+    let decision = Decision::Commit(CommitNumber(0));
+    let unnumbered = Message::Decide { txn, decision, finished_below: txn };
+    assert!(decode(&encode(&[unnumbered])).is_err());
+}

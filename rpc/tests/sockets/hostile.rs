@@ -1,0 +1,325 @@
+//! Visitors who do not keep to the protocol.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use capnp::message::{Builder, HeapAllocator};
+use capnp_rpc::rpc_capnp::message;
+use kvorum_node::Event;
+use kvorum_replication::{Answer, NodeId, Operation, Outcome, Role};
+use kvorum_rpc::server::ServerOptions;
+use kvorum_schema::client_capnp::{gate, key_value};
+
+use crate::support::{Behaviour, PATIENCE, Played, client, coordinator, options, play, run};
+
+/// Whether the server has closed this connection; what it said before is read and returned.
+fn closed(stream: &mut TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut said = Vec::new();
+    match stream.read_to_end(&mut said) {
+        Ok(_) => said,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => said,
+        Err(error) => panic!("the connection is still open: {error}"),
+    }
+}
+
+fn visit(played: &Played) -> TcpStream {
+    TcpStream::connect(played.address).unwrap()
+}
+
+fn still_serves(played: &Played) {
+    run(async {
+        let client = client(played).await;
+        client.put(Bytes::from_static(b"k"), Bytes::from_static(b"v")).await.unwrap();
+    });
+}
+
+#[test]
+fn nonsense_closes_its_connection_with_a_reason_and_no_other() {
+    let played = coordinator(options());
+    let huge = [0_u32, 0xFFFF_FFF0].map(u32::to_le_bytes).concat();
+    let many_segments = [100_000_u32, 1].map(u32::to_le_bytes).concat();
+    let just_too_large = [0_u32, (32 << 20) / 8 + 1].map(u32::to_le_bytes).concat();
+    let empty = [0_u32, 0].map(u32::to_le_bytes).concat();
+    let noise: Vec<u8> =
+        (0..4096_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let cases: [(&[u8], &[u8]); 6] = [
+        (&huge, b"at most"),
+        (&many_segments, b"segments"),
+        (&just_too_large, b"at most"),
+        (&empty, b""),
+        (&noise, b""),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
+    ];
+    for (bytes, reason) in cases {
+        let mut stream = visit(&played);
+        stream.write_all(bytes).unwrap();
+        let said = closed(&mut stream);
+        let told = reason.is_empty() || said.windows(reason.len()).any(|window| window == reason);
+        assert!(told, "{:?}", said.escape_ascii().to_string());
+        still_serves(&played);
+    }
+}
+
+#[test]
+fn a_message_that_never_ends_is_not_waited_for() {
+    let mut impatient = options();
+    impatient.stall_timeout = Duration::from_millis(200);
+    impatient.handshake_timeout = Duration::from_secs(60);
+    let played = coordinator(impatient);
+    let mut stream = visit(&played);
+    // 8 MiB announced, 8 bytes sent.
+    stream.write_all(&[0_u32, 1 << 20, 1, 1].map(u32::to_le_bytes).concat()).unwrap();
+    let said = closed(&mut stream);
+    assert!(said.windows(6).any(|window| window == b"middle"));
+    still_serves(&played);
+}
+
+#[test]
+fn whoever_does_not_introduce_himself_is_shown_out() {
+    let mut impatient = options();
+    impatient.handshake_timeout = Duration::from_millis(200);
+    let played = coordinator(impatient);
+    let said = closed(&mut visit(&played));
+    assert!(said.windows(9).any(|window| window == b"introduce"));
+    still_serves(&played);
+}
+
+#[test]
+fn whoever_says_nothing_for_long_is_shown_out_and_comes_back_by_itself() {
+    let mut impatient = options();
+    impatient.idle_timeout = Duration::from_millis(200);
+    let played = coordinator(impatient);
+    run(async {
+        let client = client(&played).await;
+        client.put(Bytes::from_static(b"k"), Bytes::from_static(b"v")).await.unwrap();
+        for _ in 0..3 {
+            let opened = || async { counter(&client, "rpc_connections_opened").await };
+            let before = opened().await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            assert!(opened().await > before);
+        }
+    });
+}
+
+async fn counter(client: &kvorum_rpc::client::Client, name: &str) -> u64 {
+    let status = client.status().await.unwrap();
+    let found = status.counters.iter().find(|(counter, _)| counter == name);
+    found.expect("a counter of the transport").1
+}
+
+#[test]
+fn more_connections_than_allowed_are_closed_at_once() {
+    let mut narrow = options();
+    narrow.connections_max = 50;
+    narrow.handshake_timeout = Duration::from_secs(1);
+    let played = coordinator(narrow);
+    let mut visitors: Vec<_> =
+        (0..2000).filter_map(|_| TcpStream::connect(played.address).ok()).collect();
+    // Those beyond the limit are closed although nobody was impatient; the others in time.
+    for visitor in &mut visitors {
+        closed(visitor);
+    }
+    still_serves(&played);
+}
+
+/// A visitor that speaks the protocol, as far as it wants to.
+struct Visitor {
+    stream: TcpStream,
+    question: u32,
+}
+
+impl Visitor {
+    fn new(played: &Played) -> Self {
+        let mut visitor = Self { stream: visit(played), question: 0 };
+        let mut bootstrap = Builder::new_default();
+        bootstrap.init_root::<message::Builder<'_>>().init_bootstrap().set_question_id(0);
+        visitor.send(&bootstrap).unwrap();
+        // Question 1 asks the gate, question 0's answer, for the store.
+        visitor.question = 1;
+        let mut call = Builder::new_default();
+        let mut builder = call.init_root::<message::Builder<'_>>().init_call();
+        builder.set_question_id(1);
+        builder.set_interface_id(<gate::Client as capnp::traits::HasTypeId>::TYPE_ID);
+        builder.set_method_id(0);
+        builder.reborrow().init_target().init_promised_answer().set_question_id(0);
+        builder.init_params().init_content().init_as::<gate::client_params::Builder<'_>>();
+        visitor.send(&call).unwrap();
+        visitor
+    }
+
+    fn send(&mut self, message: &Builder<HeapAllocator>) -> std::io::Result<()> {
+        let mut bytes = Vec::new();
+        capnp::serialize::write_message(&mut bytes, message).unwrap();
+        self.stream.write_all(&bytes)
+    }
+
+    /// Asks for a key, pipelined on the store that question 1 will give.
+    fn get(&mut self, key: &[u8]) -> std::io::Result<()> {
+        self.question += 1;
+        let mut call = Builder::new_default();
+        let mut builder = call.init_root::<message::Builder<'_>>().init_call();
+        builder.set_question_id(self.question);
+        builder.set_interface_id(<key_value::Client as capnp::traits::HasTypeId>::TYPE_ID);
+        builder.set_method_id(1);
+        let mut promised = builder.reborrow().init_target().init_promised_answer();
+        promised.set_question_id(1);
+        promised.init_transform(1).get(0).set_get_pointer_field(0);
+        let params = builder.init_params().init_content();
+        let mut params = params.init_as::<key_value::get_params::Builder<'_>>();
+        params.set_key(key);
+        self.send(&call)
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        let mut finish = Builder::new_default();
+        let mut builder = finish.init_root::<message::Builder<'_>>().init_finish();
+        builder.set_question_id(self.question);
+        self.send(&finish)
+    }
+}
+
+/// A node that answers reads with this, if at all, and counts them.
+fn counting(answer: Option<Bytes>) -> (Behaviour, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&count);
+    let behaviour: Behaviour = Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        if matches!(request.operation, Operation::Read(_)) {
+            theirs.fetch_add(1, Ordering::Relaxed);
+            if let Some(value) = &answer {
+                let outcome = Outcome::Answer(Answer::Value(Some(value.clone())));
+                turn.replies.push((request.id, outcome));
+            }
+        }
+    });
+    (behaviour, count)
+}
+
+fn counted(options: ServerOptions, answer: Option<Bytes>) -> (Played, Arc<AtomicUsize>) {
+    let (behaviour, count) = counting(answer);
+    (play(Role::Coordinator, NodeId::COORDINATOR, None, options, behaviour), count)
+}
+
+/// Sends until the server takes no more, or closes.
+fn flood(
+    visitor: &mut Visitor,
+    mut send: impl FnMut(&mut Visitor) -> std::io::Result<()>,
+) -> usize {
+    visitor.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut sent = 0;
+    while sent < 200_000 && send(visitor).is_ok() {
+        sent += 1;
+    }
+    sent
+}
+
+#[test]
+fn whoever_never_reads_his_answers_is_not_read_any_more_and_then_closed() {
+    let mut impatient = options();
+    impatient.stall_timeout = Duration::from_secs(1);
+    let (played, count) = counted(impatient, Some(Bytes::from(vec![1; 64 << 10])));
+    let mut visitor = Visitor::new(&played);
+    let sent = flood(&mut visitor, |visitor| visitor.get(&[5; 1024]));
+    assert!(sent < 200_000, "the flood was stopped");
+    // What the sockets hold, a mebibyte of backlog, and what was on its way.
+    let answered = count.load(Ordering::Relaxed);
+    assert!(answered < 2000, "{answered} answers of 64 KiB were made");
+    closed(&mut visitor.stream);
+}
+
+#[test]
+fn calls_under_way_are_bounded_also_when_they_are_cancelled() {
+    for cancel in [false, true] {
+        let mut narrow = options();
+        narrow.in_flight_per_connection_max = 100;
+        narrow.stall_timeout = Duration::from_secs(1);
+        let (played, count) = counted(narrow, None);
+        let mut visitor = Visitor::new(&played);
+        flood(&mut visitor, |visitor| {
+            visitor.get(b"k")?;
+            if cancel { visitor.finish() } else { Ok(()) }
+        });
+        closed(&mut visitor.stream);
+        let asked = count.load(Ordering::Relaxed);
+        assert!(asked > 0 && asked <= 100, "{asked} reads reached the node");
+    }
+}
+
+#[test]
+fn answers_that_nobody_finishes_with_are_bounded() {
+    let mut narrow = options();
+    narrow.in_flight_per_connection_max = 10;
+    let played = coordinator(narrow);
+    let mut visitor = Visitor::new(&played);
+    let mut drained = visitor.stream.try_clone().unwrap();
+    let reading = std::thread::spawn(move || closed(&mut drained));
+    let sent = flood(&mut visitor, |visitor| {
+        // Each asks the gate anew, and keeps what it is given.
+        visitor.question += 1;
+        let mut call = Builder::new_default();
+        let mut builder = call.init_root::<message::Builder<'_>>().init_call();
+        builder.set_question_id(visitor.question);
+        builder.set_interface_id(<gate::Client as capnp::traits::HasTypeId>::TYPE_ID);
+        builder.reborrow().init_target().init_promised_answer().set_question_id(0);
+        builder.init_params().init_content().init_as::<gate::client_params::Builder<'_>>();
+        visitor.send(&call)
+    });
+    assert!(sent < 200_000);
+    let said = reading.join().unwrap();
+    let mut said = said.as_slice();
+    let mut answers = 0;
+    let options = capnp::message::ReaderOptions::new();
+    while capnp::serialize::read_message_from_flat_slice(&mut said, options).is_ok() {
+        answers += 1;
+    }
+    assert!(answers <= 4 * 10 + 64 + 3, "{answers} answers");
+    run(async {
+        let client = client(&played).await;
+        assert_eq!(counter(&client, "rpc_violations").await, 1);
+    });
+}
+
+#[test]
+fn damaged_messages_never_take_the_server_down() {
+    let played = coordinator(options());
+    let mut honest = Vec::new();
+    {
+        let mut call = Builder::new_default();
+        let mut builder = call.init_root::<message::Builder<'_>>().init_call();
+        builder.set_question_id(1);
+        builder.set_interface_id(<gate::Client as capnp::traits::HasTypeId>::TYPE_ID);
+        builder.set_method_id(2);
+        builder.reborrow().init_target().init_promised_answer().set_question_id(0);
+        let params = builder.init_params().init_content();
+        let params = params.init_as::<gate::attach_params::Builder<'_>>();
+        let mut hello = params.init_hello();
+        hello.set_address("127.0.0.1:1");
+        hello.set_cluster(&[1; 16]);
+        hello.init_members(3);
+        capnp::serialize::write_message(&mut honest, &call).unwrap();
+    }
+    let mut bootstrap = Vec::new();
+    let mut message = Builder::new_default();
+    message.init_root::<message::Builder<'_>>().init_bootstrap();
+    capnp::serialize::write_message(&mut bootstrap, &message).unwrap();
+    let until = Instant::now() + Duration::from_secs(3);
+    for at in 0..honest.len() {
+        for bits in [0x01, 0x80, 0xFF] {
+            let mut damaged = honest.clone();
+            damaged[at] ^= bits;
+            let mut stream = visit(&played);
+            stream.write_all(&bootstrap).unwrap();
+            // The server may have closed already, which is its right.
+            let _ = stream.write_all(&damaged);
+        }
+        if Instant::now() > until {
+            break;
+        }
+    }
+    still_serves(&played);
+}

@@ -1,0 +1,110 @@
+//! Many threads at once: batches are seen whole and in the order of the log, while others write,
+//! flush and compact.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use kvorum_storage::vfs::MemoryVfs;
+use kvorum_storage::{Batch, Direction, Durability, Maintained, Options, Store};
+
+use crate::support::{DIR, tiny_options};
+
+fn number(value: Option<bytes::Bytes>) -> u64 {
+    value.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap())
+}
+
+#[test]
+fn readers_see_whole_batches_and_never_go_back() {
+    const WRITERS: u64 = 4;
+    const WRITES: u64 = 400;
+    let options = Options { level0_segments_slow: 24, level0_segments_stop: 24, ..tiny_options() };
+    let store = Store::open(Arc::new(MemoryVfs::new()), DIR.as_ref(), options).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    while store.maintain().unwrap() != Maintained::Nothing {}
+                    store.wait_for_maintenance(Duration::from_millis(5));
+                }
+            });
+        }
+        let read = || {
+            let mut last = [0; WRITERS as usize];
+            let mut rounds = 0_u64;
+            while !done.load(SeqCst) {
+                for (writer, last) in last.iter_mut().enumerate() {
+                    let now = number(store.get(format!("{writer} left").as_bytes()).unwrap());
+                    assert!(now >= *last, "{now} after {last}");
+                    *last = now;
+                    let snapshot = store.snapshot();
+                    let [left, right] = ["left", "right"].map(|side| {
+                        number(snapshot.get(format!("{writer} {side}").as_bytes()).unwrap())
+                    });
+                    assert!(left == right && left >= *last, "{left} {right} after {last}");
+                }
+                for direction in [Direction::Forwards, Direction::Backwards] {
+                    let entries: Vec<_> =
+                        store.scan(.., direction).unwrap().map(Result::unwrap).collect();
+                    for pair in entries.chunks(2) {
+                        assert_eq!(pair[0].1, pair[1].1, "half a batch");
+                    }
+                }
+                rounds += 1;
+            }
+            rounds
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let store = store.clone();
+                scope.spawn(move || {
+                    for count in 1..=WRITES {
+                        let mut batch = Batch::new();
+                        batch.put(format!("{writer} left"), count.to_string());
+                        batch.put(format!("{writer} right"), count.to_string());
+                        let durability =
+                            if count % 3 == 0 { Durability::Buffered } else { Durability::Sync };
+                        store.write(batch, durability).unwrap();
+                        let own = number(store.get(format!("{writer} right").as_bytes()).unwrap());
+                        assert_eq!(own, count, "a writer reads its own writes");
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        done.store(true, SeqCst);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+    let stats = store.stats();
+    assert!(stats.flushes > 20 && stats.compactions > 0, "{stats:?}");
+    assert!(stats.log.syncs <= stats.log.appends, "{:?}", stats.log);
+    assert!(store.verify().unwrap().problems.is_empty());
+}
+
+#[test]
+fn what_is_visible_is_always_a_prefix_of_the_log() {
+    let disk = MemoryVfs::new();
+    let store = Store::open(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let store = store.clone();
+            scope.spawn(move || {
+                for count in 0..100 {
+                    // All write the same key: the last in the log must be the one that is seen.
+                    let value = format!("{writer} {count}");
+                    store.put("key", value.clone(), Durability::Sync).unwrap();
+                }
+            });
+        }
+    });
+    let seen = store.get(b"key").unwrap();
+    drop(store);
+    let store = Store::open(Arc::new(disk), DIR.as_ref(), tiny_options()).unwrap();
+    assert_eq!(store.get(b"key").unwrap(), seen, "replay has the order of the log");
+}
