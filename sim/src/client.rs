@@ -91,6 +91,11 @@ impl Client {
         }
     }
 
+    pub(crate) fn forget_session(&mut self) {
+        self.session = None;
+        self.sequence = 0;
+    }
+
     /// What it does next.
     pub(crate) fn next_task(&mut self, now: Instant, knobs: &ClientKnobs) -> Task {
         if self.session.is_none() {

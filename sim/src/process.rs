@@ -150,6 +150,9 @@ pub(crate) trait Protocol {
     /// A message in a few words, for the trace.
     fn describe(&self, message: &Self::Message) -> String;
 
+    /// Whether there is so little room that a client may be told that its session has expired.
+    fn may_expire_sessions(&self) -> bool;
+
     /// The fail point at which the process is to be let go on to the end of its step and to write
     /// its log, without a sync, before it dies.
     fn is_written_point(&self, point: &str) -> bool;

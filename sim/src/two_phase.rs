@@ -18,17 +18,19 @@ use crate::Run;
 use crate::chance::Chance;
 use crate::process::{Process, Protocol};
 
-/// Simulates a cluster of one coordinator and three replicas from this seed. With `traced`, the
-/// answer says line by line what happened.
+/// Simulates a cluster from this seed: one coordinator, and mostly three replicas. With `traced`,
+/// the answer says line by line what happened.
 #[must_use]
 pub fn simulate(seed: u64, traced: bool) -> Run {
     crate::run(Cluster::new(seed), seed, traced)
 }
 
-const REPLICAS: u32 = 3;
-
 /// Where each machine keeps its data.
 const DIR: &str = "/data";
+
+/// More than clients, so that those who are busy keep theirs, and few enough that sessions of
+/// which nobody heard push others out.
+const FEW_SESSIONS: usize = 8;
 
 struct Cluster {
     sizes: Sizes,
@@ -40,28 +42,42 @@ struct Cluster {
     acknowledged: BTreeSet<(TxnId, NodeId)>,
 }
 
-/// How small everything is: a run is to see many log files, flushes, compactions and checkpoints.
+/// How large the cluster is and how small everything else: a run is to see many log files, flushes,
+/// compactions and checkpoints, and limits that are met.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
+    /// One decides alone, in one phase.
+    replicas: u32,
     log_file_bytes: u64,
     memtable_bytes: usize,
     log_bytes_max: u64,
     checkpoint_bytes: u64,
+    sessions_max: usize,
+    in_flight_max: usize,
+    prepared_max: usize,
     /// Milliseconds.
     vote_timeout: u64,
+    resend_interval: u64,
     inquire_after: u64,
+    inquiries_before_peers: u32,
 }
 
 impl Cluster {
     fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed, "sizes");
         let sizes = Sizes {
+            replicas: chance.weighted(&[(6, 3), (1, 1), (1, 2), (1, 5)]),
             log_file_bytes: *chance.pick(&[2 << 10, 16 << 10, 256 << 10]),
             memtable_bytes: *chance.pick(&[1 << 10, 8 << 10, 1 << 20]),
             log_bytes_max: *chance.pick(&[8 << 10, 64 << 10, 1 << 20]),
-            checkpoint_bytes: *chance.pick(&[2 << 10, 16 << 10, 64 << 20]),
+            checkpoint_bytes: *chance.pick(&[256, 2 << 10, 16 << 10, 64 << 20]),
+            sessions_max: *chance.pick(&[FEW_SESSIONS, 65_536]),
+            in_flight_max: chance.weighted(&[(1, 2), (3, 16_384)]),
+            prepared_max: chance.weighted(&[(1, 3), (3, 16_384)]),
             vote_timeout: *chance.pick(&[100, 500, 2_000]),
-            inquire_after: *chance.pick(&[20, 200, 1_000]),
+            resend_interval: *chance.pick(&[50, 500]),
+            inquire_after: *chance.pick(&[5, 50, 1_000]),
+            inquiries_before_peers: *chance.pick(&[0, 2]),
         };
         Self {
             sizes,
@@ -71,8 +87,8 @@ impl Cluster {
         }
     }
 
-    fn replicas() -> impl Iterator<Item = NodeId> {
-        (1..=REPLICAS).map(NodeId)
+    fn replicas(&self) -> impl Iterator<Item = NodeId> {
+        (1..=self.sizes.replicas).map(NodeId)
     }
 
     fn log_options(&self) -> LogOptions {
@@ -94,9 +110,12 @@ impl Cluster {
 
     fn coordinator(&self, seed: u64) -> Coordinator {
         Coordinator::new(CoordinatorOptions {
-            replicas: Self::replicas().collect(),
+            replicas: self.replicas().collect(),
             seed,
+            sessions_max: self.sizes.sessions_max,
+            in_flight_max: self.sizes.in_flight_max,
             vote_timeout: Duration::from_millis(self.sizes.vote_timeout),
+            resend_interval: Duration::from_millis(self.sizes.resend_interval),
             ..CoordinatorOptions::default()
         })
     }
@@ -105,7 +124,10 @@ impl Cluster {
         Participant::new(ParticipantOptions {
             id,
             seed,
+            sessions_max: self.sizes.sessions_max,
+            prepared_max: self.sizes.prepared_max,
             inquire_after: Duration::from_millis(self.sizes.inquire_after),
+            inquiries_before_peers: self.sizes.inquiries_before_peers,
             ..ParticipantOptions::default()
         })
     }
@@ -171,7 +193,7 @@ impl Protocol for Cluster {
 
     fn members(&self) -> Vec<(NodeId, Vec<&'static str>)> {
         let coordinator = (NodeId::COORDINATOR, names(points::COORDINATOR));
-        let replicas = Self::replicas().map(|node| (node, names(points::PARTICIPANT)));
+        let replicas = self.replicas().map(|node| (node, names(points::PARTICIPANT)));
         std::iter::once(coordinator).chain(replicas).collect()
     }
 
@@ -246,6 +268,10 @@ impl Protocol for Cluster {
                 format!("answer {epoch}.{read}: {answer:?}")
             }
         }
+    }
+
+    fn may_expire_sessions(&self) -> bool {
+        self.sizes.sessions_max == FEW_SESSIONS
     }
 
     fn is_written_point(&self, point: &str) -> bool {

@@ -197,8 +197,12 @@ impl<P: Protocol> World<P> {
     fn failed(&mut self, client: usize, failure: Failure) {
         let this = &mut self.clients[client];
         let Some(task) = &mut this.task else { return };
-        // These can only be lies: clients ask for nothing invalid, one thing at a time, in order,
-        // and there are few of them.
+        if failure == Failure::SessionExpired && self.protocol.may_expire_sessions() {
+            this.forget_session();
+            self.finish(client, Ending::Unknown);
+            return;
+        }
+        // These can only be lies: clients ask for nothing invalid, one thing at a time, in order.
         if matches!(
             failure,
             Failure::Invalid { .. } | Failure::SessionExpired | Failure::StaleSequence

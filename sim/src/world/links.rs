@@ -39,7 +39,9 @@ impl<P: Protocol> World<P> {
         let mut last = 0;
         for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
             let run = self.machines[&node].run;
-            let wait = self.chance.below(5 * MILLISECOND);
+            // Mostly the system says so; if it was the machine that died, only silence does.
+            let most = if self.chance.one_in(6) { 400 * MILLISECOND } else { 5 * MILLISECOND };
+            let wait = self.chance.below(most);
             last = last.max(wait);
             self.queue.after(wait, Event::Link { node, run, peer, up: false });
         }
