@@ -12,16 +12,21 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use kvorum_checker::write_line;
 use kvorum_sim::{Counts, two_phase};
 
 fn main() -> ExitCode {
     let mut seeds = 0..100;
-    let (mut traced, mut keeps_going) = (false, false);
+    let (mut traced, mut histories, mut keeps_going) = (false, false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let understood = match argument.as_str() {
             "--trace" => {
                 traced = true;
+                true
+            }
+            "--history" => {
+                histories = true;
                 true
             }
             "--keep-going" => {
@@ -39,11 +44,13 @@ fn main() -> ExitCode {
             _ => false,
         };
         if !understood {
-            eprintln!("usage: two_phase [--seed N | --seeds A..B] [--trace] [--keep-going]");
+            eprintln!(
+                "usage: two_phase [--seed N | --seeds A..B] [--trace] [--history] [--keep-going]"
+            );
             return ExitCode::from(2);
         }
     }
-    simulate(seeds, traced, keeps_going)
+    simulate(seeds, traced, histories, keeps_going)
 }
 
 fn range(text: &str) -> Option<Range<u64>> {
@@ -51,7 +58,7 @@ fn range(text: &str) -> Option<Range<u64>> {
     Some(from.parse().ok()?..to.parse().ok()?)
 }
 
-fn simulate(seeds: Range<u64>, traced: bool, keeps_going: bool) -> ExitCode {
+fn simulate(seeds: Range<u64>, traced: bool, histories: bool, keeps_going: bool) -> ExitCode {
     let started = Instant::now();
     let mut faults = Counts::default();
     let (mut run, mut broken, mut operations, mut nanoseconds) = (0u64, Vec::new(), 0, 0u64);
@@ -64,6 +71,11 @@ fn simulate(seeds: Range<u64>, traced: bool, keeps_going: bool) -> ExitCode {
         if let Some(trace) = result.trace {
             // Whoever reads only the beginning closes the pipe.
             let _ = std::io::stdout().write_all(trace.as_bytes());
+        }
+        if histories {
+            for record in &result.history {
+                let _ = write_line(std::io::stdout(), record);
+            }
         }
         if let Some(violation) = result.violation {
             println!("seed {seed}: {violation}\n");
