@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
 pub use self::member::Member;
-use self::port::ReservedPort;
+pub use self::port::ReservedPort;
 pub use self::process::Program;
 use self::process::Watch;
 
