@@ -309,6 +309,23 @@ fn a_process_that_stands_still_is_shown_as_down() {
 }
 
 #[test]
+fn any_process_can_be_asked() {
+    let mut fixture = Fixture::start();
+    let replica = fixture.cluster.address(Member::Replica(2)).to_string();
+    let ask = |fixture: &Fixture, arguments: &[&str]| {
+        fixture.kvorum(["--connect", &replica, "--timeout", "1s"].iter().chain(arguments))
+    };
+    ask(&fixture, &["put", "k", "v"]).succeeded();
+    assert_eq!(ask(&fixture, &["get", "k"]).succeeded().text(), "v\n");
+    assert_eq!(ask(&fixture, &["scan"]).succeeded().text(), "k\tv\n");
+    assert_eq!(ask(&fixture, &["--output", "json", "inspect"]).json()["equal"], true);
+    // It sends writers to the coordinator, and answers readers itself.
+    fixture.cluster.kill(Member::Coordinator).unwrap();
+    ask(&fixture, &["put", "k", "w"]).failed(4, &[&fixture.connect]);
+    assert_eq!(ask(&fixture, &["get", "k"]).succeeded().text(), "v\n");
+}
+
+#[test]
 fn the_first_address_that_answers_is_used() {
     let fixture = Fixture::start();
     let addresses = format!("{},{}", dead_address(), fixture.connect);

@@ -246,6 +246,13 @@ impl Server {
         rest
     }
 
+    /// What it wrote to standard error, if that was set up as a pipe.
+    pub(crate) fn rest_of_errors(&mut self) -> String {
+        let mut rest = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        rest
+    }
+
     /// Stops reading what it prints, as a pipe to a program that ended.
     pub(crate) fn close_outputs(&mut self) {
         self.stdout = None;
