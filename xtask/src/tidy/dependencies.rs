@@ -8,7 +8,8 @@ use super::{Finding, finding};
 
 const PAGE: &str = "docs/dependencies.md";
 
-/// Dependencies that the page does not name, and names on the page that nothing depends on.
+/// Dependencies that the page does not name, names on the page that nothing depends on, and
+/// versions in the workspace's manifest that no crate asks for.
 pub(super) fn check(workspace: &Workspace, tree: &Tree) -> Vec<Finding> {
     let Some(page) = tree.text(PAGE) else {
         return vec![finding(PAGE, 0, "is missing: it says why each dependency is there")];
@@ -19,11 +20,12 @@ pub(super) fn check(workspace: &Workspace, tree: &Tree) -> Vec<Finding> {
         .map(|dependency| dependency.name.as_str())
         .collect();
     let offered = tree.text("Cargo.toml").map(offered).unwrap_or_default();
-    let known: BTreeSet<&str> = used.union(&offered).copied().collect();
     let named: BTreeSet<&str> = page.lines().filter_map(named_in_row).collect();
-    let missing = known.difference(&named).map(|name| format!("{name} is used and not named"));
-    let idle = named.difference(&known).map(|name| format!("{name} is named and not used"));
-    missing.chain(idle).map(|message| finding(PAGE, 0, message)).collect()
+    let missing = used.difference(&named).map(|name| format!("{name} is used and not named"));
+    let idle = named.difference(&used).map(|name| format!("{name} is named and not used"));
+    let left = offered.difference(&used).map(|name| format!("no crate depends on {name}"));
+    let page = missing.chain(idle).map(|message| finding(PAGE, 0, message));
+    page.chain(left.map(|message| finding("Cargo.toml", 0, message))).collect()
 }
 
 /// The names under `[workspace.dependencies]` that are not our own.
@@ -47,6 +49,10 @@ mod tests {
     use super::*;
 
     fn check_page(page: &str) -> Vec<String> {
+        check_both(page, "bytes = \"1\"\n")
+    }
+
+    fn check_both(page: &str, offered: &str) -> Vec<String> {
         let dependency = |name: &str, ours, dev| Dependency { name: name.to_owned(), ours, dev };
         let package = Package {
             name: "kvorum-node".to_owned(),
@@ -57,8 +63,11 @@ mod tests {
                 dependency("tempfile", false, true),
             ],
         };
-        let manifest = "[workspace]\n\n[workspace.dependencies]\nkvorum-a = { path = \"a\" }\nbytes = \"1\"\n\n[profile.dev]\nopt-level = 1\n";
-        let tree = Tree::of(&[(PAGE, page), ("Cargo.toml", manifest)]);
+        let manifest = format!(
+            "[workspace]\n\n[workspace.dependencies]\nkvorum-a = {{ path = \"a\" }}\n{offered}\n\
+             [profile.dev]\nopt-level = 1\n"
+        );
+        let tree = Tree::of(&[(PAGE, page), ("Cargo.toml", &manifest)]);
         let findings = check(&Workspace { crates: vec![package] }, &tree);
         findings.into_iter().map(|finding| finding.message).collect()
     }
@@ -75,6 +84,12 @@ mod tests {
     fn a_line_without_a_dependency_is_found() {
         let page = "| `bytes` | values |\n| `tempfile` | tests |\n| `rand` | chance |\n";
         assert_eq!(check_page(page), ["rand is named and not used"]);
+    }
+
+    #[test]
+    fn a_version_that_no_crate_asks_for_is_found() {
+        let page = "| `bytes` | values |\n| `tempfile` | tests |\n";
+        assert_eq!(check_both(page, "rand = \"1\"\n"), ["no crate depends on rand"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Links between the Markdown files and to the code: the page, and on it the heading, must be
-//! there. So must be files of ours that a text names in backticks.
+//! there. So must be files of ours that a text names in backticks, and pages that code names.
 
 use super::tree::Tree;
 use super::{Finding, finding};
@@ -20,6 +20,20 @@ pub(super) fn check(path: &str, text: &str, tree: &Tree) -> Vec<Finding> {
             if !tree.has(name.trim_end_matches('/')) {
                 findings.push(finding(path, line, format!("there is no file {name}")));
             }
+        }
+    }
+    findings
+}
+
+/// Pages of ours that a Rust file's comments send the reader to, and that are not there.
+pub(super) fn check_comments(path: &str, text: &str, tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+        let (_, code) = split_code(comment);
+        let pages = code.into_iter().filter(|name| name.starts_with("docs/"));
+        for page in pages.filter(|page| !tree.has(page)) {
+            findings.push(finding(path, index + 1, format!("there is no page {page}")));
         }
     }
     findings
@@ -153,6 +167,15 @@ mod tests {
             );
         }
         assert_eq!(check_page("docs/page.md", "[a](../README.md) [b](decisions/0001-a.md)"), 0);
+    }
+
+    #[test]
+    fn pages_that_comments_name_and_are_not_there_are_found() {
+        let tree = Tree::of(&[("docs/page.md", PAGE)]);
+        let check = |text| check_comments("a/src/lib.rs", text, &tree).len();
+        assert_eq!(check("//! See `docs/page.md`."), 0);
+        assert_eq!(check("//! See `docs/page.md` and\n    /// `docs/gone.md`."), 1);
+        assert_eq!(check("const PAGE: &str = \"`docs/gone.md`\";"), 0);
     }
 
     #[test]

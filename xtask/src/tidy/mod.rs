@@ -76,6 +76,7 @@ fn check(root: &Path, tree: &Tree) -> Result<Vec<Finding>> {
             findings.extend(workspace::check_manifest(&file.path, text));
         }
         if file.path.ends_with(".rs") && !tree::is_generated(&file.path) {
+            findings.extend(markdown::check_comments(&file.path, text, tree));
             match Source::parse(&file.path, text) {
                 Ok(source) => {
                     findings.extend(imports::check_source(&source));
