@@ -7,6 +7,8 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use kvorum::cluster::Member;
 use serde_json::{Value as Json, json};
@@ -200,7 +202,7 @@ fn inspect_compares_the_replicas() {
     let text = fixture.kvorum(["inspect", "--prefix", "other"]);
     assert!(text.succeeded().text().ends_with("\nequal: true\n"), "{}", text.text());
     let text = fixture.kvorum(["inspect", "--limit", "3"]);
-    assert!(text.text().contains("... and 2098 more keys"), "{}", text.text());
+    assert!(text.text().contains("... and 2098 more\n"), "{}", text.text());
 
     // A replica that cannot be asked may hold anything.
     fixture.cluster.kill(Member::Replica(3)).unwrap();
@@ -247,6 +249,80 @@ fn a_missing_replica_stops_writes_and_not_reads() {
     fixture.await_service();
     fixture.kvorum(["put", "k", "w"]).succeeded();
     assert_eq!(fixture.kvorum(["get", "k"]).text(), "w\n");
+}
+
+#[test]
+fn of_two_writers_of_a_key_one_is_told_of_the_conflict() {
+    let mut fixture = Fixture::start();
+    // While a replica stands still, whoever comes first holds the key.
+    fixture.cluster.pause(Member::Replica(2)).unwrap();
+    let put = |value: &str| {
+        let mut command = fixture.client();
+        command.args(["--timeout", "30s", "put", "contended", value]);
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut writers = [put("one"), put("two")];
+    let loser = loop {
+        if let Some(loser) = writers.iter_mut().position(|w| w.try_wait().unwrap().is_some()) {
+            break loser;
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    fixture.cluster.resume(Member::Replica(2)).unwrap();
+    let [one, two] = writers.map(|writer| writer.wait_with_output().unwrap());
+    let (lost, won, value) = if loser == 0 { (one, two, "two\n") } else { (two, one, "one\n") };
+    assert_eq!((lost.status.code(), won.status.code()), (Some(3), Some(0)), "{lost:?} {won:?}");
+    let error = String::from_utf8(lost.stderr).unwrap();
+    assert!(error.contains("conflict") && error.contains("contended"), "{error}");
+    assert_eq!(fixture.kvorum(["get", "contended"]).text(), value);
+}
+
+#[test]
+fn an_unknown_outcome_is_said_to_be_one_and_settles() {
+    let mut fixture = Fixture::start();
+    fixture.cluster.kill(Member::Coordinator).unwrap();
+    let flags = ["--fail-point", "coordinator-decision-durable=abort"];
+    fixture.restart_with(Member::Coordinator, &flags);
+    let put = fixture.kvorum(["--timeout", "1s", "put", "k", "v"]);
+    put.failed(5, &[&fixture.connect]);
+    assert!(!fixture.cluster.is_running(Member::Coordinator), "the fail point did not fire");
+    let json = fixture.kvorum(["--connect", &fixture.connect, "--output", "json", "get", "k"]);
+    assert_eq!(json.failed(4, &[]).error()["happened"], "no");
+
+    fixture.restart(Member::Coordinator);
+    assert_eq!(fixture.kvorum(["get", "k"]).succeeded().text(), "v\n");
+    let json = fixture.kvorum(["--output", "json", "inspect"]).json();
+    assert_eq!((&json["equal"], &json["keys"]), (&json!(true), &json!(1)));
+}
+
+#[test]
+fn a_process_that_stands_still_is_shown_as_down() {
+    let mut fixture = Fixture::start();
+    fixture.cluster.pause(Member::Replica(3)).unwrap();
+    let json = fixture.kvorum(["--output", "json", "status"]).json();
+    assert_eq!(json["processes"][2]["up"], true);
+    assert_eq!(json["processes"][3]["up"], false);
+    assert!(json["processes"][3]["error"].as_str().unwrap().contains("no answer"), "{json}");
+    fixture.cluster.resume(Member::Replica(3)).unwrap();
+    let json = fixture.kvorum(["--output", "json", "status"]).json();
+    assert_eq!(json["processes"][3]["up"], true);
+}
+
+#[test]
+fn any_process_can_be_asked() {
+    let mut fixture = Fixture::start();
+    let replica = fixture.cluster.address(Member::Replica(2)).to_string();
+    let ask = |fixture: &Fixture, arguments: &[&str]| {
+        fixture.kvorum(["--connect", &replica, "--timeout", "1s"].iter().chain(arguments))
+    };
+    ask(&fixture, &["put", "k", "v"]).succeeded();
+    assert_eq!(ask(&fixture, &["get", "k"]).succeeded().text(), "v\n");
+    assert_eq!(ask(&fixture, &["scan"]).succeeded().text(), "k\tv\n");
+    assert_eq!(ask(&fixture, &["--output", "json", "inspect"]).json()["equal"], true);
+    // It sends writers to the coordinator, and answers readers itself.
+    fixture.cluster.kill(Member::Coordinator).unwrap();
+    ask(&fixture, &["put", "k", "w"]).failed(4, &[&fixture.connect]);
+    assert_eq!(ask(&fixture, &["get", "k"]).succeeded().text(), "v\n");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use support::{Ran, Server, client, dead_address, kvorum, run, server};
 use tempfile::TempDir;
@@ -51,6 +51,16 @@ fn it_says_one_line_when_ready_and_stops_when_asked() {
         assert_eq!(server.wait().code(), Some(0), "SIG{signal}");
         assert_eq!(server.rest_of_output(), "");
     }
+}
+
+#[test]
+fn a_replica_alone_says_what_it_lacks() {
+    let dir = TempDir::new().unwrap();
+    let replica = Server::replica(4, dir.path());
+    let status = kvorum(["--connect", replica.address(), "status"]);
+    assert!(status.succeeded().text().contains("replica 4 has met no coordinator yet"));
+    kvorum(["--connect", replica.address(), "--timeout", "1s", "put", "k", "v"])
+        .failed(4, &[replica.address()]);
 }
 
 #[test]
@@ -98,8 +108,12 @@ fn addresses_that_others_reach_need_a_word() {
     let arguments = ["replica", "--id", "1", "--listen", "0.0.0.0:0", "--data-dir"];
     let ran = refused(arguments.iter().copied().chain([text(dir.path())]));
     ran.failed(2, &["0.0.0.0:0", "--insecure"]);
-    let mut server =
-        Server::start(arguments.iter().copied().chain([text(dir.path()), "--insecure"]));
+    let more = [text(dir.path()), "--insecure", "--advertise", "kv-1.example:7101"];
+    let mut server = Server::start(arguments.iter().copied().chain(more));
+    assert!(server.address().starts_with("0.0.0.0:"), "{}", server.ready);
+    let address = server.address().replace("0.0.0.0", "127.0.0.1");
+    let status = kvorum(["--connect", &address, "--output", "json", "status"]).json();
+    assert_eq!(status["processes"][0]["address"], "kv-1.example:7101");
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -157,6 +171,66 @@ fn damaged_data_is_not_served() {
     bytes[10] ^= 1;
     fs::write(&path, bytes).unwrap();
     replica("1", dir.path()).failed(6, &[text(&path), "Copy the directory"]);
+}
+
+#[test]
+fn a_damaged_log_is_not_served() {
+    let (dir, decisions) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let running = Server::replica(1, dir.path());
+    let peer = format!("1={}", running.address());
+    let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
+    for n in 0..20 {
+        let value = format!("{n:01000}");
+        kvorum(["--connect", coordinator.address(), "put", "k", &value]).succeeded();
+    }
+    drop((coordinator, running));
+    let log = fs::read_dir(dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let path = log.filter(|path| path.extension() == Some(OsStr::new("log"))).min().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end / 2] ^= 0x10;
+    fs::write(&path, bytes).unwrap();
+    replica("1", dir.path()).failed(6, &[text(&path), "at byte", "Copy the directory"]);
+}
+
+/// Files of the process may not grow, nor be written behind their first byte, from here on.
+#[cfg(target_os = "linux")]
+fn break_disk(server: &Server) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+    let pid = Pid::from_raw(server.pid().parse().unwrap());
+    let limit = Rlimit { current: Some(1), maximum: Some(1) };
+    prlimit(pid, Resource::Fsize, limit).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_failing_disk_ends_the_server() {
+    let (dir, decisions) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data_dir = dir.path().join("data");
+    let mut command = Command::new("/bin/sh");
+    // Writing is to fail, and not to kill with a signal.
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvorumd")]);
+    command.args(["replica", "--id", "1", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data_dir);
+    let mut replica = Server::spawn(command.stderr(Stdio::piped()));
+    let peer = format!("1={}", replica.address());
+    let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
+    let connect = ["--connect", coordinator.address(), "--timeout", "1s"];
+    kvorum(connect.iter().chain(&["put", "k", "acknowledged"])).succeeded();
+
+    break_disk(&replica);
+    let put = kvorum(connect.iter().chain(&["put", "k", "not acknowledged"]));
+    assert!([4, 5].contains(&put.code), "{put:?}");
+    assert_eq!(replica.wait().code(), Some(1));
+    let said = replica.rest_of_errors();
+    assert!(said.contains(text(&data_dir)) && said.contains("that the disk is well"), "{said}");
+
+    drop(coordinator);
+    let replica = Server::replica(1, &data_dir);
+    let peer = format!("1={}", replica.address());
+    let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
+    let get = kvorum(["--connect", coordinator.address(), "get", "k"]);
+    assert_eq!(get.succeeded().text(), "acknowledged\n");
 }
 
 #[test]

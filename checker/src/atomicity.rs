@@ -30,8 +30,12 @@ pub fn atomic(history: &[Record]) -> Verdict {
                 Condition::IsNot(_) => None,
             })
             .collect();
-        for (_, version) in &read.conditions {
+        for (key, version) in &read.conditions {
             let Condition::Is(version) = version else { continue };
+            // A key that is absent does not say who removed it, or that it ever was there.
+            if *version == steps.absent[*key as usize] {
+                continue;
+            }
             if let Some(transaction) = writers.only(*version)
                 && let Some(torn) = torn(&steps, &writers, transaction, &found)
             {

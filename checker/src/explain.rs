@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::search::{Found, Problem, search};
 use crate::settle::settle;
-use crate::steps::Condition;
+use crate::steps::{Condition, Step};
 
 /// Configurations for one try: a part that is harder to judge than this is not a good explanation.
 const CONFIGURATIONS_MAX: usize = 20_000;
@@ -21,7 +21,7 @@ pub(crate) fn explain(problem: &Problem, until: u64) -> Vec<usize> {
     if shrinker.has_no_order(&early) {
         part = early;
     }
-    let mut chunk = versions_of(&part).len().div_ceil(2);
+    let mut chunk = records_of(&part).len().div_ceil(2);
     while chunk > 0 {
         shrinker.remove_chunks(&mut part, chunk);
         chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
@@ -36,9 +36,9 @@ struct Shrinker {
 
 impl Shrinker {
     fn remove_chunks(&mut self, part: &mut Problem, chunk: usize) {
-        let mut candidates = versions_of(part);
+        let mut candidates = records_of(part);
         while !candidates.is_empty() {
-            let some: BTreeSet<Unit> =
+            let some: BTreeSet<usize> =
                 candidates.split_off(candidates.len().saturating_sub(chunk)).into_iter().collect();
             let rest = without(part, some);
             if rest.steps.len() < part.steps.len() && self.has_no_order(&rest) {
@@ -58,42 +58,20 @@ impl Shrinker {
     }
 }
 
-/// What can be left out as one: all that writes or finds a version, since a part in which somebody
-/// finds what nobody wrote has no order for a reason that is not in the whole; or one step that
-/// only found what was not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Unit {
-    Version(u32),
-    Record(usize),
+fn records_of(part: &Problem) -> Vec<usize> {
+    part.steps.iter().map(|step| step.record).collect()
 }
 
-fn versions_of(part: &Problem) -> Vec<Unit> {
-    let mut units = BTreeSet::new();
-    for step in &part.steps {
-        units.insert(Unit::Record(step.record));
-        for (_, version) in &step.effects {
-            units.insert(Unit::Version(*version));
-        }
-    }
-    units.into_iter().collect()
-}
-
-/// The part without these units, and without what then would find something that nobody wrote.
-fn without(part: &Problem, units: BTreeSet<Unit>) -> Problem {
+/// The part without these records, and without all that found what one of those left out wrote: a
+/// part in which somebody finds what nobody wrote has no order for a reason that is not in the
+/// whole.
+fn without(part: &Problem, mut records: BTreeSet<usize>) -> Problem {
     let mut versions: BTreeSet<u32> = BTreeSet::new();
-    let mut records: BTreeSet<usize> = BTreeSet::new();
-    for unit in units {
-        match unit {
-            Unit::Version(version) => versions.insert(version),
-            Unit::Record(record) => records.insert(record),
-        };
-    }
     let mut steps = part.steps.clone();
     loop {
-        let before = (steps.len(), versions.len());
+        let before = steps.len();
         steps.retain(|step| {
-            let goes = records.contains(&step.record)
-                || step.effects.iter().any(|(_, version)| versions.contains(version))
+            let goes = records.remove(&step.record)
                 || step.conditions.iter().any(|(_, condition)| match condition {
                     Condition::Is(version) => versions.contains(version),
                     Condition::IsNot(_) => false,
@@ -103,17 +81,26 @@ fn without(part: &Problem, units: BTreeSet<Unit>) -> Problem {
             }
             !goes
         });
-        if (steps.len(), versions.len()) == before {
+        if steps.len() == before {
             return Problem { steps, initial: part.initial.clone(), versions: part.versions };
         }
     }
 }
 
 /// What clients knew at a time: nothing called later, and what had not returned may have happened
-/// or not.
+/// or not. Of what was called later, only what writes a version that was found: that it came later
+/// is what is wrong.
 fn cut(problem: &Problem, until: u64) -> Problem {
     let mut early = problem.clone();
-    early.steps.retain(|step| step.call <= until);
+    let mut found: BTreeSet<u32> = BTreeSet::new();
+    for step in early.steps.iter().filter(|step| step.call <= until) {
+        found.extend(step.conditions.iter().filter_map(|(_, condition)| match condition {
+            Condition::Is(version) => Some(*version),
+            Condition::IsNot(_) => None,
+        }));
+    }
+    let is_found = |step: &Step| step.effects.iter().any(|(_, version)| found.contains(version));
+    early.steps.retain(|step| step.call <= until || is_found(step));
     for step in &mut early.steps {
         step.required &= step.ret <= until;
     }

@@ -10,10 +10,14 @@
 //!   that explains the rest stays one if the read is moved here. So is a write that nobody read
 //!   over a version that nobody will read any more.
 //! - A version that some read still needs and nobody will write again must not be overwritten.
+//! - A configuration in which somebody must still find a version that nobody can write in time is a
+//!   dead end.
 //! - Of writes, that one first which has to have happened soonest.
 //! - Unknown ones with the same conditions and effects are interchangeable: the oldest is taken.
+//! - Where the same required steps led to the same state, whoever has used fewer unknown ones can do
+//!   all that the other can: if that led nowhere, so does this.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::steps::{Condition, Step};
@@ -47,6 +51,13 @@ pub(crate) fn search(problem: &Problem, configurations_max: usize) -> Found {
 
 const END: u32 = 0;
 
+/// With more unknown steps than this, sets of them are told apart only by their hash: the sets
+/// themselves would take too much memory.
+const COMPARED_MAX: usize = 512;
+
+/// Of a version that more steps write than this, it is not looked whether one is left in time.
+const LOOKED_AT_MAX: usize = 256;
+
 /// One call or return in the list of those to come, a ring through entry 0.
 #[derive(Clone, Copy)]
 struct Entry {
@@ -66,7 +77,8 @@ struct Frame {
 struct Search<'a> {
     problem: &'a Problem,
     entries: Vec<Entry>,
-    /// For each required step, its call entry and its return entry.
+    /// For each required step, its call entry and its return entry; for the others, twice their
+    /// place in `optional`.
     places: Vec<(u32, u32)>,
     /// The steps that may or may not have happened, by call, each with its class.
     optional: Vec<(u32, u32)>,
@@ -83,8 +95,13 @@ struct Search<'a> {
     writers: Vec<u32>,
     /// For each key, how many steps still have to find it *not* to be something.
     averse: Vec<u32>,
+    /// For each version the steps that write it, by call.
+    writing: Vec<Vec<u32>>,
     hash: u128,
-    seen: HashSet<u128, BuildHasherDefault<Low64>>,
+    /// The unknown steps taken, by their place in `optional`.
+    used: Vec<u64>,
+    seen: HashMap<u128, Vec<Box<[u64]>>, BuildHasherDefault<Low64>>,
+    seen_count: usize,
     frames: Vec<Frame>,
     choices: Vec<u32>,
     until: u64,
@@ -106,14 +123,18 @@ impl<'a> Search<'a> {
             wanted: vec![0; problem.versions],
             writers: vec![0; problem.versions],
             averse: vec![0; problem.initial.len()],
+            writing: vec![Vec::new(); problem.versions],
             hash: 0,
-            seen: HashSet::default(),
+            used: Vec::new(),
+            seen: HashMap::default(),
+            seen_count: 0,
             frames: Vec::new(),
             choices: Vec::new(),
             until: 0,
         };
         search.list_entries();
         search.list_optional();
+        search.list_writing();
         for step in 0..problem.steps.len() {
             search.count(step, |count| *count += 1);
         }
@@ -158,6 +179,22 @@ impl<'a> Search<'a> {
             self.optional.push((step, class));
         }
         self.classes = classes.len();
+        if self.optional.len() <= COMPARED_MAX {
+            self.used = vec![0; self.optional.len().div_ceil(64)];
+        }
+        for ((step, _), place) in self.optional.iter().zip(0..) {
+            self.places[*step as usize] = (place, place);
+        }
+    }
+
+    fn list_writing(&mut self) {
+        let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
+        order.sort_by_key(|step| self.problem.steps[*step as usize].call);
+        for step in order {
+            for (_, version) in &self.problem.steps[step as usize].effects {
+                self.writing[*version as usize].push(step);
+            }
+        }
     }
 
     fn run(&mut self, configurations_max: usize) -> Found {
@@ -166,7 +203,7 @@ impl<'a> Search<'a> {
             if self.left == 0 {
                 return Found::Order;
             }
-            if self.seen.len() > configurations_max {
+            if self.seen_count > configurations_max {
                 return Found::GaveUp;
             }
             let Some(frame) = self.frames.last_mut() else {
@@ -189,11 +226,23 @@ impl<'a> Search<'a> {
         if self.left > 0 {
             match self.forced() {
                 Some(step) => self.choices.push(step),
-                None if self.seen.insert(self.hash) => self.list_choices(start),
+                None if self.is_new() => self.list_choices(start),
                 None => {}
             }
         }
         self.frames.push(Frame { taken, choices: start..self.choices.len() });
+    }
+
+    /// Remembers the configuration, unless one is remembered that could do all that it can.
+    fn is_new(&mut self) -> bool {
+        let seen = self.seen.entry(self.hash).or_default();
+        let covers = |before: &[u64]| before.iter().zip(&self.used).all(|(b, now)| b & !now == 0);
+        if seen.iter().any(|before| covers(before)) {
+            return false;
+        }
+        seen.push(self.used.clone().into());
+        self.seen_count += 1;
+        true
     }
 
     fn leave(&mut self) {
@@ -243,6 +292,10 @@ impl<'a> Search<'a> {
                 first_return = entry.time;
                 break;
             }
+            if !self.has_hope(entry.step) {
+                self.choices.truncate(start);
+                return;
+            }
             if self.may_take(entry.step) {
                 self.choices.push(entry.step);
             }
@@ -263,6 +316,20 @@ impl<'a> Search<'a> {
                 }
             }
         }
+    }
+
+    /// Whether what a required step has to find is there, or can still be written in time.
+    fn has_hope(&self, step: u32) -> bool {
+        let step = &self.problem.steps[step as usize];
+        step.conditions.iter().all(|(key, condition)| match condition {
+            Condition::Is(version) if self.state[*key as usize] != *version => {
+                let writing = &self.writing[*version as usize];
+                let in_time = |w: &&u32| self.problem.steps[**w as usize].call <= step.ret;
+                self.writers[*version as usize] > 0 && writing.len() > LOOKED_AT_MAX
+                    || writing.iter().take_while(in_time).any(|w| !self.taken[*w as usize])
+            }
+            Condition::Is(_) | Condition::IsNot(_) => true,
+        })
     }
 
     fn may_take(&self, step: u32) -> bool {
@@ -296,7 +363,7 @@ impl<'a> Search<'a> {
         let index = step as usize;
         self.taken[index] = true;
         self.count(index, |count| *count -= 1);
-        self.hash ^= mixed(0, u64::from(step));
+        self.mark(step);
         let problem = self.problem;
         for (key, version) in &problem.steps[index].effects {
             let current = self.state[*key as usize];
@@ -324,9 +391,19 @@ impl<'a> Search<'a> {
             let before = self.overwritten.pop().expect("one was pushed for each effect taken");
             self.set_state(*key, *version, before);
         }
-        self.hash ^= mixed(0, u64::from(step));
+        self.mark(step);
         self.count(index, |count| *count += 1);
         self.taken[index] = false;
+    }
+
+    /// Puts the step into the set of those taken, or takes it out.
+    fn mark(&mut self, step: u32) {
+        if !self.problem.steps[step as usize].required && !self.used.is_empty() {
+            let place = self.places[step as usize].0 as usize;
+            self.used[place / 64] ^= 1 << (place % 64);
+        } else {
+            self.hash ^= mixed(0, u64::from(step));
+        }
     }
 
     fn set_state(&mut self, key: u32, from: u32, to: u32) {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use kvorum_checker::{Ending, History, Limits, Operation, Precondition, Record, serializable};
+use kvorum_checker::{
+    Ending, History, Limits, Operation, Precondition, Record, Rule, serializable,
+};
 
 struct Random(u64);
 
@@ -168,6 +170,16 @@ fn the_search_agrees_with_trying_everything() {
             let evidence: Vec<&Record> =
                 violation.operations.iter().filter(|r| r.ending != Ending::NotDone).collect();
             assert!(!explainable(&evidence, &Store::new()), "round {round}:\n{shown}\n\n{verdict}");
+            // It shows what the whole shows, and not that its own keys' writers were left out.
+            let again = serializable(&violation.operations, Limits::default());
+            let again = again.violation().expect("it was just found not explainable");
+            let judged = |key: &&&str| violation.words.contains(&format!("key {key}:"));
+            let fabricated = match KEYS.iter().find(judged) {
+                Some(key) => again.words.starts_with(&format!("{key} was")),
+                None => again.rule == Rule::Fabricated,
+            };
+            let whole = violation.rule == Rule::Fabricated;
+            assert_eq!(fabricated, whole, "round {round}:\n{shown}\n\n{verdict}\n\n{again}");
         }
     }
     assert!(good > 5_000 && bad > 5_000, "{good} good and {bad} bad ones");

@@ -124,6 +124,7 @@ fn atomic_histories_hold() {
         ("deleted in part", "1 0 1 txn x=1 y=1\n1 2 3 del y\n2 4 5 scan a - -> x=1"),
         ("a key beyond the limit", "1 0 1 txn x=1 y=1\n2 2 3 scan a - -> x=1 more"),
         ("another range", "1 0 1 txn x=1 y=1\n2 2 3 scan a y -> x=1"),
+        ("absent before it was removed", "1 0 1 put y=1\n2 2 3 mget x y -> - 1\n1 4 5 txn x=- y=2"),
         ("an unknown one seen whole", "1 0 ? txn x=1 y=1\n2 2 3 mget x y -> 1 1"),
     ] {
         let history = history(text);

@@ -266,22 +266,27 @@ where
         self.waiting.front().is_some_and(|(behind, _)| *behind <= self.durable())
     }
 
-    /// Appends the step's records up to the next fail point. An apply is performed only after its
-    /// record is in the log, so that a flush, which syncs the log first, never writes to a segment
-    /// what the log could forget.
+    /// Appends the step's records, up to a fail point that nothing has to be durable for. An apply
+    /// is performed only after its record is in the log, so that a flush, which syncs the log first,
+    /// never writes to a segment what the log could forget.
     fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
+        let mut waits = self.behind.is_some();
         for index in 0..self.current.len() {
             let pending = &mut self.current[index];
             match pending {
-                Pending::Effect(Effect::Point(_)) => break,
+                // A point that waits for a record must not hold up the records after it: those of
+                // the next steps are appended before it is reached.
+                Pending::Effect(Effect::Point(_)) if !waits => break,
                 Pending::Effect(Effect::Persist { at, record, urgency }) => {
                     let (at, urgency) = (*at, *urgency);
                     self.payload.clear();
                     let kind = record.encode(&mut self.payload);
                     *pending = Pending::Behind(at);
+                    waits = true;
                     self.append(now, at, kind, urgency)?;
                 }
-                Pending::Effect(_) | Pending::Behind(_) => {}
+                Pending::Behind(_) => waits = true,
+                Pending::Effect(_) => {}
             }
         }
         Ok(())

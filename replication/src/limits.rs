@@ -110,3 +110,71 @@ impl Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::request::{Key, Precondition, Range};
+
+    const LIMITS: Limits = Limits {
+        key_bytes_max: 3,
+        value_bytes_max: 5,
+        operations_max: 3,
+        transaction_bytes_max: 12,
+    };
+
+    fn bytes(len: usize) -> Key {
+        Key::from(vec![b'x'; len])
+    }
+
+    #[test]
+    fn transactions_are_measured() {
+        let put = |key, value| Write::Put(bytes(key), bytes(value));
+        let absent = |key| Precondition::Absent(bytes(key));
+        let equals = |key, value| Precondition::Equals(bytes(key), bytes(value));
+        type Case = (Vec<Precondition>, Vec<Write>, Result<usize, &'static str>);
+        let cases: Vec<Case> = vec![
+            (vec![], vec![put(3, 5)], Ok(8)),
+            (vec![absent(1)], vec![], Ok(1)),
+            (vec![absent(1), equals(1, 3)], vec![Write::Delete(bytes(2))], Ok(7)),
+            (vec![], vec![], Err("empty")),
+            (vec![], vec![put(0, 1)], Err("a key is empty")),
+            (vec![absent(4)], vec![], Err("a key has 4 bytes")),
+            (vec![], vec![put(1, 6)], Err("a value has 6 bytes")),
+            (vec![], vec![put(3, 5), put(1, 5)], Err("14 bytes")),
+            (vec![absent(1), absent(1)], vec![put(1, 1), put(1, 1)], Err("4 operations")),
+        ];
+        for (preconditions, writes, expected) in cases {
+            let result = LIMITS.check(&Transaction { preconditions, writes });
+            match (&result, expected) {
+                (Ok(bytes), Ok(expected)) => assert_eq!(*bytes, expected),
+                (Err(why), Err(part)) => assert!(why.contains(part), "{why:?} lacks {part:?}"),
+                _ => panic!("{result:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn reads_are_measured() {
+        let range = |start, end: Option<usize>| {
+            Query::Scan(Range { start: bytes(start), end: end.map(bytes), limit: 1 })
+        };
+        let cases = [
+            (Query::Get(bytes(3)), true),
+            (Query::Get(bytes(4)), false),
+            (Query::Get(bytes(0)), false),
+            (Query::GetMany(vec![bytes(1); 3]), true),
+            (Query::GetMany(vec![bytes(1); 4]), false),
+            (range(0, None), true),
+            (range(3, Some(3)), true),
+            (range(4, None), false),
+            (range(0, Some(4)), false),
+        ];
+        for (query, fits) in cases {
+            assert_eq!(LIMITS.check_query(&query).is_ok(), fits, "{query:?}");
+        }
+    }
+}

@@ -111,14 +111,16 @@ impl Trial {
         self.check_service(cluster, &client, &rows, restarted).await
     }
 
-    /// Restarts the process with its fail point armed.
+    /// Restarts the process with its fail point armed. It is stopped cleanly: after a kill it would
+    /// finish what was before, and might pass the point by that.
     async fn arm(&self, cluster: &mut Cluster) -> Result<()> {
         let action = match self.trouble {
             Trouble::Killed | Trouble::KilledWhileClientRetries => "abort",
             Trouble::Paused => "pause",
         };
         let flag = format!("{}={action}", self.point);
-        cluster.kill(self.member)?;
+        let stopped = cluster.stop(self.member, PATIENCE).await?;
+        ensure!(stopped.success(), "it did not stop cleanly: {stopped}");
         cluster.start(self.member, &["--fail-point", &flag]).await?;
         cluster.await_links(PATIENCE).await?;
         Ok(())

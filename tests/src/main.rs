@@ -8,7 +8,7 @@ use clap::Parser;
 use kvorum::load::{LoadOptions, Until};
 use kvorum_replication::two_phase::points;
 use kvorum_tests::fail_points::{Trouble, try_point};
-use kvorum_tests::load::kill_all_under_load;
+use kvorum_tests::load::{Kill, kill_under_puts};
 use kvorum_tests::race::race;
 use kvorum_tests::{cluster, program, run};
 
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     match tried {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:?}");
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -76,9 +76,11 @@ async fn try_kill(ops: u64, clients: u32, kills: u64, writable_within: Duration)
     let mut cluster = cluster(program(&std::env::current_exe()?)).await?;
     let until = Until::Operations(ops);
     let options = LoadOptions { clients, until, ..LoadOptions::default() };
-    let kills: Vec<_> = (1..=kills).map(|kill| kill * ops / (kills + 1)).collect();
-    let outcome = kill_all_under_load(&mut cluster, options, &kills).await?;
+    let kills: Vec<_> =
+        (1..=kills).map(|kill| Kill { at: kill * ops / (kills + 1), member: None }).collect();
+    let outcome = kill_under_puts(&mut cluster, options, &kills).await?;
     println!("acknowledged before each kill: {:?}", outcome.acknowledged_at_kill);
+    println!("ready again after: {:?}", outcome.ready_after);
     println!("writable again after: {:?}", outcome.writable_after);
     println!("{:?}", outcome.summary.counts);
     println!("{:.0} ops/s, {} keys", outcome.summary.per_second(), outcome.keys);

@@ -15,7 +15,7 @@ fn check(points: &[Point], trouble: Trouble) {
         Ok(())
     });
     if let Err(error) = tried {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 

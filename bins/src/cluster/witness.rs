@@ -148,16 +148,15 @@ impl Cluster {
 fn agreed(mut replicas: Vec<Vec<Row>>) -> Result<Vec<Row>, String> {
     let first = replicas.swap_remove(0);
     let Some(other) = replicas.iter().find(|other| **other != first) else { return Ok(first) };
-    let only_in = |a: &[Row], b: &[Row]| -> Vec<String> {
+    let only_in = |a: &[Row], b: &[Row]| -> String {
         let only = a.iter().filter(|row| b.binary_search_by(|other| other.cmp(row)).is_err());
-        only.take(DIFFERENCES_SHOWN_MAX)
-            .map(|(key, value)| format!("{key:?} = {value:?}"))
-            .collect()
+        let only = only.take(DIFFERENCES_SHOWN_MAX);
+        only.map(|(key, value)| format!("{key:?} = {value:?}")).collect::<Vec<_>>().join(", ")
     };
     let (here, there) = (only_in(&first, other), only_in(other, &first));
     let counts = (first.len(), other.len());
     Err(format!(
-        "two replicas differ: {counts:?} rows; only in one {here:?}, in the other {there:?}"
+        "two replicas differ: {counts:?} rows; only in one [{here}], in the other [{there}]"
     ))
 }
 

@@ -43,7 +43,7 @@ Errors go to standard error; with --output json as {\"error\":..., \"kind\":...,
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "kvorum", version, about = ABOUT, after_help = EXAMPLES)]
-#[command(disable_help_subcommand = true, max_term_width = 100)]
+#[command(max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -141,7 +141,7 @@ impl From<ClientError> for CommandError {
         Self {
             kind: Kind::Cluster(error.kind),
             happened: error.happened,
-            what: error.what,
+            what: format!("{}: {}", error.kind, error.what),
             remedy: error.remedy,
         }
     }
@@ -151,5 +151,51 @@ impl From<SyntaxError> for CommandError {
     fn from(error: SyntaxError) -> Self {
         let place = error.column.map(|column| format!("column {column}: ")).unwrap_or_default();
         Self::usage(format!("{place}{}", error.what), "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: Kind, happened: Happened) -> CommandError {
+        let (what, remedy) = ("it broke (here)".to_owned(), "mend it".to_owned());
+        CommandError { kind, happened, what, remedy }
+    }
+
+    #[test]
+    fn every_kind_has_its_exit_code() {
+        let cases = [
+            (Kind::OutputClosed, 0),
+            (Kind::NotFound, 1),
+            (Kind::Usage, 2),
+            (Kind::Cluster(ErrorKind::Invalid), 2),
+            (Kind::Cluster(ErrorKind::Conflict), 3),
+            (Kind::Cluster(ErrorKind::PreconditionFailed), 3),
+            (Kind::Cluster(ErrorKind::Unavailable), 4),
+            (Kind::Cluster(ErrorKind::Overloaded), 4),
+            (Kind::Cluster(ErrorKind::Refused), 4),
+            (Kind::Io, 4),
+            (Kind::Cluster(ErrorKind::Unknown), 5),
+            (Kind::Cluster(ErrorKind::SessionExpired), 5),
+            (Kind::Cluster(ErrorKind::StaleSequence), 5),
+            (Kind::Cluster(ErrorKind::Corrupt), 6),
+        ];
+        for (kind, code) in cases {
+            assert_eq!(error(kind, Happened::No).code(), code, "{kind:?}");
+        }
+        // Whatever broke: that a write may have happened comes first.
+        let corrupt = Kind::Cluster(ErrorKind::Corrupt);
+        assert_eq!(error(corrupt, Happened::Unknown).code(), 5);
+    }
+
+    #[test]
+    fn errors_are_for_people_or_for_programs() {
+        let unknown = error(Kind::Cluster(ErrorKind::Unknown), Happened::Unknown);
+        assert_eq!(unknown.render(Format::Text), "kvorum: it broke (here)\n  mend it");
+        let json: serde_json::Value = serde_json::from_str(&unknown.render(Format::Json)).unwrap();
+        let expected =
+            json!({"error": "it broke (here); mend it", "kind": "unknown", "happened": "unknown"});
+        assert_eq!(json, expected);
     }
 }

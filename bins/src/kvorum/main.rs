@@ -6,11 +6,13 @@ mod commands;
 mod connection;
 mod demo;
 mod error;
+mod fresh;
 mod limits;
 mod members;
 mod output;
 mod pages;
 mod shell;
+mod signals;
 mod statement;
 mod text;
 
@@ -93,7 +95,7 @@ async fn dispatch(
             commands::scan(&connect(global).await?, output, arguments).await
         }
         Command::Txn(_) => {
-            let text = commands::read_transaction()?;
+            let text = commands::read_transaction(output)?;
             commands::commit(&connect(global).await?, output, text, "committed").await
         }
         Command::Shell(_) => return shell::shell(global, output).await,

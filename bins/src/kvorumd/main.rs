@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "kvorumd", version, about = kvorum::server::ABOUT)]
 #[command(after_help = kvorum::server::examples())]
-#[command(disable_help_subcommand = true, max_term_width = 100)]
+#[command(max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: kvorum::server::Command,

@@ -111,9 +111,15 @@ pub struct Coordinator {
 /// Flags that every process has.
 #[derive(Debug, Args)]
 pub struct Process {
-    /// Threads that serve connections
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = workers)]
+    /// Threads that serve connections [default: one for two processors, 1 to 4]
+    #[arg(long, value_name = "N", default_value_t = workers_default(), value_parser = workers)]
+    #[arg(hide_default_value = true)]
     pub workers: usize,
+
+    /// Where other processes reach this one, if not at the address it listens on: with 0.0.0.0 or
+    /// behind a proxy
+    #[arg(long, value_name = "ADDR", value_parser = host_and_port)]
+    pub advertise: Option<String>,
 
     /// Listen on an address that other machines reach, although nothing is encrypted and nobody is
     /// asked who they are
@@ -150,6 +156,12 @@ pub struct Peer {
 
 /// Worker threads beyond this only get in each other's way.
 const WORKERS_MAX: usize = 64;
+
+/// A thread that serves connections keeps about one other thread busy, the node's, and several
+/// processes may share the machine. Fewer threads also batch better.
+fn workers_default() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4))
+}
 
 fn replica_id(text: &str) -> Result<NodeId, String> {
     match text.parse() {

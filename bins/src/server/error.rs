@@ -77,7 +77,7 @@ impl ServeError {
             }
             StorageError::Io { .. } => Self::failed(
                 what,
-                "see that the directory can be written to and that the disk is well",
+                "see that the directory can be written to and that the disk is well, and start again",
             ),
             StorageError::Poisoned { .. } => Self::failed(
                 what,

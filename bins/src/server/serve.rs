@@ -180,6 +180,10 @@ fn server_options(setup: &Setup<'_>) -> ServerOptions {
     let mut options = ServerOptions::new(setup.listen);
     options.workers = setup.process.workers;
     options.insecure = setup.process.insecure;
+    options.advertise.clone_from(&setup.process.advertise);
+    if setup.listen.ip().is_unspecified() && setup.process.advertise.is_none() {
+        tracing::warn!(listen = %setup.listen, "others cannot connect to it by that name: --advertise");
+    }
     options.peers.dial = setup.peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
     options
 }
@@ -203,7 +207,8 @@ fn announce(setup: &Setup<'_>, address: SocketAddr) {
     if let Err(error) = line.and_then(|()| stdout.flush()) {
         tracing::warn!(%error, "nobody reads the ready line");
     }
-    tracing::info!(%role, id, %address, data_dir = %setup.data_dir.display(), "serving");
+    let (data_dir, version) = (setup.data_dir.display(), env!("CARGO_PKG_VERSION"));
+    tracing::info!(%role, id, %address, %data_dir, version, "serving");
 }
 
 /// Serves until the end, and makes it a clean one. The outer error is this process's, the inner one

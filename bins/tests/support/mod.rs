@@ -119,7 +119,13 @@ impl Fixture {
     /// Starts a member that was killed, and waits until it serves.
     #[track_caller]
     pub(crate) fn restart(&mut self, member: Member) {
-        self.runtime.block_on(self.cluster.start(member, &[])).unwrap();
+        self.restart_with(member, &[]);
+    }
+
+    /// As [`Self::restart`], with flags beyond the usual ones.
+    #[track_caller]
+    pub(crate) fn restart_with(&mut self, member: Member, flags: &[&str]) {
+        self.runtime.block_on(self.cluster.start(member, flags)).unwrap();
     }
 
     /// Waits until the coordinator has found its replicas: it is ready before.
@@ -237,6 +243,13 @@ impl Server {
     pub(crate) fn rest_of_output(&mut self) -> String {
         let mut rest = String::new();
         self.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    /// What it wrote to standard error, if that was set up as a pipe.
+    pub(crate) fn rest_of_errors(&mut self) -> String {
+        let mut rest = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut rest).unwrap();
         rest
     }
 

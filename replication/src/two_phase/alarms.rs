@@ -56,3 +56,55 @@ impl<A: Copy + Ord> Alarms<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn asked(alarms: &mut Alarms<u8>, now: u64) -> Option<u64> {
+        let mut effects: Effects<(), (), ()> = Effects::new();
+        alarms.ask(Time(now), &mut effects);
+        let times: Vec<u64> = effects
+            .drain()
+            .map(|effect| match effect {
+                Effect::SetTimer(Time(at)) => at,
+                other => panic!("not {other:?}"),
+            })
+            .collect();
+        assert!(times.len() <= 1);
+        times.first().copied()
+    }
+
+    #[test]
+    fn the_shell_is_asked_only_for_what_is_earlier() {
+        let mut alarms = Alarms::new();
+        assert_eq!(asked(&mut alarms, 0), None);
+        alarms.set(Time(50), 1);
+        assert_eq!(asked(&mut alarms, 0), Some(50));
+        alarms.set(Time(70), 2);
+        assert_eq!(asked(&mut alarms, 0), None);
+        alarms.set(Time(20), 3);
+        assert_eq!(asked(&mut alarms, 0), Some(20));
+        // A timer that comes for nothing is cheaper than asking anew each time.
+        alarms.cancel(Time(20), 3);
+        assert_eq!(asked(&mut alarms, 0), None);
+        alarms.rang();
+        assert_eq!(alarms.due(Time(20)), None);
+        assert_eq!(asked(&mut alarms, 20), Some(50));
+        alarms.rang();
+        assert_eq!(alarms.due(Time(60)), Some(1));
+        assert_eq!(alarms.due(Time(60)), None);
+    }
+
+    #[test]
+    fn what_is_left_over_waits_a_little() {
+        let mut alarms = Alarms::new();
+        alarms.set(Time(1), 1);
+        alarms.set(Time(2), 2);
+        alarms.rang();
+        assert_eq!(alarms.due(Time(5)), Some(1));
+        assert_eq!(asked(&mut alarms, 5), Some(Time(5).after(PAUSE).0));
+    }
+}

@@ -124,3 +124,107 @@ impl LockTable {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::contract::NodeId;
+    use crate::request::Precondition;
+
+    fn txn(number: u64) -> TxnId {
+        TxnId { coordinator: NodeId::COORDINATOR, epoch: 1, number }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::copy_from_slice(name.as_bytes())
+    }
+
+    /// Writes and checks, by the letters of two words.
+    fn set(writes: &str, checks: &str) -> LockSet {
+        let one = |letter: char| Key::from(vec![letter as u8]);
+        LockSet::of(&Transaction {
+            preconditions: checks
+                .chars()
+                .map(|letter| Precondition::Present(one(letter)))
+                .collect(),
+            writes: writes.chars().map(|letter| Write::Delete(one(letter))).collect(),
+        })
+    }
+
+    #[test]
+    fn a_set_names_each_key_once_and_writes_win() {
+        let set = set("baab", "cbcd");
+        assert_eq!(set.exclusive, [key("a"), key("b")]);
+        assert_eq!(set.shared, [key("c"), key("d")]);
+    }
+
+    #[test]
+    fn who_comes_second_is_told_of_the_key() {
+        // Held by the first, wanted by the second, and the key in the way.
+        let cases = [
+            (("a", ""), ("a", ""), Some("a")),
+            (("a", ""), ("", "a"), Some("a")),
+            (("", "a"), ("a", ""), Some("a")),
+            (("", "a"), ("", "a"), None),
+            (("a", "b"), ("c", "b"), None),
+            (("a", "b"), ("cb", ""), Some("b")),
+            (("b", ""), ("a", "bc"), Some("b")),
+        ];
+        for ((held_writes, held_checks), (writes, checks), conflict) in cases {
+            let mut locks = LockTable::default();
+            let (held, wanted) = (set(held_writes, held_checks), set(writes, checks));
+            locks.acquire(txn(1), &held).unwrap();
+            let before = locks.len();
+            let result = locks.acquire(txn(2), &wanted);
+            assert_eq!(
+                result,
+                conflict.map_or(Ok(()), |name| Err(key(name))),
+                "{held:?} {wanted:?}"
+            );
+            if result.is_err() {
+                assert_eq!(locks.len(), before, "a refused set leaves nothing behind");
+            } else {
+                locks.release(txn(2), &wanted);
+            }
+            locks.release(txn(1), &held);
+            assert_eq!(locks.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_shared_lock_lasts_as_long_as_its_last_holder() {
+        let mut locks = LockTable::default();
+        let check = set("", "a");
+        locks.acquire(txn(1), &check).unwrap();
+        locks.acquire(txn(2), &check).unwrap();
+        locks.release(txn(1), &check);
+        assert_eq!(locks.acquire(txn(3), &set("a", "")), Err(key("a")));
+        locks.release(txn(2), &check);
+        assert_eq!(locks.acquire(txn(3), &set("a", "")), Ok(()));
+    }
+
+    #[test]
+    fn writers_are_found_by_key_and_range() {
+        let mut locks = LockTable::default();
+        locks.acquire(txn(1), &set("bd", "c")).unwrap();
+        locks.acquire(txn(2), &set("e", "c")).unwrap();
+        assert_eq!(locks.writer(&key("b")), Some(txn(1)));
+        assert_eq!(locks.writer(&key("c")), None);
+        assert_eq!(locks.writer(&key("x")), None);
+        let cases: [(&str, Option<&str>, &[u64]); 6] = [
+            ("a", None, &[1, 1, 2]),
+            ("b", Some("d"), &[1]),
+            ("c", Some("e"), &[1]),
+            ("d", Some("d"), &[]),
+            ("z", Some("a"), &[]),
+            ("", Some("b"), &[]),
+        ];
+        for (start, end, writers) in cases {
+            let range = Range { start: key(start), end: end.map(key), limit: 1 };
+            let found: Vec<u64> = locks.writers_in(&range).map(|txn| txn.number).collect();
+            assert_eq!(found, writers, "{start}..{end:?}");
+        }
+    }
+}

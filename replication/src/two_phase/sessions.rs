@@ -199,3 +199,115 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: SessionLimits =
+        SessionLimits { sessions_max: 2, outstanding_per_session_max: 3, outstanding_max: 4 };
+
+    fn stamp(client: u64, sequence: u64, answered_below: u64) -> Stamp {
+        Stamp { client: ClientId(client), sequence, answered_below }
+    }
+
+    fn given(sessions: u64) -> Sessions {
+        let mut table = Sessions::new(Origin::Given, LIMITS);
+        for client in 1..=sessions {
+            assert_eq!(table.next_client(), ClientId(client));
+            table.opened(ClientId(client));
+        }
+        table
+    }
+
+    #[test]
+    fn a_write_is_new_then_committed_then_stale() {
+        let mut table = given(1);
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::New);
+        table.committed(stamp(1, 1, 1));
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Committed);
+        // Another write does not forget it, unless it says that its answer has arrived.
+        table.committed(stamp(1, 3, 1));
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Committed);
+        assert_eq!(table.standing(stamp(1, 2, 1), 0), Standing::New);
+        table.committed(stamp(1, 4, 2));
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Stale);
+        assert_eq!(table.standing(stamp(1, 3, 2), 0), Standing::Committed);
+    }
+
+    #[test]
+    fn a_session_remembers_so_many_writes_and_no_more() {
+        let mut table = given(1);
+        table.committed(stamp(1, 1, 1));
+        table.committed(stamp(1, 2, 1));
+        assert_eq!(table.standing(stamp(1, 3, 1), 0), Standing::New);
+        assert_eq!(table.standing(stamp(1, 3, 1), 1), Standing::TooManyOutstanding);
+        // What the stamp itself lets go does not count.
+        assert_eq!(table.standing(stamp(1, 3, 3), 1), Standing::New);
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room() {
+        let mut table = given(2);
+        table.committed(stamp(1, 1, 1));
+        table.opened(ClientId(3));
+        assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Expired);
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Committed);
+        assert_eq!(table.standing(stamp(9, 1, 1), 0), Standing::Expired);
+        // A commit of an evicted session is no session.
+        table.committed(stamp(2, 1, 1));
+        assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Expired);
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn too_many_outstanding_writes_make_room_too() {
+        let mut table = given(2);
+        for sequence in 1..=3 {
+            table.committed(stamp(1, sequence, 1));
+        }
+        table.committed(stamp(2, 1, 1));
+        assert_eq!(table.len(), 2);
+        table.committed(stamp(2, 2, 1));
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Expired);
+        assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Committed);
+    }
+
+    #[test]
+    fn a_learnt_table_forgets_the_oldest_and_knows_what_that_means() {
+        let mut table = Sessions::new(Origin::Learnt, LIMITS);
+        for client in [5, 2, 7] {
+            assert_eq!(table.standing(stamp(client, 1, 1), 0), Standing::New);
+            table.committed(stamp(client, 1, 1));
+        }
+        // 2 was the oldest, though not the least recently used; 1 is as old, 3 is not.
+        assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Expired);
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Expired);
+        assert_eq!(table.standing(stamp(3, 1, 1), 0), Standing::New);
+        assert_eq!(table.standing(stamp(5, 1, 1), 0), Standing::Committed);
+        // One that is too old is not learnt again.
+        table.committed(stamp(1, 2, 1));
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_checkpoint_keeps_all_of_it_and_its_order() {
+        for origin in [Origin::Given, Origin::Learnt] {
+            let mut table = Sessions::new(origin, LIMITS);
+            for client in [1, 2] {
+                if origin == Origin::Given {
+                    table.opened(ClientId(client));
+                }
+                table.committed(stamp(client, 1, 1));
+            }
+            table.committed(stamp(1, 2, 1));
+            let mut restored = Sessions::new(origin, LIMITS);
+            restored.restore(table.table());
+            assert_eq!(restored.table(), table.table());
+            for table in [&mut table, &mut restored] {
+                table.opened(ClientId(8));
+            }
+            assert_eq!(restored.table(), table.table(), "both evict the same");
+        }
+    }
+}

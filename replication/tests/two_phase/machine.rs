@@ -202,7 +202,7 @@ where
                 self.outputs.push(Output::Reply(request, outcome));
             }
             Effect::Apply { mark, writes } => {
-                self.say(|| format!("applies @{mark} {}", show::writes(&writes)));
+                self.say(|| format!("applies {mark} {}", show::writes(&writes)));
                 self.apply(mark, writes);
             }
             Effect::Read { read, query } => {

@@ -98,7 +98,7 @@ impl Schedule {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.random.below(bound as u64)).unwrap()
+        usize::try_from(self.random.below(bound as u64)).expect("it is below a usize")
     }
 
     fn one_in(&mut self, bound: usize) -> bool {
@@ -162,7 +162,7 @@ impl Schedule {
         let chosen = &self.cluster.network[index];
         let same_link =
             |packet: &crate::cluster::Packet| packet.from == chosen.from && packet.to == chosen.to;
-        let first = self.cluster.network.iter().position(same_link).unwrap();
+        let first = self.cluster.network.iter().position(same_link).unwrap_or(index);
         if self.hostility.reorders {
             self.faults.count("reordered", u64::from(first != index));
             Some(index)
@@ -251,11 +251,9 @@ impl Schedule {
         let query = match self.below(3) {
             0 => Query::Get(key(self)),
             1 => Query::GetMany(vec![key(self), key(self)]),
-            _ => Query::Scan(Range {
-                start: key(self),
-                end: None,
-                limit: 1 + u32::try_from(self.below(4)).unwrap(),
-            }),
+            _ => {
+                Query::Scan(Range { start: key(self), end: None, limit: self.pick(&[1, 2, 3, 4]) })
+            }
         };
         let node = self.pick(&self.cluster.nodes());
         let deadline = self.cluster.now.after(Duration::from_secs(5));
@@ -397,7 +395,11 @@ fn hostility(seed: u64) -> Hostility {
         crashes: mostly(),
         cuts: mostly(),
         asks_peers: mostly(),
-        replicas: [1, 2, 3, 3][usize::try_from(random.below(4)).unwrap()],
+        replicas: match random.below(4) {
+            0 => 1,
+            1 => 2,
+            _ => 3,
+        },
     }
 }
 

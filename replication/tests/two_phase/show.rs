@@ -32,16 +32,16 @@ fn txn(id: &TxnId) -> String {
 pub(crate) fn writes(writes: &[Write]) -> String {
     let show = |write: &Write| match write {
         Write::Put(key, value) => format!("{}={}", text(key), text(value)),
-        Write::Delete(key) => format!("del:{}", text(key)),
+        Write::Delete(key) => format!("del@{}", text(key)),
     };
     writes.iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) fn transaction(transaction: &Transaction) -> String {
     let show = |precondition: &Precondition| match precondition {
-        Precondition::Absent(key) => format!("absent:{}", text(key)),
-        Precondition::Present(key) => format!("present:{}", text(key)),
-        Precondition::Equals(key, value) => format!("equals:{}:{}", text(key), text(value)),
+        Precondition::Absent(key) => format!("absent@{}", text(key)),
+        Precondition::Present(key) => format!("present@{}", text(key)),
+        Precondition::Equals(key, value) => format!("equals@{}@{}", text(key), text(value)),
     };
     let mut words: Vec<String> = transaction.preconditions.iter().map(show).collect();
     if !transaction.writes.is_empty() {
@@ -52,7 +52,7 @@ pub(crate) fn transaction(transaction: &Transaction) -> String {
 
 fn stamp(stamp: Option<Stamp>) -> String {
     stamp.map_or_else(String::new, |stamp| {
-        format!(" stamp:{}.{}.{}", stamp.client.0, stamp.sequence, stamp.answered_below)
+        format!(" stamp@{}.{}.{}", stamp.client.0, stamp.sequence, stamp.answered_below)
     })
 }
 
@@ -192,7 +192,7 @@ fn sessions(table: &SessionTable) -> String {
         .sessions
         .iter()
         .map(|session| {
-            format!("{}:{}..{:?}", session.client.0, session.answered_below, session.committed)
+            format!("{}@{}..{:?}", session.client.0, session.answered_below, session.committed)
         })
         .collect();
     format!("next {} [{}]", table.next_client, list.join(" "))
@@ -229,7 +229,7 @@ impl Show for CoordinatorRecord {
 
 fn prepared(record: &Prepared) -> String {
     let mut words = vec![txn(&record.txn), writes(&record.writes)];
-    words.extend(record.checked.iter().map(|key| format!("check:{}", text(key))));
+    words.extend(record.checked.iter().map(|key| format!("check@{}", text(key))));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }

@@ -26,6 +26,11 @@
 //!   ask [`Log::is_refusing`] before it takes on more. [`LogOptions::pending_bytes_max`] bounds what
 //!   waits.
 //!
+//! What the log alone cannot know is that it once began earlier or ended later: whoever deletes its
+//! first or last files leaves a good, shorter log. An owner compares [`Log::first`] and [`Log::last`]
+//! with what it relies on. And a file that has left the log is written to again under a new name, so
+//! a hard link to one is not a copy.
+//!
 //! The files are drawn in `file` and `frame`; how the end of a log is judged is told in `tail`.
 
 mod options;

@@ -93,7 +93,7 @@ impl Inner {
         self.check_poison()?;
         if let Some(_flushing) = try_lock(&self.flushing) {
             if self.view().frozen.is_empty() && self.log_is_too_long() {
-                let _applied = lock(&self.applied);
+                let _applied = self.writer();
                 self.freeze();
             }
             if self.flush_oldest()? {
@@ -121,7 +121,7 @@ impl Inner {
         self.check_poison()?;
         let _flushing = lock(&self.flushing);
         {
-            let _applied = lock(&self.applied);
+            let _applied = self.writer();
             if !self.view().active.is_untouched() {
                 self.freeze();
             }
@@ -164,7 +164,7 @@ impl Inner {
     /// Cuts the log as far as the owner and the flushes allow; whether that is further than before.
     fn cut_log(&self) -> Result<bool> {
         let flushed_mark = self.flushed_mark.load(Relaxed);
-        if self.embedded {
+        if self.embedded && !self.replaying.load(Relaxed) {
             lock(&self.releases).add(crate::log::Position(flushed_mark + 1), flushed_mark);
         }
         let Some(before) = lock(&self.releases).take(flushed_mark) else { return Ok(false) };

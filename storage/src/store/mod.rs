@@ -21,7 +21,7 @@ mod view;
 mod write;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     log: Arc<Log>,
     /// Whether the store replays and releases the log by itself.
     embedded: bool,
+    /// Whether an embedded store still reads its log: then it must not cut it.
+    replaying: AtomicBool,
     /// Batches up to this mark were in segments when the store was opened.
     flushed_at_open: u64,
     /// Where the log ended when the store was opened.
@@ -188,7 +190,8 @@ impl Inner {
 }
 
 /// Locks a mutex. A thread that panicked while it held one of ours left nothing half done: what
-/// these locks guard is changed in single steps, after everything that can fail.
+/// these locks guard is changed in single steps, after everything that can fail. Only
+/// [`Inner::writer`] is another matter.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

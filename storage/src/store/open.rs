@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::maintain::Maintained;
@@ -56,7 +56,8 @@ impl Store {
     /// its own kinds: it reads them from the [`Recovery`] and calls [`Store::apply`] again.
     ///
     /// While it does, memtables may fill: when [`Store::pressure`] says [`Pressure::Stop`], call
-    /// [`Store::maintain`] in between.
+    /// [`Store::maintain`] in between. [`Store::release`] is for afterwards: it would take away
+    /// what is still to be read.
     pub fn open_with_replay(
         vfs: Arc<dyn Vfs>,
         dir: &Path,
@@ -84,6 +85,7 @@ impl Store {
             store.inner.apply(record.position.0, record.position, &batch)?;
             while store.pressure() == Pressure::Stop && store.maintain()? != Maintained::Nothing {}
         }
+        store.inner.replaying.store(false, Relaxed);
         Ok(store)
     }
 }
@@ -137,6 +139,7 @@ fn open(
         last_at_open: log.last(),
         log: Arc::new(log),
         embedded,
+        replaying: AtomicBool::new(true),
         flushed_at_open: manifest.flushed_mark,
         flushing: Mutex::new(()),
         compacting: Mutex::new(Resume::default()),

@@ -1,8 +1,8 @@
 //! Writing: batches that an owner's log stands for, and batches that the store logs itself.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,7 +73,7 @@ impl Store {
     /// The log is cut there by a later [`Store::maintain`], once every batch that was applied
     /// before this call is in segments.
     pub fn release(&self, before: Position) {
-        let mark = lock(&self.inner.applied).last_mark;
+        let mark = self.inner.writer().last_mark;
         lock(&self.inner.releases).add(before, mark);
         // Otherwise the next flush will see to it: waking somebody for each word would be much.
         if mark <= self.flushed_mark() || self.inner.log_is_too_long() {
@@ -144,7 +144,7 @@ impl Inner {
             let what = format!("a batch that rests on log record {covered_by}, which is not there");
             return Err(Error::invalid(what));
         }
-        let mut applied = lock(&self.applied);
+        let mut applied = self.writer();
         if mark <= applied.last_mark {
             let replayed = mark > 0
                 && applied.last_mark == self.flushed_at_open
@@ -157,7 +157,7 @@ impl Inner {
 
     /// Applies the embedded writes up to `position`, unless another thread did.
     fn apply_queue(&self, position: Position) {
-        let mut applied = lock(&self.applied);
+        let mut applied = self.writer();
         loop {
             let next = lock(&self.queue).waiting.pop_front_if(|(at, _)| *at <= position);
             let Some((at, batch)) = next else { return };
@@ -188,6 +188,12 @@ impl Inner {
         applied.last_mark = mark;
         // From here on readers see the batch: all of it.
         self.visible.store(applied.last_sequence, Release);
+    }
+
+    /// The right to apply. A thread that panicked with it left half a batch behind, which the next
+    /// batch would make visible: then nothing more may be applied in this process.
+    pub(super) fn writer(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().expect("no thread panicked while it applied a batch")
     }
 
     /// Puts a new memtable in the place of the active one. The caller holds `applied`.

@@ -7,4 +7,5 @@ mod cut;
 mod damage;
 mod fault;
 mod fixture;
+mod format;
 mod group;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_storage::vfs::{CrashMode, MemoryVfs, OpenMode, Vfs};
+use kvorum_storage::vfs::{CrashMode, MemoryVfs, OpenMode, RealVfs, Vfs};
 use kvorum_storage::{
     Batch, Compression, Direction, Durability, Error, Maintained, Options, Result, Store,
 };
@@ -186,6 +186,35 @@ fn check_all(store: &Store, content: &Content) {
     assert_eq!(&entries, content);
     let problems = store.verify().unwrap().problems;
     assert!(problems.is_empty(), "{problems:?}");
+}
+
+/// On a real disk, since there a map shows what happens to the file.
+#[test]
+fn damage_after_the_first_look_is_found_by_verify_and_by_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+    let store = Store::open(Arc::clone(&vfs), dir.path(), tiny_options()).unwrap();
+    for round in 0..2 {
+        for number in 0..40 {
+            store.put(format!("key{number}"), format!("value {round}"), Durability::Sync).unwrap();
+        }
+        store.flush().unwrap();
+    }
+    assert_eq!(store.scan(.., Direction::Forwards).unwrap().count(), 40, "every block was seen");
+    assert!(store.verify().unwrap().problems.is_empty());
+
+    let segments = dir.path().join("segments");
+    let name = &vfs.list(&segments).unwrap()[0];
+    let path = segments.join(name);
+    let file = vfs.open(&path, OpenMode::ReadWrite).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, 20).unwrap();
+    file.write_at(&[byte[0] ^ 1], 20).unwrap();
+
+    let problems = store.verify().unwrap().problems;
+    assert!(problems.len() == 1 && names(&problems[0], &path), "{problems:?}");
+    let error = store.compact().unwrap_err();
+    assert!(names(&error, &path), "{error}");
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod threads;
 mod crash;
 mod damage;
 mod faults;
+mod format;
 
 mod support;

@@ -44,7 +44,7 @@ pub(crate) fn tiny_options() -> Options {
         level1_bytes: 3 << 10,
         level_step: 2,
         log_bytes_max: 16 << 10,
-        log: LogOptions { file_bytes: 8 << 10, recycle_files_max: 2, ..LogOptions::default() },
+        log: LogOptions { file_bytes: 2 << 10, recycle_files_max: 2, ..LogOptions::default() },
         ..Options::default()
     }
 }

@@ -18,6 +18,8 @@ fn number(value: Option<bytes::Bytes>) -> u64 {
 fn readers_see_whole_batches_and_never_go_back() {
     const WRITERS: u64 = 4;
     const WRITES: u64 = 400;
+    /// Make it take a while to apply a batch.
+    const FILLERS: usize = 30;
     let options = Options { level0_segments_slow: 24, level0_segments_stop: 24, ..tiny_options() };
     let store = Store::open(Arc::new(MemoryVfs::new()), DIR.as_ref(), options).unwrap();
     let done = AtomicBool::new(false);
@@ -39,7 +41,8 @@ fn readers_see_whole_batches_and_never_go_back() {
                     assert!(now >= *last, "{now} after {last}");
                     *last = now;
                     let snapshot = store.snapshot();
-                    let [left, right] = ["left", "right"].map(|side| {
+                    // The last of the batch first: half a batch would be without it.
+                    let [right, left] = ["right", "left"].map(|side| {
                         number(snapshot.get(format!("{writer} {side}").as_bytes()).unwrap())
                     });
                     assert!(left == right && left >= *last, "{left} {right} after {last}");
@@ -47,8 +50,9 @@ fn readers_see_whole_batches_and_never_go_back() {
                 for direction in [Direction::Forwards, Direction::Backwards] {
                     let entries: Vec<_> =
                         store.scan(.., direction).unwrap().map(Result::unwrap).collect();
-                    for pair in entries.chunks(2) {
-                        assert_eq!(pair[0].1, pair[1].1, "half a batch");
+                    for batch in entries.chunks(FILLERS + 2) {
+                        let count = &batch[0].1;
+                        assert!(batch.iter().all(|entry| entry.1 == count), "half a batch");
                     }
                 }
                 rounds += 1;
@@ -63,6 +67,9 @@ fn readers_see_whole_batches_and_never_go_back() {
                     for count in 1..=WRITES {
                         let mut batch = Batch::new();
                         batch.put(format!("{writer} left"), count.to_string());
+                        for filler in 0..FILLERS {
+                            batch.put(format!("{writer} middle {filler:02}"), count.to_string());
+                        }
                         batch.put(format!("{writer} right"), count.to_string());
                         let durability =
                             if count % 3 == 0 { Durability::Buffered } else { Durability::Sync };

@@ -7,15 +7,18 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use kvorum::cluster::{Cluster, Member};
 use kvorum::load::{
     HISTORY_VALUE_BYTES_MIN, KEY_BYTES_MIN, Keys, Load, LoadError, LoadOptions, Mix, Summary, Until,
 };
 use kvorum_replication::Happened;
 use kvorum_rpc::client::ErrorKind;
+use tokio::task::LocalSet;
 
 use crate::arguments::{Global, duration};
 use crate::connection;
 use crate::error::{CommandError, Kind};
+use crate::fresh;
 use crate::limits;
 use crate::output::Output;
 
@@ -27,6 +30,9 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// How many keys there are if they are used more than once and nothing else is said.
 const KEYS: u64 = 10_000;
+
+/// A fresh cluster is ready for writes within milliseconds.
+const LINKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Many of each: a typing error is not to exhaust the machine.
 const CLIENTS_MAX: i64 = 10_000;
@@ -52,6 +58,7 @@ Exit codes: 0 if it ran to its end and anything was acknowledged, else as for ot
 
 Examples:
   kvorum bench --clients 64 --seconds 10
+  kvorum bench --fresh --clients 64         on a cluster of its own, on this machine
   kvorum bench --clients 16 --ops 100000 --history history.jsonl
   kvorum bench --mix get --clients 8 --outstanding 32
   kvorum --output json bench | jq .ops_per_second")]
@@ -108,6 +115,10 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     give_up: Duration,
 
+    /// Start a cluster on this machine, use it instead of --connect, and remove it at the end
+    #[arg(long)]
+    fresh: bool,
+
     /// Write what was asked and answered to this file, for a checker
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -119,13 +130,32 @@ pub(crate) fn bench(
     output: &mut Output,
     bench: Bench,
 ) -> Result<(), CommandError> {
+    let fresh = bench.fresh;
     let options = bench.into_options()?;
-    let client = connection::options(global.connect.clone(), global.timeout);
+    // Ends when it is dropped, which is at the end of this function.
+    let cluster = fresh.then(start_fresh).transpose()?;
+    let connect = match &cluster {
+        Some(cluster) => vec![cluster.address(Member::Coordinator).to_string()],
+        None => global.connect.clone(),
+    };
+    let client = connection::options(connect, global.timeout);
     let load = Load::start(options.clone(), &client).map_err(failed)?;
     progress::show(&load, &options);
     let summary = load.join().map_err(failed)?;
     report::print(output, &options, &summary)?;
     check(&summary)
+}
+
+fn start_fresh() -> Result<Cluster, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CommandError::io("cannot start the runtime", &error))?;
+    let mut cluster = fresh::cluster(None)?;
+    let started = LocalSet::new().block_on(&runtime, async {
+        cluster.start_all().await?;
+        cluster.await_links(LINKS_WITHIN).await
+    });
+    started.map_err(fresh::failed)?;
+    Ok(cluster)
 }
 
 impl Bench {

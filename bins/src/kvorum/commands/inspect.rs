@@ -170,7 +170,7 @@ impl Comparison {
             output.line(self.rows().trim_fmt())?;
             let hidden = self.keys - self.shown.len();
             if hidden > 0 {
-                output.line(format!(" ... and {hidden} more keys"))?;
+                output.line(format!(" ... and {hidden} more"))?;
             }
             output.line("")?;
         }

@@ -39,6 +39,13 @@ pub(crate) async fn status(
             for member in &members {
                 explain(output, member, arguments.counters)?;
             }
+            if let [Member { node, answer: Ok((_, status)), .. }] = &members[..]
+                && status.cluster.is_empty()
+            {
+                output.line(format!(
+                    "\nreplica {node} has met no coordinator yet: start one that names it with --replica"
+                ))?;
+            }
             Ok(())
         }
         Format::Json => {

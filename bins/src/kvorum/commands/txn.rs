@@ -1,6 +1,6 @@
 //! `txn`, and the shell's `commit`.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, IsTerminal as _, Read};
 
 use kvorum_replication::Transaction;
 use kvorum_rpc::client::Client;
@@ -44,7 +44,10 @@ impl TransactionText {
 }
 
 /// Reads a transaction from standard input.
-pub(crate) fn read_transaction() -> Result<TransactionText, CommandError> {
+pub(crate) fn read_transaction(output: &mut Output) -> Result<TransactionText, CommandError> {
+    if io::stdin().is_terminal() {
+        output.note("One statement a line; Ctrl-D runs them all, Ctrl-C drops them.")?;
+    }
     let text = read(io::stdin().lock())?;
     if text.len() == 0 {
         return Err(CommandError::usage(

@@ -10,6 +10,7 @@ use kvorum_rpc::client::ClientError;
 use serde_json::json;
 
 use crate::error::CommandError;
+use crate::fresh;
 use crate::output::{Format, Output};
 use crate::text::printable;
 
@@ -39,7 +40,7 @@ impl From<ClientError> for Trouble {
 
 impl From<ClusterError> for Trouble {
     fn from(error: ClusterError) -> Self {
-        Self::Command(super::cluster_failed(error))
+        Self::Command(fresh::failed(error))
     }
 }
 

@@ -7,7 +7,6 @@
 mod everyday;
 mod failures;
 mod guide;
-mod signals;
 mod stage;
 
 use std::io::{self, IsTerminal as _};
@@ -15,10 +14,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use kvorum::cluster::{Cluster, ClusterError, ClusterOptions, Member, Program};
+use kvorum::cluster::Member;
 
 use crate::arguments::Global;
 use crate::error::CommandError;
+use crate::fresh;
 use crate::output::{Format, Output};
 use crate::shell;
 use guide::{Guide, Trouble};
@@ -52,13 +52,7 @@ pub(crate) async fn demo(
     output: &mut Output,
     demo: Demo,
 ) -> Result<ExitCode, CommandError> {
-    let this =
-        std::env::current_exe().map_err(|error| CommandError::io("finding itself", &error))?;
-    let program = Program::with_subcommand(this, "serve");
-    let options = ClusterOptions { directory: demo.data_dir, ..ClusterOptions::new(program) };
-    let cluster = Cluster::new(options).map_err(cluster_failed)?;
-    signals::clean_up_on(cluster.cleaner())?;
-    let mut stage = Stage::new(cluster);
+    let mut stage = Stage::new(fresh::cluster(demo.data_dir)?);
     let mut guide = Guide::new(output);
     match tour(&mut stage, &mut guide).await {
         Ok(()) => {}
@@ -87,12 +81,4 @@ async fn tour(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
     failures::coordinator_decided(stage, guide).await?;
     failures::all_killed(stage, guide).await?;
     guide.end()
-}
-
-fn cluster_failed(error: ClusterError) -> CommandError {
-    match error {
-        ClusterError::NotEmpty(_) => CommandError::usage(error.to_string(), ""),
-        ClusterError::Client { source, .. } => source.into(),
-        error => CommandError::io("the cluster", &io::Error::other(error)),
-    }
 }

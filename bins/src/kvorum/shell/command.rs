@@ -76,11 +76,14 @@ impl Line {
 }
 
 fn with_options(words: Vec<Vec<u8>>) -> Result<Line, CommandError> {
+    let verb = words.first().map(|verb| String::from_utf8_lossy(verb).into_owned());
     let words = words.into_iter().map(OsString::from_vec);
     match WithOptions::try_parse_from(words) {
         Ok(WithOptions::Scan(arguments)) => Ok(Line::Scan(arguments)),
         Ok(WithOptions::Status(arguments)) => Ok(Line::Status(arguments)),
         Ok(WithOptions::Inspect(arguments)) => Ok(Line::Inspect(arguments)),
+        // `scan --help`
+        Err(error) if !error.use_stderr() => Ok(Line::Help(verb)),
         Err(error) => {
             let text = error.render().to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -113,6 +116,7 @@ mod tests {
             ("commit # now", "Commit"),
             ("rollback", "Abort"),
             ("help put", "Help(Some(\"put\"))"),
+            ("scan --help", "Help(Some(\"scan\"))"),
             ("quit", "Exit"),
         ];
         for (line, expected) in cases {

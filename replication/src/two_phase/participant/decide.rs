@@ -18,9 +18,15 @@ impl Participant {
         finished_below: TxnId,
         effects: &mut Out,
     ) {
+        let still_open = match decision {
+            // It is not over before this participant has acknowledged it.
+            Decision::Commit(_) => finished_below <= txn,
+            Decision::Abort => true,
+        };
         let sensible = from == NodeId::COORDINATOR
             && txn.coordinator == from
-            && finished_below.coordinator == from;
+            && finished_below.coordinator == from
+            && still_open;
         if !sensible {
             self.counters.strange_dropped += 1;
             return;

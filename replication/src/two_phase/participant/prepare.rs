@@ -21,7 +21,7 @@ impl Participant {
         }
         self.counters.prepares += 1;
         self.adopt(prepare.finished_below, effects);
-        if self.is_known(prepare.txn, effects) || self.joins_retry(&prepare) {
+        if self.is_known(&prepare, effects) || self.joins_retry(&prepare) {
             return;
         }
         match self.admit(&prepare) {
@@ -44,7 +44,8 @@ impl Participant {
     }
 
     /// Answers a prepare of a transaction that was heard of before.
-    fn is_known(&mut self, txn: TxnId, effects: &mut Out) -> bool {
+    fn is_known(&mut self, prepare: &Prepare, effects: &mut Out) -> bool {
+        let txn = prepare.txn;
         if let Some(promised) = self.transactions.get(&txn) {
             self.counters.duplicates_dropped += 1;
             // Before its record is durable the vote may not go, and after it goes by itself.
@@ -60,6 +61,9 @@ impl Participant {
                     self.say_committed(txn, number, effects);
                 }
                 Decision::Commit(_) => {}
+                // The vote said why. Without that, the coordinator would take it for the stamp's
+                // fault; without an answer it says "unknown".
+                Decision::Abort if prepare.one_phase.is_some() => {}
                 Decision::Abort => self.send_vote(txn, Vote::Refused, effects),
             }
             return true;

@@ -131,6 +131,10 @@ impl Participant {
 
     /// The whole durable state in one record, after which older ones are not needed.
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
+        if self.unfit.is_some() {
+            // It would replace the records that show what went wrong.
+            return;
+        }
         let progress =
             CoordinatorProgress { finished_below: self.finished_below, applied: self.applied };
         let in_log = |promised: &Promised| match promised.stage {

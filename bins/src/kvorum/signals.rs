@@ -1,4 +1,4 @@
-//! What happens if somebody ends the demo before it ends itself.
+//! What happens if somebody ends a command that has a cluster of its own.
 
 use std::process;
 use std::thread;
@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::error::CommandError;
 
 /// Cleans up and ends this process at the first SIGINT, SIGTERM or SIGHUP. On a thread of its own,
-/// since the demo's may be waiting for a line to be typed.
-pub(super) fn clean_up_on(cleaner: Cleaner) -> Result<(), CommandError> {
+/// since the main one may be waiting for a line to be typed.
+pub(crate) fn clean_up_on(cleaner: Cleaner) -> Result<(), CommandError> {
     let cannot = |error| CommandError::io("cannot wait for signals", &error);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;

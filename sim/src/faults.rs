@@ -1,0 +1,130 @@
+//! The faults a run can inject, and how often each has really happened.
+
+use std::fmt;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident => $words:literal,)*) => {
+        /// A kind of fault. It counts only when it struck: a lost message was sent, a torn write was
+        /// not synced yet, a failed sync was asked for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// What it is called in reports.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $words,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A message between nodes was dropped, its link staying up.
+    MessageLost => "message lost",
+    /// A message between nodes arrived twice.
+    MessageRepeated => "message repeated",
+    /// A message arrived after one that was sent after it over the same link.
+    MessageReordered => "message reordered",
+    /// A message took far longer than the others.
+    MessageDelayed => "message delayed",
+    /// A link broke and was made anew; what was under way is lost.
+    LinkReset => "link reset",
+    /// A node, or several, could reach nobody outside and be reached by nobody.
+    Partition => "partition",
+    /// One node could not reach another, but be reached by it.
+    OneWayPartition => "one-way partition",
+    /// A message ran into a partition.
+    MessageCut => "message cut off",
+    /// A client's request, or the answer to it, was lost.
+    RequestLost => "request or answer lost",
+    /// A client's request arrived twice.
+    RequestRepeated => "request repeated",
+    /// A process was killed; its disk is as it was.
+    Kill => "process killed",
+    /// A machine lost power; nothing unsynced is left.
+    PowerLoss => "power loss, unsynced data lost",
+    /// A machine lost power while unsynced data was on its way to the disk.
+    TornWrites => "power loss, unsynced data torn",
+    /// All machines lost power at once.
+    PowerLossAll => "power loss everywhere",
+    /// A process died at a named point of the protocol.
+    DiedAtPoint => "died at a fail point",
+    /// A process stood still at a named point of the protocol.
+    PausedAtPoint => "paused at a fail point",
+    /// A node was cut off at a named point of the protocol.
+    IsolatedAtPoint => "cut off at a fail point",
+    /// A process died in the middle of an operation on its disk.
+    DiedWriting => "died in a disk operation",
+    /// A process died after it had said some of what it had to say, and not the rest.
+    DiedSpeaking => "died between two messages",
+    /// A process died while it was reading its log after a start.
+    DiedRecovering => "died while recovering",
+    /// A process stood still.
+    Pause => "process paused",
+    /// A write failed.
+    WriteFailed => "write failed",
+    /// A write put down a part of its bytes and failed.
+    WriteShort => "write cut short",
+    /// A sync failed; what it should have made durable may be gone for good.
+    SyncFailed => "sync failed",
+    /// There was no room on the disk.
+    DiskFull => "disk full",
+    /// Syncs took very long.
+    SlowDisk => "slow disk",
+}
+
+/// How often each fault has struck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts([u64; Fault::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; Fault::ALL.len()])
+    }
+}
+
+impl Counts {
+    /// How often this fault has struck.
+    #[must_use]
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
+    }
+
+    /// Those that never did.
+    #[must_use]
+    pub fn never(&self) -> Vec<Fault> {
+        Fault::ALL.iter().copied().filter(|fault| self.of(*fault) == 0).collect()
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine += theirs;
+        }
+    }
+
+    pub(crate) fn count(&mut self, fault: Fault) {
+        self.add_many(fault, 1);
+    }
+
+    pub(crate) fn add_many(&mut self, fault: Fault, times: u64) {
+        self.0[fault as usize] += times;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in Fault::ALL {
+            writeln!(f, "{:>10}  {}", self.of(*fault), fault.name())?;
+        }
+        Ok(())
+    }
+}

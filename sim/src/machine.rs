@@ -1,0 +1,121 @@
+//! One machine of the cluster: its disk, its clock, and the process that runs on it, if one does.
+
+use std::collections::BTreeMap;
+
+use kvorum_replication::{RequestId, Time};
+
+use crate::disk::{Crash, Disk};
+use crate::process::Process;
+use crate::queue::Instant;
+
+/// Somebody who asked a process: which client, in which of its attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) client: usize,
+    pub(crate) attempt: u64,
+}
+
+/// What befalls a process at a fail point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AtPoint {
+    Die(Crash),
+    Pause,
+    Isolate,
+}
+
+/// A fail point at which something is going to happen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trap {
+    pub(crate) point: &'static str,
+    /// How often it is passed before.
+    pub(crate) passes: u64,
+    pub(crate) what: AtPoint,
+    pub(crate) lasts: u64,
+}
+
+pub(crate) struct Machine<M> {
+    pub(crate) points: Vec<&'static str>,
+    pub(crate) disk: Disk,
+    pub(crate) process: Option<Box<dyn Process<M>>>,
+    /// Counts starts and ends of processes: what was meant for another run is not for this one.
+    pub(crate) run: u64,
+    clock: Clock,
+    pub(crate) paused_until: Option<Instant>,
+    pub(crate) syncing: bool,
+    /// When the timer event that is planned comes.
+    pub(crate) timer_at: Option<Instant>,
+    /// When the event that begins a sync comes.
+    pub(crate) sync_at: Option<Instant>,
+    pub(crate) slow_until: Instant,
+    pub(crate) asked: BTreeMap<RequestId, Asker>,
+    pub(crate) next_request: u64,
+    pub(crate) trap: Option<Trap>,
+    /// Dies after so many more messages and answers.
+    pub(crate) words_left: Option<(u64, u64)>,
+    /// The next start dies after so many disk operations.
+    pub(crate) doomed_start: Option<(u64, Crash)>,
+    /// A disk fault has struck this run, so it may stop with an error.
+    pub(crate) struck: bool,
+}
+
+/// A process' own clock: starts at zero with it, and runs a little fast or slow.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    started: Instant,
+    /// Thousandths of real speed.
+    speed: u64,
+}
+
+impl<M> Machine<M> {
+    pub(crate) fn new(points: Vec<&'static str>, speed: u64) -> Self {
+        Self {
+            points,
+            disk: Disk::new(),
+            process: None,
+            run: 0,
+            clock: Clock { started: 0, speed },
+            paused_until: None,
+            syncing: false,
+            timer_at: None,
+            sync_at: None,
+            slow_until: 0,
+            asked: BTreeMap::new(),
+            next_request: 0,
+            trap: None,
+            words_left: None,
+            doomed_start: None,
+            struck: false,
+        }
+    }
+
+    /// Forgets the process; says who waits for an answer from it.
+    pub(crate) fn stop(&mut self) -> Vec<Asker> {
+        self.process = None;
+        self.run += 1;
+        self.paused_until = None;
+        self.syncing = false;
+        self.timer_at = None;
+        self.sync_at = None;
+        self.words_left = None;
+        std::mem::take(&mut self.asked).into_values().collect()
+    }
+
+    /// Begins a run: the clock starts.
+    pub(crate) fn start(&mut self, now: Instant, process: Box<dyn Process<M>>) {
+        self.process = Some(process);
+        self.run += 1;
+        self.clock.started = now;
+    }
+
+    /// The process' time.
+    pub(crate) fn time(&self, now: Instant) -> Time {
+        Time((now - self.clock.started) * self.clock.speed / 1_000)
+    }
+
+    /// When the process' clock will show this time.
+    pub(crate) fn instant(&self, time: Time) -> Instant {
+        let passed = u128::from(time.0) * 1_000 / u128::from(self.clock.speed);
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        self.clock.started.saturating_add(passed).saturating_add(1)
+    }
+}

@@ -1,0 +1,207 @@
+//! The network between the nodes: links that stand or break, messages that travel or do not.
+//!
+//! A link is like a connection: in order unless a fault reorders, and what is under way when it
+//! breaks is lost. Repeated messages are worse than any real connection's: a copy may come seconds
+//! later, over another link, to another run of its receiver, as it could from a network that keeps
+//! packets. Cores are promised no better.
+
+use std::collections::BTreeMap;
+
+use kvorum_replication::NodeId;
+
+use crate::chance::Chance;
+use crate::faults::{Counts, Fault};
+use crate::plan::NetworkKnobs;
+use crate::queue::{Instant, MILLISECOND, SECOND};
+
+/// Two nodes, the smaller first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pair(pub(crate) NodeId, pub(crate) NodeId);
+
+impl Pair {
+    pub(crate) fn of(a: NodeId, b: NodeId) -> Self {
+        Self(a.min(b), a.max(b))
+    }
+}
+
+/// A message's way: when it arrives, over which link if not over any, and as which one of its
+/// direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passage {
+    pub(crate) at: Instant,
+    /// The link has to be this one still; a copy travels by itself.
+    pub(crate) link: Option<u64>,
+    pub(crate) number: u64,
+}
+
+#[derive(Debug)]
+struct Link {
+    up: bool,
+    /// Counts the links of this pair.
+    incarnation: u64,
+    directions: BTreeMap<NodeId, Direction>,
+}
+
+/// What one end of a link has sent.
+#[derive(Debug, Default)]
+struct Direction {
+    sent: u64,
+    last_arrival: Instant,
+    newest_arrived: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    links: BTreeMap<Pair, Link>,
+    /// From whom to whom nothing gets through, and how many partitions say so.
+    cuts: BTreeMap<(NodeId, NodeId), u32>,
+    knobs: NetworkKnobs,
+    chance: Chance,
+}
+
+impl Network {
+    pub(crate) fn new(nodes: &[NodeId], knobs: NetworkKnobs, chance: Chance) -> Self {
+        let mut links = BTreeMap::new();
+        for a in nodes {
+            for b in nodes.iter().filter(|b| *b > a) {
+                let directions = [(*a, Direction::default()), (*b, Direction::default())].into();
+                links.insert(Pair(*a, *b), Link { up: false, incarnation: 0, directions });
+            }
+        }
+        Self { links, cuts: BTreeMap::new(), knobs, chance }
+    }
+
+    pub(crate) fn pairs(&self) -> Vec<Pair> {
+        self.links.keys().copied().collect()
+    }
+
+    /// How long a message takes at best, and this one.
+    pub(crate) fn latency(&mut self) -> u64 {
+        self.chance.between(self.knobs.latency_min, self.knobs.latency_max)
+    }
+
+    pub(crate) fn set_knobs(&mut self, knobs: NetworkKnobs) {
+        self.knobs = knobs;
+    }
+
+    pub(crate) fn is_up(&self, pair: Pair) -> bool {
+        self.links[&pair].up
+    }
+
+    pub(crate) fn incarnation(&self, pair: Pair) -> u64 {
+        self.links[&pair].incarnation
+    }
+
+    pub(crate) fn connect(&mut self, pair: Pair) {
+        let link = self.link(pair);
+        link.up = true;
+        link.incarnation += 1;
+        for direction in link.directions.values_mut() {
+            *direction = Direction::default();
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, pair: Pair) {
+        self.link(pair).up = false;
+    }
+
+    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
+        *self.cuts.entry((from, to)).or_default() += 1;
+    }
+
+    pub(crate) fn mend(&mut self, from: NodeId, to: NodeId) {
+        if let Some(count) = self.cuts.get_mut(&(from, to)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn mend_all(&mut self) {
+        self.cuts.clear();
+    }
+
+    pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.get(&(from, to)).is_some_and(|count| *count > 0)
+    }
+
+    pub(crate) fn is_cut_either_way(&self, pair: Pair) -> bool {
+        self.is_cut(pair.0, pair.1) || self.is_cut(pair.1, pair.0)
+    }
+
+    /// Sends a message: where its copies, none or one or two, arrive.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        to: NodeId,
+        counts: &mut Counts,
+    ) -> Vec<Passage> {
+        let pair = Pair::of(from, to);
+        if !self.links.get(&pair).is_some_and(|link| link.up) {
+            return Vec::new();
+        }
+        if self.is_cut(from, to) {
+            counts.count(Fault::MessageCut);
+            return Vec::new();
+        }
+        if self.chance.per_million(self.knobs.loss) {
+            counts.count(Fault::MessageLost);
+            return Vec::new();
+        }
+        let mut wait = self.latency();
+        if self.chance.per_million(self.knobs.delay) {
+            counts.count(Fault::MessageDelayed);
+            wait += self.chance.between(5 * MILLISECOND, 400 * MILLISECOND);
+        }
+        let overtakes = self.chance.per_million(self.knobs.reorder);
+        let repeated = self.chance.per_million(self.knobs.repeat);
+        let latest = *self.chance.pick(&[MILLISECOND, 50 * MILLISECOND, 3 * SECOND]);
+        let later = self.chance.below(latest);
+        let link = self.link(pair);
+        let incarnation = link.incarnation;
+        let direction = link.directions.get_mut(&from).expect("both ends have a direction");
+        direction.sent += 1;
+        let mut at = now + wait;
+        if !overtakes {
+            at = at.max(direction.last_arrival);
+            direction.last_arrival = at;
+        }
+        let number = direction.sent;
+        let mut passages = vec![Passage { at, link: Some(incarnation), number }];
+        if repeated {
+            passages.push(Passage { at: at + later, link: None, number });
+        }
+        passages
+    }
+
+    /// Whether a message that arrives does arrive.
+    pub(crate) fn arrives(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        passage: &Passage,
+        counts: &mut Counts,
+    ) -> bool {
+        if self.is_cut(from, to) {
+            counts.count(Fault::MessageCut);
+            return false;
+        }
+        let Some(incarnation) = passage.link else {
+            counts.count(Fault::MessageRepeated);
+            return true;
+        };
+        let link = self.link(Pair::of(from, to));
+        if !link.up || link.incarnation != incarnation {
+            return false;
+        }
+        let direction = link.directions.get_mut(&from).expect("both ends have a direction");
+        if passage.number < direction.newest_arrived {
+            counts.count(Fault::MessageReordered);
+        }
+        direction.newest_arrived = direction.newest_arrived.max(passage.number);
+        true
+    }
+
+    fn link(&mut self, pair: Pair) -> &mut Link {
+        self.links.get_mut(&pair).expect("every two nodes have a link")
+    }
+}

@@ -1,0 +1,170 @@
+//! What a seed makes of a run: how bad network, disks and clients are, and which faults strike when.
+//!
+//! Not every run has every kind of fault (swarm testing, Groce and others 2012): a seed that leaves
+//! some out gets deeper into what the others do.
+
+use kvorum_replication::NodeId;
+
+use crate::chance::Chance;
+use crate::faults::Fault;
+use crate::queue::{Instant, MICROSECOND, MILLISECOND, SECOND};
+
+/// How the network behaves; shares are of a million messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NetworkKnobs {
+    pub(crate) latency_min: u64,
+    pub(crate) latency_max: u64,
+    pub(crate) loss: u64,
+    pub(crate) repeat: u64,
+    pub(crate) reorder: u64,
+    pub(crate) delay: u64,
+}
+
+impl NetworkKnobs {
+    /// A network without faults.
+    pub(crate) fn calm() -> Self {
+        Self {
+            latency_min: 50 * MICROSECOND,
+            latency_max: 500 * MICROSECOND,
+            loss: 0,
+            repeat: 0,
+            reorder: 0,
+            delay: 0,
+        }
+    }
+}
+
+/// How clients behave, and how well they are connected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientKnobs {
+    pub(crate) clients: u64,
+    pub(crate) keys: u64,
+    pub(crate) think_max: u64,
+    pub(crate) attempt_timeout: u64,
+    /// Of a million requests and answers.
+    pub(crate) loss: u64,
+    /// Of a million requests.
+    pub(crate) repeat: u64,
+}
+
+/// How disks behave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiskKnobs {
+    pub(crate) sync_min: u64,
+    pub(crate) sync_max: u64,
+    /// Whether what is synced next goes to the system's memory when the sync begins, so that a
+    /// crash finds it written and not synced.
+    pub(crate) writes_early: bool,
+}
+
+/// One fault, when its time comes; what the numbers mean depends on the fault.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strike {
+    pub(crate) fault: Fault,
+    pub(crate) node: NodeId,
+    pub(crate) other: NodeId,
+    pub(crate) lasts: u64,
+    pub(crate) number: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) network: NetworkKnobs,
+    pub(crate) clients: ClientKnobs,
+    pub(crate) disk: DiskKnobs,
+    pub(crate) strikes: Vec<(Instant, Strike)>,
+    /// When everything heals.
+    pub(crate) safety_ends: Instant,
+}
+
+/// The faults that strike at a time of their own, and how often one beside the others.
+const STRIKES: &[(u64, Fault)] = &[
+    (3, Fault::Kill),
+    (2, Fault::PowerLoss),
+    (3, Fault::TornWrites),
+    (1, Fault::PowerLossAll),
+    (8, Fault::DiedAtPoint),
+    (2, Fault::PausedAtPoint),
+    (2, Fault::IsolatedAtPoint),
+    (5, Fault::DiedWriting),
+    (4, Fault::DiedSpeaking),
+    (3, Fault::DiedRecovering),
+    (2, Fault::Pause),
+    (3, Fault::LinkReset),
+    (2, Fault::Partition),
+    (2, Fault::OneWayPartition),
+    (2, Fault::WriteFailed),
+    (2, Fault::WriteShort),
+    (2, Fault::SyncFailed),
+    (2, Fault::DiskFull),
+    (1, Fault::SlowDisk),
+];
+
+impl Plan {
+    /// The plan of a seed for these nodes, of which one takes the writes.
+    pub(crate) fn new(seed: u64, nodes: &[NodeId], writer: NodeId) -> Self {
+        let mut chance = Chance::new(seed, "plan");
+        let safety_ends = chance.between(SECOND, 3 * SECOND);
+        let mut plan = Self {
+            network: draw_network(&mut chance),
+            clients: draw_clients(&mut chance),
+            disk: draw_disk(&mut chance),
+            strikes: Vec::new(),
+            safety_ends,
+        };
+        let enabled: Vec<(u64, Fault)> =
+            STRIKES.iter().filter(|_| chance.one_in(2)).copied().collect();
+        if enabled.is_empty() {
+            return plan;
+        }
+        for _ in 0..chance.between(1, 14) {
+            let at = chance.below(safety_ends);
+            let fault = chance.weighted(&enabled);
+            plan.strikes.push((at, draw_strike(&mut chance, fault, nodes, writer)));
+        }
+        plan.strikes.sort_by_key(|(at, _)| *at);
+        plan
+    }
+}
+
+fn draw_network(chance: &mut Chance) -> NetworkKnobs {
+    // None, some, or much of each.
+    let mut share = |much: u64| match chance.below(4) {
+        0 | 1 => 0,
+        2 => much / 10,
+        _ => much,
+    };
+    let (loss, repeat, reorder, delay) =
+        (share(60_000), share(100_000), share(200_000), share(30_000));
+    let latency_min = 30 * MICROSECOND;
+    let latency_max = *chance.pick(&[60 * MICROSECOND, 500 * MICROSECOND, 8 * MILLISECOND]);
+    NetworkKnobs { latency_min, latency_max, loss, repeat, reorder, delay }
+}
+
+fn draw_clients(chance: &mut Chance) -> ClientKnobs {
+    ClientKnobs {
+        clients: chance.between(2, 6),
+        keys: chance.between(1, 6),
+        think_max: *chance.pick(&[MILLISECOND, 10 * MILLISECOND, 60 * MILLISECOND]),
+        attempt_timeout: *chance.pick(&[30 * MILLISECOND, 150 * MILLISECOND, 600 * MILLISECOND]),
+        loss: *chance.pick(&[0, 0, 5_000, 40_000]),
+        repeat: *chance.pick(&[0, 0, 10_000, 80_000]),
+    }
+}
+
+fn draw_disk(chance: &mut Chance) -> DiskKnobs {
+    let sync_max = *chance.pick(&[50 * MICROSECOND, 600 * MICROSECOND, 10 * MILLISECOND]);
+    DiskKnobs { sync_min: 20 * MICROSECOND, sync_max, writes_early: chance.one_in(2) }
+}
+
+fn draw_strike(chance: &mut Chance, fault: Fault, nodes: &[NodeId], writer: NodeId) -> Strike {
+    // The one that decides is worth more attention than each of the others.
+    let node = if chance.one_in(3) { writer } else { *chance.pick(nodes) };
+    let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != node).collect();
+    let lasts = match chance.below(4) {
+        0 => chance.between(MILLISECOND, 20 * MILLISECOND),
+        1 | 2 => chance.between(20 * MILLISECOND, 300 * MILLISECOND),
+        _ => chance.between(300 * MILLISECOND, 1500 * MILLISECOND),
+    };
+    Strike { fault, node, other: *chance.pick(&others), lasts, number: chance.number() }
+}

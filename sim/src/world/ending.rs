@@ -1,0 +1,155 @@
+//! How a run comes to rest, and what is looked at then.
+
+use kvorum_checker::{Ending, Limits, Operation, Record, Verdict, atomic, converged, serializable};
+use kvorum_replication::{NodeId, Row};
+
+use super::{Event, World};
+use crate::plan::NetworkKnobs;
+use crate::process::Protocol;
+use crate::queue::{Instant, MILLISECOND, SECOND};
+
+/// How often it is looked whether a run has come to rest.
+const LOOK: u64 = 20 * MILLISECOND;
+
+/// How long it may take after everything healed: many times what the slowest timeouts add up to.
+const REST_MAX: u64 = 60 * SECOND;
+
+/// Writes that each client must get done after everything healed.
+const WRITES_AFTER: u64 = 2;
+
+/// Configurations for judging one run, which holds few operations.
+const LIMITS: Limits = Limits { configurations_max: 1_000_000 };
+
+/// Clients from here on are the judge's own looks at the replicas.
+const JUDGE: u64 = 1_000;
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Faults strike.
+    Faults,
+    /// Everything is healed; clients finish.
+    Healed { until: Instant },
+    /// The power has failed everywhere, once more; no client asks.
+    Restarted { until: Instant },
+    /// All was looked at.
+    Over,
+}
+
+impl<P: Protocol> World<P> {
+    pub(super) fn look(&mut self) {
+        let now = self.queue.now();
+        match self.phase {
+            Phase::Faults => {
+                self.heal();
+                self.phase = Phase::Healed { until: now + REST_MAX };
+            }
+            Phase::Healed { until } => match self.unrest() {
+                None => {
+                    self.say("plan", || "at rest; the power fails everywhere".to_owned());
+                    self.phase = Phase::Restarted { until: now + REST_MAX };
+                    self.cut_power_everywhere();
+                }
+                Some(what) if now > until => self.fail(format!("no rest after healing: {what}")),
+                Some(_) => {}
+            },
+            Phase::Restarted { until } => match self.unrest() {
+                None => {
+                    self.phase = Phase::Over;
+                    self.judge();
+                }
+                Some(what) if now > until => {
+                    self.fail(format!("no rest after the last restart: {what}"));
+                }
+                Some(_) => {}
+            },
+            Phase::Over => return,
+        }
+        self.queue.after(LOOK, Event::Look);
+    }
+
+    fn heal(&mut self) {
+        self.say("plan", || "everything heals".to_owned());
+        self.network.mend_all();
+        self.network.set_knobs(NetworkKnobs::calm());
+        self.plan.clients.loss = 0;
+        self.plan.clients.repeat = 0;
+        for machine in self.machines.values_mut() {
+            machine.struck |= machine.disk.settle(&mut self.counts);
+            machine.disk.heal(&mut self.counts);
+            machine.trap = None;
+            machine.words_left = None;
+            machine.doomed_start = None;
+            machine.slow_until = 0;
+        }
+        for client in &mut self.clients {
+            client.finish_after(WRITES_AFTER);
+        }
+    }
+
+    /// What is not at rest, if anything is not.
+    fn unrest(&self) -> Option<String> {
+        if let Some(client) = self.clients.iter().find(|client| !client.is_done()) {
+            return Some(client.to_string());
+        }
+        for (node, machine) in &self.machines {
+            let Some(process) = &machine.process else { return Some(format!("{node} is down")) };
+            let status = process.report(self.time(*node)).status;
+            if (status.in_flight, status.in_doubt, status.locks) != (0, 0, 0) {
+                return Some(format!(
+                    "{node} has {} in flight, {} in doubt, {} locks",
+                    status.in_flight, status.in_doubt, status.locks
+                ));
+            }
+        }
+        let down = self.network.pairs().into_iter().find(|pair| !self.network.is_up(*pair))?;
+        Some(format!("{} and {} are not linked", down.0, down.1))
+    }
+
+    /// Compares the copies, and asks whether one history explains what clients and copies say.
+    fn judge(&mut self) {
+        let now = self.queue.now();
+        let mut copies = Vec::new();
+        for (node, machine) in &self.machines {
+            let Some(process) = &machine.process else { continue };
+            if process.store().is_none() {
+                continue;
+            }
+            match process.rows() {
+                Ok(rows) => copies.push((node.to_string(), rows, *node)),
+                Err(error) => {
+                    let what = format!("{node} cannot be read: {error}");
+                    self.fail(what);
+                    return;
+                }
+            }
+        }
+        for (_, rows, node) in &copies {
+            let record = seen(*node, rows, now);
+            self.say(node, || format!("holds {}", record.operation));
+            self.history.push(record);
+        }
+        let copies: Vec<(String, Vec<Row>)> =
+            copies.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        for verdict in
+            [converged(&copies), atomic(&self.history), serializable(&self.history, LIMITS)]
+        {
+            if !matches!(verdict, Verdict::Holds) {
+                self.fail(verdict.to_string());
+            }
+        }
+    }
+}
+
+/// What a replica holds at the end, as a scan of all of it.
+fn seen(node: NodeId, rows: &[Row], now: Instant) -> Record {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let rows = rows.iter().map(|(key, value)| (text(key), text(value))).collect();
+    Record {
+        client: JUDGE + u64::from(node.0),
+        call: now,
+        ret: now,
+        ending: Ending::Done,
+        operation: Operation::Scan { start: String::new(), end: None, rows, more: false },
+    }
+}

@@ -1,0 +1,233 @@
+//! The world of a run: machines, network and clients, one event after another.
+//!
+//! A run has two halves. In the first, the plan's faults strike. Then everything heals, and must
+//! come to rest: every client gets some more work done, no transaction stays open, no lock stays
+//! held. Then the power fails everywhere at once, and what comes back is judged: every copy is the
+//! same, and one history of what clients saw explains all of it.
+
+mod clients;
+mod ending;
+mod links;
+mod machines;
+mod strikes;
+
+use std::collections::BTreeMap;
+
+use kvorum_checker::History;
+use kvorum_replication::{NodeId, Outcome, Request, Time};
+
+use crate::chance::Chance;
+use crate::client::Client;
+use crate::faults::Counts;
+use crate::machine::{Asker, Machine};
+use crate::network::{Network, Pair, Passage};
+use crate::plan::{Plan, Strike};
+use crate::process::Protocol;
+use crate::queue::{Instant, Queue};
+use crate::trace::Trace;
+
+use ending::Phase;
+
+/// Events of one run, at most: a run that needs more does not come to rest.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(crate) enum Event<M> {
+    /// A message arrives.
+    Deliver { from: NodeId, to: NodeId, passage: Passage, message: M },
+    /// Two nodes try to make a link.
+    Connect(Pair),
+    /// A link breaks, if it still is this one.
+    Break { pair: Pair, link: u64 },
+    /// One end notices that the link stands, or broke.
+    Link { node: NodeId, run: u64, peer: NodeId, up: bool },
+    /// A process' timer may be due.
+    Timer { node: NodeId, run: u64 },
+    /// A process may have something to sync.
+    SyncBegins { node: NodeId, run: u64 },
+    /// A sync up to this position is done.
+    SyncEnds { node: NodeId, run: u64, target: u64 },
+    /// Time to flush or compact.
+    Maintain { node: NodeId, run: u64 },
+    /// A client's request arrives.
+    Ask { node: NodeId, asker: Asker, request: Box<Request>, timeout: u64 },
+    /// A client gets an answer.
+    Answer { asker: Asker, outcome: Box<Outcome> },
+    /// A client learns that the one it asked is gone.
+    Gone { asker: Asker },
+    /// A client has something to do.
+    Client { client: usize, wake: u64 },
+    /// A fault of the plan.
+    Strike(Strike),
+    /// A fault of the plan is over.
+    Relief(Strike),
+    /// A process starts.
+    Start { node: NodeId, run: u64 },
+    /// A look whether the phase is over.
+    Look,
+}
+
+pub(crate) struct World<P: Protocol> {
+    pub(crate) seed: u64,
+    pub(crate) protocol: P,
+    pub(crate) queue: Queue<Event<P::Message>>,
+    pub(crate) trace: Trace,
+    pub(crate) counts: Counts,
+    pub(crate) plan: Plan,
+    pub(crate) network: Network,
+    pub(crate) machines: BTreeMap<NodeId, Machine<P::Message>>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) attempts: u64,
+    pub(crate) history: History,
+    pub(crate) phase: Phase,
+    /// Draws for disks and machines.
+    pub(crate) chance: Chance,
+    /// Draws of the clients' connections.
+    pub(crate) wire: Chance,
+    /// What went wrong, if anything did: the run stops there.
+    pub(crate) broken: Option<String>,
+    pub(crate) starts: u64,
+}
+
+impl<P: Protocol> World<P> {
+    pub(crate) fn new(protocol: P, seed: u64, traced: bool) -> Self {
+        let members = protocol.members();
+        let nodes: Vec<NodeId> = members.iter().map(|(node, _)| *node).collect();
+        let plan = Plan::new(seed, &nodes, protocol.writer());
+        let mut chance = Chance::new(seed, "machines");
+        let machines = members
+            .into_iter()
+            .map(|(node, points)| {
+                let speed = if chance.one_in(2) { 1_000 } else { chance.between(900, 1_100) };
+                (node, Machine::new(points, speed))
+            })
+            .collect();
+        let clients = (0..plan.clients.clients).map(|id| Client::new(id, seed)).collect();
+        Self {
+            seed,
+            network: Network::new(&nodes, plan.network, Chance::new(seed, "network")),
+            protocol,
+            queue: Queue::new(),
+            trace: Trace::new(traced),
+            counts: Counts::default(),
+            plan,
+            machines,
+            clients,
+            attempts: 0,
+            history: History::new(),
+            phase: Phase::Faults,
+            chance,
+            wire: Chance::new(seed, "wire"),
+            broken: None,
+            starts: 0,
+        }
+    }
+
+    /// Lets everything happen until the run is over or something is wrong.
+    pub(crate) fn run(&mut self) {
+        self.begin();
+        for _ in 0..EVENTS_MAX {
+            if self.broken.is_some() || self.phase == Phase::Over {
+                return;
+            }
+            let Some(event) = self.queue.next() else {
+                self.fail("nothing is going to happen any more".to_owned());
+                return;
+            };
+            self.handle(event);
+        }
+        self.fail(format!("no rest after {EVENTS_MAX} events"));
+    }
+
+    fn begin(&mut self) {
+        let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
+        for node in nodes {
+            self.start(node);
+        }
+        for pair in self.network.pairs() {
+            self.queue.after(0, Event::Connect(pair));
+        }
+        for client in 0..self.clients.len() {
+            self.wake_client(client, 0);
+        }
+        for (at, strike) in self.plan.strikes.clone() {
+            self.queue.at(at, Event::Strike(strike));
+        }
+        self.queue.at(self.plan.safety_ends, Event::Look);
+    }
+
+    fn handle(&mut self, event: Event<P::Message>) {
+        if let Some(until) = self.pausing(&event) {
+            self.queue.at(until, event);
+            return;
+        }
+        match event {
+            Event::Deliver { from, to, passage, message } => {
+                self.deliver(from, to, passage, message);
+            }
+            Event::Connect(pair) => self.connect(pair),
+            Event::Break { pair, link } => self.break_link(pair, link),
+            Event::Link { node, run, peer, up } => self.notice_link(node, run, peer, up),
+            Event::Timer { node, run } => self.fire_timer(node, run),
+            Event::SyncBegins { node, run } => self.begin_sync(node, run),
+            Event::SyncEnds { node, run, target } => self.end_sync(node, run, target),
+            Event::Maintain { node, run } => self.maintain(node, run),
+            Event::Ask { node, asker, request, timeout } => {
+                self.ask(node, asker, *request, timeout);
+            }
+            Event::Answer { asker, outcome } => self.answer(asker, *outcome),
+            Event::Gone { asker } => self.gone(asker),
+            Event::Client { client, wake } => self.client_acts(client, wake),
+            Event::Strike(strike) => self.strike(strike),
+            Event::Relief(strike) => self.relieve(strike),
+            Event::Start { node, run } => {
+                let machine = self.machine(node);
+                if machine.run == run && machine.process.is_none() {
+                    self.start(node);
+                }
+            }
+            Event::Look => self.look(),
+        }
+    }
+
+    /// Until when the process that this event is for stands still, if it does.
+    fn pausing(&self, event: &Event<P::Message>) -> Option<Instant> {
+        let node = match event {
+            Event::Deliver { to: node, .. }
+            | Event::Link { node, .. }
+            | Event::Timer { node, .. }
+            | Event::SyncBegins { node, .. }
+            | Event::SyncEnds { node, .. }
+            | Event::Maintain { node, .. }
+            | Event::Ask { node, .. } => *node,
+            Event::Connect(_)
+            | Event::Break { .. }
+            | Event::Answer { .. }
+            | Event::Gone { .. }
+            | Event::Client { .. }
+            | Event::Strike(_)
+            | Event::Relief(_)
+            | Event::Start { .. }
+            | Event::Look => return None,
+        };
+        self.machines[&node].paused_until.filter(|until| *until > self.queue.now())
+    }
+
+    pub(crate) fn machine(&mut self, node: NodeId) -> &mut Machine<P::Message> {
+        self.machines.get_mut(&node).expect("only members are named")
+    }
+
+    pub(crate) fn time(&self, node: NodeId) -> Time {
+        self.machines[&node].time(self.queue.now())
+    }
+
+    pub(crate) fn fail(&mut self, what: String) {
+        self.say("!", || what.clone());
+        self.broken.get_or_insert(what);
+    }
+
+    pub(crate) fn say(&mut self, who: impl std::fmt::Display, words: impl FnOnce() -> String) {
+        self.trace.line(self.queue.now(), who, words);
+    }
+}

@@ -1,0 +1,134 @@
+//! The plan's faults, when their time comes.
+
+use kvorum_replication::NodeId;
+
+use super::{Event, World};
+use crate::chance::Chance;
+use crate::disk::Crash;
+use crate::faults::Fault;
+use crate::machine::{AtPoint, Trap};
+use crate::network::Pair;
+use crate::plan::Strike;
+use crate::process::Protocol;
+use crate::world::ending::Phase;
+
+/// Disk operations, passings of a fail point, or words before a planned death, at most.
+const AHEAD_MAX: u64 = 12;
+
+impl<P: Protocol> World<P> {
+    pub(super) fn strike(&mut self, strike: Strike) {
+        if self.phase != Phase::Faults {
+            return;
+        }
+        let Strike { fault, node, other, lasts, number } = strike;
+        let now = self.queue.now();
+        self.say("plan", || format!("{} on {node}, {} us", fault.name(), lasts / 1_000));
+        let ahead = number % AHEAD_MAX;
+        let crash = drawn_crash(number);
+        match fault {
+            Fault::Kill => self.die(node, Crash::Kill, lasts),
+            Fault::PowerLoss => self.die(node, Crash::PowerLoss, lasts),
+            Fault::TornWrites => self.die(node, Crash::Torn { seed: number }, lasts),
+            Fault::PowerLossAll => self.cut_power_everywhere(),
+            Fault::DiedAtPoint => self.set_trap(&strike, AtPoint::Die(crash)),
+            Fault::PausedAtPoint => self.set_trap(&strike, AtPoint::Pause),
+            Fault::IsolatedAtPoint => self.set_trap(&strike, AtPoint::Isolate),
+            Fault::DiedWriting => self.machine(node).disk.doom(ahead, crash),
+            Fault::DiedSpeaking => self.machine(node).words_left = Some((ahead, lasts)),
+            Fault::DiedRecovering => {
+                self.machine(node).doomed_start = Some((ahead / 2, crash));
+                self.die(node, crash, lasts);
+            }
+            Fault::Pause => {
+                if self.machine(node).process.is_some() {
+                    self.counts.count(fault);
+                    self.machine(node).paused_until = Some(now + lasts);
+                }
+            }
+            Fault::LinkReset => {
+                let pair = Pair::of(node, other);
+                if self.network.is_up(pair) {
+                    self.counts.count(fault);
+                    let link = self.network.incarnation(pair);
+                    self.break_link(pair, link);
+                }
+            }
+            Fault::Partition => self.partition(&strike),
+            Fault::OneWayPartition => {
+                self.counts.count(fault);
+                self.cut_way(node, other, lasts);
+            }
+            Fault::WriteFailed | Fault::WriteShort | Fault::SyncFailed => {
+                let bytes = usize::try_from(number % 600).unwrap_or(0);
+                self.machine(node).disk.arm(fault, ahead / 2, bytes, number.is_multiple_of(3));
+            }
+            Fault::DiskFull => {
+                self.machine(node).disk.fill();
+                self.queue.after(lasts, Event::Relief(strike));
+            }
+            Fault::SlowDisk => self.machine(node).slow_until = now + lasts,
+            Fault::MessageLost
+            | Fault::MessageRepeated
+            | Fault::MessageReordered
+            | Fault::MessageDelayed
+            | Fault::MessageCut
+            | Fault::RequestLost
+            | Fault::RequestRepeated => unreachable!("{fault:?} has no time of its own"),
+        }
+    }
+
+    /// The end of a fault that lasts.
+    pub(super) fn relieve(&mut self, strike: Strike) {
+        match strike.fault {
+            Fault::OneWayPartition => self.network.mend(strike.node, strike.other),
+            Fault::DiskFull => {
+                let machine = self.machines.get_mut(&strike.node).expect("only members are named");
+                machine.struck |= machine.disk.settle(&mut self.counts);
+                machine.disk.heal(&mut self.counts);
+            }
+            other => unreachable!("{other:?} does not end by itself"),
+        }
+    }
+
+    /// Parts the nodes into two groups that cannot reach each other.
+    fn partition(&mut self, strike: &Strike) {
+        let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
+        // Some but not all of the nodes: a number with some but not all bits set.
+        let sides = 1 + strike.number % ((1 << nodes.len()) - 2);
+        let side = |node: NodeId| {
+            let place = nodes.iter().position(|other| *other == node);
+            place.is_some_and(|place| sides >> place & 1 == 1)
+        };
+        self.counts.count(Fault::Partition);
+        for pair in self.network.pairs() {
+            if side(pair.0) != side(pair.1) {
+                self.cut_pair(pair, strike.lasts);
+            }
+        }
+    }
+
+    /// Lets nothing through from one node to another for a while.
+    pub(super) fn cut_way(&mut self, from: NodeId, to: NodeId, lasts: u64) {
+        self.network.cut(from, to);
+        self.doubt_link(Pair::of(from, to));
+        let fault = Fault::OneWayPartition;
+        let strike = Strike { fault, node: from, other: to, lasts, number: 0 };
+        self.queue.after(lasts, Event::Relief(strike));
+    }
+
+    fn set_trap(&mut self, strike: &Strike, what: AtPoint) {
+        let mut chance = Chance::new(strike.number, "trap");
+        let machine = self.machine(strike.node);
+        let point = *chance.pick(&machine.points);
+        let passes = chance.below(4);
+        machine.trap = Some(Trap { point, passes, what, lasts: strike.lasts });
+    }
+}
+
+fn drawn_crash(number: u64) -> Crash {
+    match number >> 32 & 3 {
+        0 => Crash::Kill,
+        1 => Crash::PowerLoss,
+        _ => Crash::Torn { seed: number },
+    }
+}

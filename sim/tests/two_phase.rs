@@ -1,0 +1,88 @@
+//! Two-phase commit, simulated: hundreds of clusters, each with its own faults.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use kvorum_checker::Ending;
+use kvorum_sim::{Counts, two_phase};
+
+/// How many seeds are run; each takes some hundredths of a second without optimisation.
+const SEEDS: u64 = 400;
+
+/// What the seeds together must have done to prove anything.
+#[derive(Default)]
+struct Totals {
+    faults: Counts,
+    done: usize,
+    unknown: usize,
+    broken: Vec<String>,
+}
+
+#[test]
+fn clusters_keep_their_promises_under_faults() {
+    let totals = Mutex::new(Totals::default());
+    let next = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= SEEDS {
+                        return;
+                    }
+                    add(&totals, seed);
+                }
+            });
+        }
+    });
+    let Totals { faults, done, unknown, broken } = totals.into_inner().unwrap();
+    println!("{faults}{done} operations done, {unknown} of unknown outcome");
+    assert!(
+        broken.is_empty(),
+        "{}\nagain: cargo run -p kvorum-sim --example two_phase -- --seed N --trace",
+        broken.join("\n")
+    );
+    // A run that injected nothing, or in which nothing was done, proves nothing.
+    assert_eq!(faults.never(), [], "of these faults none has struck");
+    assert!(done > 20_000 && unknown > 200, "{done} done, {unknown} unknown");
+}
+
+fn add(totals: &Mutex<Totals>, seed: u64) {
+    let run = two_phase::simulate(seed, false);
+    let mut totals = totals.lock().unwrap();
+    totals.faults.add(&run.faults);
+    totals.done += run.history.iter().filter(|record| record.ending == Ending::Done).count();
+    totals.unknown += run.history.iter().filter(|record| record.ending == Ending::Unknown).count();
+    totals.broken.extend(run.violation.map(|what| format!("seed {seed}: {what}")));
+}
+
+/// Otherwise what is found once could not be found again.
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 5, 9] {
+        let (first, second) = (two_phase::simulate(seed, true), two_phase::simulate(seed, true));
+        let (first_trace, second_trace) = (first.trace.unwrap(), second.trace.unwrap());
+        assert!(first_trace.lines().count() > 1_000, "seed {seed} hardly does anything");
+        let differing = first_trace.lines().zip(second_trace.lines()).find(|(a, b)| a != b);
+        assert_eq!(differing, None, "seed {seed}");
+        assert_eq!(first_trace, second_trace, "seed {seed}");
+        assert_eq!(first.history, second.history, "seed {seed}");
+        assert_eq!(first.faults, second.faults, "seed {seed}");
+    }
+    let traces = [1, 5].map(|seed| two_phase::simulate(seed, true).trace);
+    assert_ne!(traces[0], traces[1], "another seed gives another run");
+}
+
+/// A traced run is the same run as one that nobody watches.
+#[test]
+fn watching_changes_nothing() {
+    for seed in 20..30 {
+        let (watched, unwatched) =
+            (two_phase::simulate(seed, true), two_phase::simulate(seed, false));
+        assert_eq!(watched.history, unwatched.history, "seed {seed}");
+        assert_eq!(watched.nanoseconds, unwatched.nanoseconds, "seed {seed}");
+    }
+}
