@@ -62,21 +62,22 @@ fn records_of(part: &Problem) -> Vec<usize> {
     part.steps.iter().map(|step| step.record).collect()
 }
 
-/// The part without these records, and without all that found what one of those left out wrote: a
-/// part in which somebody finds what nobody wrote has no order for a reason that is not in the
-/// whole.
+/// The part without these records, and without all that found what one of those left out wrote, or
+/// that its key was not something: a part in which somebody finds what nobody wrote has no order for
+/// a reason that is not in the whole.
 fn without(part: &Problem, mut records: BTreeSet<usize>) -> Problem {
-    let mut versions: BTreeSet<u32> = BTreeSet::new();
+    let (mut versions, mut keys) = (BTreeSet::new(), BTreeSet::new());
     let mut steps = part.steps.clone();
     loop {
         let before = steps.len();
         steps.retain(|step| {
             let goes = records.remove(&step.record)
-                || step.conditions.iter().any(|(_, condition)| match condition {
+                || step.conditions.iter().any(|(key, condition)| match condition {
                     Condition::Is(version) => versions.contains(version),
-                    Condition::IsNot(_) => false,
+                    Condition::IsNot(_) => keys.contains(key),
                 });
             if goes {
+                keys.extend(step.effects.iter().map(|(key, _)| *key));
                 versions.extend(step.effects.iter().map(|(_, version)| *version));
             }
             !goes

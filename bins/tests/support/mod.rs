@@ -5,13 +5,13 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::mem;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvorum::cluster::{Cluster, ClusterOptions, Member, Program};
+use kvorum::cluster::{Cluster, ClusterOptions, Member, Program, ReservedPort};
 use serde_json::Value as Json;
 use tokio::runtime::{Builder, Runtime};
 
@@ -168,10 +168,12 @@ pub(crate) fn kvorum<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) ->
     run(client().args(arguments), b"")
 }
 
-/// An address at which nobody listens.
+/// An address at which nobody listens, as long as this process lives.
 pub(crate) fn dead_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let port = ReservedPort::take().unwrap();
+    let address = port.address().to_string();
+    mem::forget(port);
+    address
 }
 
 /// A server that runs; killed when dropped.

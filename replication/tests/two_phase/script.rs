@@ -21,6 +21,7 @@
 //! arm NODE POINT                   from its next start on, the node dies at this point
 //! crash NODE [keep@N]              of the records that are not durable N survive
 //! restart NODE, cut A B, heal A B, tick TIME, checkpoint NODE
+//! relink A B                       a new link in the place of one that nobody saw break
 //! status NODE, count NODE COUNTER..., log NODE, data
 //! agree                            all replicas hold the same, and nothing is open or locked
 //! ```
@@ -220,8 +221,9 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
                 }
             }
         }
-        "cut" | "heal" => match words.plain[..] {
+        "cut" | "heal" | "relink" => match words.plain[..] {
             [one, other] if command.name == "cut" => cluster.cut(node(one)?, node(other)?),
+            [one, other] if command.name == "relink" => cluster.relink(node(one)?, node(other)?),
             [one, other] => cluster.heal(node(one)?, node(other)?),
             _ => return Err("two nodes".into()),
         },
