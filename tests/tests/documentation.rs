@@ -10,7 +10,7 @@ fn listed<'a>(page: &'a str, prefix: &str) -> Vec<&'a str> {
 
 #[test]
 fn the_page_on_two_phase_commit_lists_every_fail_point_in_order() {
-    let page = include_str!("../../docs/protocols/two-phase-commit.md");
+    let page = include_str!("../../docs/two-phase-commit.md");
     let names = |points: &'static [Point]| points.iter().map(|point| point.name);
     let coordinator: Vec<&str> = names(points::COORDINATOR).collect();
     let participant: Vec<&str> = names(points::PARTICIPANT).collect();
