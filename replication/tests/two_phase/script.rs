@@ -178,19 +178,7 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
                 cluster.sync(node);
             }
         }
-        "promise" | "decide" => {
-            for kind in ["prepare", "vote"] {
-                while let Some(index) = first(cluster, kind) {
-                    cluster.deliver(index);
-                }
-                for node in cluster.nodes().into_iter().skip(1) {
-                    cluster.sync(node);
-                }
-            }
-            if command.name == "decide" {
-                cluster.sync(COORDINATOR);
-            }
-        }
+        "promise" | "decide" => vote(cluster, command.name == "decide"),
         "run" => {
             cluster.run();
             if words.plain.contains(&"quiet") {
@@ -239,6 +227,21 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
         other => return Err(format!("there is no command {other}").into()),
     }
     Ok(())
+}
+
+/// Lets every participant vote, durably, and the coordinator decide if it shall.
+fn vote(cluster: &mut Cluster, decide: bool) {
+    for kind in ["prepare", "vote"] {
+        while let Some(index) = first(cluster, kind) {
+            cluster.deliver(index);
+        }
+        for node in cluster.nodes().into_iter().skip(1) {
+            cluster.sync(node);
+        }
+    }
+    if decide {
+        cluster.sync(COORDINATOR);
+    }
 }
 
 /// Puts a message on its way that no node has sent.
