@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvorum_rpc::client::ClientError;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::timeout;
 
 pub use self::member::Member;
@@ -242,12 +242,19 @@ impl Cluster {
         end_all(&mut self.ground.lock()).map_err(io_error("killing the cluster"))
     }
 
-    /// Stops a member where it stands, without its noticing (SIGSTOP).
+    /// Stops a member where it stands, without its noticing (SIGSTOP), and waits until it does: its
+    /// threads run on for a moment, long enough to commit something.
     ///
     /// # Errors
     /// If it does not run.
     pub fn pause(&mut self, member: Member) -> Result<(), ClusterError> {
-        self.signal(member, Signal::STOP)
+        self.signal(member, Signal::STOP)?;
+        let running = self.ground.lock();
+        let child = running.get(&member).ok_or(ClusterError::NotRunning(member))?;
+        // Nothing is reaped here: one that died meanwhile is noticed as ever.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let waited = waitid(WaitId::Pid(process_number(child)), stopped);
+        waited.map(drop).map_err(|error| io_error(format!("pausing {member}"))(error.into()))
     }
 
     /// Lets a paused member go on (SIGCONT).

@@ -1,7 +1,5 @@
 //! The bench over a real cluster, also one that fails under it.
 
-#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
-
 mod support;
 
 use std::collections::BTreeSet;

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kvorum_checker::write_line;
-use kvorum_sim::{Counts, two_phase};
+use kvorum_sim::{Activity, Counts, two_phase};
 
 fn main() -> ExitCode {
     let mut seeds = 0..100;
@@ -61,6 +61,7 @@ fn range(text: &str) -> Option<Range<u64>> {
 fn simulate(seeds: Range<u64>, traced: bool, histories: bool, keeps_going: bool) -> ExitCode {
     let started = Instant::now();
     let mut faults = Counts::default();
+    let mut activity = Activity::new();
     let (mut run, mut broken, mut operations, mut nanoseconds) = (0u64, Vec::new(), 0, 0u64);
     for seed in seeds {
         let result = two_phase::simulate(seed, traced);
@@ -68,6 +69,9 @@ fn simulate(seeds: Range<u64>, traced: bool, histories: bool, keeps_going: bool)
         operations += result.history.len();
         nanoseconds += result.nanoseconds;
         faults.add(&result.faults);
+        for (name, count) in result.activity {
+            *activity.entry(name).or_default() += count;
+        }
         if let Some(trace) = result.trace {
             // Whoever reads only the beginning closes the pipe.
             let _ = std::io::stdout().write_all(trace.as_bytes());
@@ -86,6 +90,11 @@ fn simulate(seeds: Range<u64>, traced: bool, histories: bool, keeps_going: bool)
         }
     }
     println!("faults that struck:\n{faults}");
+    println!("what the nodes did:");
+    for (name, count) in &activity {
+        println!("{count:>10}  {name}");
+    }
+    println!();
     let seconds = started.elapsed().as_secs_f64();
     let hours = std::time::Duration::from_nanos(nanoseconds).as_secs_f64() / 3600.0;
     println!("{run} seeds, {operations} operations, {hours:.2} simulated hours in {seconds:.1} s");

@@ -54,6 +54,8 @@ pub(crate) struct Client {
     pub(crate) wake: u64,
     /// The newest value this client knows of each key, for preconditions that may hold.
     pub(crate) known: BTreeMap<String, Option<String>>,
+    /// A key that was not what this client thought.
+    pub(crate) surprise: Option<String>,
     /// Writes to be done until this client is done; without end while faults strike.
     writes_left: Option<u64>,
 }
@@ -69,6 +71,7 @@ impl Client {
             task: None,
             wake: 0,
             known: BTreeMap::new(),
+            surprise: None,
             writes_left: None,
         }
     }
@@ -100,6 +103,9 @@ impl Client {
     pub(crate) fn next_task(&mut self, now: Instant, knobs: &ClientKnobs) -> Task {
         if self.session.is_none() {
             return task(now, Operation::OpenSession, None);
+        }
+        if let Some(key) = self.surprise.take() {
+            return get(now, key);
         }
         let finishing = self.is_finishing();
         let reads: &[(u64, Kind)] = &[(25, Kind::Get), (8, Kind::GetMany), (8, Kind::Scan)];
@@ -139,9 +145,7 @@ impl Client {
             }
             _ => {
                 let key = self.key(knobs);
-                let query = Query::Get(Bytes::from(key.clone()));
-                let recorded = checker::Operation::Get { key, result: None };
-                task(now, Operation::Read(query), Some(recorded))
+                get(now, key)
             }
         }
     }
@@ -242,6 +246,11 @@ enum Kind {
 
 fn task(called: Instant, operation: Operation, recorded: Option<checker::Operation>) -> Task {
     Task { operation, recorded, called, attempt: 0, attempts: 0, uncertain: false }
+}
+
+fn get(called: Instant, key: String) -> Task {
+    let query = Query::Get(Bytes::from(key.clone()));
+    task(called, Operation::Read(query), Some(checker::Operation::Get { key, result: None }))
 }
 
 /// The transaction that does what the history will say was asked.

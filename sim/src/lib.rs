@@ -27,11 +27,15 @@ mod trace;
 
 pub use faults::{Counts, Fault};
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kvorum_checker::History;
 use process::Protocol;
 use world::World;
+
+/// Counters by name.
+pub type Activity = BTreeMap<String, u64>;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -42,6 +46,9 @@ pub struct Run {
     pub violation: Option<String>,
     /// The faults that struck.
     pub faults: Counts,
+    /// What the nodes and their stores did, by name: a run in which nothing was ever flushed says
+    /// nothing about flushes.
+    pub activity: Activity,
     /// What clients saw.
     pub history: History,
     /// How long it was, in virtual nanoseconds.
@@ -62,6 +69,7 @@ fn run<P: Protocol>(protocol: P, seed: u64, traced: bool) -> Run {
         seed,
         violation: world.broken,
         faults: world.counts,
+        activity: world.activity,
         history: world.history,
         nanoseconds: world.queue.now(),
         trace: world.trace.into_text(),

@@ -117,7 +117,9 @@ impl Plan {
         if enabled.is_empty() {
             return plan;
         }
-        for _ in 0..chance.between(1, 14) {
+        // Few, so that what follows from each can unfold; or a storm.
+        let strikes = if chance.one_in(8) { 60 } else { chance.between(1, 14) };
+        for _ in 0..strikes {
             let at = chance.below(safety_ends);
             let fault = chance.weighted(&enabled);
             plan.strikes.push((at, draw_strike(&mut chance, fault, nodes, writer)));

@@ -138,7 +138,7 @@ pub(crate) trait Protocol {
 
     /// Opens a node on its disk. The seed is for the protocol's own chances.
     fn open(
-        &self,
+        &mut self,
         node: NodeId,
         vfs: Arc<dyn Vfs>,
         seed: u64,

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_node::{Node, NodeError};
+use kvorum_node::{ClusterId, IdentityFile, Node, NodeError};
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Knowledge, Message, TxnId};
 use kvorum_replication::two_phase::{
     Coordinator, CoordinatorOptions, Participant, ParticipantOptions, points,
 };
-use kvorum_replication::{NodeId, Precondition, Transaction, Write};
+use kvorum_replication::{NodeId, Precondition, Role, Transaction, Write};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{LogOptions, Options};
 
@@ -28,6 +28,8 @@ pub fn simulate(seed: u64, traced: bool) -> Run {
 /// Where each machine keeps its data.
 const DIR: &str = "/data";
 
+const CLUSTER: ClusterId = ClusterId(*b"simulated-------");
+
 /// More than clients, so that those who are busy keep theirs, and few enough that sessions of
 /// which nobody heard push others out.
 const FEW_SESSIONS: usize = 8;
@@ -40,6 +42,8 @@ struct Cluster {
     places: BTreeMap<CommitNumber, TxnId>,
     /// Who has said of a commit that it is durable there.
     acknowledged: BTreeSet<(TxnId, NodeId)>,
+    /// Who has written down that it belongs to the cluster.
+    joined: BTreeSet<NodeId>,
 }
 
 /// How large the cluster is and how small everything else: a run is to see many log files, flushes,
@@ -84,6 +88,7 @@ impl Cluster {
             decisions: BTreeMap::new(),
             places: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            joined: BTreeSet::new(),
         }
     }
 
@@ -130,6 +135,21 @@ impl Cluster {
             inquiries_before_peers: self.sizes.inquiries_before_peers,
             ..ParticipantOptions::default()
         })
+    }
+
+    /// As a server does before it opens a node: the directory must be this node's, and once it has
+    /// joined a cluster it stays in it.
+    fn check_identity(&mut self, node: NodeId, vfs: &Arc<dyn Vfs>) -> Result<(), NodeError> {
+        let coordinates = node == NodeId::COORDINATOR;
+        let role = if coordinates { Role::Coordinator } else { Role::Replica };
+        let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), role, node)?;
+        if self.joined.contains(&node) {
+            let cluster = file.identity().cluster;
+            assert_eq!(cluster, Some(CLUSTER), "{node} has forgotten its cluster");
+        }
+        file.adopt_cluster(CLUSTER)?;
+        self.joined.insert(node);
+        Ok(())
     }
 
     /// Nobody may say of a transaction what contradicts what anybody said before. One exception:
@@ -202,13 +222,13 @@ impl Protocol for Cluster {
     }
 
     fn open(
-        &self,
+        &mut self,
         node: NodeId,
         vfs: Arc<dyn Vfs>,
         seed: u64,
     ) -> Result<Box<dyn Process<Message>>, NodeError> {
         let dir = Path::new(DIR);
-        vfs.create_dir_all(dir).map_err(kvorum_storage::Error::io("make", dir))?;
+        self.check_identity(node, &vfs)?;
         if node == NodeId::COORDINATOR {
             let core = self.coordinator(seed);
             let armed = owned(points::COORDINATOR);

@@ -18,6 +18,9 @@ use tokio::runtime::{Builder, Runtime};
 /// Longer than anything here takes on a busy machine; only a hang gets there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a log is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
 /// What a command did.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -138,6 +141,16 @@ impl Fixture {
                 return;
             }
             assert!(began.elapsed() < PATIENCE, "{ran:?}");
+        }
+    }
+
+    /// Waits until a member has logged these words.
+    #[track_caller]
+    pub(crate) fn await_log(&self, member: Member, words: &str) {
+        let began = Instant::now();
+        while !self.cluster.log_tail(member).contains(words) {
+            assert!(began.elapsed() < PATIENCE, "{}", self.cluster.log_tail(member));
+            thread::sleep(POLL);
         }
     }
 

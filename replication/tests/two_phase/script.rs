@@ -178,7 +178,19 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
                 cluster.sync(node);
             }
         }
-        "promise" | "decide" => vote(cluster, command.name == "decide"),
+        "promise" | "decide" => {
+            for kind in ["prepare", "vote"] {
+                while let Some(index) = first(cluster, kind) {
+                    cluster.deliver(index);
+                }
+                for node in cluster.nodes().into_iter().skip(1) {
+                    cluster.sync(node);
+                }
+            }
+            if command.name == "decide" {
+                cluster.sync(COORDINATOR);
+            }
+        }
         "run" => {
             cluster.run();
             if words.plain.contains(&"quiet") {
@@ -194,27 +206,9 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
             [at, point] => cluster.arm(node(at)?, point),
             _ => return Err("arm NODE POINT".into()),
         },
-        "crash" => {
-            let keep = words.named("keep").map_or(Ok(0), str::parse)?;
-            for node in words.nodes(cluster)? {
-                if cluster.is_up(node) {
-                    cluster.crash(node, keep);
-                }
-            }
+        "crash" | "restart" | "cut" | "heal" | "relink" => {
+            change(cluster, &command.name, &words)?;
         }
-        "restart" => {
-            for node in words.nodes(cluster)? {
-                if !cluster.is_up(node) {
-                    cluster.start(node);
-                }
-            }
-        }
-        "cut" | "heal" | "relink" => match words.plain[..] {
-            [one, other] if command.name == "cut" => cluster.cut(node(one)?, node(other)?),
-            [one, other] if command.name == "relink" => cluster.relink(node(one)?, node(other)?),
-            [one, other] => cluster.heal(node(one)?, node(other)?),
-            _ => return Err("two nodes".into()),
-        },
         "tick" => cluster.tick(time(words.plain.first().ok_or("tick TIME")?)?),
         "checkpoint" => {
             for node in words.nodes(cluster)? {
@@ -229,19 +223,27 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
     Ok(())
 }
 
-/// Lets every participant vote, durably, and the coordinator decide if it shall.
-fn vote(cluster: &mut Cluster, decide: bool) {
-    for kind in ["prepare", "vote"] {
-        while let Some(index) = first(cluster, kind) {
-            cluster.deliver(index);
+/// Commands that take nodes and links down and up.
+fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
+    if name == "crash" || name == "restart" {
+        let keep = words.named("keep").map_or(Ok(0), str::parse)?;
+        for node in words.nodes(cluster)? {
+            match (name, cluster.is_up(node)) {
+                ("crash", true) => cluster.crash(node, keep),
+                ("restart", false) => cluster.start(node),
+                _ => {}
+            }
         }
-        for node in cluster.nodes().into_iter().skip(1) {
-            cluster.sync(node);
-        }
+        return Ok(());
     }
-    if decide {
-        cluster.sync(COORDINATOR);
+    let [one, other] = words.plain[..] else { return Err("two nodes".into()) };
+    let (one, other) = (node(one)?, node(other)?);
+    match name {
+        "cut" => cluster.cut(one, other),
+        "heal" => cluster.heal(one, other),
+        _ => cluster.relink(one, other),
     }
+    Ok(())
 }
 
 /// Puts a message on its way that no node has sent.

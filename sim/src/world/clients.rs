@@ -227,7 +227,8 @@ impl<P: Protocol> World<P> {
             return;
         }
         let ending = match failure {
-            Failure::PreconditionFailed { index, .. } => {
+            Failure::PreconditionFailed { index, key } => {
+                this.surprise = Some(String::from_utf8_lossy(&key).into_owned());
                 Ending::PreconditionFailed(usize::try_from(index).unwrap_or(usize::MAX))
             }
             _ => Ending::NotDone,

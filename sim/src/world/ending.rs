@@ -109,6 +109,10 @@ impl<P: Protocol> World<P> {
     /// Compares the copies, and asks whether one history explains what clients and copies say.
     fn judge(&mut self) {
         let now = self.queue.now();
+        for node in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.harvest(node);
+            self.verify(node);
+        }
         let mut copies = Vec::new();
         for (node, machine) in &self.machines {
             let Some(process) = &machine.process else { continue };
@@ -137,6 +141,21 @@ impl<P: Protocol> World<P> {
             if !matches!(verdict, Verdict::Holds) {
                 self.fail(verdict.to_string());
             }
+        }
+    }
+}
+
+impl<P: Protocol> World<P> {
+    /// Looks at every byte that a store has on its disk.
+    fn verify(&mut self, node: NodeId) {
+        let store = self.machines[&node].process.as_ref().and_then(|process| process.store());
+        let Some(store) = store else { return };
+        let problem = match store.verify() {
+            Ok(report) => report.problems.into_iter().next(),
+            Err(error) => Some(error),
+        };
+        if let Some(problem) = problem {
+            self.fail(format!("the store of {node} is damaged: {problem}"));
         }
     }
 }

@@ -185,6 +185,7 @@ impl<P: Protocol> World<P> {
     fn dies_of_doom(&mut self, node: NodeId, fault: Fault) -> bool {
         let machine = self.machine(node);
         let Some(kind) = machine.disk.take_doom() else { return false };
+        self.harvest(node);
         self.counts.count(fault);
         self.counts.count(kind);
         self.say(node, || format!("{}: {}", fault.name(), kind.name()));
@@ -195,6 +196,7 @@ impl<P: Protocol> World<P> {
 
     /// Ends a process now.
     pub(super) fn die(&mut self, node: NodeId, crash: Crash, lasts: u64) {
+        self.harvest(node);
         let machine = self.machines.get_mut(&node).expect("only members are named");
         machine.disk.settle(&mut self.counts);
         // What the process does when it is dropped comes after the crash, and is not seen.
@@ -220,6 +222,29 @@ impl<P: Protocol> World<P> {
         machine.disk.crash(Crash::Kill);
         let lasts = self.chance.between(MILLISECOND, 200 * MILLISECOND);
         self.gone_for(node, lasts);
+    }
+
+    /// Counts what the process did, while it is still there to be asked.
+    pub(super) fn harvest(&mut self, node: NodeId) {
+        let Some(process) = &self.machines[&node].process else { return };
+        let status = process.report(self.time(node)).status;
+        let mut counters: Vec<(String, u64)> = Vec::new();
+        for (name, count) in status.counters {
+            counters.push((format!("{} {name}", status.role), count));
+        }
+        let log = process.log().stats();
+        counters.push(("log files made".to_owned(), log.files_made));
+        counters.push(("log files recycled".to_owned(), log.files_recycled));
+        if let Some(store) = process.store() {
+            let stats = store.stats();
+            counters.push(("store flushes".to_owned(), stats.flushes));
+            counters.push(("store compactions".to_owned(), stats.compactions));
+            counters.push(("store moves".to_owned(), stats.moves));
+            counters.push(("store log cuts".to_owned(), stats.log_cuts));
+        }
+        for (name, count) in counters {
+            *self.activity.entry(name).or_default() += count;
+        }
     }
 
     /// The process is gone: links break, clients notice or not, and it comes back after a while.

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use kvorum_checker::History;
 use kvorum_replication::{NodeId, Outcome, Request, Time};
 
+use crate::Activity;
 use crate::chance::Chance;
 use crate::client::Client;
 use crate::faults::Counts;
@@ -74,6 +75,7 @@ pub(crate) struct World<P: Protocol> {
     pub(crate) queue: Queue<Event<P::Message>>,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
+    pub(crate) activity: Activity,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
     pub(crate) machines: BTreeMap<NodeId, Machine<P::Message>>,
@@ -111,6 +113,7 @@ impl<P: Protocol> World<P> {
             queue: Queue::new(),
             trace: Trace::new(traced),
             counts: Counts::default(),
+            activity: Activity::new(),
             plan,
             machines,
             clients,
