@@ -1,7 +1,5 @@
 //! A replica that comes back with another disk than its own is not taken for itself.
 
-#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
