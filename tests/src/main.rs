@@ -30,6 +30,9 @@ enum Arguments {
         /// Clients that put
         #[arg(long, default_value_t = 16)]
         clients: u32,
+        /// The size of a value; large ones make the stores flush and compact
+        #[arg(long, default_value_t = 128)]
+        value_bytes: usize,
         /// How often all are killed, spread over the load
         #[arg(long, default_value_t = 3)]
         kills: u64,
@@ -67,8 +70,12 @@ fn main() -> ExitCode {
     let tried = match Arguments::parse() {
         Arguments::Serve(command) => return kvorum::server::run(&command),
         Arguments::Race { rounds } => run(try_race(rounds)),
-        Arguments::Kill { ops, clients, kills, writable_within } => {
-            run(try_kill(ops, clients, kills, Duration::from_millis(writable_within)))
+        Arguments::Kill { ops, clients, value_bytes, kills, writable_within } => {
+            let until = Until::Operations(ops);
+            let options = LoadOptions { clients, value_bytes, until, ..LoadOptions::default() };
+            let at = (1..=kills).map(|kill| kill * ops / (kills + 1));
+            let kills = at.map(|at| Kill { at, member: None }).collect();
+            run(try_kill(options, kills, Duration::from_millis(writable_within)))
         }
         Arguments::Mix { ops, clients, keys, kills } => run(try_mix(ops, clients, keys, kills)),
         Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
@@ -88,12 +95,8 @@ async fn try_race(rounds: u32) -> Result<()> {
     Ok(())
 }
 
-async fn try_kill(ops: u64, clients: u32, kills: u64, writable_within: Duration) -> Result<()> {
+async fn try_kill(options: LoadOptions, kills: Vec<Kill>, writable_within: Duration) -> Result<()> {
     let mut cluster = cluster(program(&std::env::current_exe()?)).await?;
-    let until = Until::Operations(ops);
-    let options = LoadOptions { clients, until, ..LoadOptions::default() };
-    let kills: Vec<_> =
-        (1..=kills).map(|kill| Kill { at: kill * ops / (kills + 1), member: None }).collect();
     let outcome = kill_under_puts(&mut cluster, options, &kills).await?;
     println!("acknowledged before each kill: {:?}", outcome.acknowledged_at_kill);
     println!("ready again after: {:?}", outcome.ready_after);
