@@ -10,9 +10,11 @@
 //!   that explains the rest stays one if the read is moved here. So is a write that nobody read
 //!   over a version that nobody will read any more.
 //! - A version that some read still needs and nobody will write again must not be overwritten.
-//! - A configuration in which somebody must still find a version that nobody can write in time is a
-//!   dead end.
+//! - A configuration is a dead end if somebody must still find a version that nobody can write in
+//!   time, or must overwrite in time what somebody called later still has to find.
 //! - Of writes, that one first which has to have happened soonest.
+//! - An unknown step is taken only if somebody still has to find what it writes, and as late as can
+//!   be: right before a step that shares a key with it. Before any other it might as well come after.
 //! - Unknown ones with the same conditions and effects are interchangeable: the oldest is taken.
 //! - Where the same required steps led to the same state, whoever has used fewer unknown ones can do
 //!   all that the other can: if that led nowhere, so does this.
@@ -54,6 +56,9 @@ const END: u32 = 0;
 /// With more unknown steps than this, sets of them are told apart only by their hash: the sets
 /// themselves would take too much memory.
 const COMPARED_MAX: usize = 512;
+
+/// Sets of unknown steps remembered for the same required steps and the same state.
+const REMEMBERED_MAX: usize = 256;
 
 /// Of a version that more steps write than this, it is not looked whether one is left in time.
 const LOOKED_AT_MAX: usize = 256;
@@ -97,7 +102,14 @@ struct Search<'a> {
     averse: Vec<u32>,
     /// For each version the steps that write it, by call.
     writing: Vec<Vec<u32>>,
+    /// For each version the required step that finds it and was called last.
+    last_finder: Vec<Option<u32>>,
     hash: u128,
+    /// The unknown steps just taken, one after another, that no later one shares a key with: the
+    /// next required step has to share one with each.
+    pending: Vec<u32>,
+    /// What `pending` was before each step taken.
+    pending_before: Vec<Vec<u32>>,
     /// The unknown steps taken, by their place in `optional`.
     used: Vec<u64>,
     seen: HashMap<u128, Vec<Box<[u64]>>, BuildHasherDefault<Low64>>,
@@ -124,7 +136,10 @@ impl<'a> Search<'a> {
             writers: vec![0; problem.versions],
             averse: vec![0; problem.initial.len()],
             writing: vec![Vec::new(); problem.versions],
+            last_finder: vec![None; problem.versions],
             hash: 0,
+            pending: Vec::new(),
+            pending_before: Vec::new(),
             used: Vec::new(),
             seen: HashMap::default(),
             seen_count: 0,
@@ -134,7 +149,7 @@ impl<'a> Search<'a> {
         };
         search.list_entries();
         search.list_optional();
-        search.list_writing();
+        search.list_by_version();
         for step in 0..problem.steps.len() {
             search.count(step, |count| *count += 1);
         }
@@ -187,12 +202,18 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn list_writing(&mut self) {
+    fn list_by_version(&mut self) {
         let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
         order.sort_by_key(|step| self.problem.steps[*step as usize].call);
         for step in order {
-            for (_, version) in &self.problem.steps[step as usize].effects {
+            let Step { conditions, effects, required, .. } = &self.problem.steps[step as usize];
+            for (_, version) in effects {
                 self.writing[*version as usize].push(step);
+            }
+            for (_, condition) in conditions.iter().filter(|_| *required) {
+                if let Condition::Is(version) = condition {
+                    self.last_finder[*version as usize] = Some(step);
+                }
             }
         }
     }
@@ -225,7 +246,8 @@ impl<'a> Search<'a> {
         let start = self.choices.len();
         if self.left > 0 {
             match self.forced() {
-                Some(step) => self.choices.push(step),
+                Some(step) if self.is_timely(step) => self.choices.push(step),
+                Some(_) => {}
                 None if self.is_new() => self.list_choices(start),
                 None => {}
             }
@@ -240,7 +262,9 @@ impl<'a> Search<'a> {
         if seen.iter().any(|before| covers(before)) {
             return false;
         }
-        seen.push(self.used.clone().into());
+        if seen.len() < REMEMBERED_MAX {
+            seen.push(self.used.clone().into());
+        }
         self.seen_count += 1;
         true
     }
@@ -311,30 +335,66 @@ impl<'a> Search<'a> {
             }
             if !self.taken[step as usize] && !tried[class as usize] {
                 tried[class as usize] = true;
-                if self.may_take(step) {
+                if self.may_take(step) && self.is_useful(step) {
                     self.choices.push(step);
                 }
             }
         }
     }
 
-    /// Whether what a required step has to find is there, or can still be written in time.
-    fn has_hope(&self, step: u32) -> bool {
+    /// Whether somebody else still has to find what the step writes, or that its key is not
+    /// something.
+    fn is_useful(&self, step: u32) -> bool {
         let step = &self.problem.steps[step as usize];
-        step.conditions.iter().all(|(key, condition)| match condition {
-            Condition::Is(version) if self.state[*key as usize] != *version => {
-                let writing = &self.writing[*version as usize];
-                let in_time = |w: &&u32| self.problem.steps[**w as usize].call <= step.ret;
-                self.writers[*version as usize] > 0 && writing.len() > LOOKED_AT_MAX
-                    || writing.iter().take_while(in_time).any(|w| !self.taken[*w as usize])
-            }
-            Condition::Is(_) | Condition::IsNot(_) => true,
+        step.effects.iter().any(|(key, version)| {
+            let finds = |condition: &&(u32, Condition)| condition.1 == Condition::Is(*version);
+            let own = step.conditions.iter().filter(finds).count();
+            self.wanted[*version as usize] as usize > own || self.averse[*key as usize] > 0
         })
     }
 
-    fn may_take(&self, step: u32) -> bool {
-        let step = &self.problem.steps[step as usize];
-        self.fits(step) && !self.destroys(step)
+    /// Whether the step may follow the unknown ones just taken, or should have come before them.
+    fn is_timely(&self, step: u32) -> bool {
+        if self.problem.steps[step as usize].required {
+            return self.pending.iter().all(|before| self.share_key(*before, step));
+        }
+        self.pending.last().is_none_or(|last| *last < step || self.share_key(*last, step))
+    }
+
+    fn share_key(&self, a: u32, b: u32) -> bool {
+        let (a, b) = (&self.problem.steps[a as usize], &self.problem.steps[b as usize]);
+        touched(a).any(|key| touched(b).any(|other| key == other))
+    }
+
+    /// Whether what a required step has to find is there, or can still be written in time; and
+    /// whether what it overwrites is not needed until too late.
+    fn has_hope(&self, index: u32) -> bool {
+        let step = &self.problem.steps[index as usize];
+        let overwrites = step.effects.iter().all(|(key, version)| {
+            let current = self.state[*key as usize];
+            current == *version
+                || self.writers[current as usize] > 0
+                || self.last_finder[current as usize].is_none_or(|last| {
+                    last == index
+                        || self.taken[last as usize]
+                        || self.problem.steps[last as usize].call <= step.ret
+                })
+        });
+        overwrites
+            && step.conditions.iter().all(|(key, condition)| match condition {
+                Condition::Is(version) if self.state[*key as usize] != *version => {
+                    let writing = &self.writing[*version as usize];
+                    let in_time = |w: &&u32| self.problem.steps[**w as usize].call <= step.ret;
+                    self.writers[*version as usize] > 0 && writing.len() > LOOKED_AT_MAX
+                        || writing.iter().take_while(in_time).any(|w| !self.taken[*w as usize])
+                }
+                Condition::Is(_) | Condition::IsNot(_) => true,
+            })
+    }
+
+    fn may_take(&self, index: u32) -> bool {
+        let step = &self.problem.steps[index as usize];
+        self.is_timely(index) && self.fits(step) && !self.destroys(step)
     }
 
     fn fits(&self, step: &Step) -> bool {
@@ -364,6 +424,9 @@ impl<'a> Search<'a> {
         self.taken[index] = true;
         self.count(index, |count| *count -= 1);
         self.mark(step);
+        let pending = self.pending_after(step);
+        let before = self.set_pending(pending);
+        self.pending_before.push(before);
         let problem = self.problem;
         for (key, version) in &problem.steps[index].effects {
             let current = self.state[*key as usize];
@@ -391,9 +454,26 @@ impl<'a> Search<'a> {
             let before = self.overwritten.pop().expect("one was pushed for each effect taken");
             self.set_state(*key, *version, before);
         }
+        let before = self.pending_before.pop().expect("one was pushed for each step taken");
+        self.set_pending(before);
         self.mark(step);
         self.count(index, |count| *count += 1);
         self.taken[index] = false;
+    }
+
+    fn pending_after(&self, step: u32) -> Vec<u32> {
+        if self.problem.steps[step as usize].required {
+            return Vec::new();
+        }
+        let left = self.pending.iter().copied().filter(|before| !self.share_key(*before, step));
+        left.chain([step]).collect()
+    }
+
+    fn set_pending(&mut self, pending: Vec<u32>) -> Vec<u32> {
+        for step in pending.iter().chain(&self.pending) {
+            self.hash ^= mixed(2, u64::from(*step));
+        }
+        std::mem::replace(&mut self.pending, pending)
     }
 
     /// Puts the step into the set of those taken, or takes it out.
@@ -444,11 +524,15 @@ impl<'a> Search<'a> {
     }
 }
 
+fn touched(step: &Step) -> impl Iterator<Item = u32> {
+    step.conditions.iter().map(|(key, _)| *key).chain(step.effects.iter().map(|(key, _)| *key))
+}
+
 /// 128 well-mixed bits for each number (SplitMix64's finisher, twice): sets are told apart by the
 /// exclusive or of their members', which errs about once in 2^64 sets.
 fn mixed(kind: u64, number: u64) -> u128 {
     let half = |salt: u64| {
-        let mut z = number.wrapping_mul(2).wrapping_add(kind).wrapping_add(salt);
+        let mut z = number.wrapping_mul(4).wrapping_add(kind).wrapping_add(salt);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
