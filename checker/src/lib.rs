@@ -22,6 +22,7 @@ mod verdict;
 mod atomicity;
 mod convergence;
 mod explain;
+mod guesses;
 mod linearizability;
 mod search;
 mod settle;

@@ -13,8 +13,8 @@
 //! - A configuration is a dead end if somebody must still find a version that nobody can write in
 //!   time, or must overwrite in time what somebody called later still has to find.
 //! - Of writes, that one first which has to have happened soonest.
-//! - An unknown step is taken only if somebody still has to find what it writes, and as late as can
-//!   be: right before a step that shares a key with it. Before any other it might as well come after.
+//! - An unknown step is taken only if somebody still has to find what it writes, and does find it,
+//!   and as late as can be (see `guesses`).
 //! - Unknown ones with the same conditions and effects are interchangeable: the oldest is taken.
 //! - Where the same required steps led to the same state, whoever has used fewer unknown ones can do
 //!   all that the other can: if that led nowhere, so does this.
@@ -22,6 +22,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::guesses::Guesses;
 use crate::steps::{Condition, Step};
 
 /// Some keys' steps, with keys and versions numbered from zero within it.
@@ -104,12 +105,13 @@ struct Search<'a> {
     writing: Vec<Vec<u32>>,
     /// For each version the required step that finds it and was called last.
     last_finder: Vec<Option<u32>>,
+    /// For each key the required steps that write it, by return; and the first not taken.
+    writers_of: Vec<Vec<u32>>,
+    first_left: Vec<usize>,
+    /// For each required step the places of its effects in `writers_of`.
+    ranks: Vec<Vec<usize>>,
     hash: u128,
-    /// The unknown steps just taken, one after another, that no later one shares a key with: the
-    /// next required step has to share one with each.
-    pending: Vec<u32>,
-    /// What `pending` was before each step taken.
-    pending_before: Vec<Vec<u32>>,
+    guesses: Guesses,
     /// The unknown steps taken, by their place in `optional`.
     used: Vec<u64>,
     seen: HashMap<u128, Vec<Box<[u64]>>, BuildHasherDefault<Low64>>,
@@ -137,9 +139,11 @@ impl<'a> Search<'a> {
             averse: vec![0; problem.initial.len()],
             writing: vec![Vec::new(); problem.versions],
             last_finder: vec![None; problem.versions],
+            writers_of: vec![Vec::new(); problem.initial.len()],
+            first_left: vec![0; problem.initial.len()],
+            ranks: vec![Vec::new(); problem.steps.len()],
             hash: 0,
-            pending: Vec::new(),
-            pending_before: Vec::new(),
+            guesses: Guesses::new(problem),
             used: Vec::new(),
             seen: HashMap::default(),
             seen_count: 0,
@@ -150,6 +154,7 @@ impl<'a> Search<'a> {
         search.list_entries();
         search.list_optional();
         search.list_by_version();
+        search.list_by_key();
         for step in 0..problem.steps.len() {
             search.count(step, |count| *count += 1);
         }
@@ -218,6 +223,19 @@ impl<'a> Search<'a> {
         }
     }
 
+    fn list_by_key(&mut self) {
+        let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
+        order.sort_by_key(|step| self.problem.steps[*step as usize].ret);
+        for index in order {
+            let step = &self.problem.steps[index as usize];
+            for (key, _) in step.effects.iter().filter(|_| step.required) {
+                let writers = &mut self.writers_of[*key as usize];
+                self.ranks[index as usize].push(writers.len());
+                writers.push(index);
+            }
+        }
+    }
+
     fn run(&mut self, configurations_max: usize) -> Found {
         self.enter(None);
         loop {
@@ -246,7 +264,7 @@ impl<'a> Search<'a> {
         let start = self.choices.len();
         if self.left > 0 {
             match self.forced() {
-                Some(step) if self.is_timely(step) => self.choices.push(step),
+                Some(step) if self.guesses.allow(self.problem, step) => self.choices.push(step),
                 Some(_) => {}
                 None if self.is_new() => self.list_choices(start),
                 None => {}
@@ -353,19 +371,6 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Whether the step may follow the unknown ones just taken, or should have come before them.
-    fn is_timely(&self, step: u32) -> bool {
-        if self.problem.steps[step as usize].required {
-            return self.pending.iter().all(|before| self.share_key(*before, step));
-        }
-        self.pending.last().is_none_or(|last| *last < step || self.share_key(*last, step))
-    }
-
-    fn share_key(&self, a: u32, b: u32) -> bool {
-        let (a, b) = (&self.problem.steps[a as usize], &self.problem.steps[b as usize]);
-        touched(a).any(|key| touched(b).any(|other| key == other))
-    }
-
     /// Whether what a required step has to find is there, or can still be written in time; and
     /// whether what it overwrites is not needed until too late.
     fn has_hope(&self, index: u32) -> bool {
@@ -394,7 +399,10 @@ impl<'a> Search<'a> {
 
     fn may_take(&self, index: u32) -> bool {
         let step = &self.problem.steps[index as usize];
-        self.is_timely(index) && self.fits(step) && !self.destroys(step)
+        self.fits(step)
+            && !self.destroys(step)
+            && !self.shuts_out(index)
+            && self.guesses.allow(self.problem, index)
     }
 
     fn fits(&self, step: &Step) -> bool {
@@ -404,6 +412,27 @@ impl<'a> Search<'a> {
                 Condition::Is(version) => current == *version,
                 Condition::IsNot(version) => current != *version,
             }
+        })
+    }
+
+    /// Whether it makes a version that stays until too late: it must not be overwritten before
+    /// somebody called later has found it, and somebody else must have overwritten it by then.
+    fn shuts_out(&self, index: u32) -> bool {
+        let step = &self.problem.steps[index as usize];
+        step.effects.iter().any(|(key, version)| {
+            let Some(finder) = self.last_finder[*version as usize] else { return false };
+            let stays = self.state[*key as usize] != *version
+                && self.writers[*version as usize] == 1
+                && finder != index
+                && !self.taken[finder as usize];
+            let until = self.problem.steps[finder as usize].call;
+            let writers = &self.writers_of[*key as usize];
+            let left = |other: &&u32| **other != index && !self.taken[**other as usize];
+            stays
+                && writers[self.first_left[*key as usize]..]
+                    .iter()
+                    .find(left)
+                    .is_some_and(|other| self.problem.steps[*other as usize].ret < until)
         })
     }
 
@@ -424,16 +453,21 @@ impl<'a> Search<'a> {
         self.taken[index] = true;
         self.count(index, |count| *count -= 1);
         self.mark(step);
-        let pending = self.pending_after(step);
-        let before = self.set_pending(pending);
-        self.pending_before.push(before);
         let problem = self.problem;
+        self.hash ^= self.guesses.take(problem, step);
         for (key, version) in &problem.steps[index].effects {
             let current = self.state[*key as usize];
             self.overwritten.push(current);
             self.set_state(*key, current, *version);
         }
         if problem.steps[index].required {
+            for (key, _) in &problem.steps[index].effects {
+                let (writers, first) =
+                    (&self.writers_of[*key as usize], &mut self.first_left[*key as usize]);
+                while writers.get(*first).is_some_and(|step| self.taken[*step as usize]) {
+                    *first += 1;
+                }
+            }
             self.left -= 1;
             let (call, ret) = self.places[index];
             self.unlink(call);
@@ -445,6 +479,10 @@ impl<'a> Search<'a> {
         let index = step as usize;
         let problem = self.problem;
         if problem.steps[index].required {
+            for ((key, _), rank) in problem.steps[index].effects.iter().zip(&self.ranks[index]) {
+                let first = &mut self.first_left[*key as usize];
+                *first = (*first).min(*rank);
+            }
             self.left += 1;
             let (call, ret) = self.places[index];
             self.relink(ret);
@@ -454,26 +492,10 @@ impl<'a> Search<'a> {
             let before = self.overwritten.pop().expect("one was pushed for each effect taken");
             self.set_state(*key, *version, before);
         }
-        let before = self.pending_before.pop().expect("one was pushed for each step taken");
-        self.set_pending(before);
+        self.hash ^= self.guesses.take_back(problem, step);
         self.mark(step);
         self.count(index, |count| *count += 1);
         self.taken[index] = false;
-    }
-
-    fn pending_after(&self, step: u32) -> Vec<u32> {
-        if self.problem.steps[step as usize].required {
-            return Vec::new();
-        }
-        let left = self.pending.iter().copied().filter(|before| !self.share_key(*before, step));
-        left.chain([step]).collect()
-    }
-
-    fn set_pending(&mut self, pending: Vec<u32>) -> Vec<u32> {
-        for step in pending.iter().chain(&self.pending) {
-            self.hash ^= mixed(2, u64::from(*step));
-        }
-        std::mem::replace(&mut self.pending, pending)
     }
 
     /// Puts the step into the set of those taken, or takes it out.
@@ -524,13 +546,9 @@ impl<'a> Search<'a> {
     }
 }
 
-fn touched(step: &Step) -> impl Iterator<Item = u32> {
-    step.conditions.iter().map(|(key, _)| *key).chain(step.effects.iter().map(|(key, _)| *key))
-}
-
 /// 128 well-mixed bits for each number (SplitMix64's finisher, twice): sets are told apart by the
 /// exclusive or of their members', which errs about once in 2^64 sets.
-fn mixed(kind: u64, number: u64) -> u128 {
+pub(crate) fn mixed(kind: u64, number: u64) -> u128 {
     let half = |salt: u64| {
         let mut z = number.wrapping_mul(4).wrapping_add(kind).wrapping_add(salt);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
