@@ -15,6 +15,9 @@ struct Hello {
   address @4 :Text;
   # Of the whole cluster, from the coordinator; empty from others.
   members @5 :List(Member);
+  # From the coordinator: the replicas that have belonged to the cluster before. One of these that
+  # comes with an empty disk has lost its promises and its rows, and must not serve as if it had not.
+  joined @6 :List(UInt32);
 }
 
 struct Member {

@@ -21,11 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvorum_rpc::client::ClientError;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::timeout;
 
 pub use self::member::Member;
-use self::port::ReservedPort;
+pub use self::port::ReservedPort;
 pub use self::process::Program;
 use self::process::Watch;
 
@@ -239,15 +239,22 @@ impl Cluster {
     /// If the operating system refuses.
     pub fn kill_all(&mut self) -> Result<(), ClusterError> {
         self.watches.clear();
-        self.ground.end_processes().map_err(io_error("killing the cluster"))
+        end_all(&mut self.ground.lock()).map_err(io_error("killing the cluster"))
     }
 
-    /// Stops a member where it stands, without its noticing (SIGSTOP).
+    /// Stops a member where it stands, without its noticing (SIGSTOP), and waits until it does: its
+    /// threads run on for a moment, long enough to commit something.
     ///
     /// # Errors
     /// If it does not run.
     pub fn pause(&mut self, member: Member) -> Result<(), ClusterError> {
-        self.signal(member, Signal::STOP)
+        self.signal(member, Signal::STOP)?;
+        let running = self.ground.lock();
+        let child = running.get(&member).ok_or(ClusterError::NotRunning(member))?;
+        // Nothing is reaped here: one that died meanwhile is noticed as ever.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let waited = waitid(WaitId::Pid(process_number(child)), stopped);
+        waited.map(drop).map_err(|error| io_error(format!("pausing {member}"))(error.into()))
     }
 
     /// Lets a paused member go on (SIGCONT).
@@ -398,26 +405,38 @@ impl Cleaner {
     /// Cleans up. Errors are passed over: this is the last thing that happens to a cluster, and
     /// what is gone already needs no cleaning.
     pub fn clean(&self) {
-        let _ = self.end_processes();
+        self.clean_locked(&mut self.lock());
+    }
+
+    /// Cleans up and ends this process. Whoever else wants to start, end or clean up anything of
+    /// the cluster meanwhile waits for that end, so nothing is started behind it and no other error
+    /// code overtakes this one.
+    pub fn clean_and_exit(&self, code: i32) -> ! {
+        let mut running = self.lock();
+        self.clean_locked(&mut running);
+        std::process::exit(code)
+    }
+
+    fn clean_locked(&self, running: &mut BTreeMap<Member, Child>) {
+        let _ = end_all(running);
         if self.remove {
             let _ = fs::remove_dir_all(&self.directory);
         }
-    }
-
-    fn end_processes(&self) -> io::Result<()> {
-        let mut running = self.lock();
-        // All are killed before the first is waited for, and one that resists spares no other.
-        let killed: Vec<_> = running.values_mut().map(Child::kill).collect();
-        let reaped: Vec<_> = running.values_mut().map(end).collect();
-        running.clear();
-        killed.into_iter().collect::<io::Result<()>>()?;
-        reaped.into_iter().try_for_each(|reaped| reaped.map(drop))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Member, Child>> {
         // A panic while it was held must not keep the processes alive.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Kills all, and waits until all are gone. One that resists spares no other.
+fn end_all(running: &mut BTreeMap<Member, Child>) -> io::Result<()> {
+    let killed: Vec<_> = running.values_mut().map(Child::kill).collect();
+    let reaped: Vec<_> = running.values_mut().map(end).collect();
+    running.clear();
+    killed.into_iter().collect::<io::Result<()>>()?;
+    reaped.into_iter().try_for_each(|reaped| reaped.map(drop))
 }
 
 /// Kills a child and waits until it is gone.

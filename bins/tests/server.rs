@@ -11,7 +11,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{Ran, Server, client, dead_address, kvorum, run, server};
+use kvorum::cluster::Member;
+use support::{Fixture, Ran, Server, client, dead_address, kvorum, run, server};
 use tempfile::TempDir;
 
 /// Runs a server that is expected to end by itself.
@@ -268,4 +269,19 @@ fn a_replica_of_another_cluster_is_not_taken() {
     let second = Server::start(coordinator_arguments(two.path(), &[&peer]));
     kvorum(["--connect", second.address(), "put", "k", "yours"]).failed(4, &["1"]);
     assert_eq!(kvorum(["--connect", first.address(), "get", "k"]).text(), "mine\n");
+}
+
+#[test]
+fn a_replica_that_lost_its_disk_is_not_taken_back_empty() {
+    let mut fixture = Fixture::start();
+    fixture.kvorum(["put", "k", "v"]).succeeded();
+    let lost = Member::Replica(2);
+    fixture.cluster.kill(lost).unwrap();
+    fs::remove_dir_all(fixture.cluster.data_directory(lost)).unwrap();
+    fixture.restart(lost);
+    fixture.await_log(Member::Coordinator, "its data directory is empty now");
+    for _ in 0..20 {
+        assert_eq!(fixture.kvorum(["get", "k"]).text(), "v\n", "an empty replica answered");
+    }
+    fixture.kvorum(["put", "k", "w"]).failed(4, &["unavailable"]);
 }

@@ -61,6 +61,9 @@ pub struct Identity {
     pub cluster: Option<ClusterId>,
     /// Every node of the cluster with its address, as the coordinator last said.
     pub members: Vec<(NodeId, String)>,
+    /// On a coordinator, the replicas that have joined the cluster. One of them that turns up
+    /// without a cluster has lost its disk.
+    pub joined: Vec<NodeId>,
 }
 
 /// The identity of a data directory, locked for this process as long as this lives.
@@ -93,7 +96,13 @@ impl IdentityFile {
         })?;
         let found = read(vfs.as_ref(), &dir.join(FILE))?;
         let fresh = found.is_none();
-        let current = found.unwrap_or(Identity { role, node, cluster: None, members: Vec::new() });
+        let current = found.unwrap_or(Identity {
+            role,
+            node,
+            cluster: None,
+            members: Vec::new(),
+            joined: Vec::new(),
+        });
         if (current.role, current.node) != (role, node) {
             return Err(NodeError::WrongIdentity {
                 dir: dir.to_owned(),
@@ -142,6 +151,16 @@ impl IdentityFile {
     pub fn set_members(&self, members: Vec<(NodeId, String)>) -> Result<(), NodeError> {
         self.change(|identity| {
             identity.members = members;
+            Ok(())
+        })
+    }
+
+    /// Remembers, durably, that a replica belongs to the cluster from now on.
+    pub fn mark_joined(&self, node: NodeId) -> Result<(), NodeError> {
+        self.change(|identity| {
+            if let Err(place) = identity.joined.binary_search(&node) {
+                identity.joined.insert(place, node);
+            }
             Ok(())
         })
     }
@@ -218,6 +237,8 @@ fn encode(identity: &Identity) -> Vec<u8> {
         put_u32(&mut bytes, node.0);
         put_slice(&mut bytes, address.as_bytes());
     }
+    put_u32(&mut bytes, u32::try_from(identity.joined.len()).unwrap_or(u32::MAX));
+    identity.joined.iter().for_each(|node| put_u32(&mut bytes, node.0));
     let checksum = crc32c::crc32c(&bytes);
     put_u32(&mut bytes, checksum);
     bytes
@@ -246,13 +267,21 @@ fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
         [] => None,
         id => Some(ClusterId(id.try_into().map_err(|_| Malformed("a cut cluster id"))?)),
     };
+    let members = list(&mut reader, member)?;
+    let joined = list(&mut reader, |reader| Ok(NodeId(reader.u32()?)))?;
+    reader.finish()?;
+    Ok(Identity { role, node, cluster, members, joined })
+}
+
+fn list<'a, T>(
+    reader: &mut Reader<'a>,
+    item: impl Fn(&mut Reader<'a>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
     let count = reader.u32()? as usize;
     if count > MEMBERS_MAX {
         return Err(Malformed("more members than a cluster has"));
     }
-    let members = (0..count).map(|_| member(&mut reader)).collect::<Result<_, _>>()?;
-    reader.finish()?;
-    Ok(Identity { role, node, cluster, members })
+    (0..count).map(|_| item(reader)).collect()
 }
 
 fn member(reader: &mut Reader<'_>) -> Result<(NodeId, String), Malformed> {

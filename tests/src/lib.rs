@@ -1,6 +1,6 @@
 //! Trials of real processes: they are killed and paused where it hurts, and then must agree.
 //!
-//! Each trial is a function over a [`Cluster`](kvorum::cluster::Cluster), which a test calls for a
+//! Each trial is a function over a [`Cluster`], which a test calls for a
 //! few rounds and the `kvorum-tests` binary for as many as one likes. A trial proves that its fault
 //! fired: a calm run is an error.
 //!

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use kvorum::load::{LoadOptions, Until};
+use kvorum::load::{Keys, LoadOptions, Until};
 use kvorum_replication::two_phase::points;
 use kvorum_tests::fail_points::{Trouble, try_point};
-use kvorum_tests::load::{Kill, kill_under_puts};
+use kvorum_tests::load::{Kill, kill_under_mix, kill_under_puts};
 use kvorum_tests::race::race;
 use kvorum_tests::{cluster, program, run};
 
@@ -37,6 +37,21 @@ enum Arguments {
         #[arg(long, default_value_t = 2000)]
         writable_within: u64,
     },
+    /// Kill processes, one or all, under a contended mix of operations, and judge what clients saw
+    Mix {
+        /// Operations in all
+        #[arg(long, default_value_t = 50_000)]
+        ops: u64,
+        /// Clients
+        #[arg(long, default_value_t = 8)]
+        clients: u32,
+        /// Keys
+        #[arg(long, default_value_t = 10)]
+        keys: u64,
+        /// How often somebody is killed, spread over the load
+        #[arg(long, default_value_t = 20)]
+        kills: u64,
+    },
     /// Kill and pause coordinator and replica at each point of the protocol
     FailPoints {
         /// How often
@@ -55,6 +70,7 @@ fn main() -> ExitCode {
         Arguments::Kill { ops, clients, kills, writable_within } => {
             run(try_kill(ops, clients, kills, Duration::from_millis(writable_within)))
         }
+        Arguments::Mix { ops, clients, keys, kills } => run(try_mix(ops, clients, keys, kills)),
         Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
     };
     match tried {
@@ -86,6 +102,28 @@ async fn try_kill(ops: u64, clients: u32, kills: u64, writable_within: Duration)
     println!("{:.0} ops/s, {} keys", outcome.summary.per_second(), outcome.keys);
     let slowest = outcome.writable_after.iter().max();
     ensure!(slowest <= Some(&writable_within), "writable again only after {slowest:?}");
+    Ok(())
+}
+
+async fn try_mix(ops: u64, clients: u32, keys: u64, kills: u64) -> Result<()> {
+    let mut cluster = cluster(program(&std::env::current_exe()?)).await?;
+    let options = LoadOptions {
+        clients,
+        until: Until::Operations(ops),
+        mix: "put=2,get=4,cas=2,del=1".parse().map_err(anyhow::Error::msg)?,
+        keys: Keys::Among(keys),
+        ..LoadOptions::default()
+    };
+    // Everybody in turn, and all at once. Under contention about half of the operations are done.
+    let victims: Vec<_> = cluster.members().map(Some).chain([None]).collect();
+    let kills: Vec<_> = (1..=kills)
+        .zip(victims.iter().cycle())
+        .map(|(kill, &member)| Kill { at: kill * ops / (3 * (kills + 1)), member })
+        .collect();
+    let outcome = kill_under_mix(&mut cluster, options, &kills).await?;
+    println!("{:?}", outcome.summary.counts);
+    println!("writable again after at most {:?}", outcome.writable_after.iter().max());
+    println!("{} operations in the history, which has an order", outcome.operations);
     Ok(())
 }
 

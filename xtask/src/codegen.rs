@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn generated_code_is_fresh() {
-        let how = check(crate::root()).expect("the generated code is stale");
+        let how = check(&crate::root()).expect("the generated code is stale");
         println!("compared by: {how:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! The project's own chores: `cargo xtask ci`, `tidy` and `codegen`.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -31,21 +31,25 @@ enum Chore {
     },
 }
 
-/// The workspace's root folder.
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace's root")
+/// The workspace's root folder. Cargo names it at run time; a program that remembered where it was
+/// built would look at the wrong files once the folder had moved and its target folder had stayed.
+fn root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let xtask = xtask.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    xtask.parent().expect("xtask lies in the workspace's root").to_path_buf()
 }
 
 fn main() -> Result<ExitCode> {
+    let root = &root();
     let passed = match Arguments::parse().chore {
-        Chore::Ci => ci::run(root())?,
-        Chore::Tidy => tidy::run(root())?,
+        Chore::Ci => ci::run(root)?,
+        Chore::Tidy => tidy::run(root)?,
         Chore::Codegen { check: false } => {
-            codegen::generate(root())?;
+            codegen::generate(root)?;
             true
         }
         Chore::Codegen { check: true } => {
-            println!("generated code is fresh, compared by {:?}", codegen::check(root())?);
+            println!("generated code is fresh, compared by {:?}", codegen::check(root)?);
             true
         }
     };

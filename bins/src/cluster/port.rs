@@ -16,14 +16,17 @@ use rustix::net::{
 /// hands, and since both it and the server's listener set `SO_REUSEADDR`, and it never listens, it
 /// is in nobody's way (`ip(7)`, `socket(7)`).
 #[derive(Debug)]
-pub(super) struct ReservedPort {
+pub struct ReservedPort {
     address: SocketAddr,
     _socket: OwnedFd,
 }
 
 impl ReservedPort {
     /// Takes a free port.
-    pub(super) fn take() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the operating system has none.
+    pub fn take() -> io::Result<Self> {
         let socket =
             socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -33,7 +36,8 @@ impl ReservedPort {
     }
 
     /// Loopback, and the port.
-    pub(super) fn address(&self) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }

@@ -1,6 +1,5 @@
 //! What happens if somebody ends a command that has a cluster of its own.
 
-use std::process;
 use std::thread;
 
 use kvorum::cluster::Cleaner;
@@ -28,9 +27,8 @@ pub(crate) fn clean_up_on(cleaner: Cleaner) -> Result<(), CommandError> {
                 _ = hangup.recv() => SignalKind::hangup(),
             }
         });
-        cleaner.clean();
         // As the shell reports a process that died of the signal.
-        process::exit(128 + kind.as_raw_value());
+        cleaner.clean_and_exit(128 + kind.as_raw_value())
     };
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop).map_err(cannot)
 }

@@ -166,19 +166,19 @@ impl Shared {
 
     /// Whether one more operation may begin.
     fn take_ticket(&self) -> bool {
-        if self.stopped.load(Ordering::Relaxed) {
-            return false;
-        }
-        match self.options.until {
-            Until::Operations(operations) => {
-                let one_more = |taken| (taken < operations).then_some(taken + 1);
-                self.tickets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
-            }
-            Until::Elapsed(whole) => {
-                let end = self.measured_from_nanos().map(|from| from + nanos(whole));
-                end.is_none_or(|end| self.now_nanos() < end)
-            }
-        }
+        let Until::Operations(operations) = self.options.until else { return !self.is_over() };
+        let one_more = |taken| (taken < operations).then_some(taken + 1);
+        let taken = self.tickets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.is_ok() && !self.is_over()
+    }
+
+    /// Whether the time is up, or somebody has ended the load; no attempt is made after that.
+    fn is_over(&self) -> bool {
+        let end = match self.options.until {
+            Until::Operations(_) => None,
+            Until::Elapsed(whole) => self.measured_from_nanos().map(|from| from + nanos(whole)),
+        };
+        self.stopped.load(Ordering::Relaxed) || end.is_some_and(|end| self.now_nanos() >= end)
     }
 
     /// The number of the next key that is to be filled.
@@ -258,7 +258,7 @@ impl<S: Store> Worker<S> {
     /// Asks until the load ends.
     pub(super) async fn measure(mut self) -> Self {
         while self.shared.take_ticket() {
-            while !self.shared.stopped.load(Ordering::Relaxed) {
+            while !self.shared.is_over() {
                 let operation = self.workload.next();
                 if self.ask(operation, true).await.is_some() {
                     break;
@@ -503,6 +503,15 @@ mod tests {
         let summary = run(LoadOptions { until, ..puts(0) }, &Script::default()).unwrap();
         assert!(summary.counts.ok > 0);
         assert!(summary.elapsed >= Duration::from_millis(30), "{:?}", summary.elapsed);
+    }
+
+    #[test]
+    fn a_load_of_some_seconds_ends_though_nothing_is_answered() {
+        let script = Script::new(vec![Some((ErrorKind::Unavailable, Happened::No)); 10_000]);
+        let until = Until::Elapsed(Duration::from_millis(30));
+        let summary = run(LoadOptions { until, ..puts(0) }, &script).unwrap();
+        assert_eq!((summary.counts.ok, summary.counts.ended()), (0, 0));
+        assert!(summary.counts.unavailable > 0);
     }
 
     #[test]

@@ -59,9 +59,11 @@ pub(super) fn replica(arguments: &Replica) -> Result<(), ServeError> {
         points: points::PARTICIPANT,
     };
     let options = ParticipantOptions { id: arguments.id, seed: seed()?, ..Default::default() };
+    let log = log_options()?;
     serve(&setup, |vfs, armed| {
         let core = Participant::new(options);
-        Node::open_store(vfs, &arguments.data_dir, Options::default(), core, armed)
+        let options = Options { log, ..Options::default() };
+        Node::open_store(vfs, &arguments.data_dir, options, core, armed)
     })
 }
 
@@ -79,9 +81,10 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
     };
     let replicas = arguments.replica.iter().map(|replica| replica.id).collect();
     let options = CoordinatorOptions { replicas, seed: seed()?, ..Default::default() };
+    let log = log_options()?;
     serve(&setup, |vfs, armed| {
         let core = CoordinatorCore::new(options);
-        Node::open_log(vfs, &arguments.data_dir, LogOptions::default(), core, armed)
+        Node::open_log(vfs, &arguments.data_dir, log, core, armed)
     })
 }
 
@@ -286,6 +289,12 @@ async fn stop(
             "what was acknowledged is safe",
         )),
     }
+}
+
+/// The log's options, with chance in them, so that no client can write a value that would pass for a
+/// frame of the log.
+fn log_options() -> Result<LogOptions, ServeError> {
+    Ok(LogOptions { salt: seed()?, ..LogOptions::default() })
 }
 
 /// Chance for the cores, which take it as a number: replicas that restart together shall not ask

@@ -5,18 +5,21 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::mem;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvorum::cluster::{Cluster, ClusterOptions, Member, Program};
+use kvorum::cluster::{Cluster, ClusterOptions, Member, Program, ReservedPort};
 use serde_json::Value as Json;
 use tokio::runtime::{Builder, Runtime};
 
 /// Longer than anything here takes on a busy machine; only a hang gets there.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a log is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What a command did.
 #[derive(Debug)]
@@ -141,6 +144,16 @@ impl Fixture {
         }
     }
 
+    /// Waits until a member has logged these words.
+    #[track_caller]
+    pub(crate) fn await_log(&self, member: Member, words: &str) {
+        let began = Instant::now();
+        while !self.cluster.log_tail(member).contains(words) {
+            assert!(began.elapsed() < PATIENCE, "{}", self.cluster.log_tail(member));
+            thread::sleep(POLL);
+        }
+    }
+
     /// The client, connected to the cluster.
     pub(crate) fn client(&self) -> Command {
         let mut command = client();
@@ -168,10 +181,12 @@ pub(crate) fn kvorum<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) ->
     run(client().args(arguments), b"")
 }
 
-/// An address at which nobody listens.
+/// An address at which nobody listens, as long as this process lives.
 pub(crate) fn dead_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let port = ReservedPort::take().unwrap();
+    let address = port.address().to_string();
+    mem::forget(port);
+    address
 }
 
 /// A server that runs; killed when dropped.

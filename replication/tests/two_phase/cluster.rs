@@ -233,14 +233,24 @@ impl Cluster {
         }
     }
 
+    /// A new link takes the place of one that nobody saw break; what was on that one is lost.
+    pub(crate) fn relink(&mut self, one: NodeId, other: NodeId) {
+        self.lose_link(one, other);
+        self.link_up(one, other);
+    }
+
+    fn lose_link(&mut self, one: NodeId, other: NodeId) {
+        self.network.retain(|packet| {
+            (packet.from, packet.to) != (one, other) && (packet.from, packet.to) != (other, one)
+        });
+    }
+
     /// Breaks the link between two nodes: both notice, and what is on it is lost.
     pub(crate) fn cut(&mut self, one: NodeId, other: NodeId) {
         if !self.cut.insert((one.min(other), one.max(other))) {
             return;
         }
-        self.network.retain(|packet| {
-            (packet.from, packet.to) != (one, other) && (packet.from, packet.to) != (other, one)
-        });
+        self.lose_link(one, other);
         let now = self.now;
         for (node, peer) in [(one, other), (other, one)] {
             if self.is_up(peer) {

@@ -2,6 +2,7 @@
 //! with crashes and a hostile network, judged against one serial order.
 
 mod cluster;
+mod damaged;
 mod history;
 mod machine;
 mod random;

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kvorum_replication::random::Random;
+use kvorum_replication::two_phase::message::{
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+};
 use kvorum_replication::two_phase::{CoordinatorOptions, ParticipantOptions, points};
 use kvorum_replication::{
-    ClientId, Happened, Key, NodeId, Operation, Outcome, Precondition, Query, Range, RequestId,
-    Stamp, Transaction, Write,
+    Answer, ClientId, Happened, Key, NodeId, Operation, Outcome, Precondition, Query, Range,
+    RequestId, Stamp, Transaction, Write,
 };
 
-use crate::cluster::{COORDINATOR, Cluster, Event};
+use crate::cluster::{COORDINATOR, Cluster, Event, Packet};
 use crate::history::{self, Verdict};
 
 /// Steps of a schedule before everything heals.
@@ -160,8 +163,7 @@ impl Schedule {
         }
         let index = self.below(self.cluster.network.len());
         let chosen = &self.cluster.network[index];
-        let same_link =
-            |packet: &crate::cluster::Packet| packet.from == chosen.from && packet.to == chosen.to;
+        let same_link = |packet: &Packet| packet.from == chosen.from && packet.to == chosen.to;
         let first = self.cluster.network.iter().position(same_link).unwrap_or(index);
         if self.hostility.reorders {
             self.faults.count("reordered", u64::from(first != index));
@@ -308,6 +310,72 @@ impl Schedule {
         transaction
     }
 
+    /// Puts a message on its way that says anything about anything.
+    fn forge(&mut self) {
+        let nodes = self.cluster.nodes();
+        let (from, to) = (self.pick(&nodes), self.pick(&nodes));
+        let (txn, finished_below) = (self.some_txn(), self.some_txn());
+        let decision = self.some_decision();
+        let message = match self.below(8) {
+            0 => {
+                let participants = [self.pick(&nodes), self.pick(&nodes)];
+                let count = 1 + self.below(2);
+                let client = ClientId(self.random.below(4));
+                let stamp = Stamp { client, sequence: self.random.below(4), answered_below: 0 };
+                Message::Prepare(Prepare {
+                    txn,
+                    participants: participants[..count].into(),
+                    transaction: self.some_transaction().into(),
+                    one_phase: self.one_in(2).then_some(OnePhase { stamp: Some(stamp) }),
+                    finished_below,
+                })
+            }
+            1 => Message::Vote { txn, vote: self.some_vote() },
+            2 => Message::Decide { txn, decision, finished_below },
+            3 => Message::Acknowledge { txn },
+            4 => Message::Inquire { txn },
+            5 if self.one_in(2) => Message::Inform { txn, knowledge: Knowledge::Undecided },
+            5 => Message::Inform { txn, knowledge: Knowledge::Decided(decision) },
+            6 => {
+                let (read, epoch) = (self.random.below(9), self.random.below(4));
+                Message::Read { read, epoch, query: Query::Get(Key::from(self.pick(&KEYS))) }
+            }
+            _ => {
+                let (read, epoch) = (self.random.below(9), self.random.below(4));
+                Message::ReadAnswer { read, epoch, answer: Answer::Values(vec![None]) }
+            }
+        };
+        self.cluster.network.push(Packet { from, to, message });
+    }
+
+    fn some_txn(&mut self) -> TxnId {
+        TxnId {
+            coordinator: NodeId(u32::from(self.one_in(9))),
+            epoch: self.random.below(4),
+            number: self.random.below(12),
+        }
+    }
+
+    fn some_decision(&mut self) -> Decision {
+        match self.one_in(3) {
+            true => Decision::Abort,
+            false => Decision::Commit(CommitNumber(self.random.below(8))),
+        }
+    }
+
+    fn some_vote(&mut self) -> Vote {
+        let key = Key::from(self.pick(&KEYS));
+        self.pick(&[
+            Vote::Yes,
+            Vote::Committed,
+            Vote::Refused,
+            Vote::Overloaded,
+            Vote::Failed("forged".to_owned()),
+            Vote::PreconditionFailed { index: 7, key: key.clone() },
+            Vote::Conflict(key),
+        ])
+    }
+
     /// Clients take their answers.
     fn listen(&mut self) {
         while let Some(event) = self.cluster.events.get(self.heard) {
@@ -422,6 +490,24 @@ fn run(seed: u64, faults: &mut Faults, tracing: bool) -> Result<Verdict, String>
         faults.count(point, 1);
     }
     verdict
+}
+
+/// Messages that only a bug or an attacker would send change what happens, and never stop a node:
+/// there is nothing to judge but that nothing panics.
+#[test]
+fn forged_messages_stop_nobody() {
+    let mut forged = 0;
+    for seed in 0..400 {
+        let mut schedule = Schedule::new(seed, hostility(seed), false);
+        for _ in 0..STEPS {
+            if schedule.one_in(4) {
+                schedule.forge();
+                forged += 1;
+            }
+            schedule.step();
+        }
+    }
+    assert!(forged > 0);
 }
 
 /// `KVORUM_SEEDS=A..B` runs other seeds, and `KVORUM_SEED=N` one of them with its trace.

@@ -21,6 +21,7 @@
 //! arm NODE POINT                   from its next start on, the node dies at this point
 //! crash NODE [keep@N]              of the records that are not durable N survive
 //! restart NODE, cut A B, heal A B, tick TIME, checkpoint NODE
+//! relink A B                       a new link in the place of one that nobody saw break
 //! status NODE, count NODE COUNTER..., log NODE, data
 //! agree                            all replicas hold the same, and nothing is open or locked
 //! ```
@@ -205,26 +206,9 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
             [at, point] => cluster.arm(node(at)?, point),
             _ => return Err("arm NODE POINT".into()),
         },
-        "crash" => {
-            let keep = words.named("keep").map_or(Ok(0), str::parse)?;
-            for node in words.nodes(cluster)? {
-                if cluster.is_up(node) {
-                    cluster.crash(node, keep);
-                }
-            }
+        "crash" | "restart" | "cut" | "heal" | "relink" => {
+            change(cluster, &command.name, &words)?;
         }
-        "restart" => {
-            for node in words.nodes(cluster)? {
-                if !cluster.is_up(node) {
-                    cluster.start(node);
-                }
-            }
-        }
-        "cut" | "heal" => match words.plain[..] {
-            [one, other] if command.name == "cut" => cluster.cut(node(one)?, node(other)?),
-            [one, other] => cluster.heal(node(one)?, node(other)?),
-            _ => return Err("two nodes".into()),
-        },
         "tick" => cluster.tick(time(words.plain.first().ok_or("tick TIME")?)?),
         "checkpoint" => {
             for node in words.nodes(cluster)? {
@@ -235,6 +219,29 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
             look(cluster, &command.name, &words, output)?;
         }
         other => return Err(format!("there is no command {other}").into()),
+    }
+    Ok(())
+}
+
+/// Commands that take nodes and links down and up.
+fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
+    if name == "crash" || name == "restart" {
+        let keep = words.named("keep").map_or(Ok(0), str::parse)?;
+        for node in words.nodes(cluster)? {
+            match (name, cluster.is_up(node)) {
+                ("crash", true) => cluster.crash(node, keep),
+                ("restart", false) => cluster.start(node),
+                _ => {}
+            }
+        }
+        return Ok(());
+    }
+    let [one, other] = words.plain[..] else { return Err("two nodes".into()) };
+    let (one, other) = (node(one)?, node(other)?);
+    match name {
+        "cut" => cluster.cut(one, other),
+        "heal" => cluster.heal(one, other),
+        _ => cluster.relink(one, other),
     }
     Ok(())
 }

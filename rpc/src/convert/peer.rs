@@ -32,6 +32,7 @@ pub(crate) struct Hello {
     pub(crate) incarnation: u64,
     pub(crate) address: String,
     pub(crate) members: Vec<(NodeId, String)>,
+    pub(crate) joined: Vec<NodeId>,
 }
 
 pub(crate) fn read_hello(reader: schema::hello::Reader<'_>) -> Result<Hello, Rejected> {
@@ -43,6 +44,8 @@ pub(crate) fn read_hello(reader: schema::hello::Reader<'_>) -> Result<Hello, Rej
     };
     let members = reader.get_members()?;
     check_list("members", members.len(), MEMBERS_MAX)?;
+    let joined = reader.get_joined()?;
+    check_list("joined replicas", joined.len(), MEMBERS_MAX)?;
     Ok(Hello {
         version: reader.get_version(),
         cluster,
@@ -53,6 +56,7 @@ pub(crate) fn read_hello(reader: schema::hello::Reader<'_>) -> Result<Hello, Rej
             .iter()
             .map(|member| Ok((NodeId(member.get_node()), short_text(member.get_address()?)?)))
             .collect::<Result<_, Rejected>>()?,
+        joined: joined.iter().map(NodeId).collect(),
     })
 }
 
@@ -64,6 +68,10 @@ pub(crate) fn write_hello(hello: &Hello, mut builder: schema::hello::Builder<'_>
     builder.set_node(hello.node.0);
     builder.set_incarnation(hello.incarnation);
     builder.set_address(&hello.address);
+    let mut joined = builder.reborrow().init_joined(length(hello.joined.len()));
+    for (index, node) in (0..).zip(&hello.joined) {
+        joined.set(index, node.0);
+    }
     let mut members = builder.init_members(length(hello.members.len()));
     for (index, (node, address)) in (0..).zip(&hello.members) {
         let mut member = members.reborrow().get(index);

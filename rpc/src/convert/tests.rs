@@ -198,6 +198,7 @@ proptest! {
         incarnation in any::<u64>(),
         address in ".{0,100}",
         members in vec((any::<u32>(), ".{0,40}"), 0..10),
+        joined in vec(any::<u32>(), 0..10),
     ) {
         let hello = Hello {
             version,
@@ -206,6 +207,7 @@ proptest! {
             incarnation,
             address,
             members: members.into_iter().map(|(node, at)| (NodeId(node), at)).collect(),
+            joined: joined.into_iter().map(NodeId).collect(),
         };
         let mut builder = Builder::new_default();
         write_hello(&hello, builder.init_root());
@@ -257,6 +259,7 @@ fn lists_beyond_their_limit_are_refused() {
         incarnation: 1,
         address: String::new(),
         members,
+        joined: Vec::new(),
     };
     let mut builder = Builder::new_default();
     write_hello(&hello, builder.init_root());

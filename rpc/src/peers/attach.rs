@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use kvorum_replication::NodeId;
+use kvorum_replication::{NodeId, Role};
 use kvorum_schema::client_capnp::gate;
 use kvorum_schema::peer_capnp::{attached, inbox};
 
@@ -31,6 +31,7 @@ pub(crate) async fn accept(
         return Err("this connection has a link already".to_owned());
     }
     take_over(&worker.service, &theirs).await?;
+    mark_joined(&worker.service, &theirs).await?;
     let admission = Admission::open();
     let own_inbox = Inbox::new(worker, connection, theirs.node, admission);
     link(worker, connection, &theirs, their_inbox);
@@ -71,6 +72,7 @@ pub(super) async fn introduce(
         )));
     }
     take_over(&worker.service, &theirs).await.map_err(Failed::Refused)?;
+    mark_joined(&worker.service, &theirs).await.map_err(Failed::Refused)?;
     link(worker, connection, &theirs, their_inbox);
     admission.admit();
     Ok(())
@@ -104,6 +106,23 @@ async fn take_over(service: &Arc<Service>, theirs: &Hello) -> Result<(), String>
         }
         Ok(Err(error)) => Err(format!("the cluster could not be remembered: {error}")),
         Err(error) => Err(format!("the cluster could not be remembered: {error}")),
+    }
+}
+
+/// A coordinator remembers, before it says a word of any transaction, that this replica has joined.
+/// One that has no cluster yet has not: it joins when the coordinator introduces itself to it.
+async fn mark_joined(service: &Arc<Service>, theirs: &Hello) -> Result<(), String> {
+    let identity = service.identity.identity();
+    let known = identity.joined.contains(&theirs.node);
+    if identity.role != Role::Coordinator || theirs.cluster.is_none() || known {
+        return Ok(());
+    }
+    let (service, node) = (Arc::clone(service), theirs.node);
+    let marked = tokio::task::spawn_blocking(move || service.identity.mark_joined(node)).await;
+    match marked {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("the replica could not be remembered: {error}")),
+        Err(error) => Err(format!("the replica could not be remembered: {error}")),
     }
 }
 

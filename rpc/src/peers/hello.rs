@@ -18,16 +18,18 @@ pub(super) struct Adoption {
 /// How this node introduces itself.
 pub(super) fn hello(service: &Service) -> Hello {
     let identity = service.identity.identity();
+    let (members, joined) = match identity.role {
+        Role::Coordinator => (identity.members, identity.joined),
+        Role::Replica => (Vec::new(), Vec::new()),
+    };
     Hello {
         version: VERSION,
         cluster: identity.cluster,
         node: identity.node,
         incarnation: service.incarnation,
         address: service.hub.address.clone(),
-        members: match identity.role {
-            Role::Coordinator => identity.members,
-            Role::Replica => Vec::new(),
-        },
+        members,
+        joined,
     }
 }
 
@@ -54,8 +56,17 @@ pub(super) fn admit(own: &Identity, other: &Hello) -> Result<Adoption, String> {
             ));
         }
         (Some(_), Some(_)) => {}
-        (None, Some(theirs)) if from_coordinator => adoption.cluster = Some(theirs),
-        (Some(_), None) if own.role == Role::Coordinator => {}
+        (None, Some(theirs)) if from_coordinator => {
+            if other.joined.contains(&own.node) {
+                return Err(lost_its_disk(own.node));
+            }
+            adoption.cluster = Some(theirs);
+        }
+        (Some(_), None) if own.role == Role::Coordinator => {
+            if own.joined.contains(&other.node) {
+                return Err(lost_its_disk(other.node));
+            }
+        }
         (None, Some(_) | None) => {
             return Err(format!("{} has met no coordinator yet", own.node));
         }
@@ -80,4 +91,13 @@ pub(super) fn admit(own: &Identity, other: &Hello) -> Result<Adoption, String> {
         ));
     }
     Ok(adoption)
+}
+
+/// An empty disk under an old number: it voted for rows that it does not have any more, and would
+/// say of each that there is no such key.
+fn lost_its_disk(node: NodeId) -> String {
+    format!(
+        "{node} belonged to this cluster before, and its data directory is empty now: the rows and \
+         the promises on its disk are gone, so it may not serve; give it its data directory back"
+    )
 }

@@ -94,7 +94,7 @@ pub(super) fn append(to: &mut Vec<u8>, segments: &OutputSegments<'_>) {
     for segment in segments.iter() {
         to.extend_from_slice(&small(segment.len() / 8).to_le_bytes());
     }
-    if segments.len() % 2 == 0 {
+    if segments.len().is_multiple_of(2) {
         to.extend_from_slice(&[0; 4]);
     }
     for segment in segments.iter() {

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_repository_is_tidy() {
-        let root = crate::root();
+        let root = &crate::root();
         let tree = Tree::read(root).unwrap();
         let findings = check(root, &tree).unwrap();
         let list = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n");

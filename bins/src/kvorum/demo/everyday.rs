@@ -110,8 +110,9 @@ pub(super) async fn conflict(stage: &mut Stage, guide: &mut Guide<'_>) -> Result
     ))?;
     stage.cluster.pause(slow)?;
     let first = tokio::task::spawn_local(async move { put(&first, "colour", "red").await });
-    let is_in_flight = |status: &ProcessStatus| status.in_flight == 1;
-    stage.cluster.await_status(Member::Coordinator, PATIENCE, is_in_flight).await?;
+    // Not merely in flight: that is also what was committed before and is not acknowledged yet.
+    let holds_lock = |status: &ProcessStatus| status.locks == 1;
+    stage.cluster.await_status(Member::Coordinator, PATIENCE, holds_lock).await?;
     let (outcome, took) = put(&second, "colour", "blue").await;
     stage.cluster.resume(slow)?;
     let observed = shown_outcome(&outcome, took);

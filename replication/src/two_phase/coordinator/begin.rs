@@ -1,5 +1,6 @@
 //! From a client's request to the prepares.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -47,7 +48,7 @@ impl Coordinator {
     }
 
     fn in_flight(&self, stamp: Stamp) -> Option<TxnId> {
-        self.by_stamp.get(&(stamp.client, stamp.sequence)).copied()
+        self.by_stamp.get(&stamp.client)?.get(&stamp.sequence).copied()
     }
 
     /// The same write is in flight: both requests get its outcome.
@@ -92,8 +93,7 @@ impl Coordinator {
             );
             return Err(Outcome::Failed(Failure::Invalid { reason }));
         }
-        let of_session = (stamp.client, 0)..=(stamp.client, u64::MAX);
-        let in_flight = self.by_stamp.range(of_session).count();
+        let in_flight = self.by_stamp.get(&stamp.client).map_or(0, BTreeMap::len);
         match self.sessions.standing(stamp, in_flight) {
             Standing::New => Ok(()),
             Standing::Committed => {
@@ -162,7 +162,7 @@ impl Coordinator {
         self.counters.begun += 1;
         self.in_flight_bytes += active.bytes;
         if let Some(stamp) = active.stamp {
-            self.by_stamp.insert((stamp.client, stamp.sequence), txn);
+            self.by_stamp.entry(stamp.client).or_default().insert(stamp.sequence, txn);
         }
         if let Some(alarm) = active.alarm {
             self.alarms.set(alarm, Alarm::Transaction(txn));

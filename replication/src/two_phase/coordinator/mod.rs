@@ -92,7 +92,7 @@ pub struct Coordinator {
     commits: CommitNumber,
     sessions: Sessions,
     /// Writes with a stamp that are in flight: until the commit is durable, or aborted.
-    by_stamp: BTreeMap<(ClientId, u64), TxnId>,
+    by_stamp: BTreeMap<ClientId, BTreeMap<u64, TxnId>>,
     /// Everything that is not over: in flight, or committed and not acknowledged by everybody.
     transactions: BTreeMap<TxnId, Active>,
     in_flight_bytes: usize,
@@ -185,8 +185,12 @@ impl Coordinator {
         effects.push(Effect::Reply { request, outcome: Outcome::Session(client) });
     }
 
-    fn peer_up(&mut self, peer: NodeId, effects: &mut Out) {
-        self.peers_up.insert(peer);
+    fn peer_up(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
+        if !self.peers_up.insert(peer) {
+            // A new link, and nobody saw the old one break: what was sent over it may be lost.
+            self.give_up_votes_of(peer, effects);
+            self.redirect_reads_of(now, peer, effects);
+        }
         if self.serving {
             self.resend_commits_to(peer, effects);
         }
@@ -255,7 +259,7 @@ impl Core for Coordinator {
             Input::Started => self.start(effects),
             Input::Request(request) => self.request(now, request, effects),
             Input::Message { from, message } => self.message(now, from, message, effects),
-            Input::PeerUp(peer) => self.peer_up(peer, effects),
+            Input::PeerUp(peer) => self.peer_up(now, peer, effects),
             Input::PeerDown(peer) => self.peer_down(now, peer, effects),
             Input::Timer => self.timer(now, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),

@@ -14,6 +14,7 @@ pub(super) struct Active {
     pub(super) phase: Phase,
     /// Everybody who votes on it.
     pub(super) participants: Arc<[NodeId]>,
+    /// Until the commit is durable; then the sessions know it.
     pub(super) stamp: Option<Stamp>,
     /// The request, and retries of it that came meanwhile.
     pub(super) waiters: Vec<RequestId>,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
 use crate::contract::{Effect, NodeId, Time, Urgency};
-use crate::request::{Failure, Outcome};
+use crate::request::{Failure, Outcome, Stamp};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
 use crate::two_phase::points;
 use crate::two_phase::record::CoordinatorRecord;
@@ -123,9 +123,8 @@ impl Coordinator {
         for request in active.waiters.drain(..) {
             effects.push(Effect::Reply { request, outcome: Outcome::Committed });
         }
-        if let Some(stamp) = active.stamp {
-            self.by_stamp.remove(&(stamp.client, stamp.sequence));
-        }
+        let stamp = active.stamp.take();
+        self.forget_stamp(stamp);
         self.locks.release(txn, &locks);
         self.alarms.set(alarm, Alarm::Transaction(txn));
     }
@@ -240,12 +239,20 @@ impl Coordinator {
         if let Some(at) = active.alarm {
             self.alarms.cancel(at, Alarm::Transaction(txn));
         }
-        if let Some(stamp) = active.stamp {
-            self.by_stamp.remove(&(stamp.client, stamp.sequence));
-        }
+        self.forget_stamp(active.stamp);
         self.locks.release(txn, &active.locks);
         self.in_flight_bytes -= active.bytes;
         active
+    }
+
+    fn forget_stamp(&mut self, stamp: Option<Stamp>) {
+        let Some(stamp) = stamp else { return };
+        if let Some(of_session) = self.by_stamp.get_mut(&stamp.client) {
+            of_session.remove(&stamp.sequence);
+            if of_session.is_empty() {
+                self.by_stamp.remove(&stamp.client);
+            }
+        }
     }
 
     pub(super) fn send_decision(

@@ -1,0 +1,114 @@
+//! The bench over a real cluster, also one that fails under it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvorum::cluster::Member;
+use serde_json::Value as Json;
+use support::{Fixture, client, dead_address, kvorum, run};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn it_counts_measures_and_writes_a_history() {
+    let fixture = Fixture::start();
+    let directory = tempfile::tempdir().unwrap();
+    let history = directory.path().join("history");
+    let bench = ["--output", "json", "bench", "--ops", "400", "--clients", "4", "--history"];
+    let ran = run(fixture.client().args(bench).arg(&history), b"");
+    let report = ran.succeeded().json();
+    assert_eq!((&report["ok"], &report["unknown"]), (&Json::from(400), &Json::from(0)));
+    let number = |value: &Json| value.as_f64().unwrap();
+    assert!(number(&report["ops_per_second"]) > 0.0);
+    let latencies = ["p50", "p90", "p99", "p99_9", "max"].map(|name| &report["latency_us"][name]);
+    assert!(number(latencies[0]) > 0.0);
+    assert!(latencies.windows(2).all(|pair| number(pair[0]) <= number(pair[1])), "{report}");
+
+    // What the history calls acknowledged is there.
+    let text = fs::read_to_string(history).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+    let puts: BTreeSet<_> = lines
+        .filter(|line| line["op"] == "put" && line["ok"] == true)
+        .map(|line| (line["key"].to_string(), line["value"].to_string()))
+        .collect();
+    assert_eq!(puts.len(), 400);
+    let rows = fixture.kvorum(["--output", "json", "scan"]);
+    let rows = rows.text().lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+    let rows: BTreeSet<_> =
+        rows.map(|row| (row["key"].to_string(), row["value"].to_string())).collect();
+    assert_eq!(rows, puts);
+
+    let ran = fixture.kvorum(["bench", "--mix", "get", "--keys", "50", "--seconds", "300ms"]);
+    let text = ran.succeeded().text();
+    assert!(text.contains("get: 16 clients") && text.contains("p99.9"), "{text}");
+}
+
+#[test]
+fn it_lives_through_the_death_of_a_replica() {
+    let mut fixture = Fixture::start();
+    let directory = tempfile::tempdir().unwrap();
+    let history = directory.path().join("history");
+    let mut bench = fixture.client();
+    bench.args(["--output", "json", "bench", "--seconds", "3", "--warm-up", "1ms", "--history"]);
+    let bench = bench.arg(&history).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let bench = bench.spawn().unwrap();
+    let await_line = |what: &str| {
+        let began = Instant::now();
+        let is_there = || {
+            let Ok(file) = fs::File::open(&history) else { return false };
+            BufReader::new(file).lines().map_while(Result::ok).any(|line| line.contains(what))
+        };
+        while !is_there() {
+            assert!(began.elapsed() < SOON, "no {what} in the history");
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    await_line("\"ok\":true");
+    fixture.cluster.kill(Member::Replica(2)).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    fixture.restart(Member::Replica(2));
+    let ended = bench.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let report: Json = serde_json::from_slice(&ended.stdout).unwrap();
+    assert!(report["unavailable"].as_u64() > Some(0), "the death was not noticed: {report}");
+    assert!(report["ok"].as_u64() > Some(0), "{report}");
+    assert!(report["longest_pause_us"].as_f64() > Some(300e3), "{report}");
+}
+
+#[test]
+fn without_a_cluster_it_says_so() {
+    let dead = dead_address();
+    let ran = kvorum(["--connect", &dead, "bench", "--ops", "10"]);
+    ran.failed(4, &["cannot connect", &dead]);
+}
+
+#[test]
+fn its_patience_is_limited() {
+    let mut fixture = Fixture::start();
+    fixture.cluster.kill(Member::Replica(1)).unwrap();
+    let ran = fixture.kvorum(["bench", "--ops", "10", "--give-up", "300ms"]);
+    ran.failed(4, &["a write needs every replica"]);
+    let ran = fixture.kvorum(["bench", "--seconds", "200ms", "--warm-up", "1ms"]);
+    ran.failed(4, &["nothing was acknowledged"]);
+}
+
+#[test]
+fn it_may_have_a_cluster_of_its_own() {
+    let temporary = tempfile::tempdir().unwrap();
+    let bench = ["bench", "--fresh", "--ops", "100", "--clients", "2"];
+    let ran = run(client().args(bench).env("TMPDIR", temporary.path()), b"");
+    assert!(ran.succeeded().text().contains("100 ok"), "{ran:?}");
+    assert!(fs::read_dir(temporary.path()).unwrap().next().is_none());
+}
+
+#[test]
+fn wrong_flags_are_usage() {
+    kvorum(["bench", "--clients", "0"]).failed(2, &["--clients"]);
+    kvorum(["bench", "--key-bytes", "3"]).failed(2, &["--key-bytes 3", "from 8 to 65536"]);
+}
