@@ -22,7 +22,6 @@ mod verdict;
 mod atomicity;
 mod convergence;
 mod explain;
-mod guesses;
 mod linearizability;
 mod search;
 mod settle;

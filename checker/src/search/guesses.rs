@@ -6,11 +6,11 @@
 //! somebody finds something of what it wrote before all of it is overwritten (else it can be left
 //! out). Only such orders are looked for.
 
-use crate::search::{Problem, mixed};
+use super::{Problem, mixed};
 use crate::steps::Step;
 
 #[derive(Debug)]
-pub(crate) struct Guesses {
+pub(super) struct Guesses {
     /// The unknown steps just taken, one after another, that no later one shares a key with: the
     /// next required step has to share one with each.
     pending: Vec<u32>,
@@ -27,7 +27,7 @@ pub(crate) struct Guesses {
 }
 
 impl Guesses {
-    pub(crate) fn new(problem: &Problem) -> Self {
+    pub(super) fn new(problem: &Problem) -> Self {
         Self {
             pending: Vec::new(),
             pending_before: Vec::new(),
@@ -39,7 +39,7 @@ impl Guesses {
     }
 
     /// Whether the step may follow those taken.
-    pub(crate) fn allow(&self, problem: &Problem, step: u32) -> bool {
+    pub(super) fn allow(&self, problem: &Problem, step: u32) -> bool {
         self.is_timely(problem, step) && !self.wastes(&problem.steps[step as usize])
     }
 
@@ -66,7 +66,7 @@ impl Guesses {
     }
 
     /// Takes a step; says how the configuration's hash changes.
-    pub(crate) fn take(&mut self, problem: &Problem, index: u32) -> u128 {
+    pub(super) fn take(&mut self, problem: &Problem, index: u32) -> u128 {
         let step = &problem.steps[index as usize];
         let mut change = self.set_pending(problem, index);
         for (key, _) in &step.conditions {
@@ -91,7 +91,7 @@ impl Guesses {
     }
 
     /// Undoes [`Self::take`] of the step taken last.
-    pub(crate) fn take_back(&mut self, problem: &Problem, index: u32) -> u128 {
+    pub(super) fn take_back(&mut self, problem: &Problem, index: u32) -> u128 {
         let step = &problem.steps[index as usize];
         let mut change = if step.required { 0 } else { unseen(index) };
         for (key, _) in step.effects.iter().rev() {
@@ -124,10 +124,15 @@ impl Guesses {
     }
 
     fn replace_pending(&mut self, after: Vec<u32>) -> (Vec<u32>, u128) {
-        let both = after.iter().chain(&self.pending);
-        let change = both.fold(0, |change, step| change ^ mixed(2, u64::from(*step)));
+        let change = hash(&after) ^ hash(&self.pending);
         (std::mem::replace(&mut self.pending, after), change)
     }
+}
+
+/// The members, and once more the last, on which it depends what may come next.
+fn hash(pending: &[u32]) -> u128 {
+    let last = pending.last().map_or(0, |last| mixed(2, 1 << 32 | u64::from(*last)));
+    pending.iter().fold(last, |hash, step| hash ^ mixed(2, u64::from(*step)))
 }
 
 /// Part of the hash of every configuration in which nobody has seen this unknown step yet.
