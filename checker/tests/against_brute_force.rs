@@ -29,6 +29,7 @@ const KEYS: [&str; 2] = ["x", "y"];
 fn random_history(random: &mut Random) -> History {
     let operations = 2 + random.below(5);
     // Few values make ambiguity, many make the value tell who wrote it.
+    let unknown = [1, 2, 5][usize::try_from(random.below(3)).unwrap()];
     let values: &[&str] =
         if random.below(2) == 0 { &["1", "2"] } else { &["1", "2", "3", "4", "5"] };
     (0..operations)
@@ -37,9 +38,9 @@ fn random_history(random: &mut Random) -> History {
             let operation = random_operation(random, values);
             let writes = !matches!(operation, Operation::Get { .. } | Operation::GetMany { .. });
             let ending = match random.below(8) {
-                0 | 1 if writes => Ending::Unknown,
-                2 if conditions(&operation).len() == 1 => Ending::PreconditionFailed(0),
-                3 => Ending::NotDone,
+                share if writes && share < unknown => Ending::Unknown,
+                5 if conditions(&operation).len() == 1 => Ending::PreconditionFailed(0),
+                6 => Ending::NotDone,
                 _ => Ending::Done,
             };
             Record { client, call, ret: call + random.below(8), ending, operation }

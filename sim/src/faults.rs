@@ -37,6 +37,8 @@ faults! {
     MessageDelayed => "message delayed",
     /// A link broke and was made anew; what was under way is lost.
     LinkReset => "link reset",
+    /// A link broke and was made anew, and one end noticed only the new one.
+    BreakUnnoticed => "broken link unnoticed",
     /// A node, or several, could reach nobody outside and be reached by nobody.
     Partition => "partition",
     /// One node could not reach another, but be reached by it.

@@ -18,7 +18,7 @@ const REST_MAX: u64 = 60 * SECOND;
 const WRITES_AFTER: u64 = 2;
 
 /// Configurations for judging one run, which holds few operations.
-const LIMITS: Limits = Limits { configurations_max: 1_000_000 };
+const LIMITS: Limits = Limits { configurations_max: 300_000 };
 
 /// Clients from here on are the judge's own looks at the replicas.
 const JUDGE: u64 = 1_000;

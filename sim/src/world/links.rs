@@ -3,9 +3,11 @@
 use kvorum_replication::NodeId;
 
 use super::{Event, World};
+use crate::faults::Fault;
 use crate::network::{Pair, Passage};
 use crate::process::{Happening, Protocol};
 use crate::queue::MILLISECOND;
+use crate::world::ending::Phase;
 
 /// How long two nodes wait before they try again to make a link, at least.
 const RETRY: u64 = 10 * MILLISECOND;
@@ -39,6 +41,10 @@ impl<P: Protocol> World<P> {
         let mut last = 0;
         for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
             let run = self.machines[&node].run;
+            if self.phase == Phase::Faults && self.chance.one_in(10) {
+                self.counts.count(Fault::BreakUnnoticed);
+                continue;
+            }
             // Mostly the system says so; if it was the machine that died, only silence does.
             let most = if self.chance.one_in(6) { 400 * MILLISECOND } else { 5 * MILLISECOND };
             let wait = self.chance.below(most);

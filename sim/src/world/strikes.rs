@@ -40,9 +40,11 @@ impl<P: Protocol> World<P> {
                 self.die(node, crash, lasts);
             }
             Fault::Pause => {
-                if self.machine(node).process.is_some() {
+                // One pause at a time: what waits for its end must come in order.
+                let machine = self.machine(node);
+                if machine.process.is_some() && machine.paused_until.is_none_or(|t| t <= now) {
+                    machine.paused_until = Some(now + lasts);
                     self.counts.count(fault);
-                    self.machine(node).paused_until = Some(now + lasts);
                 }
             }
             Fault::LinkReset => {
@@ -72,6 +74,7 @@ impl<P: Protocol> World<P> {
             | Fault::MessageReordered
             | Fault::MessageDelayed
             | Fault::MessageCut
+            | Fault::BreakUnnoticed
             | Fault::RequestLost
             | Fault::RequestRepeated => unreachable!("{fault:?} has no time of its own"),
         }

@@ -1,0 +1,238 @@
+//! What each key is, and what is still to come: the rules by which a step can or cannot be next.
+
+use super::{Problem, mixed, small};
+use crate::steps::{Condition, Step};
+
+/// Of a version that more steps write than this, it is not looked whether one is left in time.
+const LOOKED_AT_MAX: usize = 256;
+
+pub(super) struct Ledger<'a> {
+    problem: &'a Problem,
+    taken: Vec<bool>,
+    /// For each key its version.
+    state: Vec<u32>,
+    /// What `state` held before each effect, to be taken back.
+    overwritten: Vec<u32>,
+    /// For each version, how many required steps still have to find it, how many steps at all, and
+    /// how many steps will still write it.
+    needed: Vec<u32>,
+    wanted: Vec<u32>,
+    writers: Vec<u32>,
+    /// For each key, how many steps still have to find it *not* to be something.
+    averse: Vec<u32>,
+    /// For each version the steps that write it, by call.
+    writing: Vec<Vec<u32>>,
+    /// For each version the required step that finds it and was called last.
+    last_finder: Vec<Option<u32>>,
+    /// For each key the required steps that write it, by return; and the first not taken.
+    writers_of: Vec<Vec<u32>>,
+    first_left: Vec<usize>,
+    /// For each required step the places of its effects in `writers_of`.
+    ranks: Vec<Vec<usize>>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(super) fn new(problem: &'a Problem) -> Self {
+        let (steps, keys) = (problem.steps.len(), problem.initial.len());
+        let mut ledger = Self {
+            problem,
+            taken: vec![false; steps],
+            state: problem.initial.clone(),
+            overwritten: Vec::new(),
+            needed: vec![0; problem.versions],
+            wanted: vec![0; problem.versions],
+            writers: vec![0; problem.versions],
+            averse: vec![0; keys],
+            writing: vec![Vec::new(); problem.versions],
+            last_finder: vec![None; problem.versions],
+            writers_of: vec![Vec::new(); keys],
+            first_left: vec![0; keys],
+            ranks: vec![Vec::new(); steps],
+        };
+        ledger.list_by_version();
+        ledger.list_by_key();
+        for step in &problem.steps {
+            ledger.count(step, |count| *count += 1);
+        }
+        ledger
+    }
+
+    fn list_by_version(&mut self) {
+        let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
+        order.sort_by_key(|step| self.problem.steps[*step as usize].call);
+        for step in order {
+            let Step { conditions, effects, required, .. } = &self.problem.steps[step as usize];
+            for (_, version) in effects {
+                self.writing[*version as usize].push(step);
+            }
+            for (_, condition) in conditions.iter().filter(|_| *required) {
+                if let Condition::Is(version) = condition {
+                    self.last_finder[*version as usize] = Some(step);
+                }
+            }
+        }
+    }
+
+    fn list_by_key(&mut self) {
+        let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
+        order.sort_by_key(|step| self.problem.steps[*step as usize].ret);
+        for index in order {
+            let step = &self.problem.steps[index as usize];
+            for (key, _) in step.effects.iter().filter(|_| step.required) {
+                let writers = &mut self.writers_of[*key as usize];
+                self.ranks[index as usize].push(writers.len());
+                writers.push(index);
+            }
+        }
+    }
+
+    pub(super) fn is_taken(&self, step: u32) -> bool {
+        self.taken[step as usize]
+    }
+
+    pub(super) fn fits(&self, step: &Step) -> bool {
+        step.conditions.iter().all(|(key, condition)| {
+            let current = self.state[*key as usize];
+            match condition {
+                Condition::Is(version) => current == *version,
+                Condition::IsNot(version) => current != *version,
+            }
+        })
+    }
+
+    /// Whether a write goes unnoticed if it takes place now.
+    pub(super) fn is_harmless(&self, step: &Step) -> bool {
+        step.conditions.is_empty()
+            && step.effects.iter().all(|(key, version)| {
+                let current = self.state[*key as usize];
+                self.wanted[*version as usize] == 0
+                    && self.wanted[current as usize] == 0
+                    && self.averse[*key as usize] == 0
+            })
+    }
+
+    /// Whether it overwrites what somebody else still needs to find and nobody writes again.
+    pub(super) fn destroys(&self, step: &Step) -> bool {
+        step.effects.iter().any(|(key, version)| {
+            let current = self.state[*key as usize];
+            let finds = |condition: &&(u32, Condition)| condition.1 == Condition::Is(current);
+            let own = if step.required { step.conditions.iter().filter(finds).count() } else { 0 };
+            current != *version
+                && self.writers[current as usize] == 0
+                && self.needed[current as usize] as usize > own
+        })
+    }
+
+    /// Whether it makes a version that stays until too late: it must not be overwritten before
+    /// somebody called later has found it, and somebody else must have overwritten it by then.
+    pub(super) fn shuts_out(&self, index: u32) -> bool {
+        let step = &self.problem.steps[index as usize];
+        step.effects.iter().any(|(key, version)| {
+            let Some(finder) = self.last_finder[*version as usize] else { return false };
+            let stays = self.state[*key as usize] != *version
+                && self.writers[*version as usize] == 1
+                && finder != index
+                && !self.taken[finder as usize];
+            let until = self.problem.steps[finder as usize].call;
+            let writers = &self.writers_of[*key as usize];
+            let left = |other: &&u32| **other != index && !self.taken[**other as usize];
+            stays
+                && writers[self.first_left[*key as usize]..]
+                    .iter()
+                    .find(left)
+                    .is_some_and(|other| self.problem.steps[*other as usize].ret < until)
+        })
+    }
+
+    /// Whether somebody else still has to find what the step writes, or that its key is not
+    /// something.
+    pub(super) fn is_useful(&self, step: u32) -> bool {
+        let step = &self.problem.steps[step as usize];
+        step.effects.iter().any(|(key, version)| {
+            let finds = |condition: &&(u32, Condition)| condition.1 == Condition::Is(*version);
+            let own = step.conditions.iter().filter(finds).count();
+            self.wanted[*version as usize] as usize > own || self.averse[*key as usize] > 0
+        })
+    }
+
+    /// Whether what a required step has to find is there, or can still be written in time; and
+    /// whether what it overwrites is not needed until too late.
+    pub(super) fn has_hope(&self, index: u32) -> bool {
+        let step = &self.problem.steps[index as usize];
+        let overwrites = step.effects.iter().all(|(key, version)| {
+            let current = self.state[*key as usize];
+            current == *version
+                || self.writers[current as usize] > 0
+                || self.last_finder[current as usize].is_none_or(|last| {
+                    last == index
+                        || self.taken[last as usize]
+                        || self.problem.steps[last as usize].call <= step.ret
+                })
+        });
+        overwrites
+            && step.conditions.iter().all(|(key, condition)| match condition {
+                Condition::Is(version) if self.state[*key as usize] != *version => {
+                    let writing = &self.writing[*version as usize];
+                    let in_time = |w: &&u32| self.problem.steps[**w as usize].call <= step.ret;
+                    self.writers[*version as usize] > 0 && writing.len() > LOOKED_AT_MAX
+                        || writing.iter().take_while(in_time).any(|w| !self.taken[*w as usize])
+                }
+                Condition::Is(_) | Condition::IsNot(_) => true,
+            })
+    }
+
+    /// Takes a step; says how the configuration's hash changes.
+    pub(super) fn take(&mut self, index: u32) -> u128 {
+        let step = &self.problem.steps[index as usize];
+        self.taken[index as usize] = true;
+        self.count(step, |count| *count -= 1);
+        let mut change = 0;
+        for (key, version) in &step.effects {
+            let before = std::mem::replace(&mut self.state[*key as usize], *version);
+            self.overwritten.push(before);
+            change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
+            let writers = &self.writers_of[*key as usize];
+            let first = &mut self.first_left[*key as usize];
+            while writers.get(*first).is_some_and(|step| self.taken[*step as usize]) {
+                *first += 1;
+            }
+        }
+        change
+    }
+
+    /// Undoes [`Self::take`] of the step taken last.
+    pub(super) fn take_back(&mut self, index: u32) -> u128 {
+        let step = &self.problem.steps[index as usize];
+        let mut change = 0;
+        for (key, version) in step.effects.iter().rev() {
+            let before = self.overwritten.pop().expect("one was pushed for each effect taken");
+            self.state[*key as usize] = before;
+            change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
+        }
+        for ((key, _), rank) in step.effects.iter().zip(&self.ranks[index as usize]) {
+            let first = &mut self.first_left[*key as usize];
+            *first = (*first).min(*rank);
+        }
+        self.count(step, |count| *count += 1);
+        self.taken[index as usize] = false;
+        change
+    }
+
+    /// Adds the step to, or takes it from, the counts of what is still to come.
+    fn count(&mut self, step: &Step, change: impl Fn(&mut u32)) {
+        for (key, condition) in &step.conditions {
+            match condition {
+                Condition::Is(version) => {
+                    change(&mut self.wanted[*version as usize]);
+                    if step.required {
+                        change(&mut self.needed[*version as usize]);
+                    }
+                }
+                Condition::IsNot(_) => change(&mut self.averse[*key as usize]),
+            }
+        }
+        for (_, version) in &step.effects {
+            change(&mut self.writers[*version as usize]);
+        }
+    }
+}
