@@ -319,6 +319,25 @@ fn pressure_rises_with_what_waits_and_falls_with_the_work() {
 }
 
 #[test]
+fn a_merge_around_a_gap_leaves_nothing_in_it_unfound() {
+    let store = open(&MemoryVfs::new()).unwrap();
+    store.put("m", "in the gap", Durability::Sync).unwrap();
+    store.compact().unwrap();
+    // Two segments of level 0 with the one of level 1 between them, which neither overlaps. What
+    // becomes of them may be a single segment, from the one to the other.
+    for key in ["a", "z"] {
+        store.put(key, "around it", Durability::Sync).unwrap();
+        store.flush().unwrap();
+    }
+    store.compact().unwrap();
+    assert_eq!(value(&store, "m").as_deref(), Some(&b"in the gap"[..]));
+    let keys: Vec<Bytes> =
+        store.scan(.., Direction::Forwards).unwrap().map(|entry| entry.unwrap().0).collect();
+    assert_eq!(keys, ["a", "m", "z"]);
+    assert!(store.verify().unwrap().problems.is_empty());
+}
+
+#[test]
 fn an_embedded_writer_makes_its_own_room() {
     let store = open(&MemoryVfs::new()).unwrap();
     for number in 1..=500 {
