@@ -72,13 +72,9 @@ impl Keeper {
         self.expect_store().apply(mark, covered_by, &batch)
     }
 
-    pub(crate) fn pin(&self) -> Snapshot {
-        self.expect_store().snapshot()
-    }
-
-    /// Answers from a pinned state, or from the newest.
-    pub(crate) fn read(&self, pinned: Option<Snapshot>, query: Query) -> Answer {
-        let snapshot = pinned.unwrap_or_else(|| self.pin());
+    /// Answers from the newest state, all of it at one point in time.
+    pub(crate) fn read(&self, query: Query) -> Answer {
+        let snapshot = self.expect_store().snapshot();
         let answer = match query {
             Query::Get(key) => snapshot.get(&key).map(Answer::Value),
             Query::GetMany(keys) => {

@@ -11,14 +11,14 @@
 //! become more durable. All records that steps appended meanwhile go to the disk in the next write,
 //! which is what group commit is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_replication::{Core, Effect, Effects, Input, Position, ReadId, Role, Time, Urgency};
+use kvorum_replication::{Core, Effect, Effects, Input, Position, Role, Time, Urgency};
 use kvorum_storage::vfs::Vfs;
-use kvorum_storage::{self as storage, Log, LogOptions, Options, Snapshot, Store};
+use kvorum_storage::{self as storage, Log, LogOptions, Options, Store};
 
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
@@ -59,7 +59,6 @@ pub struct Node<C: Core> {
     fed_back: VecDeque<InputOf<C>>,
     turn: Turn<C::Message>,
     stopped_at: Option<&'static str>,
-    pins: BTreeMap<ReadId, Snapshot>,
     timer: Option<Time>,
     last_urgent: Position,
     lazy_since: Option<Time>,
@@ -129,7 +128,6 @@ where
             fed_back: VecDeque::new(),
             turn: Turn::default(),
             stopped_at: None,
-            pins: BTreeMap::new(),
             timer: None,
             last_urgent: Position::ZERO,
             lazy_since: None,
@@ -346,15 +344,8 @@ where
                 self.last_mark = mark;
                 self.keeper.apply(mark, self.log().last(), writes)?;
             }
-            Effect::Pin(read) => {
-                self.pins.insert(read, self.keeper.pin());
-            }
-            Effect::Unpin(read) => {
-                self.pins.remove(&read);
-            }
             Effect::Read { read, query } => {
-                let pinned = self.pins.remove(&read);
-                let answer = self.keeper.read(pinned, query);
+                let answer = self.keeper.read(query);
                 self.fed_back.push_back(Input::Read { read, answer });
             }
             Effect::SetTimer(at) => self.timer = (at != Time::NEVER).then_some(at),

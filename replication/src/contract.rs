@@ -173,18 +173,13 @@ pub enum Effect<M, P, R> {
         /// How it ended.
         outcome: Outcome,
     },
-    /// Hold the store's state as it is now for a later [`Effect::Read`] of the same name.
-    Pin(ReadId),
-    /// Ask the store; answered by [`Input::Read`]. Reads the pinned state if there is one by this
-    /// name, and lets it go; else the newest.
+    /// Ask the store for its newest state; answered by [`Input::Read`].
     Read {
         /// The core's name for it.
         read: ReadId,
         /// What is asked.
         query: Query,
     },
-    /// Let a pinned state go unread.
-    Unpin(ReadId),
     /// Ask for [`Input::Timer`] at this time; replaces what was asked for before.
     SetTimer(Time),
     /// Hand this back as [`Input::Resume`] once everything before it was performed.

@@ -214,7 +214,6 @@ where
             Effect::Release(position) => self.release(position),
             Effect::Point(name) => self.die(name),
             Effect::Persist { .. } => unreachable!("records are appended before"),
-            Effect::Pin(_) | Effect::Unpin(_) => panic!("two-phase commit pins nothing"),
         }
     }
 
