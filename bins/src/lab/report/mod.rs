@@ -4,6 +4,11 @@
 //! since the run began.
 
 mod page;
+
+mod charts;
+mod lanes;
+mod slices;
+mod tables;
 mod text;
 
 use std::time::Duration;

@@ -1,4 +1,6 @@
-//! Text inside HTML.
+//! Words and numbers as the page shows them.
+
+use std::time::Duration;
 
 /// The text with everything escaped that HTML would take for itself, in an element or in a quoted
 /// attribute. Control characters that HTML forbids become a replacement character.
@@ -19,6 +21,72 @@ pub(super) fn escaped(text: &str) -> String {
     escaped
 }
 
+/// A number with its thousands apart.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count and what is counted, in the right number.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(count), if count == 1 { one } else { many })
+}
+
+/// A time with three digits, in the unit that suits.
+pub(super) fn lasting(nanos: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "it is shown with three digits")]
+    let micros = nanos as f64 / 1e3;
+    let (number, unit) = match micros {
+        ..999.5 => (micros, "\u{b5}s"),
+        ..999_500.0 => (micros / 1e3, "ms"),
+        _ => (micros / 1e6, "s"),
+    };
+    match number {
+        ..0.005 => format!("0 {unit}"),
+        ..9.995 => format!("{number:.2} {unit}"),
+        ..99.95 => format!("{number:.1} {unit}"),
+        _ => format!("{number:.0} {unit}"),
+    }
+}
+
+/// As [`lasting`].
+pub(super) fn length(time: Duration) -> String {
+    lasting(nanos_of(time))
+}
+
+/// As a number that everything here calculates with; after 584 years it stands still.
+pub(super) fn nanos_of(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A moment of the run, in seconds since it began.
+pub(super) fn moment(nanos: u64) -> String {
+    format!("{}.{:03} s", nanos / 1_000_000_000, nanos / 1_000_000 % 1_000)
+}
+
+/// A moment of history, in universal time.
+pub(super) fn date(unix_seconds: u64) -> String {
+    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    // Years that begin in March have their odd day at the end: 400 of them have 146,097 days.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + next;
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +102,44 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(escaped(text), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_can_be_read() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!(counted(1, "row", "rows"), "1 row");
+        assert_eq!(counted(0, "row", "rows"), "0 rows");
+        let times = [
+            (0, "0 \u{b5}s"),
+            (1_234, "1.23 \u{b5}s"),
+            (999_400, "999 \u{b5}s"),
+            (999_600, "1.00 ms"),
+            (56_780_000, "56.8 ms"),
+            (999_700_000, "1.00 s"),
+            (123_456_000_000, "123 s"),
+        ];
+        for (nanos, text) in times {
+            assert_eq!(lasting(nanos), text);
+        }
+        assert_eq!(moment(12_034_567_890), "12.034 s");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let dates = [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_199, "2024-02-29 23:59:59 UTC"),
+            (1_709_251_200, "2024-03-01 00:00:00 UTC"),
+            (1_767_225_599, "2025-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ];
+        for (seconds, text) in dates {
+            assert_eq!(date(seconds), text);
         }
     }
 }
