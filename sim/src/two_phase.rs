@@ -14,15 +14,14 @@ use kvorum_replication::{NodeId, Precondition, Role, Transaction, Write};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{LogOptions, Options};
 
-use crate::Run;
 use crate::chance::Chance;
 use crate::process::{Process, Protocol};
+use crate::{Run, Setup};
 
-/// Simulates a cluster from this seed: one coordinator, and mostly three replicas. With `traced`,
-/// the answer says line by line what happened.
+/// Simulates a cluster: one coordinator, and mostly three replicas.
 #[must_use]
-pub fn simulate(seed: u64, traced: bool) -> Run {
-    crate::run(Cluster::new(seed), seed, traced)
+pub fn simulate(setup: &Setup) -> Run {
+    crate::run(Cluster::new(setup), setup)
 }
 
 /// Where each machine keeps its data.
@@ -67,8 +66,8 @@ struct Sizes {
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
-        let mut chance = Chance::new(seed, "sizes");
+    fn new(setup: &Setup) -> Self {
+        let mut chance = Chance::new(setup.seed, "sizes");
         let sizes = Sizes {
             replicas: chance.weighted(&[(6, 3), (1, 1), (1, 2), (1, 5)]),
             log_file_bytes: *chance.pick(&[2 << 10, 16 << 10, 256 << 10]),
