@@ -25,6 +25,7 @@ use crate::error::NodeError;
 use crate::inspector::Inspector;
 use crate::keeper::Keeper;
 use crate::mailbox::Turn;
+use crate::planted::{Bug, Planted};
 use crate::report::Report;
 
 /// How long a record that nobody waits for may stay in memory: long enough for another group to
@@ -66,6 +67,7 @@ pub struct Node<C: Core> {
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
     payload: Vec<u8>,
+    planted: Planted,
 }
 
 impl<C> Node<C>
@@ -135,12 +137,18 @@ where
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
             payload: Vec::new(),
+            planted: Planted::default(),
         }
     }
 
     /// Asks for checkpoints after so many bytes of records instead of [`CHECKPOINT_BYTES`].
     pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
         self.checkpoint_bytes = bytes;
+    }
+
+    /// Gives the node a bug on purpose.
+    pub fn set_planted(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// Hands the core one input and performs what may be performed at once.
@@ -261,7 +269,11 @@ where
     }
 
     fn next_waiting_is_durable(&self) -> bool {
-        self.waiting.front().is_some_and(|(behind, _)| *behind <= self.durable())
+        let reached = match self.planted.has(Bug::ReleaseBeforeSync) {
+            true => self.last(),
+            false => self.durable(),
+        };
+        self.waiting.front().is_some_and(|(behind, _)| *behind <= reached)
     }
 
     /// Appends the step's records, up to a fail point that nothing has to be durable for. An apply
@@ -322,6 +334,11 @@ where
         while let Some(pending) = self.current.pop_front() {
             match (pending, self.behind) {
                 (Pending::Behind(position), _) => self.behind = Some(position),
+                (Pending::Effect(effect @ Effect::Release(_)), Some(_))
+                    if self.planted.has(Bug::CutBeforeCheckpointDurable) =>
+                {
+                    self.perform(effect)?;
+                }
                 (Pending::Effect(effect), Some(behind)) => {
                     self.waiting.push_back((behind, effect));
                 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kvorum_checker::write_line;
-use kvorum_sim::{Activity, Counts, two_phase};
+use kvorum_sim::{Activity, Counts, Setup, two_phase};
 
 fn main() -> ExitCode {
     let mut seeds = 0..100;
@@ -64,7 +64,7 @@ fn simulate(seeds: Range<u64>, traced: bool, histories: bool, keeps_going: bool)
     let mut activity = Activity::new();
     let (mut run, mut broken, mut operations, mut nanoseconds) = (0u64, Vec::new(), 0, 0u64);
     for seed in seeds {
-        let result = two_phase::simulate(seed, traced);
+        let result = two_phase::simulate(&Setup { traced, ..Setup::new(seed) });
         run += 1;
         operations += result.history.len();
         nanoseconds += result.nanoseconds;

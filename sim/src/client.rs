@@ -49,6 +49,8 @@ pub(crate) struct Client {
     pub(crate) session: Option<ClientId>,
     sequence: u64,
     values: u64,
+    /// Begun; opening a session is none.
+    operations: u64,
     pub(crate) task: Option<Task>,
     /// Only the wake-up of this number counts.
     pub(crate) wake: u64,
@@ -68,6 +70,7 @@ impl Client {
             session: None,
             sequence: 0,
             values: 0,
+            operations: 0,
             task: None,
             wake: 0,
             known: BTreeMap::new(),
@@ -78,6 +81,11 @@ impl Client {
 
     pub(crate) fn finish_after(&mut self, writes: u64) {
         self.writes_left = Some(writes);
+    }
+
+    /// Whether it has begun as many operations as it may while faults strike.
+    pub(crate) fn has_done(&self, operations: Option<u64>) -> bool {
+        !self.is_finishing() && operations.is_some_and(|most| self.operations >= most)
     }
 
     pub(crate) fn is_finishing(&self) -> bool {
@@ -104,6 +112,7 @@ impl Client {
         if self.session.is_none() {
             return task(now, Operation::OpenSession, None);
         }
+        self.operations += 1;
         if let Some(key) = self.surprise.take() {
             return get(now, key);
         }

@@ -12,6 +12,9 @@
 
 pub mod two_phase;
 
+pub mod planted;
+pub mod reduction;
+
 mod faults;
 mod process;
 mod world;
@@ -26,6 +29,8 @@ mod queue;
 mod trace;
 
 pub use faults::{Counts, Fault};
+pub use planted::Planted;
+pub use reduction::Reduction;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,6 +38,34 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use kvorum_checker::History;
 use process::Protocol;
 use world::World;
+
+/// Which run it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Decides everything that is not said here.
+    pub seed: u64,
+    /// Whether the answer says line by line what happened. It changes nothing else.
+    pub traced: bool,
+    /// What is left out.
+    pub reduction: Reduction,
+    /// The bug that the nodes have on purpose.
+    pub planted: Planted,
+}
+
+impl Setup {
+    /// The whole run of this seed, with sound nodes and without a trace.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let (reduction, planted) = (Reduction::default(), Planted::default());
+        Self { seed, traced: false, reduction, planted }
+    }
+
+    /// The same, with a trace.
+    #[must_use]
+    pub fn traced(self) -> Self {
+        Self { traced: true, ..self }
+    }
+}
 
 /// Counters by name.
 pub type Activity = BTreeMap<String, u64>;
@@ -57,16 +90,16 @@ pub struct Run {
     pub trace: Option<String>,
 }
 
-/// Runs a protocol from a seed. A process that panics breaks the run like any other violation.
-fn run<P: Protocol>(protocol: P, seed: u64, traced: bool) -> Run {
-    let mut world = World::new(protocol, seed, traced);
+/// Runs a protocol. A process that panics breaks the run like any other violation.
+fn run<P: Protocol>(protocol: P, setup: &Setup) -> Run {
+    let mut world = World::new(protocol, setup);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
         world.fail(format!("a process panicked: {}", words.unwrap_or_default()));
     }
     Run {
-        seed,
+        seed: setup.seed,
         violation: world.broken,
         faults: world.counts,
         activity: world.activity,

@@ -8,6 +8,7 @@ use kvorum_replication::NodeId;
 use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::queue::{Instant, MICROSECOND, MILLISECOND, SECOND};
+use crate::reduction::{Knob, Reduction};
 
 /// How the network behaves; shares are of a million messages.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct ClientKnobs {
     pub(crate) loss: u64,
     /// Of a million requests.
     pub(crate) repeat: u64,
+    /// Each client's while faults strike, if there is a limit.
+    pub(crate) operations: Option<u64>,
 }
 
 /// How disks behave.
@@ -57,9 +60,19 @@ pub(crate) struct DiskKnobs {
     pub(crate) writes_early: bool,
 }
 
+impl DiskKnobs {
+    /// A quick disk.
+    fn calm() -> Self {
+        Self { sync_min: 20 * MICROSECOND, sync_max: 50 * MICROSECOND, writes_early: false }
+    }
+}
+
 /// One fault, when its time comes; what the numbers mean depends on the fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strike {
+    /// Its place in the plan, whatever is left out of it.
+    pub(crate) index: u32,
+    pub(crate) at: Instant,
     pub(crate) fault: Fault,
     pub(crate) node: NodeId,
     pub(crate) other: NodeId,
@@ -72,9 +85,14 @@ pub(crate) struct Plan {
     pub(crate) network: NetworkKnobs,
     pub(crate) clients: ClientKnobs,
     pub(crate) disk: DiskKnobs,
-    pub(crate) strikes: Vec<(Instant, Strike)>,
+    /// In the order in which they come.
+    pub(crate) strikes: Vec<Strike>,
     /// When everything heals.
     pub(crate) safety_ends: Instant,
+    /// Whether all clocks run alike.
+    pub(crate) clocks_alike: bool,
+    /// Whether an end of a broken link may miss that.
+    pub(crate) breaks_unnoticed: bool,
 }
 
 /// The faults that strike at a time of their own, and how often one beside the others.
@@ -111,6 +129,8 @@ impl Plan {
             disk: draw_disk(&mut chance),
             strikes: Vec::new(),
             safety_ends,
+            clocks_alike: false,
+            breaks_unnoticed: true,
         };
         let enabled: Vec<(u64, Fault)> =
             STRIKES.iter().filter(|_| chance.one_in(2)).copied().collect();
@@ -122,10 +142,43 @@ impl Plan {
         for _ in 0..strikes {
             let at = chance.below(safety_ends);
             let fault = chance.weighted(&enabled);
-            plan.strikes.push((at, draw_strike(&mut chance, fault, nodes, writer)));
+            plan.strikes.push(draw_strike(&mut chance, at, fault, nodes, writer));
         }
-        plan.strikes.sort_by_key(|(at, _)| *at);
+        plan.strikes.sort_by_key(|strike| strike.at);
+        for (index, strike) in (0..).zip(&mut plan.strikes) {
+            strike.index = index;
+        }
         plan
+    }
+
+    /// The plan without what the reduction leaves out.
+    pub(crate) fn reduced(mut self, reduction: &Reduction) -> Self {
+        if let Some(only) = &reduction.only_faults {
+            self.strikes.retain(|strike| only.0.contains(&strike.index));
+        }
+        self.clients.clients = self.clients.clients.min(reduction.clients.unwrap_or(u64::MAX));
+        self.clients.operations = reduction.operations;
+        let heal_at = reduction.heal_at.map(|millis| millis.saturating_mul(MILLISECOND));
+        self.safety_ends = self.safety_ends.min(heal_at.unwrap_or(u64::MAX));
+        let calm = NetworkKnobs::calm();
+        for knob in &reduction.calm.0 {
+            match knob {
+                Knob::Loss => self.network.loss = 0,
+                Knob::Repeat => self.network.repeat = 0,
+                Knob::Reorder => self.network.reorder = 0,
+                Knob::Delay => self.network.delay = 0,
+                Knob::Latency => {
+                    self.network.latency_min = calm.latency_min;
+                    self.network.latency_max = calm.latency_max;
+                }
+                Knob::RequestLoss => self.clients.loss = 0,
+                Knob::RequestRepeat => self.clients.repeat = 0,
+                Knob::Disk => self.disk = DiskKnobs::calm(),
+                Knob::Clocks => self.clocks_alike = true,
+                Knob::Unnoticed => self.breaks_unnoticed = false,
+            }
+        }
+        self
     }
 }
 
@@ -151,6 +204,7 @@ fn draw_clients(chance: &mut Chance) -> ClientKnobs {
         attempt_timeout: *chance.pick(&[30 * MILLISECOND, 150 * MILLISECOND, 600 * MILLISECOND]),
         loss: *chance.pick(&[0, 0, 5_000, 40_000]),
         repeat: *chance.pick(&[0, 0, 10_000, 80_000]),
+        operations: None,
     }
 }
 
@@ -159,7 +213,13 @@ fn draw_disk(chance: &mut Chance) -> DiskKnobs {
     DiskKnobs { sync_min: 20 * MICROSECOND, sync_max, writes_early: chance.one_in(2) }
 }
 
-fn draw_strike(chance: &mut Chance, fault: Fault, nodes: &[NodeId], writer: NodeId) -> Strike {
+fn draw_strike(
+    chance: &mut Chance,
+    at: Instant,
+    fault: Fault,
+    nodes: &[NodeId],
+    writer: NodeId,
+) -> Strike {
     // The one that decides is worth more attention than each of the others.
     let node = if chance.one_in(3) { writer } else { *chance.pick(nodes) };
     let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != node).collect();
@@ -168,5 +228,6 @@ fn draw_strike(chance: &mut Chance, fault: Fault, nodes: &[NodeId], writer: Node
         1 | 2 => chance.between(20 * MILLISECOND, 300 * MILLISECOND),
         _ => chance.between(300 * MILLISECOND, 1500 * MILLISECOND),
     };
-    Strike { fault, node, other: *chance.pick(&others), lasts, number: chance.number() }
+    let (other, number) = (*chance.pick(&others), chance.number());
+    Strike { index: 0, at, fault, node, other, lasts, number }
 }

@@ -14,15 +14,14 @@ use kvorum_replication::{NodeId, Precondition, Role, Transaction, Write};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{LogOptions, Options};
 
-use crate::Run;
 use crate::chance::Chance;
 use crate::process::{Process, Protocol};
+use crate::{Planted, Run, Setup};
 
-/// Simulates a cluster from this seed: one coordinator, and mostly three replicas. With `traced`,
-/// the answer says line by line what happened.
+/// Simulates a cluster: one coordinator, and mostly three replicas.
 #[must_use]
-pub fn simulate(seed: u64, traced: bool) -> Run {
-    crate::run(Cluster::new(seed), seed, traced)
+pub fn simulate(setup: &Setup) -> Run {
+    crate::run(Cluster::new(setup), setup)
 }
 
 /// Where each machine keeps its data.
@@ -36,6 +35,7 @@ const FEW_SESSIONS: usize = 8;
 
 struct Cluster {
     sizes: Sizes,
+    planted: Planted,
     /// What each transaction was said to have come to, by anybody.
     decisions: BTreeMap<TxnId, Decision>,
     /// Which transaction has each place in the serial order.
@@ -67,8 +67,8 @@ struct Sizes {
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
-        let mut chance = Chance::new(seed, "sizes");
+    fn new(setup: &Setup) -> Self {
+        let mut chance = Chance::new(setup.seed, "sizes");
         let sizes = Sizes {
             replicas: chance.weighted(&[(6, 3), (1, 1), (1, 2), (1, 5)]),
             log_file_bytes: *chance.pick(&[2 << 10, 16 << 10, 256 << 10]),
@@ -85,6 +85,7 @@ impl Cluster {
         };
         Self {
             sizes,
+            planted: setup.planted,
             decisions: BTreeMap::new(),
             places: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
@@ -97,7 +98,11 @@ impl Cluster {
     }
 
     fn log_options(&self) -> LogOptions {
-        LogOptions { file_bytes: self.sizes.log_file_bytes, ..LogOptions::default() }
+        LogOptions {
+            file_bytes: self.sizes.log_file_bytes,
+            planted: self.planted.storage,
+            ..LogOptions::default()
+        }
     }
 
     fn store_options(&self) -> Options {
@@ -109,6 +114,7 @@ impl Cluster {
             level_step: 4,
             log_bytes_max: self.sizes.log_bytes_max,
             log: self.log_options(),
+            planted: self.planted.storage,
             ..Options::default()
         }
     }
@@ -121,6 +127,7 @@ impl Cluster {
             in_flight_max: self.sizes.in_flight_max,
             vote_timeout: Duration::from_millis(self.sizes.vote_timeout),
             resend_interval: Duration::from_millis(self.sizes.resend_interval),
+            planted: self.planted.two_phase,
             ..CoordinatorOptions::default()
         })
     }
@@ -133,6 +140,7 @@ impl Cluster {
             prepared_max: self.sizes.prepared_max,
             inquire_after: Duration::from_millis(self.sizes.inquire_after),
             inquiries_before_peers: self.sizes.inquiries_before_peers,
+            planted: self.planted.two_phase,
             ..ParticipantOptions::default()
         })
     }
@@ -234,12 +242,14 @@ impl Protocol for Cluster {
             let armed = owned(points::COORDINATOR);
             let mut node = Node::open_log(vfs, dir, self.log_options(), core, armed)?;
             node.set_checkpoint_bytes(self.sizes.checkpoint_bytes);
+            node.set_planted(self.planted.node);
             Ok(Box::new(node))
         } else {
             let core = self.participant(node, seed);
             let armed = owned(points::PARTICIPANT);
             let mut node = Node::open_store(vfs, dir, self.store_options(), core, armed)?;
             node.set_checkpoint_bytes(self.sizes.checkpoint_bytes);
+            node.set_planted(self.planted.node);
             Ok(Box::new(node))
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use kvorum_checker::Ending;
-use kvorum_sim::{Activity, Counts, two_phase};
+use kvorum_sim::{Activity, Counts, Setup, two_phase};
 
 /// How many seeds are run; each takes some hundredths of a second without optimisation.
 const SEEDS: u64 = 400;
@@ -77,7 +77,7 @@ fn clusters_keep_their_promises_under_faults() {
 }
 
 fn add(totals: &Mutex<Totals>, seed: u64) {
-    let run = two_phase::simulate(seed, false);
+    let run = two_phase::simulate(&Setup::new(seed));
     let mut totals = totals.lock().unwrap();
     totals.faults.add(&run.faults);
     for (name, count) in run.activity {
@@ -92,7 +92,10 @@ fn add(totals: &Mutex<Totals>, seed: u64) {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 5, 9] {
-        let (first, second) = (two_phase::simulate(seed, true), two_phase::simulate(seed, true));
+        let (first, second) = (
+            two_phase::simulate(&Setup::new(seed).traced()),
+            two_phase::simulate(&Setup::new(seed).traced()),
+        );
         let (first_trace, second_trace) = (first.trace.unwrap(), second.trace.unwrap());
         assert!(first_trace.lines().count() > 1_000, "seed {seed} hardly does anything");
         let differing = first_trace.lines().zip(second_trace.lines()).find(|(a, b)| a != b);
@@ -101,7 +104,7 @@ fn the_same_seed_gives_the_same_run() {
         assert_eq!(first.history, second.history, "seed {seed}");
         assert_eq!(first.faults, second.faults, "seed {seed}");
     }
-    let traces = [1, 5].map(|seed| two_phase::simulate(seed, true).trace);
+    let traces = [1, 5].map(|seed| two_phase::simulate(&Setup::new(seed).traced()).trace);
     assert_ne!(traces[0], traces[1], "another seed gives another run");
 }
 
@@ -109,8 +112,10 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn watching_changes_nothing() {
     for seed in 20..30 {
-        let (watched, unwatched) =
-            (two_phase::simulate(seed, true), two_phase::simulate(seed, false));
+        let (watched, unwatched) = (
+            two_phase::simulate(&Setup::new(seed).traced()),
+            two_phase::simulate(&Setup::new(seed)),
+        );
         assert_eq!(watched.history, unwatched.history, "seed {seed}");
         assert_eq!(watched.nanoseconds, unwatched.nanoseconds, "seed {seed}");
     }

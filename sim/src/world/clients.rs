@@ -34,7 +34,8 @@ impl<P: Protocol> World<P> {
         let now = self.queue.now();
         let knobs = self.plan.clients;
         let this = &mut self.clients[client];
-        if this.wake != wake || this.is_done() {
+        let is_idle = this.task.is_none() && this.has_done(knobs.operations);
+        if this.wake != wake || this.is_done() || is_idle {
             return;
         }
         match &mut this.task {

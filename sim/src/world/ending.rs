@@ -82,8 +82,12 @@ impl<P: Protocol> World<P> {
             machine.doomed_start = None;
             machine.slow_until = 0;
         }
-        for client in &mut self.clients {
-            client.finish_after(WRITES_AFTER);
+        for client in 0..self.clients.len() {
+            self.clients[client].finish_after(WRITES_AFTER);
+            if self.clients[client].task.is_none() {
+                // It may have had nothing to do any more.
+                self.wake_client(client, 0);
+            }
         }
     }
 

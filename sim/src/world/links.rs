@@ -41,7 +41,8 @@ impl<P: Protocol> World<P> {
         let mut last = 0;
         for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
             let run = self.machines[&node].run;
-            if self.phase == Phase::Faults && self.chance.one_in(10) {
+            let missed = self.phase == Phase::Faults && self.chance.one_in(10);
+            if missed && self.plan.breaks_unnoticed {
                 self.counts.count(Fault::BreakUnnoticed);
                 continue;
             }

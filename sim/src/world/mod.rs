@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use kvorum_checker::History;
 use kvorum_replication::{NodeId, Outcome, Request, Time};
 
-use crate::Activity;
 use crate::chance::Chance;
 use crate::client::Client;
 use crate::faults::Counts;
@@ -26,6 +25,7 @@ use crate::plan::{Plan, Strike};
 use crate::process::Protocol;
 use crate::queue::{Instant, Queue};
 use crate::trace::Trace;
+use crate::{Activity, Setup};
 
 use ending::Phase;
 
@@ -61,6 +61,8 @@ pub(crate) enum Event<M> {
     Client { client: usize, wake: u64 },
     /// A fault of the plan.
     Strike(Strike),
+    /// Nothing keeps messages on this way any more.
+    Mend { from: NodeId, to: NodeId },
     /// A fault of the plan is over.
     Relief(Strike),
     /// A process starts.
@@ -93,15 +95,17 @@ pub(crate) struct World<P: Protocol> {
 }
 
 impl<P: Protocol> World<P> {
-    pub(crate) fn new(protocol: P, seed: u64, traced: bool) -> Self {
+    pub(crate) fn new(protocol: P, setup: &Setup) -> Self {
+        let seed = setup.seed;
         let members = protocol.members();
         let nodes: Vec<NodeId> = members.iter().map(|(node, _)| *node).collect();
-        let plan = Plan::new(seed, &nodes, protocol.writer());
+        let plan = Plan::new(seed, &nodes, protocol.writer()).reduced(&setup.reduction);
         let mut chance = Chance::new(seed, "machines");
         let machines = members
             .into_iter()
             .map(|(node, points)| {
                 let speed = if chance.one_in(2) { 1_000 } else { chance.between(900, 1_100) };
+                let speed = if plan.clocks_alike { 1_000 } else { speed };
                 (node, Machine::new(points, speed))
             })
             .collect();
@@ -111,7 +115,7 @@ impl<P: Protocol> World<P> {
             network: Network::new(&nodes, plan.network, Chance::new(seed, "network")),
             protocol,
             queue: Queue::new(),
-            trace: Trace::new(traced),
+            trace: Trace::new(setup.traced),
             counts: Counts::default(),
             activity: Activity::new(),
             plan,
@@ -154,8 +158,8 @@ impl<P: Protocol> World<P> {
         for client in 0..self.clients.len() {
             self.wake_client(client, 0);
         }
-        for (at, strike) in self.plan.strikes.clone() {
-            self.queue.at(at, Event::Strike(strike));
+        for strike in self.plan.strikes.clone() {
+            self.queue.at(strike.at, Event::Strike(strike));
         }
         self.queue.at(self.plan.safety_ends, Event::Look);
     }
@@ -183,6 +187,7 @@ impl<P: Protocol> World<P> {
             Event::Gone { asker } => self.gone(asker),
             Event::Client { client, wake } => self.client_acts(client, wake),
             Event::Strike(strike) => self.strike(strike),
+            Event::Mend { from, to } => self.network.mend(from, to),
             Event::Relief(strike) => self.relieve(strike),
             Event::Start { node, run } => {
                 let machine = self.machine(node);
@@ -210,6 +215,7 @@ impl<P: Protocol> World<P> {
             | Event::Gone { .. }
             | Event::Client { .. }
             | Event::Strike(_)
+            | Event::Mend { .. }
             | Event::Relief(_)
             | Event::Start { .. }
             | Event::Look => return None,

@@ -20,9 +20,11 @@ impl<P: Protocol> World<P> {
         if self.phase != Phase::Faults {
             return;
         }
-        let Strike { fault, node, other, lasts, number } = strike;
+        let Strike { index, at: _, fault, node, other, lasts, number } = strike;
         let now = self.queue.now();
-        self.say("plan", || format!("{} on {node}, {} us", fault.name(), lasts / 1_000));
+        self.say("plan", || {
+            format!("fault {index}: {} on {node}, {} us", fault.name(), lasts / 1_000)
+        });
         let ahead = number % AHEAD_MAX;
         let crash = drawn_crash(number);
         match fault {
@@ -83,7 +85,6 @@ impl<P: Protocol> World<P> {
     /// The end of a fault that lasts.
     pub(super) fn relieve(&mut self, strike: Strike) {
         match strike.fault {
-            Fault::OneWayPartition => self.network.mend(strike.node, strike.other),
             Fault::DiskFull => {
                 let machine = self.machines.get_mut(&strike.node).expect("only members are named");
                 machine.struck |= machine.disk.settle(&mut self.counts);
@@ -114,9 +115,7 @@ impl<P: Protocol> World<P> {
     pub(super) fn cut_way(&mut self, from: NodeId, to: NodeId, lasts: u64) {
         self.network.cut(from, to);
         self.doubt_link(Pair::of(from, to));
-        let fault = Fault::OneWayPartition;
-        let strike = Strike { fault, node: from, other: to, lasts, number: 0 };
-        self.queue.after(lasts, Event::Relief(strike));
+        self.queue.after(lasts, Event::Mend { from, to });
     }
 
     fn set_trap(&mut self, strike: &Strike, what: AtPoint) {
