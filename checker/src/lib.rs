@@ -29,7 +29,7 @@ mod steps;
 
 pub use atomicity::atomic;
 pub use convergence::converged;
-pub use history::{Ending, History, Operation, Precondition, Record};
+pub use history::{Ending, Found, History, MicroOperation, Operation, Precondition, Record};
 pub use linearizability::{Limits, linearizable, serializable};
-pub use lines::{LineError, read_lines, write_line};
+pub use lines::{Entry, FinalCopy, LineError, read_entries, read_lines, write_copy, write_line};
 pub use verdict::{Rule, Verdict, Violation};
