@@ -55,6 +55,14 @@ impl Output {
         Ok(())
     }
 
+    /// Reports an error that does not end the command.
+    pub(crate) fn error(&mut self, error: &LabError) -> Result<(), LabError> {
+        self.flush()?;
+        // There is nobody to tell that standard error is gone.
+        let _ = writeln!(io::stderr(), "{}", error.render(self.format));
+        Ok(())
+    }
+
     /// Whether a person waits for it and can see a progress line.
     pub(crate) fn is_watched(&self) -> bool {
         self.format == Format::Text && io::stderr().is_terminal()

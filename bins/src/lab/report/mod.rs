@@ -106,7 +106,8 @@ pub struct JudgeVerdict {
     pub finding: Finding,
     /// In words; for a violation the operations too, a line each.
     pub words: String,
-    /// The checker's drawing of the offending part: a whole HTML page.
+    /// The checker's drawing of the offending part, a fragment of HTML with everything escaped that
+    /// came from the history (`kvorum_checker::timeline`). It is put into the page as it is.
     pub timeline_html: Option<String>,
 }
 

@@ -141,11 +141,7 @@ fn judges(report: &Report) -> String {
             "<div class=\"judge\"><b class=\"chip {name}\">{name}</b> <strong>{judge}</strong> {words}</div>\n"
         ));
         if let Some(timeline) = &verdict.timeline_html {
-            page.push_str(&format!(
-                "<iframe title=\"{judge}: the offending operations\" sandbox=\"allow-scripts\" \
-                 srcdoc=\"{}\"></iframe>\n",
-                escaped(timeline)
-            ));
+            page.push_str(&format!("<div class=\"evidence\">{timeline}</div>\n"));
         }
     }
     page
