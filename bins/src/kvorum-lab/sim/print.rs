@@ -78,12 +78,13 @@ fn verdict(
     let Some((seed, first)) = totals.violations.first() else {
         return output.line("verdict: every promise was kept");
     };
-    output.line(format!("seed {seed}: {first}\n"))?;
-    if let Some(Shrunk { setup, violation, runs }) = shrunk {
-        if violation != first {
-            output.line(format!("made smaller in {runs} runs: {violation}\n"))?;
+    match shrunk {
+        None => output.line(format!("seed {seed}: {first}\n"))?,
+        // What the whole run shows is the same promise broken, among much that is beside the point.
+        Some(Shrunk { setup, violation, runs }) => {
+            output.line(format!("seed {seed}, made smaller in {runs} runs: {violation}\n"))?;
+            output.line(format!("again: {}\n", arguments.command(&setup.clone().traced())))?;
         }
-        output.line(format!("again: {}\n", arguments.command(&setup.clone().traced())))?;
     }
     let seeds = totals.violations.iter().map(|(seed, _)| seed.to_string());
     let mut seeds: Vec<String> = seeds.take(SEEDS_SHOWN_MAX).collect();
