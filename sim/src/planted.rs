@@ -87,9 +87,24 @@ impl Bug {
     }
 }
 
-#[cfg(feature = "planted-bugs")]
 impl Planted {
+    /// The bug of this name and no other.
+    #[cfg(feature = "planted-bugs")]
+    pub fn named(name: &str) -> Result<Self, String> {
+        Bug::by_name(name).map(Self::of).ok_or_else(|| {
+            let names: Vec<&str> = Bug::all().map(Bug::name).collect();
+            format!("there is no bug {name:?}; there are: {}", names.join(", "))
+        })
+    }
+
+    /// The bug of this name: this build has none.
+    #[cfg(not(feature = "planted-bugs"))]
+    pub fn named(name: &str) -> Result<Self, String> {
+        Err(format!("no bug {name:?}: this program was built without the feature planted-bugs"))
+    }
+
     /// This bug and no other.
+    #[cfg(feature = "planted-bugs")]
     #[must_use]
     pub fn of(bug: Bug) -> Self {
         let mut planted = Self::default();

@@ -221,6 +221,12 @@ impl<P: Protocol> World<P> {
             }
             _ => task.uncertain,
         };
+        // Asked again for ever it would be refused for ever.
+        let refused = matches!(failure, Failure::PreconditionFailed { .. });
+        if retry && refused && task.attempts >= ATTEMPTS_MAX {
+            self.finish(client, Ending::Unknown);
+            return;
+        }
         if retry {
             task.attempt = 0;
             let wait = this.chance.below(RETRY_MAX);

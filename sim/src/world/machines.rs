@@ -347,10 +347,11 @@ impl<P: Protocol> World<P> {
     }
 
     fn plan_maintenance(&mut self, node: NodeId) {
-        let machine = self.machine(node);
+        let machine = &self.machines[&node];
         if machine.process.as_ref().is_some_and(|process| process.store().is_some()) {
             let run = machine.run;
-            let wait = self.chance.between(MILLISECOND, 60 * MILLISECOND);
+            let most = self.plan.disk.maintenance_max;
+            let wait = self.chance.between(100 * MICROSECOND, most);
             self.queue.after(wait, Event::Maintain { node, run });
         }
     }
