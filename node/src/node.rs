@@ -25,6 +25,7 @@ use crate::error::NodeError;
 use crate::inspector::Inspector;
 use crate::keeper::Keeper;
 use crate::mailbox::Turn;
+use crate::planted::{Bug, Planted};
 use crate::report::Report;
 
 /// How long a record that nobody waits for may stay in memory: long enough for another group to
@@ -59,6 +60,10 @@ pub struct Node<C: Core> {
     fed_back: VecDeque<InputOf<C>>,
     turn: Turn<C::Message>,
     stopped_at: Option<&'static str>,
+    /// What the core was told last.
+    has_room: bool,
+    /// What the driver said.
+    is_stuck: bool,
     timer: Option<Time>,
     last_urgent: Position,
     lazy_since: Option<Time>,
@@ -66,6 +71,7 @@ pub struct Node<C: Core> {
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
     payload: Vec<u8>,
+    planted: Planted,
 }
 
 impl<C> Node<C>
@@ -128,6 +134,8 @@ where
             fed_back: VecDeque::new(),
             turn: Turn::default(),
             stopped_at: None,
+            has_room: true,
+            is_stuck: false,
             timer: None,
             last_urgent: Position::ZERO,
             lazy_since: None,
@@ -135,12 +143,18 @@ where
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
             payload: Vec::new(),
+            planted: Planted::default(),
         }
     }
 
     /// Asks for checkpoints after so many bytes of records instead of [`CHECKPOINT_BYTES`].
     pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
         self.checkpoint_bytes = bytes;
+    }
+
+    /// Gives the node a bug on purpose.
+    pub fn set_planted(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// Hands the core one input and performs what may be performed at once.
@@ -156,6 +170,7 @@ where
     /// Goes on where a fail point stopped, releases what waited for records that are durable now,
     /// and feeds back what comes of it. Stops at the next armed fail point.
     pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
+        self.notice_room();
         loop {
             self.append_records(now)?;
             self.finish_step()?;
@@ -173,6 +188,20 @@ where
             } else {
                 return Ok(());
             }
+        }
+    }
+
+    /// Says whether the store has more in memory than it can bring to the disk, for too long: then
+    /// the core takes nothing new on, as if the log had no room.
+    pub fn set_stuck(&mut self, is_stuck: bool) {
+        self.is_stuck = is_stuck;
+    }
+
+    fn notice_room(&mut self) {
+        let has_room = !self.is_stuck && !self.log().is_refusing();
+        if has_room != self.has_room {
+            self.has_room = has_room;
+            self.fed_back.push_front(Input::Room(has_room));
         }
     }
 
@@ -261,7 +290,11 @@ where
     }
 
     fn next_waiting_is_durable(&self) -> bool {
-        self.waiting.front().is_some_and(|(behind, _)| *behind <= self.durable())
+        let reached = match self.planted.has(Bug::ReleaseBeforeSync) {
+            true => self.last(),
+            false => self.durable(),
+        };
+        self.waiting.front().is_some_and(|(behind, _)| *behind <= reached)
     }
 
     /// Appends the step's records, up to a fail point that nothing has to be durable for. An apply
@@ -322,6 +355,11 @@ where
         while let Some(pending) = self.current.pop_front() {
             match (pending, self.behind) {
                 (Pending::Behind(position), _) => self.behind = Some(position),
+                (Pending::Effect(effect @ Effect::Release(_)), Some(_))
+                    if self.planted.has(Bug::CutBeforeCheckpointDurable) =>
+                {
+                    self.perform(effect)?;
+                }
                 (Pending::Effect(effect), Some(behind)) => {
                     self.waiting.push_back((behind, effect));
                 }

@@ -1,5 +1,103 @@
-//! Deliberate bugs, gathered from the crates that have them. An ordinary build has none.
+//! Bugs on purpose, gathered from the crates that have them, and the hunt for each of them.
+//!
+//! A simulator that finds nothing may be blind. So each known trap of the protocol, the node and
+//! the engine can be walked into on purpose, and it is shown that a violation is found within a
+//! bounded number of seeds. An ordinary build has no such bug: see the feature `planted-bugs`.
 
-/// Which deliberate bug a run has. This build knows none, so there is only one value.
+#[cfg(feature = "planted-bugs")]
+mod hunt;
+#[cfg(feature = "planted-bugs")]
+mod table;
+
+use kvorum_replication::two_phase::planted as two_phase;
+use kvorum_storage::planted as storage;
+
+use kvorum_node::planted as node;
+
+#[cfg(feature = "planted-bugs")]
+pub use hunt::{Found, hunt};
+#[cfg(feature = "planted-bugs")]
+pub use table::{Bounds, Row, hunt_all};
+
+/// Which bug the nodes of a run have, if any. By default none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Planted(());
+pub struct Planted {
+    /// That of their engines.
+    pub storage: storage::Planted,
+    /// That of their cores.
+    pub two_phase: two_phase::Planted,
+    /// That of the shells around the cores.
+    pub node: node::Planted,
+}
+
+/// A bug of any part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Of the protocol.
+    TwoPhase(two_phase::Bug),
+    /// Of the shell.
+    Node(node::Bug),
+    /// Of the engine.
+    Storage(storage::Bug),
+}
+
+impl Bug {
+    /// All of them: the protocol's, the shell's, the engine's.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let two_phase = two_phase::Bug::ALL.iter().copied().map(Self::TwoPhase);
+        let node = node::Bug::ALL.iter().copied().map(Self::Node);
+        let storage = storage::Bug::ALL.iter().copied().map(Self::Storage);
+        two_phase.chain(node).chain(storage)
+    }
+
+    /// The one that flags call by this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::all().find(|bug| bug.name() == name)
+    }
+
+    /// What flags call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TwoPhase(bug) => bug.name(),
+            Self::Node(bug) => bug.name(),
+            Self::Storage(bug) => bug.name(),
+        }
+    }
+
+    /// The mistake, in a sentence.
+    #[must_use]
+    pub fn trap(self) -> &'static str {
+        match self {
+            Self::TwoPhase(bug) => bug.trap(),
+            Self::Node(bug) => bug.trap(),
+            Self::Storage(bug) => bug.trap(),
+        }
+    }
+
+    /// The rule that it breaks.
+    #[must_use]
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::TwoPhase(bug) => bug.rule(),
+            Self::Node(bug) => bug.rule(),
+            Self::Storage(bug) => bug.rule(),
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+impl Planted {
+    /// This bug and no other.
+    #[must_use]
+    pub fn of(bug: Bug) -> Self {
+        let mut planted = Self::default();
+        match bug {
+            Bug::TwoPhase(bug) => planted.two_phase = two_phase::Planted::of(bug),
+            Bug::Node(bug) => planted.node = node::Planted::of(bug),
+            Bug::Storage(bug) => planted.storage = storage::Planted::of(bug),
+        }
+        planted
+    }
+}

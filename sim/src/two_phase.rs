@@ -17,7 +17,7 @@ use kvorum_storage::{LogOptions, Options};
 use crate::chance::Chance;
 use crate::process::{Process, Protocol};
 use crate::violation::{Promise, Violation};
-use crate::{Run, Setup};
+use crate::{Planted, Run, Setup};
 
 /// Simulates a cluster: one coordinator, and mostly three replicas.
 #[must_use]
@@ -36,6 +36,7 @@ const FEW_SESSIONS: usize = 8;
 
 struct Cluster {
     sizes: Sizes,
+    planted: Planted,
     /// What each transaction was said to have come to, by anybody.
     decisions: BTreeMap<TxnId, Decision>,
     /// Which transaction has each place in the serial order.
@@ -85,6 +86,7 @@ impl Cluster {
         };
         Self {
             sizes,
+            planted: setup.planted,
             decisions: BTreeMap::new(),
             places: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
@@ -97,7 +99,11 @@ impl Cluster {
     }
 
     fn log_options(&self) -> LogOptions {
-        LogOptions { file_bytes: self.sizes.log_file_bytes, ..LogOptions::default() }
+        LogOptions {
+            file_bytes: self.sizes.log_file_bytes,
+            planted: self.planted.storage,
+            ..LogOptions::default()
+        }
     }
 
     fn store_options(&self) -> Options {
@@ -109,6 +115,7 @@ impl Cluster {
             level_step: 4,
             log_bytes_max: self.sizes.log_bytes_max,
             log: self.log_options(),
+            planted: self.planted.storage,
             ..Options::default()
         }
     }
@@ -121,6 +128,7 @@ impl Cluster {
             in_flight_max: self.sizes.in_flight_max,
             vote_timeout: Duration::from_millis(self.sizes.vote_timeout),
             resend_interval: Duration::from_millis(self.sizes.resend_interval),
+            planted: self.planted.two_phase,
             ..CoordinatorOptions::default()
         })
     }
@@ -133,6 +141,7 @@ impl Cluster {
             prepared_max: self.sizes.prepared_max,
             inquire_after: Duration::from_millis(self.sizes.inquire_after),
             inquiries_before_peers: self.sizes.inquiries_before_peers,
+            planted: self.planted.two_phase,
             ..ParticipantOptions::default()
         })
     }
@@ -235,12 +244,14 @@ impl Protocol for Cluster {
             let armed = owned(points::COORDINATOR);
             let mut node = Node::open_log(vfs, dir, self.log_options(), core, armed)?;
             node.set_checkpoint_bytes(self.sizes.checkpoint_bytes);
+            node.set_planted(self.planted.node);
             Ok(Box::new(node))
         } else {
             let core = self.participant(node, seed);
             let armed = owned(points::PARTICIPANT);
             let mut node = Node::open_store(vfs, dir, self.store_options(), core, armed)?;
             node.set_checkpoint_bytes(self.sizes.checkpoint_bytes);
+            node.set_planted(self.planted.node);
             Ok(Box::new(node))
         }
     }

@@ -56,6 +56,8 @@ mod batch;
 
 mod options;
 
+pub mod planted;
+
 mod compaction;
 
 mod manifest;

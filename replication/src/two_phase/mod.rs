@@ -45,6 +45,7 @@ mod locks;
 pub mod message;
 pub mod options;
 pub mod participant;
+pub mod planted;
 pub mod points;
 pub mod record;
 mod sessions;

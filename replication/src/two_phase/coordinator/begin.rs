@@ -12,6 +12,7 @@ use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{Message, OnePhase, Prepare, TxnId};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::sessions::Standing;
 
@@ -75,9 +76,10 @@ impl Coordinator {
         if let Some(stamp) = stamp {
             self.check_stamp(stamp)?;
         }
+        self.check_room().map_err(Outcome::Failed)?;
         self.check_load(bytes).map_err(Outcome::Failed)?;
         self.check_reach(now, deadline).map_err(Outcome::Failed)?;
-        let locks = LockSet::of(transaction);
+        let locks = LockSet::of(transaction).planted(self.options.planted);
         self.locks.acquire(self.next_txn(), &locks).map_err(|key| {
             self.counters.conflicts += 1;
             Outcome::Failed(Failure::Conflict { key })
@@ -96,6 +98,8 @@ impl Coordinator {
         let in_flight = self.by_stamp.get(&stamp.client).map_or(0, BTreeMap::len);
         match self.sessions.standing(stamp, in_flight) {
             Standing::New => Ok(()),
+            Standing::Committed if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
+            Standing::Stale if self.options.planted.has(Bug::StaleSequenceIsNew) => Ok(()),
             Standing::Committed => {
                 self.counters.retries_answered += 1;
                 Err(Outcome::Committed)
@@ -110,6 +114,14 @@ impl Coordinator {
                 Err(Outcome::Failed(Failure::Invalid { reason }))
             }
         }
+    }
+
+    pub(super) fn check_room(&mut self) -> Result<(), Failure> {
+        if self.has_room {
+            return Ok(());
+        }
+        self.counters.disk_full += 1;
+        Err(Failure::DiskFull { node: NodeId::COORDINATOR })
     }
 
     fn check_load(&mut self, bytes: usize) -> Result<(), Failure> {
