@@ -11,6 +11,7 @@ use crate::machine::{AtPoint, Trap};
 use crate::network::Pair;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND, SECOND};
+use crate::violation::Promise;
 use crate::world::ending::Phase;
 
 /// How long a log waits for room on a full disk before it tries again, as in production.
@@ -23,7 +24,7 @@ impl<P: Protocol> World<P> {
     pub(super) fn start(&mut self, node: NodeId) {
         self.starts += 1;
         if self.starts > STARTS_MAX {
-            self.fail(format!("{node} does not stay up"));
+            self.fail(Promise::StaysUp, format!("{node} does not stay up"));
             return;
         }
         let machine = self.machine(node);
@@ -216,7 +217,8 @@ impl<P: Protocol> World<P> {
         let machine = self.machines.get_mut(&node).expect("only members are named");
         machine.struck |= machine.disk.settle(counts);
         if !machine.struck {
-            self.fail(format!("{node} stopped although its disk did not fail: {error}"));
+            let what = format!("{node} stopped although its disk did not fail: {error}");
+            self.fail(Promise::StaysUp, what);
             return;
         }
         machine.disk.crash(Crash::Kill);
@@ -340,7 +342,12 @@ impl<P: Protocol> World<P> {
             Err(Error::DiskFull { .. }) => {
                 self.say(node, || "the log waits for room".to_owned());
                 self.queue.after(DISK_FULL_PAUSE, Event::SyncEnds { node, run, target });
-                let _ = self.dies_of_doom(node, Fault::DiedWriting);
+                if self.dies_of_doom(node, Fault::DiedWriting) {
+                    return;
+                }
+                let Some(process) = &mut self.machine(node).process else { return };
+                let result = process.settle(now);
+                self.follow(node, result);
             }
             Err(error) => self.follow(node, Err(error.into())),
         }
@@ -369,7 +376,8 @@ impl<P: Protocol> World<P> {
             let machine = self.machines.get_mut(&node).expect("only members are named");
             machine.struck |= machine.disk.settle(counts);
             if !machine.struck {
-                self.fail(format!("{node} cannot maintain its store on a sound disk: {error}"));
+                let what = format!("{node} cannot maintain its store on a sound disk: {error}");
+                self.fail(Promise::StaysUp, what);
             }
         }
         if !self.dies_of_doom(node, Fault::DiedWriting) {
