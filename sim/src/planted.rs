@@ -15,7 +15,7 @@ use kvorum_storage::planted as storage;
 use kvorum_node::planted as node;
 
 #[cfg(feature = "planted-bugs")]
-pub use hunt::{Found, hunt};
+pub use hunt::{Found, Hunted, control, hunt};
 #[cfg(feature = "planted-bugs")]
 pub use table::{Bounds, Row, hunt_all};
 
