@@ -3,11 +3,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_node::NodeError;
 use kvorum_replication::{
-    Effect, NodeId, Outcome, Position, Query, ReadId, RequestId, Time, Urgency, Write,
+    Effect, Input, NodeId, Operation as Asked, Outcome, Position, Query, ReadId, Request,
+    RequestId, Time, Urgency, Write,
 };
 use kvorum_storage::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome as DiskOutcome};
 use kvorum_storage::{Error, LogOptions};
@@ -252,4 +254,24 @@ fn a_store_that_cannot_flush_counts_as_a_full_disk() {
     bench.node.set_stuck(false);
     bench.node.settle(NOW).unwrap();
     assert_eq!(bench.node.core().heard(), ["room false", "room true"]);
+}
+
+#[test]
+fn a_clock_that_falls_moves_no_deadline_away() {
+    let mut bench = Bench::log();
+    bench.order(vec![Effect::SetTimer(NOW.after(Duration::from_secs(5)))]);
+    assert_eq!(bench.node.timer(), Some(NOW.after(Duration::from_secs(5))));
+    let fallen = Time(NOW.0 / 4);
+    bench.node.settle(fallen).unwrap();
+    assert_eq!(bench.node.timer(), Some(fallen.after(Duration::from_secs(5))), "still five");
+    bench.node.fire_timer(fallen).unwrap();
+    let request = Request {
+        id: RequestId(1),
+        deadline: fallen.after(Duration::from_secs(1)),
+        operation: Asked::OpenSession,
+    };
+    bench.node.step(fallen, Input::Request(request)).unwrap();
+    let deadline = NOW.after(Duration::from_secs(1));
+    let heard = bench.node.core().heard().last().unwrap();
+    assert!(heard.contains(&format!("{deadline:?}")), "one second from its now, not {heard}");
 }
