@@ -69,20 +69,20 @@ fn spinner() -> ProgressBar {
 
 impl File {
     /// How many operations ended so.
-    pub(super) fn ended(&self, is: fn(Ending) -> bool) -> usize {
-        self.history.iter().filter(|record| is(record.ending)).count()
+    pub(super) fn ended(&self, is: fn(Ending) -> bool) -> u64 {
+        self.history.iter().filter(|record| is(record.ending)).count() as u64
     }
 
-    pub(super) fn clients(&self) -> usize {
-        self.history.iter().map(|record| record.client).collect::<BTreeSet<_>>().len()
+    pub(super) fn clients(&self) -> u64 {
+        self.history.iter().map(|record| record.client).collect::<BTreeSet<_>>().len() as u64
     }
 
-    pub(super) fn keys(&self) -> usize {
+    pub(super) fn keys(&self) -> u64 {
         let mut keys = BTreeSet::new();
         for record in &self.history {
             keys.extend(keys_of(&record.operation));
         }
-        keys.len()
+        keys.len() as u64
     }
 
     /// From the first call to the last return.

@@ -1,5 +1,8 @@
 //! What a judge said, for people and for programs.
 
+use std::time::Duration;
+
+use kvorum::lab::numbers::{counted, grouped, lasting};
 use kvorum_checker::{Ending, Record, Verdict, write_line};
 use serde_json::{Value as Json, json};
 
@@ -59,8 +62,9 @@ pub(super) fn one_of_many(
 fn size(model: Model, file: &File) -> String {
     if model.is_of_copies() {
         let copies = file.copies.iter();
-        let copies: Vec<_> =
-            copies.map(|(name, rows)| format!("{} rows on {name}", rows.len())).collect();
+        let copies: Vec<_> = copies
+            .map(|(name, rows)| format!("{} on {name}", counted(rows.len() as u64, "row", "rows")))
+            .collect();
         return copies.join(", ");
     }
     let counts = [
@@ -69,15 +73,20 @@ fn size(model: Model, file: &File) -> String {
         (file.ended(is_unknown), "of unknown outcome"),
     ];
     let counts = counts.into_iter().filter(|(count, _)| *count > 0);
-    let counts: Vec<_> = counts.map(|(count, what)| format!("{count} {what}")).collect();
-    let length = file.length().as_secs_f64();
+    let counts: Vec<_> = counts.map(|(count, what)| format!("{} {what}", grouped(count))).collect();
     format!(
-        "{} operations ({}), {} clients, {} keys, {length:.3} s",
-        file.history.len(),
+        "{} ({}) of {} on {} in {}",
+        counted(file.history.len() as u64, "operation", "operations"),
         counts.join(", "),
-        file.clients(),
-        file.keys()
+        counted(file.clients(), "client", "clients"),
+        counted(file.keys(), "key", "keys"),
+        length(file.length())
     )
+}
+
+/// Histories made by hand have small numbers, which mean nanoseconds.
+fn length(time: Duration) -> String {
+    lasting(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn is_done(ending: Ending) -> bool {

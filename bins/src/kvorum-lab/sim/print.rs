@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use kvorum::lab::numbers::{counted, grouped};
 use kvorum_sim::{Activity, Counts, Fault, Run, Setup, Shrunk, Totals, Violation};
 use serde_json::{Map, Value as Json, json};
 
@@ -42,17 +43,17 @@ pub(super) fn many(
     }
     let seeds = match arguments.seed {
         Some(seed) => format!("seed {seed}"),
-        None => format!("{} seeds", totals.seeds),
+        None => counted(totals.seeds, "seed", "seeds"),
     };
     output.line(format!(
         "{}: {seeds}, {:.2} simulated hours\n\
-         {} operations: {} done, {} refused, {} of unknown outcome\n",
+         {}: {} done, {} refused, {} of unknown outcome\n",
         arguments.protocol.name(),
         simulated(totals).as_secs_f64() / 3_600.0,
-        totals.operations(),
-        totals.done,
-        totals.refused,
-        totals.unknown,
+        counted(totals.operations(), "operation", "operations"),
+        grouped(totals.done),
+        grouped(totals.refused),
+        grouped(totals.unknown),
     ))?;
     let faults = Fault::ALL.iter().map(|fault| (fault.name(), totals.faults.of(*fault)));
     output.line(table(["FAULT", "STRUCK"], faults))?;
@@ -98,7 +99,7 @@ fn table<'a>(header: [&str; 2], rows: impl Iterator<Item = (&'a str, u64)>) -> S
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     for (name, count) in rows {
-        table.add_row([name, &count.to_string()]);
+        table.add_row([name, &grouped(count)]);
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -129,9 +130,9 @@ fn object(arguments: &Sim, totals: &Totals, shrunk: Option<&Shrunk>) -> Json {
         "done": totals.done,
         "refused": totals.refused,
         "unknown": totals.unknown,
-        "faults": counted(faults),
+        "faults": object_of(faults),
         "never": never(&totals.faults),
-        "activity": counted(activity(&totals.activity)),
+        "activity": object_of(activity(&totals.activity)),
         "violations": violations.collect::<Vec<_>>(),
     });
     if let Some(Shrunk { setup, violation, runs }) = shrunk {
@@ -147,7 +148,7 @@ fn activity(activity: &Activity) -> impl Iterator<Item = (&str, u64)> {
     activity.iter().map(|(name, count)| (&name[..], *count))
 }
 
-fn counted<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> Json {
+fn object_of<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> Json {
     counts.map(|(name, count)| (name.to_owned(), Json::from(count))).collect()
 }
 

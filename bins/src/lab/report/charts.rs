@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::PointEnding;
 use super::slices::{Latencies, Slices, round_up};
-use super::text::grouped;
+use crate::lab::numbers::grouped;
 
 /// The height of a drawing in its own units; its width is a unit for each slice.
 const HEIGHT: f64 = 100.0;

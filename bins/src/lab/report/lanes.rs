@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::charts::{push, shades};
 use super::slices::Slices;
-use super::text::{escaped, lasting, moment};
+use super::text::{escaped, moment};
 use super::{FaultSpan, Report};
+use crate::lab::numbers::lasting;
 
 /// So many colours the page has; kinds beyond them begin anew.
 const COLOURS: usize = 8;

@@ -4,8 +4,9 @@ use super::charts::{latency, throughput, time_axis};
 use super::lanes::{lanes, legend};
 use super::slices::{Slices, outages};
 use super::tables::{faults, kinds, operations, troubles};
-use super::text::{counted, date, escaped, grouped, lasting, length, moment, nanos_of};
+use super::text::{date, escaped, length, moment, nanos_of};
 use super::{Finding, PointEnding, Report};
+use crate::lab::numbers::{counted, grouped, lasting};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("hover.js");

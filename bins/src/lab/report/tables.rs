@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::charts::push;
 use super::lanes::colours;
 use super::slices::Latencies;
-use super::text::{counted, escaped, grouped, lasting, length, moment, nanos_of};
+use super::text::{escaped, length, moment, nanos_of};
 use super::{FaultSpan, OperationPoint, PointEnding, Recovery, Report};
+use crate::lab::numbers::{counted, grouped, lasting};
 
 /// Faults listed one by one; a run of an hour has thousands.
 const FAULTS_MAX: usize = 200;
