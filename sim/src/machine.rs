@@ -33,6 +33,15 @@ pub(crate) struct Trap {
     pub(crate) lasts: u64,
 }
 
+/// A death planned for a flush, a cut of the log or a compaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoomedWork {
+    pub(crate) crash: Crash,
+    /// After so many of its disk operations, or when it is done.
+    pub(crate) after: Option<u64>,
+    pub(crate) lasts: u64,
+}
+
 pub(crate) struct Machine<M> {
     pub(crate) points: Vec<&'static str>,
     pub(crate) disk: Disk,
@@ -52,6 +61,8 @@ pub(crate) struct Machine<M> {
     pub(crate) trap: Option<Trap>,
     /// Dies after so many more messages and answers.
     pub(crate) words_left: Option<(u64, u64)>,
+    /// Its store's next work is not survived.
+    pub(crate) doomed_work: Option<DoomedWork>,
     /// The next start dies after so many disk operations.
     pub(crate) doomed_start: Option<(u64, Crash)>,
     /// A disk fault has struck this run, so it may stop with an error.
@@ -83,6 +94,7 @@ impl<M> Machine<M> {
             next_request: 0,
             trap: None,
             words_left: None,
+            doomed_work: None,
             doomed_start: None,
             struck: false,
         }

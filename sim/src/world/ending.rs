@@ -83,6 +83,7 @@ impl<P: Protocol> World<P> {
             machine.disk.heal(&mut self.counts);
             machine.trap = None;
             machine.words_left = None;
+            machine.doomed_work = None;
             machine.doomed_start = None;
             machine.slow_until = 0;
         }

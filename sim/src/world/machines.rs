@@ -2,12 +2,12 @@
 
 use kvorum_node::NodeError;
 use kvorum_replication::NodeId;
-use kvorum_storage::{Error, Position};
+use kvorum_storage::{Error, Maintained, Position};
 
 use super::{Event, World};
 use crate::disk::Crash;
 use crate::faults::Fault;
-use crate::machine::{AtPoint, Trap};
+use crate::machine::{AtPoint, DoomedWork, Trap};
 use crate::network::Pair;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND, SECOND};
@@ -369,19 +369,46 @@ impl<P: Protocol> World<P> {
         if machine.run != run {
             return;
         }
+        let doomed = machine.doomed_work;
+        if let Some(DoomedWork { crash, after: Some(after), .. }) = doomed {
+            machine.disk.doom(after, crash);
+        }
         let Some(process) = &machine.process else { return };
         let Some(store) = process.store() else { return };
-        if let Err(error) = store.maintain() {
-            let counts = &mut self.counts;
-            let machine = self.machines.get_mut(&node).expect("only members are named");
-            machine.struck |= machine.disk.settle(counts);
-            if !machine.struck {
-                let what = format!("{node} cannot maintain its store on a sound disk: {error}");
-                self.fail(Promise::StaysUp, what);
+        let worked = match store.maintain() {
+            Ok(Maintained::Did(_)) => true,
+            Ok(Maintained::Nothing) => false,
+            Err(error) => {
+                self.cannot_maintain(node, &error);
+                true
+            }
+        };
+        let fault = if doomed.is_some() { Fault::DiedMaintaining } else { Fault::DiedWriting };
+        if self.dies_of_doom(node, fault) {
+            self.machine(node).doomed_work = None;
+            return;
+        }
+        if let Some(DoomedWork { crash, after, lasts }) = doomed {
+            let machine = self.machine(node);
+            if after.is_some() {
+                machine.disk.spare();
+            }
+            if worked {
+                machine.doomed_work = None;
+                self.counts.count(fault);
+                return self.die(node, crash, lasts);
             }
         }
-        if !self.dies_of_doom(node, Fault::DiedWriting) {
-            self.plan_maintenance(node);
+        self.plan_maintenance(node);
+    }
+
+    fn cannot_maintain(&mut self, node: NodeId, error: &Error) {
+        let counts = &mut self.counts;
+        let machine = self.machines.get_mut(&node).expect("only members are named");
+        machine.struck |= machine.disk.settle(counts);
+        if !machine.struck {
+            let what = format!("{node} cannot maintain its store on a sound disk: {error}");
+            self.fail(Promise::StaysUp, what);
         }
     }
 
