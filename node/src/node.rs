@@ -327,15 +327,21 @@ where
 
     /// Appends the step's records, up to a fail point that nothing has to be durable for. An apply
     /// is performed only after its record is in the log, so that a flush, which syncs the log first,
-    /// never writes to a segment what the log could forget.
+    /// never writes to a segment what the log could forget: that holds for points between the two as
+    /// well. (A mark is the position of its record.)
     fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
         let mut waits = self.behind.is_some();
+        let mut applied = Position::ZERO;
         for index in 0..self.current.len() {
+            let is_point = matches!(self.current[index], Pending::Effect(Effect::Point(_)));
+            // A point that waits for a record must not hold up the records after it: those of the
+            // next steps are appended before it is reached.
+            if is_point && !waits && applied <= self.last() {
+                break;
+            }
             let pending = &mut self.current[index];
             match pending {
-                // A point that waits for a record must not hold up the records after it: those of
-                // the next steps are appended before it is reached.
-                Pending::Effect(Effect::Point(_)) if !waits => break,
+                Pending::Effect(Effect::Apply { mark, .. }) => applied = Position(*mark),
                 Pending::Effect(Effect::Persist { at, record, urgency }) => {
                     let (at, urgency) = (*at, *urgency);
                     self.payload.clear();

@@ -116,6 +116,34 @@ fn an_armed_point_stops_the_step_before_its_record_is_appended() {
     assert_eq!(bench.said(), ["late"]);
 }
 
+/// Else a flush could bring to a segment what the log does not know yet, and would again give away
+/// the number of after a crash.
+#[test]
+fn a_point_behind_an_apply_comes_when_the_record_is_in_the_log() {
+    let mut bench = Bench::armed(&["received", "applied"]);
+    bench.order(vec![
+        Effect::Point("received"),
+        Effect::Apply { mark: 1, writes: put("k", "one") },
+        Effect::Apply { mark: 2, writes: put("k", "two") },
+        Effect::Point("applied"),
+        persist(1, Urgency::Soon),
+        persist(2, Urgency::Soon),
+        send("late"),
+    ]);
+    assert_eq!(bench.node.last(), Position::ZERO);
+    assert_eq!(bench.node.take_point(), Some("received"));
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(bench.node.take_point(), Some("applied"));
+    let store = bench.node.store().unwrap();
+    assert_eq!(store.get(b"k").unwrap().as_deref(), Some(b"two".as_slice()));
+    store.flush().unwrap();
+    assert_eq!(store.flushed_mark(), 2);
+    assert_eq!(bench.node.durable(), Position(2), "the flush synced the records of both applies");
+    bench.node.settle(NOW).unwrap();
+    bench.sync();
+    assert_eq!(bench.said(), ["late"]);
+}
+
 #[test]
 fn a_point_behind_a_record_waits_for_it_too() {
     let mut bench = Bench::armed(&["durable"]);

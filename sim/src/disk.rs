@@ -107,6 +107,11 @@ impl Disk {
         doom.crash = Some(crash);
     }
 
+    /// Plans no crash any more.
+    pub(crate) fn spare(&mut self) {
+        self.lock().crash = None;
+    }
+
     /// Whether a planned crash has come; the disk is then what it left.
     pub(crate) fn take_doom(&mut self) -> Option<Fault> {
         let (crash, unsynced, image) = self.lock().image.take()?;

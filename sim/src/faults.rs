@@ -67,6 +67,8 @@ faults! {
     DiedWriting => "died in a disk operation",
     /// A process died after it had said some of what it had to say, and not the rest.
     DiedSpeaking => "died between two messages",
+    /// A process died in the middle of a flush, a cut of the log or a compaction, or right after it.
+    DiedMaintaining => "died while flushing or compacting",
     /// A process died while it was reading its log after a start.
     DiedRecovering => "died while recovering",
     /// A process stood still.

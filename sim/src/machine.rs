@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use kvorum_replication::{RequestId, Time};
+use kvorum_replication::{Operation, RequestId, Time};
 
 use crate::disk::{Crash, Disk};
-use crate::process::Process;
+use crate::process::{Process, Protocol};
 use crate::queue::Instant;
 
 /// Somebody who asked a process: which client, in which of its attempts.
@@ -33,10 +33,19 @@ pub(crate) struct Trap {
     pub(crate) lasts: u64,
 }
 
-pub(crate) struct Machine<M> {
+/// A death planned for a flush, a cut of the log or a compaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoomedWork {
+    pub(crate) crash: Crash,
+    /// After so many of its disk operations, or when it is done.
+    pub(crate) after: Option<u64>,
+    pub(crate) lasts: u64,
+}
+
+pub(crate) struct Machine<P: Protocol> {
     pub(crate) points: Vec<&'static str>,
     pub(crate) disk: Disk,
-    pub(crate) process: Option<Box<dyn Process<M>>>,
+    pub(crate) process: Option<Box<dyn Process<P>>>,
     /// Counts starts and ends of processes: what was meant for another run is not for this one.
     pub(crate) run: u64,
     clock: Clock,
@@ -47,11 +56,13 @@ pub(crate) struct Machine<M> {
     /// When the event that begins a sync comes.
     pub(crate) sync_at: Option<Instant>,
     pub(crate) slow_until: Instant,
-    pub(crate) asked: BTreeMap<RequestId, Asker>,
+    pub(crate) asked: BTreeMap<RequestId, (Asker, Operation)>,
     pub(crate) next_request: u64,
     pub(crate) trap: Option<Trap>,
     /// Dies after so many more messages and answers.
     pub(crate) words_left: Option<(u64, u64)>,
+    /// Its store's next work is not survived.
+    pub(crate) doomed_work: Option<DoomedWork>,
     /// The next start dies after so many disk operations.
     pub(crate) doomed_start: Option<(u64, Crash)>,
     /// A disk fault has struck this run, so it may stop with an error.
@@ -66,7 +77,7 @@ struct Clock {
     speed: u64,
 }
 
-impl<M> Machine<M> {
+impl<P: Protocol> Machine<P> {
     pub(crate) fn new(points: Vec<&'static str>, speed: u64) -> Self {
         Self {
             points,
@@ -83,6 +94,7 @@ impl<M> Machine<M> {
             next_request: 0,
             trap: None,
             words_left: None,
+            doomed_work: None,
             doomed_start: None,
             struck: false,
         }
@@ -97,11 +109,11 @@ impl<M> Machine<M> {
         self.timer_at = None;
         self.sync_at = None;
         self.words_left = None;
-        std::mem::take(&mut self.asked).into_values().collect()
+        std::mem::take(&mut self.asked).into_values().map(|(asker, _)| asker).collect()
     }
 
     /// Begins a run: the clock starts.
-    pub(crate) fn start(&mut self, now: Instant, process: Box<dyn Process<M>>) {
+    pub(crate) fn start(&mut self, now: Instant, process: Box<dyn Process<P>>) {
         self.process = Some(process);
         self.run += 1;
         self.clock.started = now;

@@ -111,7 +111,8 @@ const STRIKES: &[(u64, Fault)] = &[
     (8, Fault::DiedAtPoint),
     (2, Fault::PausedAtPoint),
     (2, Fault::IsolatedAtPoint),
-    (8, Fault::DiedWriting),
+    (5, Fault::DiedWriting),
+    (5, Fault::DiedMaintaining),
     (4, Fault::DiedSpeaking),
     (3, Fault::DiedRecovering),
     (2, Fault::Pause),
@@ -205,8 +206,9 @@ fn draw_network(chance: &mut Chance) -> NetworkKnobs {
 
 fn draw_clients(chance: &mut Chance) -> ClientKnobs {
     ClientKnobs {
-        clients: chance.between(2, 6),
-        keys: chance.between(1, 6),
+        clients: *chance.pick(&[2, 3, 4, 5, 6, 10]),
+        // Few are fought over; of many each keeps for long what was written to it.
+        keys: *chance.pick(&[1, 2, 3, 4, 6, 24]),
         think_max: *chance.pick(&[MILLISECOND, 10 * MILLISECOND, 60 * MILLISECOND]),
         attempt_timeout: *chance.pick(&[30 * MILLISECOND, 150 * MILLISECOND, 600 * MILLISECOND]),
         loss: *chance.pick(&[0, 0, 5_000, 40_000]),

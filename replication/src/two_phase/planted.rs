@@ -115,7 +115,7 @@ bugs! {
         "a restart does not bring back which writes of a session are committed",
         "the table of sessions is durable";
     CheckpointForgetsSessions => "checkpoint-forgets-sessions",
-        "a checkpoint keeps the sessions without the writes that they have committed",
+        "a checkpoint keeps which sessions there are, and not what they have committed",
         "a checkpoint stands for every record before it";
     CheckpointForgetsPromises => "checkpoint-forgets-promises",
         "a participant's checkpoint leaves out promises whose records are appended and not yet durable",

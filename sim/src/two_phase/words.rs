@@ -73,9 +73,7 @@ fn transaction(transaction: &Transaction) -> String {
 fn asked(query: &Query) -> String {
     match query {
         Query::Get(key) => text(key),
-        Query::GetMany(keys) => {
-            keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" and ")
-        }
+        Query::GetMany(keys) => keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" and "),
         Query::Scan(range) => {
             let end = range.end.as_ref().map_or_else(|| "the end".to_owned(), |end| text(end));
             format!("from {:?} to {end}, at most {}", text(&range.start), range.limit)

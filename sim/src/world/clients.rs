@@ -145,7 +145,7 @@ impl<P: Protocol> World<P> {
         machine.next_request += 1;
         request.id = RequestId(machine.next_request);
         request.deadline = now.after(Duration::from_nanos(timeout));
-        machine.asked.insert(request.id, asker);
+        machine.asked.insert(request.id, (asker, request.operation.clone()));
         self.tell(node, Happening::Request(request));
     }
 

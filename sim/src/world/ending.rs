@@ -83,6 +83,7 @@ impl<P: Protocol> World<P> {
             machine.disk.heal(&mut self.counts);
             machine.trap = None;
             machine.words_left = None;
+            machine.doomed_work = None;
             machine.doomed_start = None;
             machine.slow_until = 0;
         }
@@ -117,6 +118,9 @@ impl<P: Protocol> World<P> {
     /// Compares the copies, and asks whether one history explains what clients and copies say.
     fn judge(&mut self) {
         let now = self.queue.now();
+        for (name, count) in self.protocol.counted() {
+            self.activity.insert(name.to_owned(), count);
+        }
         for node in self.machines.keys().copied().collect::<Vec<_>>() {
             self.harvest(node);
             self.verify(node);

@@ -82,9 +82,8 @@ impl<P: Protocol> World<P> {
     }
 
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: P::Message) {
-        if let Err(violation) = self.protocol.observe(from, to, &message) {
-            self.fail(violation.promise, violation.what);
-        }
+        let judgement = self.protocol.says(from, to, &message);
+        self.heed(judgement);
         let now = self.queue.now();
         let passages = self.network.send(now, from, to, &mut self.counts);
         let protocol = &self.protocol;

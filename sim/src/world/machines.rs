@@ -2,12 +2,12 @@
 
 use kvorum_node::NodeError;
 use kvorum_replication::NodeId;
-use kvorum_storage::{Error, Position};
+use kvorum_storage::{Error, Maintained, Position};
 
 use super::{Event, World};
 use crate::disk::Crash;
 use crate::faults::Fault;
-use crate::machine::{AtPoint, Trap};
+use crate::machine::{AtPoint, DoomedWork, Trap};
 use crate::network::Pair;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND, SECOND};
@@ -39,6 +39,7 @@ impl<P: Protocol> World<P> {
         }
         match opened {
             Ok(process) => {
+                self.audit_opened(node, &*process);
                 let now = self.queue.now();
                 self.machine(node).start(now, process);
                 self.say(node, || "starts".to_owned());
@@ -108,6 +109,7 @@ impl<P: Protocol> World<P> {
 
     /// Hands on what the process said; false if it died over it.
     fn speak(&mut self, node: NodeId) -> bool {
+        self.audit_records(node);
         let machine = self.machine(node);
         let Some(process) = &mut machine.process else { return false };
         let turn = std::mem::take(process.turn());
@@ -120,7 +122,7 @@ impl<P: Protocol> World<P> {
         let dies = words > left;
         let mut answers = Vec::new();
         for (request, outcome) in turn.replies {
-            answers.extend(machine.asked.remove(&request).map(|asker| (asker, outcome)));
+            answers.extend(machine.asked.remove(&request).map(|asked| (asked, outcome)));
         }
         for (to, message) in turn.sends {
             if left == 0 {
@@ -129,11 +131,13 @@ impl<P: Protocol> World<P> {
             left -= 1;
             self.send(node, to, message);
         }
-        for (asker, outcome) in answers {
+        for ((asker, operation), outcome) in answers {
             if left == 0 {
                 break;
             }
             left -= 1;
+            let judgement = self.protocol.answers(node, &operation, &outcome);
+            self.heed(judgement);
             self.send_answer(node, asker, outcome);
         }
         if dies {
@@ -180,12 +184,14 @@ impl<P: Protocol> World<P> {
             let _ = process.settle(now);
             let _ = process.log().write();
         }
+        self.audit_last_records(node);
     }
 
     /// Ends a process in whose disk a planned crash has come.
     fn dies_of_doom(&mut self, node: NodeId, fault: Fault) -> bool {
         let machine = self.machine(node);
         let Some(kind) = machine.disk.take_doom() else { return false };
+        self.audit_last_records(node);
         self.harvest(node);
         self.counts.count(fault);
         self.counts.count(kind);
@@ -197,6 +203,7 @@ impl<P: Protocol> World<P> {
 
     /// Ends a process now.
     pub(super) fn die(&mut self, node: NodeId, crash: Crash, lasts: u64) {
+        self.audit_last_records(node);
         self.harvest(node);
         let machine = self.machines.get_mut(&node).expect("only members are named");
         machine.disk.settle(&mut self.counts);
@@ -213,6 +220,7 @@ impl<P: Protocol> World<P> {
     /// A process that met an error stops, as in production; only a fault of its disk excuses that.
     fn stop_failed(&mut self, node: NodeId, error: NodeError) {
         self.say(node, || format!("stops: {error}"));
+        self.audit_last_records(node);
         let counts = &mut self.counts;
         let machine = self.machines.get_mut(&node).expect("only members are named");
         machine.struck |= machine.disk.settle(counts);
@@ -369,19 +377,46 @@ impl<P: Protocol> World<P> {
         if machine.run != run {
             return;
         }
+        let doomed = machine.doomed_work;
+        if let Some(DoomedWork { crash, after: Some(after), .. }) = doomed {
+            machine.disk.doom(after, crash);
+        }
         let Some(process) = &machine.process else { return };
         let Some(store) = process.store() else { return };
-        if let Err(error) = store.maintain() {
-            let counts = &mut self.counts;
-            let machine = self.machines.get_mut(&node).expect("only members are named");
-            machine.struck |= machine.disk.settle(counts);
-            if !machine.struck {
-                let what = format!("{node} cannot maintain its store on a sound disk: {error}");
-                self.fail(Promise::StaysUp, what);
+        let worked = match store.maintain() {
+            Ok(Maintained::Did(_)) => true,
+            Ok(Maintained::Nothing) => false,
+            Err(error) => {
+                self.cannot_maintain(node, &error);
+                true
+            }
+        };
+        let fault = if doomed.is_some() { Fault::DiedMaintaining } else { Fault::DiedWriting };
+        if self.dies_of_doom(node, fault) {
+            self.machine(node).doomed_work = None;
+            return;
+        }
+        if let Some(DoomedWork { crash, after, lasts }) = doomed {
+            let machine = self.machine(node);
+            if after.is_some() {
+                machine.disk.spare();
+            }
+            if worked {
+                machine.doomed_work = None;
+                self.counts.count(fault);
+                return self.die(node, crash, lasts);
             }
         }
-        if !self.dies_of_doom(node, Fault::DiedWriting) {
-            self.plan_maintenance(node);
+        self.plan_maintenance(node);
+    }
+
+    fn cannot_maintain(&mut self, node: NodeId, error: &Error) {
+        let counts = &mut self.counts;
+        let machine = self.machines.get_mut(&node).expect("only members are named");
+        machine.struck |= machine.disk.settle(counts);
+        if !machine.struck {
+            let what = format!("{node} cannot maintain its store on a sound disk: {error}");
+            self.fail(Promise::StaysUp, what);
         }
     }
 

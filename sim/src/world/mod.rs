@@ -5,6 +5,7 @@
 //! held. Then the power fails everywhere at once, and what comes back is judged: every copy is the
 //! same, and one history of what clients saw explains all of it.
 
+mod audits;
 mod clients;
 mod ending;
 mod links;
@@ -72,6 +73,31 @@ pub(crate) enum Event<M> {
     Look,
 }
 
+impl<M> Event<M> {
+    /// The node whose process the event is for, if it is for one.
+    fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Deliver { to: node, .. }
+            | Self::Link { node, .. }
+            | Self::Timer { node, .. }
+            | Self::SyncBegins { node, .. }
+            | Self::SyncEnds { node, .. }
+            | Self::Maintain { node, .. }
+            | Self::Ask { node, .. }
+            | Self::Start { node, .. } => Some(*node),
+            Self::Connect(_)
+            | Self::Break { .. }
+            | Self::Answer { .. }
+            | Self::Gone { .. }
+            | Self::Client { .. }
+            | Self::Strike(_)
+            | Self::Mend { .. }
+            | Self::Relief(_)
+            | Self::Look => None,
+        }
+    }
+}
+
 pub(crate) struct World<P: Protocol> {
     pub(crate) seed: u64,
     pub(crate) protocol: P,
@@ -81,7 +107,7 @@ pub(crate) struct World<P: Protocol> {
     pub(crate) activity: Activity,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
-    pub(crate) machines: BTreeMap<NodeId, Machine<P::Message>>,
+    pub(crate) machines: BTreeMap<NodeId, Machine<P>>,
     pub(crate) clients: Vec<Client>,
     pub(crate) attempts: u64,
     pub(crate) history: History,
@@ -144,7 +170,11 @@ impl<P: Protocol> World<P> {
                 self.fail(Promise::ComesToRest, what);
                 return;
             };
+            let node = event.node();
             self.handle(event);
+            if let Some(node) = node {
+                self.audit(node);
+            }
         }
         self.fail(Promise::ComesToRest, format!("no rest after {EVENTS_MAX} events"));
     }
@@ -203,29 +233,14 @@ impl<P: Protocol> World<P> {
 
     /// Until when the process that this event is for stands still, if it does.
     fn pausing(&self, event: &Event<P::Message>) -> Option<Instant> {
-        let node = match event {
-            Event::Deliver { to: node, .. }
-            | Event::Link { node, .. }
-            | Event::Timer { node, .. }
-            | Event::SyncBegins { node, .. }
-            | Event::SyncEnds { node, .. }
-            | Event::Maintain { node, .. }
-            | Event::Ask { node, .. } => *node,
-            Event::Connect(_)
-            | Event::Break { .. }
-            | Event::Answer { .. }
-            | Event::Gone { .. }
-            | Event::Client { .. }
-            | Event::Strike(_)
-            | Event::Mend { .. }
-            | Event::Relief(_)
-            | Event::Start { .. }
-            | Event::Look => return None,
-        };
+        if matches!(event, Event::Start { .. }) {
+            return None;
+        }
+        let node = event.node()?;
         self.machines[&node].paused_until.filter(|until| *until > self.queue.now())
     }
 
-    pub(crate) fn machine(&mut self, node: NodeId) -> &mut Machine<P::Message> {
+    pub(crate) fn machine(&mut self, node: NodeId) -> &mut Machine<P> {
         self.machines.get_mut(&node).expect("only members are named")
     }
 

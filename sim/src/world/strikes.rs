@@ -6,7 +6,7 @@ use super::{Event, World};
 use crate::chance::Chance;
 use crate::disk::Crash;
 use crate::faults::Fault;
-use crate::machine::{AtPoint, Trap};
+use crate::machine::{AtPoint, DoomedWork, Trap};
 use crate::network::Pair;
 use crate::plan::Strike;
 use crate::process::Protocol;
@@ -41,6 +41,12 @@ impl<P: Protocol> World<P> {
                 self.machine(node).disk.doom_after_names(names, after, crash);
             }
             Fault::DiedSpeaking => self.machine(node).words_left = Some((ahead, lasts)),
+            Fault::DiedMaintaining => {
+                // The one that decides has nothing to flush.
+                let node = if node == self.protocol.writer() { other } else { node };
+                let after = (number >> 40 & 1 == 0).then_some((number >> 41) % AHEAD_MAX);
+                self.machine(node).doomed_work = Some(DoomedWork { crash, after, lasts });
+            }
             Fault::DiedRecovering => {
                 self.machine(node).doomed_start = Some((ahead / 2, crash));
                 self.die(node, crash, lasts);

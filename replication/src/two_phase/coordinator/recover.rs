@@ -83,7 +83,10 @@ impl Coordinator {
             checkpoint.committed.retain(|state| is_durable(&state.txn));
         }
         if self.options.planted.has(Bug::CheckpointForgetsSessions) {
-            checkpoint.sessions.sessions.iter_mut().for_each(|session| session.committed.clear());
+            for session in &mut checkpoint.sessions.sessions {
+                session.answered_below = 0;
+                session.committed.clear();
+            }
         }
         self.persist(CoordinatorRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         effects.push(Effect::Release(self.last));

@@ -166,7 +166,10 @@ impl Participant {
             sessions: self.sessions.table(),
         };
         if self.options.planted.has(Bug::CheckpointForgetsSessions) {
-            checkpoint.sessions.sessions.iter_mut().for_each(|session| session.committed.clear());
+            for session in &mut checkpoint.sessions.sessions {
+                session.answered_below = 0;
+                session.committed.clear();
+            }
         }
         self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         effects.push(Effect::Release(self.last));
