@@ -49,8 +49,8 @@ pub(crate) struct Client {
     pub(crate) session: Option<ClientId>,
     sequence: u64,
     values: u64,
-    /// Begun; opening a session is none.
-    operations: u64,
+    /// Begun while faults strike; opening a session is none.
+    pub(crate) operations: u64,
     pub(crate) task: Option<Task>,
     /// Only the wake-up of this number counts.
     pub(crate) wake: u64,
@@ -112,7 +112,7 @@ impl Client {
         if self.session.is_none() {
             return task(now, Operation::OpenSession, None);
         }
-        self.operations += 1;
+        self.operations += u64::from(!self.is_finishing());
         if let Some(key) = self.surprise.take() {
             return get(now, key);
         }

@@ -9,6 +9,8 @@ use kvorum_replication::{Core, Input, NodeId, Request, Row, Time};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{Log, Store};
 
+use crate::violation::Violation;
+
 /// What can happen to a process from outside.
 #[derive(Debug)]
 pub(crate) enum Happening<M> {
@@ -145,7 +147,12 @@ pub(crate) trait Protocol {
     ) -> Result<Box<dyn Process<Self::Message>>, NodeError>;
 
     /// Looks at a message that is sent: an error says which promise it breaks.
-    fn observe(&mut self, from: NodeId, to: NodeId, message: &Self::Message) -> Result<(), String>;
+    fn observe(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        message: &Self::Message,
+    ) -> Result<(), Violation>;
 
     /// A message in a few words, for the trace.
     fn describe(&self, message: &Self::Message) -> String;

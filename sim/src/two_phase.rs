@@ -16,6 +16,7 @@ use kvorum_storage::{LogOptions, Options};
 
 use crate::chance::Chance;
 use crate::process::{Process, Protocol};
+use crate::violation::{Promise, Violation};
 use crate::{Planted, Run, Setup};
 
 /// Simulates a cluster: one coordinator, and mostly three replicas.
@@ -169,20 +170,21 @@ impl Cluster {
         whom: NodeId,
         txn: TxnId,
         decision: Decision,
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         if decision == Decision::Abort && self.acknowledged.contains(&(txn, whom)) {
             return Ok(());
         }
         let known = *self.decisions.entry(txn).or_insert(decision);
         if known != decision {
-            return Err(format!(
-                "{who} tells {whom} that {txn} is {decision:?}, and it was {known:?}"
-            ));
+            let what =
+                format!("{who} tells {whom} that {txn} is {decision:?}, and it was {known:?}");
+            return Err(Violation { promise: Promise::OneDecision, what });
         }
         if let Decision::Commit(place) = decision {
             let holder = *self.places.entry(place).or_insert(txn);
             if holder != txn {
-                return Err(format!("{who} gives {txn} the place {place} of {holder}"));
+                let what = format!("{who} gives {txn} the place {place} of {holder}");
+                return Err(Violation { promise: Promise::OneOrder, what });
             }
         }
         Ok(())
@@ -254,7 +256,7 @@ impl Protocol for Cluster {
         }
     }
 
-    fn observe(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), String> {
+    fn observe(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), Violation> {
         match message {
             Message::Decide { txn, decision, .. } => self.decided(from, to, *txn, *decision),
             Message::Inform { txn, knowledge: Knowledge::Decided(decision) } => {
@@ -266,7 +268,9 @@ impl Protocol for Cluster {
                     Ok(())
                 }
                 known => {
-                    Err(format!("{from} acknowledges the commit of {txn}, and it is {known:?}"))
+                    let what =
+                        format!("{from} acknowledges the commit of {txn}, and it is {known:?}");
+                    Err(Violation { promise: Promise::OneDecision, what })
                 }
             },
             Message::Inform { .. }

@@ -38,7 +38,7 @@ pub fn hunt(bug: Option<Bug>, seeds_max: u64, threads: usize) -> Option<Found> {
                     end.fetch_min(seed, Ordering::Relaxed);
                     let mut found = found.lock().expect("nobody panics while noting a violation");
                     if found.as_ref().is_none_or(|earlier| seed < earlier.seed) {
-                        *found = Some(Found { seed, violation });
+                        *found = Some(Found { seed, violation: violation.to_string() });
                     }
                 }
             });

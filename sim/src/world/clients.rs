@@ -12,6 +12,7 @@ use crate::faults::Fault;
 use crate::machine::Asker;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND};
+use crate::violation::Promise;
 
 /// Attempts at one operation before a client gives it up.
 const ATTEMPTS_MAX: u64 = 8;
@@ -185,10 +186,10 @@ impl<P: Protocol> World<P> {
             Outcome::Answer(Answer::Failed(_)) => self.finish(asker.client, Ending::NotDone),
             Outcome::Answer(answer) => match task.recorded.as_mut().map(|r| fill(r, answer)) {
                 Some(Ok(())) => self.finish(asker.client, Ending::Done),
-                Some(Err(what)) => self.fail(what),
+                Some(Err(what)) => self.fail(Promise::TellsTruth, what),
                 None => {
                     let what = format!("{:?} was answered as a read", task.operation);
-                    self.fail(what);
+                    self.fail(Promise::TellsTruth, what);
                 }
             },
             Outcome::Failed(failure) => self.failed(asker.client, failure),
@@ -209,7 +210,7 @@ impl<P: Protocol> World<P> {
             Failure::Invalid { .. } | Failure::SessionExpired | Failure::StaleSequence
         ) {
             let what = format!("client {client} was told {failure:?} of {:?}", task.operation);
-            self.fail(what);
+            self.fail(Promise::TellsTruth, what);
             return;
         }
         let retry = match failure {

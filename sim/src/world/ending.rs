@@ -7,6 +7,7 @@ use super::{Event, World};
 use crate::plan::NetworkKnobs;
 use crate::process::Protocol;
 use crate::queue::{Instant, MILLISECOND, SECOND};
+use crate::violation::Promise;
 
 /// How often it is looked whether a run has come to rest.
 const LOOK: u64 = 20 * MILLISECOND;
@@ -50,7 +51,9 @@ impl<P: Protocol> World<P> {
                     self.phase = Phase::Restarted { until: now + REST_MAX };
                     self.cut_power_everywhere();
                 }
-                Some(what) if now > until => self.fail(format!("no rest after healing: {what}")),
+                Some(what) if now > until => {
+                    self.fail(Promise::ComesToRest, format!("no rest after healing: {what}"));
+                }
                 Some(_) => {}
             },
             Phase::Restarted { until } => match self.unrest() {
@@ -59,7 +62,8 @@ impl<P: Protocol> World<P> {
                     self.judge();
                 }
                 Some(what) if now > until => {
-                    self.fail(format!("no rest after the last restart: {what}"));
+                    let what = format!("no rest after the last restart: {what}");
+                    self.fail(Promise::ComesToRest, what);
                 }
                 Some(_) => {}
             },
@@ -127,7 +131,7 @@ impl<P: Protocol> World<P> {
                 Ok(rows) => copies.push((node.to_string(), rows, *node)),
                 Err(error) => {
                     let what = format!("{node} cannot be read: {error}");
-                    self.fail(what);
+                    self.fail(Promise::NamesDamage, what);
                     return;
                 }
             }
@@ -139,11 +143,14 @@ impl<P: Protocol> World<P> {
         }
         let copies: Vec<(String, Vec<Row>)> =
             copies.into_iter().map(|(name, rows, _)| (name, rows)).collect();
-        for verdict in
-            [converged(&copies), atomic(&self.history), serializable(&self.history, LIMITS)]
-        {
+        let verdicts = [
+            (Promise::Converges, converged(&copies)),
+            (Promise::Atomic, atomic(&self.history)),
+            (Promise::Serializable, serializable(&self.history, LIMITS)),
+        ];
+        for (promise, verdict) in verdicts {
             if !matches!(verdict, Verdict::Holds) {
-                self.fail(verdict.to_string());
+                self.fail(promise, verdict.to_string());
             }
         }
     }
@@ -159,7 +166,8 @@ impl<P: Protocol> World<P> {
             Err(error) => Some(error),
         };
         if let Some(problem) = problem {
-            self.fail(format!("the store of {node} is damaged: {problem}"));
+            let what = format!("the store of {node} is damaged: {problem}");
+            self.fail(Promise::NamesDamage, what);
         }
     }
 }

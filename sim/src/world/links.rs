@@ -82,8 +82,8 @@ impl<P: Protocol> World<P> {
     }
 
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: P::Message) {
-        if let Err(what) = self.protocol.observe(from, to, &message) {
-            self.fail(what);
+        if let Err(violation) = self.protocol.observe(from, to, &message) {
+            self.fail(violation.promise, violation.what);
         }
         let now = self.queue.now();
         let passages = self.network.send(now, from, to, &mut self.counts);

@@ -11,6 +11,7 @@ use crate::machine::{AtPoint, Trap};
 use crate::network::Pair;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND, SECOND};
+use crate::violation::Promise;
 use crate::world::ending::Phase;
 
 /// How long a log waits for room on a full disk before it tries again, as in production.
@@ -23,7 +24,7 @@ impl<P: Protocol> World<P> {
     pub(super) fn start(&mut self, node: NodeId) {
         self.starts += 1;
         if self.starts > STARTS_MAX {
-            self.fail(format!("{node} does not stay up"));
+            self.fail(Promise::StaysUp, format!("{node} does not stay up"));
             return;
         }
         let machine = self.machine(node);
@@ -216,7 +217,8 @@ impl<P: Protocol> World<P> {
         let machine = self.machines.get_mut(&node).expect("only members are named");
         machine.struck |= machine.disk.settle(counts);
         if !machine.struck {
-            self.fail(format!("{node} stopped although its disk did not fail: {error}"));
+            let what = format!("{node} stopped although its disk did not fail: {error}");
+            self.fail(Promise::StaysUp, what);
             return;
         }
         machine.disk.crash(Crash::Kill);
@@ -368,7 +370,8 @@ impl<P: Protocol> World<P> {
             let machine = self.machines.get_mut(&node).expect("only members are named");
             machine.struck |= machine.disk.settle(counts);
             if !machine.struck {
-                self.fail(format!("{node} cannot maintain its store on a sound disk: {error}"));
+                let what = format!("{node} cannot maintain its store on a sound disk: {error}");
+                self.fail(Promise::StaysUp, what);
             }
         }
         if !self.dies_of_doom(node, Fault::DiedWriting) {

@@ -23,9 +23,10 @@ use crate::machine::{Asker, Machine};
 use crate::network::{Network, Pair, Passage};
 use crate::plan::{Plan, Strike};
 use crate::process::Protocol;
-use crate::queue::{Instant, Queue};
+use crate::queue::{Instant, MILLISECOND, Queue};
 use crate::trace::Trace;
-use crate::{Activity, Setup};
+use crate::violation::{Promise, Violation};
+use crate::{Activity, Planned, Setup};
 
 use ending::Phase;
 
@@ -90,7 +91,7 @@ pub(crate) struct World<P: Protocol> {
     /// Draws of the clients' connections.
     pub(crate) wire: Chance,
     /// What went wrong, if anything did: the run stops there.
-    pub(crate) broken: Option<String>,
+    pub(crate) broken: Option<Violation>,
     pub(crate) starts: u64,
 }
 
@@ -139,12 +140,13 @@ impl<P: Protocol> World<P> {
                 return;
             }
             let Some(event) = self.queue.next() else {
-                self.fail("nothing is going to happen any more".to_owned());
+                let what = "nothing is going to happen any more".to_owned();
+                self.fail(Promise::ComesToRest, what);
                 return;
             };
             self.handle(event);
         }
-        self.fail(format!("no rest after {EVENTS_MAX} events"));
+        self.fail(Promise::ComesToRest, format!("no rest after {EVENTS_MAX} events"));
     }
 
     fn begin(&mut self) {
@@ -231,9 +233,19 @@ impl<P: Protocol> World<P> {
         self.machines[&node].time(self.queue.now())
     }
 
-    pub(crate) fn fail(&mut self, what: String) {
+    pub(crate) fn fail(&mut self, promise: Promise, what: String) {
         self.say("!", || what.clone());
-        self.broken.get_or_insert(what);
+        self.broken.get_or_insert(Violation { promise, what });
+    }
+
+    /// How large the run was.
+    pub(crate) fn planned(&self) -> Planned {
+        Planned {
+            faults: self.plan.strikes.iter().map(|strike| strike.index).collect(),
+            clients: self.plan.clients.clients,
+            operations: self.clients.iter().map(|client| client.operations).max().unwrap_or(0),
+            heal_at: self.plan.safety_ends / MILLISECOND,
+        }
     }
 
     pub(crate) fn say(&mut self, who: impl std::fmt::Display, words: impl FnOnce() -> String) {
