@@ -92,11 +92,12 @@ impl Schedule {
         at < self.until
     }
 
-    /// How long a strike lasts: short ones are as likely as long ones.
+    /// How long a strike lasts: mostly briefly, so that there is time to recover, and sometimes
+    /// longer than anybody waits.
     fn length(&mut self) -> Duration {
         let span = self.longest - SHORTEST;
-        let square = self.up_to(span).as_secs_f64() * self.up_to(span).as_secs_f64();
-        SHORTEST + Duration::from_secs_f64(square.sqrt())
+        let most = self.up_to(span);
+        SHORTEST + if self.below(3) == 0 { most } else { self.up_to(most) }
     }
 
     fn up_to(&mut self, most: Duration) -> Duration {

@@ -126,21 +126,22 @@ impl<'a> Processes<'a> {
         let armed = format!("{point}={}@{at}", if dies { "abort" } else { "pause" });
         let from = self.schedule.clock.nanos();
         self.cluster.kill(member)?;
-        self.start_with(member, &["--fail-point", &armed]).await?;
+        // It may get there while it recovers, so it may never be ready.
+        self.cluster.spawn(member, &["--fail-point", &armed])?;
         let fired = match dies {
             true => self.await_death(member).await?,
             false => self.await_stop(member).await?,
         };
         let length = self.schedule.length() / 2;
         tokio::time::sleep(length).await;
-        match (fired, dies) {
-            (true, true) => self.start(&[member]).await?,
-            (true, false) => self.cluster.resume(member)?,
-            (false, _) => {
+        if fired && !dies {
+            self.cluster.resume(member)?;
+        } else {
+            if self.cluster.is_running(member) {
                 // Disarmed by a restart.
                 self.cluster.kill(member)?;
-                self.start(&[member]).await?;
             }
+            self.start(&[member]).await?;
         }
         let evidence = match (fired, dies) {
             (true, true) => "it died by its own SIGKILL there",
@@ -155,6 +156,8 @@ impl<'a> Processes<'a> {
     async fn await_death(&mut self, member: Member) -> Result<bool, ClusterError> {
         match self.cluster.await_exit(member, REACHED_WITHIN).await {
             Ok(status) if status.signal() == Some(SIGKILL) => Ok(true),
+            // A disk without room kept it from starting.
+            Ok(_) if self.disks_fail => Ok(false),
             Ok(_) => Err(ClusterError::Died { member, log: self.cluster.log_tail(member) }),
             Err(ClusterError::StillRunning { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -163,7 +166,7 @@ impl<'a> Processes<'a> {
 
     async fn await_stop(&mut self, member: Member) -> Result<bool, ClusterError> {
         let began = Instant::now();
-        while began.elapsed() < REACHED_WITHIN {
+        while began.elapsed() < REACHED_WITHIN && self.cluster.is_running(member) {
             if self.cluster.is_stopped(member)? {
                 return Ok(true);
             }
@@ -190,26 +193,19 @@ impl<'a> Processes<'a> {
         for member in members {
             match self.cluster.await_ready(*member).await {
                 Ok(()) => {}
-                Err(_) if self.disks_fail => self.start_again(*member, &[]).await?,
+                Err(_) if self.disks_fail => self.start_again(*member).await?,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    async fn start_with(&mut self, member: Member, flags: &[&str]) -> Result<(), ClusterError> {
-        match self.cluster.start(member, flags).await {
-            Err(_) if self.disks_fail => self.start_again(member, flags).await,
-            started => started,
-        }
-    }
-
     /// A disk without room may keep a process from starting, and is given back its room soon.
-    async fn start_again(&mut self, member: Member, flags: &[&str]) -> Result<(), ClusterError> {
+    async fn start_again(&mut self, member: Member) -> Result<(), ClusterError> {
         let began = Instant::now();
         loop {
             tokio::time::sleep(START_AGAIN_PAUSE).await;
-            match self.cluster.start(member, flags).await {
+            match self.cluster.start(member, &[]).await {
                 Err(_) if began.elapsed() < START_AGAIN_WITHIN => {}
                 ended => return ended,
             }
