@@ -16,10 +16,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_replication::{Core, Effect, Effects, Input, Position, Role, Time, Urgency};
+use kvorum_replication::{Core, Effect, Effects, Input, Position, Request, Role, Time, Urgency};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{self as storage, Log, LogOptions, Options, Store};
 
+use crate::clock::Clock;
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
 use crate::inspector::Inspector;
@@ -60,6 +61,10 @@ pub struct Node<C: Core> {
     fed_back: VecDeque<InputOf<C>>,
     turn: Turn<C::Message>,
     stopped_at: Option<&'static str>,
+    /// What the core was told last.
+    has_room: bool,
+    /// What the driver said.
+    is_stuck: bool,
     timer: Option<Time>,
     last_urgent: Position,
     lazy_since: Option<Time>,
@@ -67,6 +72,9 @@ pub struct Node<C: Core> {
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
     payload: Vec<u8>,
+    /// What was appended, for a judge who asked to see it.
+    watched: Option<Vec<(Position, C::Record)>>,
+    clock: Clock,
     planted: Planted,
 }
 
@@ -130,6 +138,8 @@ where
             fed_back: VecDeque::new(),
             turn: Turn::default(),
             stopped_at: None,
+            has_room: true,
+            is_stuck: false,
             timer: None,
             last_urgent: Position::ZERO,
             lazy_since: None,
@@ -137,6 +147,8 @@ where
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
             payload: Vec::new(),
+            watched: None,
+            clock: Clock::default(),
             planted: Planted::default(),
         }
     }
@@ -151,12 +163,32 @@ where
         self.planted = planted;
     }
 
+    /// Keeps what is appended from now on for [`Node::take_records`]. Whoever asks for it must take
+    /// it: nothing else bounds it.
+    pub fn watch_records(&mut self) {
+        self.watched.get_or_insert_default();
+    }
+
+    /// The records appended since it was last asked, if they are watched.
+    pub fn take_records(&mut self) -> Vec<(Position, C::Record)> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Hands the core one input and performs what may be performed at once.
     ///
     /// # Panics
     /// If a fail point has stopped the node: [`Node::settle`] comes first.
     pub fn step(&mut self, now: Time, input: InputOf<C>) -> Result<(), NodeError> {
         assert!(self.stopped_at.is_none(), "a stopped node is settled before it takes an input");
+        // A driver counts deadlines on its own clock.
+        let input = match input {
+            Input::Request(request) => {
+                self.clock.read(now);
+                let deadline = self.clock.inner(request.deadline);
+                Input::Request(Request { deadline, ..request })
+            }
+            other => other,
+        };
         self.fed_back.push_back(input);
         self.settle(now)
     }
@@ -164,6 +196,8 @@ where
     /// Goes on where a fail point stopped, releases what waited for records that are durable now,
     /// and feeds back what comes of it. Stops at the next armed fail point.
     pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
+        let now = self.clock.read(now);
+        self.notice_room();
         loop {
             self.append_records(now)?;
             self.finish_step()?;
@@ -184,6 +218,20 @@ where
         }
     }
 
+    /// Says whether the store has more in memory than it can bring to the disk, for too long: then
+    /// the core takes nothing new on, as if the log had no room.
+    pub fn set_stuck(&mut self, is_stuck: bool) {
+        self.is_stuck = is_stuck;
+    }
+
+    fn notice_room(&mut self) {
+        let has_room = !self.is_stuck && !self.log().is_refusing();
+        if has_room != self.has_room {
+            self.has_room = has_room;
+            self.fed_back.push_front(Input::Room(has_room));
+        }
+    }
+
     /// What the node said since it was last asked. Taken even in the middle of a step that a fail
     /// point stopped.
     pub fn turn(&mut self) -> &mut Turn<C::Message> {
@@ -195,10 +243,11 @@ where
         self.stopped_at.take()
     }
 
-    /// When the core wants [`Input::Timer`].
+    /// When the core wants [`Input::Timer`], on the driver's clock. A driver whose clock fell has to
+    /// ask again after it called [`Node::settle`].
     #[must_use]
     pub fn timer(&self) -> Option<Time> {
-        self.timer
+        self.timer.map(|timer| self.clock.outer(timer))
     }
 
     /// Hands the core its timer.
@@ -214,7 +263,7 @@ where
         if self.last_urgent > durable {
             Some(now)
         } else if self.last() > durable {
-            Some(self.lazy_since.map_or(now, |since| since.after(SOON)))
+            Some(self.lazy_since.map_or(now, |since| self.clock.outer(since.after(SOON))))
         } else {
             None
         }
@@ -254,10 +303,10 @@ where
     #[must_use]
     pub fn report(&self, now: Time) -> Report {
         Report {
-            status: self.core.status(now),
+            status: self.core.status(self.clock.peek(now)),
             log_last: self.last().0,
             log_durable: self.durable().0,
-            uptime_millis: now.0 / 1_000_000,
+            uptime_millis: self.clock.peek(now).0 / 1_000_000,
             counters: Vec::new(),
         }
     }
@@ -291,6 +340,9 @@ where
                     let (at, urgency) = (*at, *urgency);
                     self.payload.clear();
                     let kind = record.encode(&mut self.payload);
+                    if let Some(watched) = &mut self.watched {
+                        watched.push((at, record.clone()));
+                    }
                     *pending = Pending::Behind(at);
                     waits = true;
                     self.append(now, at, kind, urgency)?;

@@ -198,9 +198,10 @@ impl Client {
         for _ in 0..count {
             let key = self.key(knobs);
             let known = self.known.get(&key).cloned().flatten();
-            let precondition = match (self.chance.below(3), known) {
-                (0, _) => checker::Precondition::Present(key.clone()),
-                (1, Some(value)) => checker::Precondition::Equals(key.clone(), value),
+            // Mostly what is believed to hold: who is only refused writes nothing.
+            let precondition = match (self.chance.below(6), known) {
+                (0, None) | (1 | 2, Some(_)) => checker::Precondition::Present(key.clone()),
+                (3.., Some(value)) => checker::Precondition::Equals(key.clone(), value),
                 _ => checker::Precondition::Absent(key.clone()),
             };
             preconditions.insert(key, precondition);

@@ -59,6 +59,10 @@ struct Watched {
 /// A crash planned for the middle of a disk operation, and what it leaves.
 #[derive(Default)]
 struct Doom {
+    /// So many operations that change names first: what they do is done once in a long while, and
+    /// what must be durable before them is found missing nowhere else.
+    after_names: u64,
+    /// And then so many others.
     after: u64,
     crash: Option<Crash>,
     /// Whether a failed sync also makes the system forget what it should have written.
@@ -92,7 +96,13 @@ impl Disk {
 
     /// Plans a crash for the middle of a disk operation, after so many others.
     pub(crate) fn doom(&mut self, after: u64, crash: Crash) {
+        self.doom_after_names(0, after, crash);
+    }
+
+    /// The same, but first wait for so many operations that change the names in a directory.
+    pub(crate) fn doom_after_names(&mut self, names: u64, after: u64, crash: Crash) {
         let mut doom = self.lock();
+        doom.after_names = names;
         doom.after = after;
         doom.crash = Some(crash);
     }
@@ -176,12 +186,37 @@ fn watch(doom: &Mutex<Doom>, memory: &MemoryVfs, event: &Event<'_>) {
         return;
     }
     let Some(crash) = doom.crash else { return };
+    if doom.after_names > 0 {
+        doom.after_names -= u64::from(changes_names(event.operation));
+        return;
+    }
     if doom.after > 0 {
         doom.after -= 1;
         return;
     }
     doom.crash = None;
     doom.image = Some((crash, memory.unsynced(), memory.crash_image(crash.mode())));
+}
+
+fn changes_names(operation: Operation) -> bool {
+    match operation {
+        Operation::Create
+        | Operation::Rename
+        | Operation::Remove
+        | Operation::HardLink
+        | Operation::SyncDir => true,
+        Operation::CreateDir
+        | Operation::Open
+        | Operation::List
+        | Operation::Lock
+        | Operation::Read
+        | Operation::Write
+        | Operation::Sync
+        | Operation::Length
+        | Operation::SetLength
+        | Operation::Allocate
+        | Operation::Map => false,
+    }
 }
 
 /// The file may have been removed meanwhile, and then there is nothing to forget.

@@ -58,12 +58,19 @@ pub(crate) struct DiskKnobs {
     /// Whether what is synced next goes to the system's memory when the sync begins, so that a
     /// crash finds it written and not synced.
     pub(crate) writes_early: bool,
+    /// Between two looks whether something is to be flushed or compacted, at most.
+    pub(crate) maintenance_max: u64,
 }
 
 impl DiskKnobs {
     /// A quick disk.
     fn calm() -> Self {
-        Self { sync_min: 20 * MICROSECOND, sync_max: 50 * MICROSECOND, writes_early: false }
+        Self {
+            sync_min: 20 * MICROSECOND,
+            sync_max: 50 * MICROSECOND,
+            writes_early: false,
+            maintenance_max: 60 * MILLISECOND,
+        }
     }
 }
 
@@ -104,7 +111,7 @@ const STRIKES: &[(u64, Fault)] = &[
     (8, Fault::DiedAtPoint),
     (2, Fault::PausedAtPoint),
     (2, Fault::IsolatedAtPoint),
-    (5, Fault::DiedWriting),
+    (8, Fault::DiedWriting),
     (4, Fault::DiedSpeaking),
     (3, Fault::DiedRecovering),
     (2, Fault::Pause),
@@ -210,7 +217,12 @@ fn draw_clients(chance: &mut Chance) -> ClientKnobs {
 
 fn draw_disk(chance: &mut Chance) -> DiskKnobs {
     let sync_max = *chance.pick(&[50 * MICROSECOND, 600 * MICROSECOND, 10 * MILLISECOND]);
-    DiskKnobs { sync_min: 20 * MICROSECOND, sync_max, writes_early: chance.one_in(2) }
+    DiskKnobs {
+        sync_min: 20 * MICROSECOND,
+        sync_max,
+        writes_early: chance.one_in(2),
+        maintenance_max: *chance.pick(&[MILLISECOND, 60 * MILLISECOND]),
+    }
 }
 
 fn draw_strike(

@@ -15,7 +15,7 @@ use kvorum_storage::planted as storage;
 use kvorum_node::planted as node;
 
 #[cfg(feature = "planted-bugs")]
-pub use hunt::{Found, hunt};
+pub use hunt::{Found, Hunted, control, hunt};
 #[cfg(feature = "planted-bugs")]
 pub use table::{Bounds, Row, hunt_all};
 
@@ -87,9 +87,24 @@ impl Bug {
     }
 }
 
-#[cfg(feature = "planted-bugs")]
 impl Planted {
+    /// The bug of this name and no other.
+    #[cfg(feature = "planted-bugs")]
+    pub fn named(name: &str) -> Result<Self, String> {
+        Bug::by_name(name).map(Self::of).ok_or_else(|| {
+            let names: Vec<&str> = Bug::all().map(Bug::name).collect();
+            format!("there is no bug {name:?}; there are: {}", names.join(", "))
+        })
+    }
+
+    /// The bug of this name: this build has none.
+    #[cfg(not(feature = "planted-bugs"))]
+    pub fn named(name: &str) -> Result<Self, String> {
+        Err(format!("no bug {name:?}: this program was built without the feature planted-bugs"))
+    }
+
     /// This bug and no other.
+    #[cfg(feature = "planted-bugs")]
     #[must_use]
     pub fn of(bug: Bug) -> Self {
         let mut planted = Self::default();

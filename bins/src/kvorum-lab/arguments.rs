@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Sim(Sim),
     Run(Run),
     Check(Check),
+    #[cfg(feature = "planted-bugs")]
+    Planted(crate::planted::Hunt),
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),
@@ -65,6 +67,15 @@ pub(crate) enum Protocol {
     #[default]
     #[value(name = "2pc")]
     TwoPhase,
+}
+
+impl Protocol {
+    /// As flags name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TwoPhase => "2pc",
+        }
+    }
 }
 
 /// Reads `A..B`: from A up to and without B.

@@ -5,6 +5,10 @@ mod arguments;
 mod check;
 mod error;
 mod output;
+mod plant;
+#[cfg(feature = "planted-bugs")]
+mod planted;
+mod quiet;
 mod run;
 mod sim;
 
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
         Command::Sim(arguments) => sim::sim(&mut output, &arguments),
         Command::Run(arguments) => run::run(&mut output, &arguments),
         Command::Check(arguments) => check::check(&mut output, &arguments),
+        #[cfg(feature = "planted-bugs")]
+        Command::Planted(arguments) => planted::planted(&mut output, &arguments),
     };
     match result.and_then(|code| output.flush().map(|()| code)) {
         Ok(code) => code,

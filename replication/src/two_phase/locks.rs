@@ -104,6 +104,14 @@ impl LockTable {
         }
     }
 
+    /// Who holds a lock, once for each lock.
+    pub(super) fn holders(&self) -> impl Iterator<Item = TxnId> {
+        self.by_key.values().flat_map(|lock| match lock {
+            Lock::Exclusive(txn) => core::slice::from_ref(txn).iter().copied(),
+            Lock::Shared(txns) => txns.iter().copied(),
+        })
+    }
+
     /// Keys locked.
     pub(super) fn len(&self) -> usize {
         self.by_key.len()

@@ -39,6 +39,7 @@
 //! before the release is flushed.
 
 mod alarms;
+pub mod audit;
 pub mod coordinator;
 mod counters;
 mod locks;

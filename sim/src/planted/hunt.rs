@@ -1,48 +1,63 @@
 //! The hunt: seed after seed until something is wrong.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::ops::ControlFlow;
 
 use super::{Bug, Planted};
-use crate::{Setup, two_phase};
+use crate::{Setup, Violation, run_seeds, two_phase};
 
-/// The first violation that a bug led to.
+/// How a hunt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The seed that shows it; all below it show nothing.
-    pub seed: u64,
-    /// What went wrong.
-    pub violation: String,
+pub enum Hunted {
+    /// The bug was seen: this seed breaks a promise with it, holds without it, and is the first
+    /// that does.
+    Found(Found),
+    /// No seed breaks a promise.
+    Nothing {
+        /// How many were run.
+        seeds: u64,
+    },
+    /// A seed breaks a promise without any bug on purpose, so there is another one.
+    Unsound(Found),
 }
 
-/// Runs seeds from 0 on with this bug, or with none, until one of them breaks a promise. The answer
-/// is the same for any number of threads.
+/// The first seed that breaks a promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub seed: u64,
+    /// What is broken.
+    pub violation: Violation,
+}
+
+/// Runs seeds from 0 on with this bug until one of them breaks a promise. The answer is the same
+/// for any number of threads.
 #[must_use]
-pub fn hunt(bug: Option<Bug>, seeds_max: u64, threads: usize) -> Option<Found> {
-    let planted = bug.map_or_else(Planted::default, Planted::of);
-    let next = AtomicU64::new(0);
-    // Seeds from here on need not be run.
-    let end = AtomicU64::new(seeds_max);
-    let found: Mutex<Option<Found>> = Mutex::new(None);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let run = two_phase::simulate(&Setup { planted, ..Setup::new(seed) });
-                    let Some(violation) = run.violation else { continue };
-                    end.fetch_min(seed, Ordering::Relaxed);
-                    let mut found = found.lock().expect("nobody panics while noting a violation");
-                    if found.as_ref().is_none_or(|earlier| seed < earlier.seed) {
-                        *found = Some(Found { seed, violation: violation.to_string() });
-                    }
-                }
-            });
+pub fn hunt(bug: Bug, seeds_max: u64, threads: usize) -> Hunted {
+    match first_violation(Planted::of(bug), seeds_max, threads) {
+        None => Hunted::Nothing { seeds: seeds_max },
+        Some(found) => match two_phase::simulate(&Setup::new(found.seed)).violation {
+            None => Hunted::Found(found),
+            Some(violation) => Hunted::Unsound(Found { violation, ..found }),
+        },
+    }
+}
+
+/// The same without a bug, which should find nothing.
+#[must_use]
+pub fn control(seeds: u64, threads: usize) -> Hunted {
+    let found = first_violation(Planted::default(), seeds, threads);
+    found.map_or(Hunted::Nothing { seeds }, Hunted::Unsound)
+}
+
+fn first_violation(planted: Planted, seeds_max: u64, threads: usize) -> Option<Found> {
+    let totals = run_seeds(two_phase::simulate, 0..seeds_max, threads, planted, |totals| {
+        if totals.violations.is_empty() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
         }
     });
-    found.into_inner().expect("nobody panics while noting a violation")
+    // Seeds below one that broke were begun before it, and were run to their end.
+    let (seed, violation) = totals.violations.into_iter().next()?;
+    Some(Found { seed, violation })
 }

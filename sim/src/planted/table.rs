@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::time::Instant;
 
 use super::Bug;
-use super::hunt::{Found, hunt};
+use super::hunt::{Found, Hunted, control, hunt};
+use crate::threads;
 
-/// Characters of a violation that the table shows: enough to tell one judge from another.
-const WORDS_MAX: usize = 90;
+/// Characters of a violation that the table shows: enough to tell one from another.
+const WORDS_MAX: usize = 100;
 
 /// How to hunt.
 #[derive(Clone, Debug)]
@@ -23,8 +23,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { seeds_max: 2_000, control: 200, threads }
+        Self { seeds_max: 2_000, control: 200, threads: threads() }
     }
 }
 
@@ -33,31 +32,51 @@ impl Default for Bounds {
 pub struct Row {
     /// For what; none in the control run, which must find nothing.
     pub bug: Option<Bug>,
-    /// What was found.
-    pub found: Option<Found>,
-    /// How many seeds were to be run at most.
-    pub seeds_max: u64,
+    /// What came of it.
+    pub hunted: Hunted,
 }
 
 impl Row {
+    /// Hunts for a bug, or without one.
+    #[must_use]
+    pub fn new(bug: Option<Bug>, bounds: &Bounds) -> Self {
+        let hunted = match bug {
+            Some(bug) => hunt(bug, bounds.seeds_max, bounds.threads),
+            None => control(bounds.control, bounds.threads),
+        };
+        Self { bug, hunted }
+    }
+
     /// Whether it is as it should be: a bug was found, or without one nothing was.
     #[must_use]
     pub fn is_right(&self) -> bool {
-        self.bug.is_some() == self.found.is_some()
+        match self.hunted {
+            Hunted::Found(_) => true,
+            Hunted::Nothing { .. } => self.bug.is_none(),
+            Hunted::Unsound(_) => false,
+        }
     }
 }
 
+/// As lines of the table.
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.bug.map_or("(none)", Bug::name);
+        let name = self.bug.map_or("none, to compare", Bug::name);
         let right = if self.is_right() { "ok  " } else { "FAIL" };
-        match &self.found {
-            Some(Found { seed, violation }) => {
-                let seeds = seed + 1;
-                write!(f, "{right} {name:32} {seeds:>5}  {}", shortened(violation))
+        let (seeds, judge, words) = match &self.hunted {
+            Hunted::Nothing { seeds } => (*seeds, "nothing", String::new()),
+            Hunted::Found(Found { seed, violation }) => {
+                (seed + 1, violation.promise.words(), shortened(&violation.what))
             }
-            None => write!(f, "{right} {name:32} {:>5}  nothing", self.seeds_max),
+            Hunted::Unsound(Found { seed, violation }) => {
+                (seed + 1, "BROKEN WITHOUT A BUG ON PURPOSE", shortened(&violation.what))
+            }
+        };
+        write!(f, "{right} {name:31} {seeds:>5}  {judge}")?;
+        if let Some(bug) = self.bug {
+            write!(f, "\n       {}", bug.trap())?;
         }
+        if words.is_empty() { Ok(()) } else { write!(f, "\n       seen: {words}") }
     }
 }
 
@@ -72,23 +91,17 @@ fn shortened(violation: &str) -> String {
 /// Hunts each of the bugs, after a control run without any, and tells of each as it goes. Whether
 /// all was as it should be.
 pub fn hunt_all(bugs: &[Bug], bounds: &Bounds, out: &mut dyn Write) -> io::Result<bool> {
-    let began = Instant::now();
     let mut wrong = 0;
-    writeln!(out, "     {:32} {:>5}  found by", "bug", "seeds")?;
+    writeln!(out, "     {:31} {:>5}  breaks", "bug", "seeds")?;
     for bug in std::iter::once(None).chain(bugs.iter().copied().map(Some)) {
-        let seeds_max = if bug.is_some() { bounds.seeds_max } else { bounds.control };
-        let row = Row { bug, found: hunt(bug, seeds_max, bounds.threads), seeds_max };
+        let row = Row::new(bug, bounds);
         wrong += usize::from(!row.is_right());
         writeln!(out, "{row}")?;
-        if let Some(bug) = bug {
-            writeln!(out, "     {:32}        {}", "", bug.trap())?;
-        }
     }
-    let seconds = began.elapsed().as_secs_f64();
     let verdict = match wrong {
         0 => "every bug was found, and nothing without one".to_owned(),
-        wrong => format!("{wrong} of these are wrong"),
+        wrong => format!("{wrong} of these rows are wrong"),
     };
-    writeln!(out, "{} bugs in {seconds:.1} s: {verdict}", bugs.len())?;
+    writeln!(out, "{} bugs: {verdict}", bugs.len())?;
     Ok(wrong == 0)
 }

@@ -20,8 +20,9 @@ const ATTEMPTS_MAX: u64 = 8;
 /// The same once everything is healed: it must get through.
 const ATTEMPTS_AFTER_MAX: u64 = 400;
 
-/// How long a client waits before it tries again, at most.
-const RETRY_MAX: u64 = 40 * MILLISECOND;
+/// How long a client waits before it tries again, at most; so much more each time. One that gives
+/// up soon leaves many writes of unknown outcome, which are hard to judge and show little.
+const RETRY_MAX: u64 = 20 * MILLISECOND;
 
 impl<P: Protocol> World<P> {
     pub(super) fn wake_client(&mut self, client: usize, wait: u64) {
@@ -167,7 +168,7 @@ impl<P: Protocol> World<P> {
         };
         task.uncertain |= task.is_write();
         task.attempt = 0;
-        let wait = this.chance.below(RETRY_MAX);
+        let wait = this.chance.below(RETRY_MAX * task.attempts.clamp(1, ATTEMPTS_MAX));
         self.wake_client(asker.client, wait);
     }
 
@@ -222,9 +223,15 @@ impl<P: Protocol> World<P> {
             }
             _ => task.uncertain,
         };
+        // Asked again for ever it would be refused for ever.
+        let refused = matches!(failure, Failure::PreconditionFailed { .. });
+        if retry && refused && task.attempts >= ATTEMPTS_MAX {
+            self.finish(client, Ending::Unknown);
+            return;
+        }
         if retry {
             task.attempt = 0;
-            let wait = this.chance.below(RETRY_MAX);
+            let wait = this.chance.below(RETRY_MAX * task.attempts.clamp(1, ATTEMPTS_MAX));
             self.wake_client(client, wait);
             return;
         }

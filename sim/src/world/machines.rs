@@ -342,17 +342,23 @@ impl<P: Protocol> World<P> {
             Err(Error::DiskFull { .. }) => {
                 self.say(node, || "the log waits for room".to_owned());
                 self.queue.after(DISK_FULL_PAUSE, Event::SyncEnds { node, run, target });
-                let _ = self.dies_of_doom(node, Fault::DiedWriting);
+                if self.dies_of_doom(node, Fault::DiedWriting) {
+                    return;
+                }
+                let Some(process) = &mut self.machine(node).process else { return };
+                let result = process.settle(now);
+                self.follow(node, result);
             }
             Err(error) => self.follow(node, Err(error.into())),
         }
     }
 
     fn plan_maintenance(&mut self, node: NodeId) {
-        let machine = self.machine(node);
+        let machine = &self.machines[&node];
         if machine.process.as_ref().is_some_and(|process| process.store().is_some()) {
             let run = machine.run;
-            let wait = self.chance.between(MILLISECOND, 60 * MILLISECOND);
+            let most = self.plan.disk.maintenance_max;
+            let wait = self.chance.between(100 * MICROSECOND, most);
             self.queue.after(wait, Event::Maintain { node, run });
         }
     }

@@ -35,7 +35,11 @@ impl<P: Protocol> World<P> {
             Fault::DiedAtPoint => self.set_trap(&strike, AtPoint::Die(crash)),
             Fault::PausedAtPoint => self.set_trap(&strike, AtPoint::Pause),
             Fault::IsolatedAtPoint => self.set_trap(&strike, AtPoint::Isolate),
-            Fault::DiedWriting => self.machine(node).disk.doom(ahead, crash),
+            Fault::DiedWriting => {
+                let (names, after) =
+                    if number >> 40 & 1 == 0 { (0, ahead) } else { (1 + ahead, number >> 41 & 3) };
+                self.machine(node).disk.doom_after_names(names, after, crash);
+            }
             Fault::DiedSpeaking => self.machine(node).words_left = Some((ahead, lasts)),
             Fault::DiedRecovering => {
                 self.machine(node).doomed_start = Some((ahead / 2, crash));

@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use self::state::{Active, PendingRead, Phase};
 use super::alarms::Alarms;
+use super::audit::{CoordinatorAudit, Table};
 use super::counters::counters;
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
@@ -68,6 +69,7 @@ counters! {
         conflicts,
         retries_answered,
         overloaded,
+        disk_full,
         commits_resent,
         reads_retried,
         duplicates_dropped,
@@ -86,6 +88,8 @@ pub struct Coordinator {
     last: Position,
     epoch: u64,
     serving: bool,
+    /// Whether the disk has room for more.
+    has_room: bool,
     /// Transactions begun in this epoch.
     begun: u64,
     /// Commits in the log.
@@ -128,6 +132,7 @@ impl Coordinator {
             last: Position::ZERO,
             epoch: 0,
             serving: false,
+            has_room: true,
             begun: 0,
             commits: CommitNumber::ZERO,
             sessions: Sessions::new(Origin::Given, limits),
@@ -179,6 +184,9 @@ impl Coordinator {
     }
 
     fn open_session(&mut self, request: RequestId, effects: &mut Out) {
+        if let Err(failure) = self.check_room() {
+            return reply_failed(request, failure, effects);
+        }
         let client = self.sessions.next_client();
         self.sessions.opened(client);
         self.persist(CoordinatorRecord::SessionOpened { client }, Urgency::Now, effects);
@@ -217,6 +225,23 @@ impl Coordinator {
         match resume {
             CoordinatorResume::Serving => self.serve(now, effects),
             CoordinatorResume::Committed(txn) => self.commit_is_durable(now, txn, effects),
+        }
+    }
+
+    /// How it is now, for a judge.
+    #[must_use]
+    pub fn audit(&self) -> CoordinatorAudit {
+        let options = &self.options;
+        let tables = [
+            ("transactions", self.transactions.len(), options.in_flight_max),
+            ("bytes in flight", self.in_flight_bytes, options.in_flight_bytes_max),
+            ("reads", self.reads.len(), options.reads_in_flight_max),
+            ("sessions", self.sessions.len(), options.sessions_max),
+        ];
+        CoordinatorAudit {
+            open: self.transactions.keys().copied().collect(),
+            lock_holders: self.locks.holders().collect(),
+            tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
         }
     }
 
@@ -263,6 +288,7 @@ impl Core for Coordinator {
             Input::PeerDown(peer) => self.peer_down(now, peer, effects),
             Input::Timer => self.timer(now, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
+            Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
             // A coordinator has no store, and so never asks one.
             Input::Read { .. } => self.counters.strange_dropped += 1,

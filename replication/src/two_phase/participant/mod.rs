@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
 use super::alarms::Alarms;
+use super::audit::{ParticipantAudit, Table};
 use super::counters::counters;
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
@@ -71,6 +72,7 @@ counters! {
         preconditions_failed,
         refused,
         overloaded,
+        disk_full,
         commits_out_of_order,
         reads,
         reads_waited,
@@ -92,6 +94,8 @@ pub struct Participant {
     last: Position,
     incarnation: u64,
     serving: bool,
+    /// Whether the disk has room for more.
+    has_room: bool,
     /// Why it may not take part at all: its log contradicts itself.
     unfit: Option<String>,
     /// Everything between the arrival of its prepare and its outcome.
@@ -143,6 +147,7 @@ impl Participant {
             last: Position::ZERO,
             incarnation: 0,
             serving: false,
+            has_room: true,
             unfit: None,
             transactions: BTreeMap::new(),
             prepared_bytes: 0,
@@ -162,6 +167,35 @@ impl Participant {
             alarms: Alarms::new(),
             counters: Counters::default(),
             options,
+        }
+    }
+
+    /// How it is now, for a judge.
+    #[must_use]
+    pub fn audit(&self) -> ParticipantAudit {
+        let options = &self.options;
+        let promised = |promised: &Promised| match promised.stage {
+            Stage::Logging | Stage::Prepared { .. } => true,
+            Stage::Checking { .. } | Stage::Alone(_) => false,
+        };
+        // What is being prepared gets an outcome that is remembered, room or not.
+        let outcomes_max = options.decided_max.saturating_add(options.prepared_max);
+        let tables = [
+            ("transactions", self.transactions.len(), options.prepared_max),
+            ("bytes prepared", self.prepared_bytes, options.prepared_bytes_max),
+            ("outcomes", self.decided.len(), outcomes_max),
+            ("waiting reads", self.waiting.len(), options.waiting_reads_max),
+            ("sessions", self.sessions.len(), options.sessions_max),
+        ];
+        let open = self.transactions.iter();
+        ParticipantAudit {
+            open: open.clone().map(|(txn, _)| *txn).collect(),
+            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| *txn).collect(),
+            lock_holders: self.locks.holders().collect(),
+            applied: self.applied,
+            alone: self.alone,
+            is_unfit: self.unfit.is_some(),
+            tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
         }
     }
 
@@ -262,6 +296,7 @@ impl Core for Participant {
             Input::Timer => self.timer(now, effects),
             Input::Read { read, answer } => self.store_answered(read, answer, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
+            Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
         }
         self.alarms.ask(now, effects);

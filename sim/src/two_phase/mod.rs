@@ -75,7 +75,7 @@ impl Cluster {
             log_file_bytes: *chance.pick(&[2 << 10, 16 << 10, 256 << 10]),
             memtable_bytes: *chance.pick(&[1 << 10, 8 << 10, 1 << 20]),
             log_bytes_max: *chance.pick(&[8 << 10, 64 << 10, 1 << 20]),
-            checkpoint_bytes: *chance.pick(&[256, 2 << 10, 16 << 10, 64 << 20]),
+            checkpoint_bytes: *chance.pick(&[256, 2 << 10, 5 << 10, 16 << 10, 64 << 20]),
             sessions_max: *chance.pick(&[FEW_SESSIONS, 65_536]),
             in_flight_max: chance.weighted(&[(1, 2), (3, 16_384)]),
             prepared_max: chance.weighted(&[(1, 3), (3, 16_384)]),
