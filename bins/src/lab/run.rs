@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 use super::clients::{Clients, ClientsOptions, text};
 use super::clock::Clock;
 use super::judge::{Copy, Evidence, judge, verdict};
-use super::nemesis::{Disks, Kind, Links, Processes, Schedule, Strike};
+use super::nemesis::{Clocks, Disks, Kind, Links, Processes, Schedule, Strike};
 use super::proxy::{Network, Place, Route};
 use super::report::{Finding, JudgeVerdict};
 use super::summary::Outcome;
@@ -235,6 +235,9 @@ impl Stage {
             if options.nemesis.contains(&Kind::DiskFull) {
                 flags.extend(Disks::flags(cluster.directory(), member));
             }
+            if options.nemesis.contains(&Kind::Clock) {
+                flags.extend(Clocks::flags(cluster.directory(), member));
+            }
             cluster.set_flags(member, flags);
         }
         cluster.start_all().await?;
@@ -272,18 +275,20 @@ impl Stage {
         let schedule = |hand| Schedule::new(clock, options.seed, hand, options.length);
         let (members, kinds) = (self.cluster.members().collect::<Vec<_>>(), &options.nemesis);
         let directory = self.cluster.directory().to_owned();
-        let disk_kinds = kinds.contains(&Kind::DiskFull);
-        let disk_members = if disk_kinds { members.clone() } else { Vec::new() };
-        let mut disks = Disks::new(&directory, disk_members, schedule(2));
+        let if_asked = |kind| if kinds.contains(&kind) { members.clone() } else { Vec::new() };
+        let mut disks = Disks::new(&directory, if_asked(Kind::DiskFull), schedule(2));
+        let mut clocks = Clocks::new(&directory, if_asked(Kind::Clock), schedule(3));
         let mut links = Links::new(&self.network, members, schedule(1), kinds);
         let mut processes = Processes::new(&mut self.cluster, schedule(0), kinds);
-        let (died, (), stuck) = tokio::join!(processes.run(), links.run(), disks.run());
+        let (died, (), stuck, stopped) =
+            tokio::join!(processes.run(), links.run(), disks.run(), clocks.run());
         let mut strikes = processes.strikes;
         strikes.append(&mut links.strikes);
         strikes.append(&mut disks.strikes);
+        strikes.append(&mut clocks.strikes);
         strikes.sort_by_key(|strike| strike.from);
         let died = died.map_err(|error| error.to_string());
-        let stuck = stuck.map_err(|error| format!("a control file: {error}"));
+        let stuck = stuck.and(stopped).map_err(|error| format!("a control file: {error}"));
         let end = clock.at(options.length).into();
         tokio::time::sleep_until(end).await;
         (strikes, died.and(stuck))

@@ -1,7 +1,7 @@
 //! What breaks a cluster of real processes, on purpose and by a seed.
 //!
-//! Three hands strike at the same time, each with a schedule of its own: one at processes, one at
-//! the network between them, one at disks. So a process may be killed while it is cut off, and its
+//! Four hands strike at the same time, each with a schedule of its own: one at processes, one at
+//! the network between them, one at disks, one at clocks. So a process may be killed while it is cut off, and its
 //! disk be full while it recovers. Each hand draws its faults from a bag that holds every kind that
 //! was asked for: no kind stays out because of bad luck.
 //!
@@ -9,6 +9,7 @@
 //! nothing.
 
 mod bag;
+mod clocks;
 mod disks;
 mod kind;
 mod network;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use kvorum_replication::random::Random;
 
+pub(super) use self::clocks::Clocks;
 pub(super) use self::disks::Disks;
 pub use self::kind::Kind;
 pub(super) use self::network::Links;
