@@ -1,4 +1,4 @@
-//! The flag by which nodes get a bug on purpose. An ordinary build has neither flag nor bug.
+//! The flag by which nodes get a bug on purpose. An ordinary build has the flag and no bug.
 
 use clap::Args;
 use kvorum_sim::Planted;
@@ -6,28 +6,30 @@ use kvorum_sim::Planted;
 /// The bug that nodes have, if any.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Plant {
-    /// Give the nodes this bug; `kvorum-lab planted --list` names them
-    #[cfg(feature = "planted-bugs")]
-    #[arg(long, value_name = "BUG", value_parser = crate::planted::bug)]
-    plant: Option<kvorum_sim::planted::Bug>,
+    /// Give the nodes this bug on purpose; `kvorum-lab planted --list` names them
+    #[arg(long, value_name = "BUG", value_parser = named, hide = !cfg!(feature = "planted-bugs"))]
+    plant: Option<Named>,
+}
+
+#[derive(Clone, Debug)]
+struct Named {
+    name: String,
+    planted: Planted,
 }
 
 impl Plant {
     /// As the simulator wants it.
     pub(crate) fn planted(&self) -> Planted {
-        #[cfg(feature = "planted-bugs")]
-        if let Some(bug) = self.plant {
-            return Planted::of(bug);
-        }
-        Planted::default()
+        self.plant.as_ref().map(|named| named.planted).unwrap_or_default()
     }
 
     /// As the command line wants it, after a space.
     pub(crate) fn flag(&self) -> String {
-        #[cfg(feature = "planted-bugs")]
-        if let Some(bug) = self.plant {
-            return format!(" --plant {}", bug.name());
-        }
-        String::new()
+        self.plant.as_ref().map(|named| format!(" --plant {}", named.name)).unwrap_or_default()
     }
+}
+
+fn named(name: &str) -> Result<Named, String> {
+    let planted = Planted::named(name)?;
+    Ok(Named { name: name.to_owned(), planted })
 }

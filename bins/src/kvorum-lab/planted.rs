@@ -6,15 +6,12 @@ use std::time::Instant;
 use clap::Args;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use kvorum_sim::planted::{Bounds, Bug, Found, Row, hunt};
+use kvorum_sim::planted::{Bounds, Bug, Found, Hunted, Row};
 use serde_json::{Value as Json, json};
 
 use crate::error::{LabError, VIOLATED};
 use crate::output::{Format, Output};
 use crate::quiet::quietly;
-
-/// Characters of a violation that the table shows: enough to tell one judge from another.
-const WORDS_MAX: usize = 72;
 
 /// Where the numbers are.
 const SEEDS_COLUMN: usize = 1;
@@ -53,7 +50,7 @@ pub(crate) struct Hunt {
 }
 
 /// Reads a bug's name.
-pub(crate) fn bug(name: &str) -> Result<Bug, String> {
+fn bug(name: &str) -> Result<Bug, String> {
     Bug::by_name(name)
         .ok_or_else(|| "there is no such bug; see `kvorum-lab planted --list`".to_owned())
 }
@@ -81,14 +78,15 @@ fn rows(output: &Output, arguments: &Hunt, bugs: &[Bug]) -> Vec<Row> {
         false => ProgressBar::hidden(),
     };
     bar.set_style(ProgressStyle::with_template(STYLE).expect("the template is a constant"));
-    let control = std::iter::once((None, arguments.control));
-    let hunts = control.chain(bugs.iter().map(|bug| (Some(*bug), arguments.seeds)));
-    let rows = hunts.map(|(bug, seeds_max)| {
+    let bounds =
+        Bounds { seeds_max: arguments.seeds, control: arguments.control, ..Bounds::default() };
+    let all = std::iter::once(None).chain(bugs.iter().copied().map(Some));
+    let rows = all.map(|bug| {
         bar.set_message(name(bug));
         bar.tick();
-        let found = hunt(bug, seeds_max, Bounds::default().threads);
+        let row = Row::new(bug, &bounds);
         bar.inc(1);
-        Row { bug, found, seeds_max }
+        row
     });
     let rows = rows.collect();
     bar.finish_and_clear();
@@ -121,14 +119,15 @@ fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError
         return output.json(&rows.iter().map(object).collect());
     }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["BUG", "SEEDS", "FOUND BY"]);
+    table.load_style(presets::NOTHING).set_header([
+        "BUG",
+        "SEEDS",
+        "TRAP, AND THE PROMISE THAT BROKE",
+    ]);
     for row in rows {
-        let (seeds, found) = match &row.found {
-            Some(Found { seed, violation }) => (seed + 1, first_line(violation)),
-            None if row.bug.is_none() => (row.seeds_max, "nothing, as it must be".to_owned()),
-            None => (row.seeds_max, "NOT FOUND".to_owned()),
-        };
-        table.add_row([name(row.bug), &seeds.to_string(), &found]);
+        let trap = row.bug.map(|bug| format!("{}\n", bug.trap())).unwrap_or_default();
+        let words = format!("{trap}-> {}", words(row));
+        table.add_row([name(row.bug), &seeds(row).to_string(), &words]);
     }
     if let Some(column) = table.column_mut(SEEDS_COLUMN) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -141,20 +140,36 @@ fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError
     }
 }
 
-fn first_line(violation: &str) -> String {
-    let line = violation.lines().next().unwrap_or_default();
-    match line.char_indices().nth(WORDS_MAX) {
-        Some((end, _)) => format!("{} ...", &line[..end]),
-        None => line.to_owned(),
+/// How many seeds it took, or were run in vain.
+fn seeds(row: &Row) -> u64 {
+    match &row.hunted {
+        Hunted::Found(Found { seed, .. }) | Hunted::Unsound(Found { seed, .. }) => seed + 1,
+        Hunted::Nothing { seeds } => *seeds,
+    }
+}
+
+fn words(row: &Row) -> String {
+    match &row.hunted {
+        Hunted::Found(found) => found.violation.promise.words().to_owned(),
+        Hunted::Nothing { .. } if row.bug.is_none() => "nothing, as it must be".to_owned(),
+        Hunted::Nothing { .. } => "NOT FOUND".to_owned(),
+        Hunted::Unsound(Found { seed, violation }) => {
+            format!("WITHOUT A BUG ON PURPOSE seed {seed} breaks: {violation}")
+        }
     }
 }
 
 fn object(row: &Row) -> Json {
+    let violation = match &row.hunted {
+        Hunted::Found(found) | Hunted::Unsound(found) => Some(&found.violation),
+        Hunted::Nothing { .. } => None,
+    };
     json!({
         "bug": row.bug.map(Bug::name),
         "trap": row.bug.map(Bug::trap),
         "right": row.is_right(),
-        "seeds": row.found.as_ref().map_or(row.seeds_max, |found| found.seed + 1),
-        "found": row.found.as_ref().map(|found| &found.violation[..]),
+        "seeds": seeds(row),
+        "promise": violation.map(|violation| violation.promise.words()),
+        "what": violation.map(|violation| &violation.what[..]),
     })
 }
