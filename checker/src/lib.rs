@@ -21,6 +21,7 @@ mod verdict;
 
 mod atomicity;
 mod convergence;
+mod cycles;
 mod explain;
 mod linearizability;
 mod search;
@@ -29,7 +30,8 @@ mod steps;
 
 pub use atomicity::atomic;
 pub use convergence::converged;
+pub use cycles::{Isolation, Transactions, acyclic, anomalies};
 pub use history::{Ending, Found, History, MicroOperation, Operation, Precondition, Record};
 pub use linearizability::{Limits, linearizable, serializable};
 pub use lines::{Entry, FinalCopy, LineError, read_entries, read_lines, write_copy, write_line};
-pub use verdict::{Rule, Verdict, Violation};
+pub use verdict::{Cycle, CycleKind, Guarantee, Rule, Verdict, Violation};
