@@ -36,8 +36,7 @@ fn check_list(
 ) {
     for (place, value) in (0..).zip(elements) {
         if !facts.is_written(*value) {
-            let reader = reader_of(facts, object, list, place);
-            facts.find_unwritten(reader, *value);
+            find_unwritten(facts, object, list, (place, *value));
         }
         let Some(writer) = facts.source(*value) else { continue };
         if position[*value as usize] != NONE {
@@ -51,6 +50,15 @@ fn check_list(
     }
     for value in elements {
         position[*value as usize] = NONE;
+    }
+}
+
+fn find_unwritten(facts: &mut Facts<'_>, object: u32, list: ListRead, (place, value): (u32, u32)) {
+    let aborted = facts.aborted(value).is_some();
+    let rule = if aborted { Rule::AbortedRead } else { Rule::Fabricated };
+    if !facts.findings.has(rule) {
+        let reader = reader_of(facts, object, list, place);
+        facts.find_unwritten(reader, value);
     }
 }
 

@@ -43,20 +43,28 @@ pub(super) fn cycles(graph: &Graph, facts: &Facts<'_>, isolation: Isolation) -> 
     if nodes.is_empty() {
         return Vec::new();
     }
-    let data = find(graph, facts, &nodes, kind::ON);
+    let data = find(graph, facts, &nodes, kind::ON, 0);
     let timed = match isolation {
         Isolation::Serializable => None,
         Isolation::StrictSerializable => {
-            find(graph, facts, &nodes, kind::ON | kind::ON_TIMED | kind::REALTIME)
+            find(graph, facts, &nodes, kind::ON | kind::REALTIME, kind::ON_TIMED)
         }
     };
     data.into_iter().chain(timed).collect()
 }
 
-fn find(graph: &Graph, facts: &Facts<'_>, nodes: &[u32], base: u8) -> Option<FoundCycle> {
+/// An order of versions that only the times tell is used to say what a read missed: whoever saw the
+/// versions is then part of the cycle, or not far from it.
+fn find(
+    graph: &Graph,
+    facts: &Facts<'_>,
+    nodes: &[u32],
+    base: u8,
+    timed: u8,
+) -> Option<FoundCycle> {
     let written = base | kind::WRITE_WRITE;
     let read = written | kind::WRITE_READ;
-    let all = read | kind::READ_WRITE;
+    let all = read | kind::READ_WRITE | timed;
     [(written, false), (read, false), (all, true), (all, false)]
         .into_iter()
         .find_map(|(kinds, single)| Search::of(graph, facts, nodes, kinds, single)?.run())
