@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p kvorum-checker --example long_transactions -- [MICRO-OPERATIONS] [lists|registers|store] [stale]`
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::time::Instant;
 
 use kvorum_checker::{
@@ -125,9 +125,4 @@ impl Read for Lines {
         self.at += length;
         Ok(length)
     }
-}
-
-#[expect(dead_code, reason = "names the trait that the lines are read through")]
-fn is_read_by_lines(lines: Lines) -> impl BufRead {
-    BufReader::new(lines)
 }
