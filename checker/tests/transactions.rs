@@ -1,4 +1,4 @@
-//! Hand-made histories of transactions (`tests/histories/`): each anomaly, and beside it a good
+//! Hand-made histories of transactions (`tests/histories/transactions/`): each anomaly, and beside it a good
 //! history that differs in one detail.
 //!
 //! A section begins with what the judge must say: `both:` for both kinds of isolation, `strict:`
@@ -26,7 +26,7 @@ struct Section {
 }
 
 fn sections() -> Vec<Section> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories/transactions");
     let mut paths: Vec<_> =
         fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     paths.sort();

@@ -3,10 +3,8 @@
 use super::facts::{Facts, NONE};
 use super::finding::Finding;
 use super::transactions::{ListRead, Micro, Transactions, small};
+use crate::history::ELEMENTS_SHOWN_MAX;
 use crate::verdict::Rule;
-
-/// Elements of a list that are shown; of a longer one only its end.
-const ELEMENTS_SHOWN_MAX: usize = 8;
 
 /// Checks every list that was read; one whose order is not known is not orderly from then on.
 pub(super) fn check(facts: &mut Facts<'_>) {

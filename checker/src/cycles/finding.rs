@@ -47,9 +47,12 @@ impl Findings {
         self.0.iter().any(|finding| finding.rule == rule)
     }
 
-    /// All of them, the plainest first.
+    /// All of them, the plainest first: what one read shows, and then the shortest cycle.
     pub(super) fn into_sorted(mut self) -> Vec<Finding> {
-        self.0.sort_by_key(|finding| finding.rule);
+        self.0.sort_by_key(|finding| match finding.rule {
+            Rule::Cycle(_) => (finding.transactions.len(), finding.rule),
+            rule => (0, rule),
+        });
         self.0
     }
 }
