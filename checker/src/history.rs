@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Elements of a list that are shown; of a longer one only its end.
+pub(crate) const ELEMENTS_SHOWN_MAX: usize = 8;
+
 /// Operations in any order; the judges sort by time themselves.
 pub type History = Vec<Record>;
 
@@ -214,7 +217,11 @@ impl fmt::Display for Found {
         match self {
             Self::Unanswered => Ok(()),
             Self::Register(value) => write!(f, "={}", shown(value.as_deref())),
-            Self::List(values) => write!(f, "=[{}]", values.join(" ")),
+            Self::List(values) => {
+                let hidden = values.len().saturating_sub(ELEMENTS_SHOWN_MAX);
+                let before = if hidden > 0 { "... " } else { "" };
+                write!(f, "=[{before}{}]", values[hidden..].join(" "))
+            }
         }
     }
 }

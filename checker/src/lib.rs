@@ -23,6 +23,7 @@ mod verdict;
 
 mod atomicity;
 mod convergence;
+mod cycles;
 mod explain;
 mod linearizability;
 mod search;
@@ -32,8 +33,9 @@ mod words;
 
 pub use atomicity::atomic;
 pub use convergence::converged;
+pub use cycles::{Isolation, Transactions, acyclic, anomalies};
 pub use drawing::{timeline, timeline_page};
 pub use history::{Ending, Found, History, MicroOperation, Operation, Precondition, Record};
 pub use linearizability::{Limits, linearizable, serializable};
 pub use lines::{Entry, FinalCopy, LineError, read_entries, read_lines, write_copy, write_line};
-pub use verdict::{Difference, Rule, Verdict, Violation};
+pub use verdict::{Cycle, CycleKind, Difference, Guarantee, Rule, Verdict, Violation};
