@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use kvorum_checker::{
     Ending, History, Limits, Operation, Verdict, atomic, converged, linearizable, serializable,
-    timeline_page,
+    timeline,
 };
 
 use super::nemesis::{Kind, Strike};
@@ -61,7 +61,7 @@ fn of_checker(judge: &str, said: Verdict) -> JudgeVerdict {
         Verdict::Holds => String::new(),
         Verdict::Violated(_) | Verdict::Undecided { .. } => said.to_string(),
     };
-    let timeline_html = said.violation().map(timeline_page);
+    let timeline_html = said.violation().map(timeline);
     JudgeVerdict { timeline_html, ..verdict(judge, finding, words) }
 }
 

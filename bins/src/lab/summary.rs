@@ -74,7 +74,7 @@ impl Outcome {
         let report = Report {
             title: title(options),
             command: options.command.clone(),
-            facts: facts(options, &numbers),
+            facts: facts(options),
             began_unix,
             length,
             members: Member::all(options.replicas).map(|member| member.to_string()).collect(),
@@ -265,17 +265,16 @@ fn title(options: &RunOptions) -> String {
     }
 }
 
-fn facts(options: &RunOptions, numbers: &Numbers) -> Vec<(String, String)> {
+fn facts(options: &RunOptions) -> Vec<(String, String)> {
     let fact = |name: &str, value: String| (name.to_owned(), value);
-    let mut facts = vec![
+    // What was counted the page counts itself, and draws.
+    vec![
         fact("version", env!("CARGO_PKG_VERSION").to_owned()),
         fact("processes", format!("1 coordinator, {} replicas", options.replicas)),
         fact("clients", format!("{}, {} operations a second", options.clients, options.rate)),
         fact("workload", format!("{} over {} keys", options.workload, options.keys)),
         fact("seed", options.seed.to_string()),
-    ];
-    facts.extend(numbers.lines());
-    facts
+    ]
 }
 
 fn point(seen: &Seen) -> OperationPoint {
