@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::arguments::Protocol;
 use crate::error::{LabError, UNDECIDED, VIOLATED};
 use crate::output::{Format, Output};
+use crate::plant::Plant;
 
 /// Real processes on this machine, broken while clients use them; what clients saw is judged
 #[derive(Clone, Debug, Args)]
@@ -96,6 +97,10 @@ pub(crate) struct Run {
     /// For tests: a flag that every server is started with; may be repeated
     #[arg(long, value_name = "FLAG", hide = true, allow_hyphen_values = true)]
     pub(crate) server_flag: Vec<String>,
+
+    /// Whether the servers have a bug on purpose.
+    #[command(flatten)]
+    pub(crate) plant: Plant,
 }
 
 /// What to break, from a list.
@@ -114,6 +119,8 @@ pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabE
     let this =
         std::env::current_exe().map_err(|error| LabError::cannot("finding itself", &error))?;
     let command: Vec<String> = std::env::args().skip(1).collect();
+    let mut server_flags = arguments.server_flag.clone();
+    server_flags.extend(arguments.plant.flag().split_whitespace().map(str::to_owned));
     let options = RunOptions {
         replicas: arguments.replicas,
         clients: arguments.clients,
@@ -125,7 +132,7 @@ pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabE
         keys: arguments.keys,
         history: arguments.history.clone(),
         directory: arguments.data_dir.clone(),
-        server_flags: arguments.server_flag.clone(),
+        server_flags,
         heeds_signals: true,
         command: format!("kvorum-lab {}", command.join(" ")),
         ..RunOptions::new(Program::with_subcommand(this, "serve"))
