@@ -146,17 +146,27 @@ pub enum Precondition {
     Equals(String, String),
 }
 
+/// An operation as asked and as answered, without client and times.
+pub(crate) struct Deed<'a>(pub(crate) &'a Record);
+
+impl fmt::Display for Deed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0;
+        write!(f, "{}", record.operation)?;
+        match record.ending {
+            Ending::Done => record.operation.write_answer(f),
+            Ending::NotDone => f.write_str(": did not happen"),
+            Ending::PreconditionFailed(index) => {
+                write!(f, ": did not happen, precondition {index} failed")
+            }
+            Ending::Unknown => f.write_str(": outcome unknown"),
+        }
+    }
+}
+
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "client {} {}", self.client, self.operation)?;
-        match self.ending {
-            Ending::Done => self.operation.write_answer(f)?,
-            Ending::NotDone => f.write_str(": did not happen")?,
-            Ending::PreconditionFailed(index) => {
-                write!(f, ": did not happen, precondition {index} failed")?;
-            }
-            Ending::Unknown => f.write_str(": outcome unknown")?,
-        }
+        write!(f, "client {} {}", self.client, Deed(self))?;
         match self.ending {
             Ending::Unknown => write!(f, ", called at {}", self.call),
             _ => write!(f, ", from {} to {}", self.call, self.ret),

@@ -114,7 +114,13 @@ impl Steps {
             Some(_) => "which was written only by what is said not to have happened",
         };
         operations.extend(writers.into_iter().cloned());
-        Verdict::violated(Rule::Fabricated, format!("{key} was {value}, {why}"), operations)
+        let who = &history[read.record];
+        let found = if who.operation.is_read() {
+            format!("client {} read {key}={value}", who.client)
+        } else {
+            format!("client {}'s {} found {key}={value}", who.client, who.operation)
+        };
+        Verdict::violated(Rule::Fabricated, format!("{found}, {why}"), operations).blaming(who)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::history::Record;
+use crate::history::{Deed, Record};
+use crate::times::{Times, absolute};
 
 /// What a judge says of a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +122,29 @@ impl fmt::Display for Cycle {
     }
 }
 
+impl Rule {
+    /// Whether the words call the operations T1, T2 and so on.
+    fn names_transactions(self) -> bool {
+        match self {
+            Self::Internal
+            | Self::DuplicateElement
+            | Self::IncompatibleOrder
+            | Self::AbortedRead
+            | Self::IntermediateRead
+            | Self::LostUpdate
+            | Self::Cycle(_) => true,
+            Self::Fabricated
+            | Self::Linearizability
+            | Self::Atomicity
+            | Self::Serializability
+            | Self::Conservation
+            | Self::Session(_)
+            | Self::Sessions
+            | Self::Convergence => false,
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -153,6 +177,20 @@ pub struct Violation {
     /// The operations that cannot all be true, by call time; few where the judge could tell them
     /// apart from the rest.
     pub operations: Vec<Record>,
+    /// The places in `operations` of those that fit nowhere between the others; none where the judge
+    /// cannot say.
+    pub blamed: Vec<usize>,
+    /// What differs between copies, where copies were judged.
+    pub differences: Vec<Difference>,
+}
+
+/// A key that is not the same on all copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub key: String,
+    /// The name of each copy, and what the key is there.
+    pub values: Vec<(String, Option<String>)>,
 }
 
 impl Verdict {
@@ -173,7 +211,25 @@ impl Verdict {
 
     pub(crate) fn violated(rule: Rule, words: String, mut operations: Vec<Record>) -> Self {
         operations.sort_by_key(|record| (record.call, record.ret, record.client));
-        Self::Violated(Box::new(Violation { rule, words, operations }))
+        let (blamed, differences) = (Vec::new(), Vec::new());
+        Self::Violated(Box::new(Violation { rule, words, operations, blamed, differences }))
+    }
+
+    /// The same, with what differs between copies.
+    pub(crate) fn with_differences(mut self, differences: Vec<Difference>) -> Self {
+        if let Self::Violated(violation) = &mut self {
+            violation.differences = differences;
+        }
+        self
+    }
+
+    /// The same, with one of the operations named as the one that fits nowhere.
+    pub(crate) fn blaming(mut self, record: &Record) -> Self {
+        if let Self::Violated(violation) = &mut self {
+            let place = violation.operations.iter().position(|operation| operation == record);
+            violation.blamed.extend(place);
+        }
+        self
     }
 }
 
@@ -190,9 +246,36 @@ impl fmt::Display for Verdict {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.rule, self.words)?;
-        for operation in &self.operations {
-            write!(f, "\n  {operation}")?;
+        let times = Times::of(&self.operations);
+        let rows: Vec<[String; 3]> = self
+            .operations
+            .iter()
+            .zip(1..)
+            .map(|(record, place)| {
+                let name = if self.rule.names_transactions() {
+                    format!("T{place} ")
+                } else {
+                    String::new()
+                };
+                let client = format!("{name}client {}", record.client);
+                [client, Deed(record).to_string(), times.span(record)]
+            })
+            .collect();
+        let width = |column: usize| {
+            let widths = rows.iter().map(|row| row[column].chars().count());
+            widths.max().unwrap_or(0).min(DEED_WIDTH_MAX)
+        };
+        let (clients, deeds) = (width(0), width(1));
+        for (place, [client, deed, span]) in rows.iter().enumerate() {
+            let mark = if self.blamed.contains(&place) { '>' } else { ' ' };
+            write!(f, "\n{mark} {client:clients$}  {deed:deeds$}  {span}")?;
+        }
+        if times.origin > 0 {
+            write!(f, "\n  (times since {} of the history)", absolute(times.origin))?;
         }
         Ok(())
     }
 }
+
+/// Longer operations push their times to the right.
+const DEED_WIDTH_MAX: usize = 60;

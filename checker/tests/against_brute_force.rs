@@ -182,7 +182,9 @@ fn the_search_agrees_with_trying_everything() {
             let again = again.violation().expect("it was just found not explainable");
             let judged = |key: &&&str| violation.words.contains(&format!("key {key}:"));
             let fabricated = match KEYS.iter().find(judged) {
-                Some(key) => again.words.starts_with(&format!("{key} was")),
+                Some(key) => {
+                    again.rule == Rule::Fabricated && again.words.contains(&format!(" {key}="))
+                }
                 None => again.rule == Rule::Fabricated,
             };
             let whole = violation.rule == Rule::Fabricated;
