@@ -122,6 +122,29 @@ impl fmt::Display for Cycle {
     }
 }
 
+impl Rule {
+    /// Whether the words call the operations T1, T2 and so on.
+    fn names_transactions(self) -> bool {
+        match self {
+            Self::Internal
+            | Self::DuplicateElement
+            | Self::IncompatibleOrder
+            | Self::AbortedRead
+            | Self::IntermediateRead
+            | Self::LostUpdate
+            | Self::Cycle(_) => true,
+            Self::Fabricated
+            | Self::Linearizability
+            | Self::Atomicity
+            | Self::Serializability
+            | Self::Conservation
+            | Self::Session(_)
+            | Self::Sessions
+            | Self::Convergence => false,
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -227,8 +250,14 @@ impl fmt::Display for Violation {
         let rows: Vec<[String; 3]> = self
             .operations
             .iter()
-            .map(|record| {
-                let client = format!("client {}", record.client);
+            .zip(1..)
+            .map(|(record, place)| {
+                let name = if self.rule.names_transactions() {
+                    format!("T{place} ")
+                } else {
+                    String::new()
+                };
+                let client = format!("{name}client {}", record.client);
                 [client, Deed(record).to_string(), times.span(record)]
             })
             .collect();

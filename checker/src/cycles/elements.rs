@@ -86,8 +86,8 @@ fn find_duplicate(facts: &mut Facts<'_>, object: u32, list: ListRead, place: u32
     let elements = &facts.transactions.elements(object, list)[..=place as usize];
     let found = shown(facts.transactions, elements);
     let (name, text) = facts.named(elements[place as usize]);
-    let finding = Finding::new(&facts.rank, Rule::DuplicateElement, &[reader, writer], |of| {
-        let (reader, writer) = (of(reader), of(writer));
+    let finding = Finding::new(facts, Rule::DuplicateElement, &[reader, writer], |names| {
+        let (reader, writer) = (names.name(reader), names.name(writer));
         format!("{reader} read {name}={found}, where {text} is twice; {writer} appended it once")
     });
     facts.findings.add(finding);
@@ -111,8 +111,8 @@ fn find_reversed(
     let found = shown(facts.transactions, elements);
     let (name, second) = facts.named(value);
     let (_, first) = facts.named(before);
-    let finding = Finding::new(&facts.rank, Rule::IncompatibleOrder, &[reader, writer], |of| {
-        let (reader, writer) = (of(reader), of(writer));
+    let finding = Finding::new(facts, Rule::IncompatibleOrder, &[reader, writer], |names| {
+        let (reader, writer) = (names.name(reader), names.name(writer));
         format!(
             "{reader} read {name}={found}, where {second} has no {first} before it, but {writer} \
              appended {first} and then {second}"
@@ -135,8 +135,8 @@ fn find_incompatible(facts: &mut Facts<'_>, object: u32) {
     let name = &transactions.objects[object as usize].name;
     let upto = |list: &[u32]| shown(transactions, &list[..=differ]);
     let (one_found, other_found) = (upto(longest), upto(odd));
-    let finding = Finding::new(&facts.rank, Rule::IncompatibleOrder, &[one, other], |of| {
-        let (one, other) = (of(one), of(other));
+    let finding = Finding::new(facts, Rule::IncompatibleOrder, &[one, other], |names| {
+        let (one, other) = (names.name(one), names.name(other));
         format!(
             "{one} read {name} beginning with {one_found}, and {other} read it beginning with \
              {other_found}; a list only grows at its end"

@@ -260,8 +260,8 @@ impl<'a> Facts<'a> {
         let name = &self.transactions.object_of(value).name;
         let (found, expected) = (self.transactions.text(value), self.transactions.text(expected));
         let did = if written { "written" } else { "read" };
-        let words = format!("T1 read {name}={found} after it had itself {did} {name}={expected}");
-        self.findings.add(Finding::new(&self.rank, Rule::Internal, &[reader], |_| words));
+        let what = format!("read {name}={found} after it had itself {did} {name}={expected}");
+        self.find_of_one(Rule::Internal, reader, &what);
     }
 
     fn read_list(&mut self, reader: u32, object: u32, list: ListRead, own: &mut Own) {
@@ -275,9 +275,9 @@ impl<'a> Facts<'a> {
         if internal {
             let name = &self.transactions.objects[object as usize].name;
             let found = elements::shown(self.transactions, elements);
-            let words =
-                format!("T1 read {name}={found}, which contradicts what it had itself done before");
-            self.findings.add(Finding::new(&self.rank, Rule::Internal, &[reader], |_| words));
+            let what =
+                format!("read {name}={found}, which contradicts what it had itself done before");
+            self.find_of_one(Rule::Internal, reader, &what);
             return;
         }
         if own.external_list.is_some() {
@@ -303,8 +303,8 @@ impl<'a> Facts<'a> {
             self.find_unwritten(reader, value);
         } else if self.source(value) == Some(reader) {
             let (name, text) = self.named(value);
-            let words = format!("T1 read {name}={text}, which it wrote itself only afterwards");
-            self.findings.add(Finding::new(&self.rank, Rule::Internal, &[reader], |_| words));
+            let what = format!("read {name}={text}, which it wrote itself only afterwards");
+            self.find_of_one(Rule::Internal, reader, &what);
         } else {
             self.check_intermediate(reader, value);
         }
@@ -320,13 +320,16 @@ impl<'a> Facts<'a> {
             (format!("{name}={text}"), "wrote")
         };
         let finding = match self.aborted(value) {
-            Some(writer) => Finding::new(&self.rank, Rule::AbortedRead, &[reader, writer], |of| {
-                let (reader, writer) = (of(reader), of(writer));
+            Some(writer) => Finding::new(self, Rule::AbortedRead, &[reader, writer], |names| {
+                let (reader, writer) = (names.name(reader), names.name(writer));
                 format!("{reader} read {found}, which {writer} {wrote}; {writer} did not happen")
             }),
             None => {
-                let words = format!("T1 read {found}, which nobody {wrote}");
-                Finding::new(&self.rank, Rule::Fabricated, &[reader], |_| words)
+                let what = format!("read {found}, which nobody {wrote}");
+                let client = self.transactions.heads[reader as usize].client;
+                Finding::new(self, Rule::Fabricated, &[reader], |_| {
+                    format!("client {client} {what}")
+                })
             }
         };
         self.findings.add(finding);
@@ -344,9 +347,17 @@ impl<'a> Facts<'a> {
         } else {
             (format!("{name}={text}"), "wrote it again")
         };
-        let finding = Finding::new(&self.rank, Rule::IntermediateRead, &[reader, writer], |of| {
-            let (reader, writer) = (of(reader), of(writer));
+        let finding = Finding::new(self, Rule::IntermediateRead, &[reader, writer], |names| {
+            let (reader, writer) = (names.name(reader), names.name(writer));
             format!("{reader} read {found}, but {writer} {wrote} after that, in one transaction")
+        });
+        self.findings.add(finding);
+    }
+
+    /// What a transaction alone shows.
+    fn find_of_one(&mut self, rule: Rule, transaction: u32, what: &str) {
+        let finding = Finding::new(self, rule, &[transaction], |names| {
+            format!("{} {what}", names.name(transaction))
         });
         self.findings.add(finding);
     }
@@ -426,8 +437,8 @@ impl<'a> Facts<'a> {
         let found = elements::version_shown(self, value);
         let wrote =
             if self.transactions.object_of(value).is_list { "appended to" } else { "wrote" };
-        let finding = Finding::new(&self.rank, Rule::LostUpdate, &[one, other], |of| {
-            let (one, other) = (of(one), of(other));
+        let finding = Finding::new(self, Rule::LostUpdate, &[one, other], |names| {
+            let (one, other) = (names.name(one), names.name(other));
             format!(
                 "{one} and {other} both read {found} and then {wrote} {name}; whichever came \
                  second should have read what the first left there"

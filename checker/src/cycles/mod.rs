@@ -40,7 +40,7 @@ mod words;
 pub use transactions::Transactions;
 
 use crate::history::Record;
-use crate::verdict::{Verdict, Violation};
+use crate::verdict::Verdict;
 use facts::Facts;
 use finding::Finding;
 
@@ -62,10 +62,10 @@ pub fn acyclic(history: &[Record], isolation: Isolation) -> Verdict {
 
 /// The first anomaly of each kind that was found, the plainest first.
 #[must_use]
-pub fn anomalies(history: &[Record], isolation: Isolation) -> Vec<Violation> {
+pub fn anomalies(history: &[Record], isolation: Isolation) -> Vec<Verdict> {
     let transactions = Transactions::of(history);
     let findings = judge(&transactions, isolation).into_iter();
-    findings.map(|finding| finding.violation(|at| history[at as usize].clone())).collect()
+    findings.map(|finding| finding.verdict(|at| history[at as usize].clone())).collect()
 }
 
 impl Transactions {
@@ -77,15 +77,14 @@ impl Transactions {
 
     /// As [`anomalies`], for a history that was not kept.
     #[must_use]
-    pub fn anomalies(&self, isolation: Isolation) -> Vec<Violation> {
+    pub fn anomalies(&self, isolation: Isolation) -> Vec<Verdict> {
         let findings = judge(self, isolation).into_iter();
-        findings.map(|finding| finding.violation(|at| self.record(at))).collect()
+        findings.map(|finding| finding.verdict(|at| self.record(at))).collect()
     }
 }
 
-fn first(violations: Vec<Violation>) -> Verdict {
-    let first = violations.into_iter().next();
-    first.map_or(Verdict::Holds, |violation| Verdict::Violated(Box::new(violation)))
+fn first(violations: Vec<Verdict>) -> Verdict {
+    violations.into_iter().next().unwrap_or(Verdict::Holds)
 }
 
 fn judge(transactions: &Transactions, isolation: Isolation) -> Vec<Finding> {

@@ -2,7 +2,7 @@
 
 use super::elements::{shown, version_shown};
 use super::facts::Facts;
-use super::finding::Finding;
+use super::finding::{Finding, Names};
 use super::graph::kind;
 use super::shortest::{FoundCycle, Way};
 use super::transactions::{Micro, small};
@@ -18,10 +18,11 @@ pub(super) fn finding(facts: &Facts<'_>, follower: &[u32], cycle: &FoundCycle) -
             transactions.extend([evidence.was, evidence.is]);
         }
     }
-    Finding::new(&facts.rank, Rule::Cycle(cycle.class), &transactions, |of| {
-        let mut path: Vec<String> = cycle.ways.iter().map(|way| of(named(way.from))).collect();
-        path.extend(path.first().cloned());
-        let ways: Vec<String> = cycle.ways.iter().map(|way| words.way(way, of)).collect();
+    Finding::new(facts, Rule::Cycle(cycle.class), &transactions, |names| {
+        let mut path: Vec<String> =
+            cycle.ways.iter().map(|way| names.name(named(way.from))).collect();
+        path.extend(cycle.ways.first().map(|way| names.name(named(way.from))));
+        let ways: Vec<String> = cycle.ways.iter().map(|way| words.way(way, names)).collect();
         format!("{}: {}", path.join(" before "), ways.join("; "))
     })
 }
@@ -40,14 +41,15 @@ struct Evidence {
 }
 
 impl Words<'_> {
-    fn way(&self, way: &Way, of: &dyn Fn(u32) -> String) -> String {
+    fn way(&self, way: &Way, names: &Names<'_>) -> String {
         let order = &self.facts.order;
         let (from, to) = (order[way.from as usize], order[way.to as usize]);
-        let (one, other) = (of(from), of(to));
+        let (one, other) = (names.name(from), names.name(to));
         match way.kind {
             kind::REALTIME => {
                 let heads = &self.facts.transactions.heads;
-                let (ret, call) = (heads[from as usize].ret, heads[to as usize].call);
+                let ret = names.time(heads[from as usize].ret);
+                let call = names.time(heads[to as usize].call);
                 format!("{one} had returned at {ret} before {other} was called at {call}")
             }
             kind::WRITE_READ => self.read(from, to, &one, &other),
@@ -59,10 +61,10 @@ impl Words<'_> {
                 if let Some(evidence) = self.evidence(way) {
                     words.push_str(&format!(
                         " (the former was there by {}, see {}; the latter was there after {}, see {})",
-                        evidence.by,
-                        of(evidence.was),
-                        evidence.after,
-                        of(evidence.is)
+                        names.time(evidence.by),
+                        names.name(evidence.was),
+                        names.time(evidence.after),
+                        names.name(evidence.is)
                     ));
                 }
                 words

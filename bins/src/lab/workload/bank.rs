@@ -128,7 +128,7 @@ mod tests {
                 Operation::Transact { preconditions, writes } => {
                     for precondition in preconditions {
                         let Precondition::Equals(key, value) = precondition else { panic!() };
-                        assert_eq!(accounts.get(key), Some(value));
+                        assert_eq!(accounts.get(key), Some(&*value));
                     }
                     transfers += 1;
                     accounts.extend(writes.clone().into_iter().map(|(k, v)| (k, v.unwrap())));
