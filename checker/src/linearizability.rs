@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::explain::explain;
+use crate::explain::{explain, explain_conflict};
 use crate::history::Record;
-use crate::search::{Found, Problem, search};
+use crate::search::{Found, Problem, conflict, search};
 use crate::settle::settle;
 use crate::steps::{Condition, Step, Steps};
 use crate::verdict::{Rule, Verdict};
@@ -94,16 +94,21 @@ fn judge(
     rule: Rule,
     name: &str,
 ) -> Verdict {
-    let mut problem = project(steps, group);
+    let (mut problem, names) = project(steps, group);
     settle(&mut problem);
+    if let Some(conflict) = conflict(&problem)
+        && let Some(part) = explain_conflict(&project(steps, group).0, &conflict)
+    {
+        return name_part(history, &part, &names, rule, name);
+    }
     match search(&problem, limits.configurations_max) {
         Found::Order => Verdict::Holds,
         Found::GaveUp => Verdict::Undecided {
             why: format!("{name}: gave up after {} configurations", limits.configurations_max),
         },
         Found::NoOrder { until } => {
-            let records = explain(&project(steps, group), until);
-            name_part(history, steps, group, &records, rule, name)
+            let part = explain(&project(steps, group).0, until);
+            name_part(history, &part, &names, rule, name)
         }
     }
 }
@@ -111,18 +116,13 @@ fn judge(
 /// The verdict on a part that has no order.
 fn name_part(
     history: &[Record],
-    steps: &Steps,
-    group: &Group,
-    records: &[usize],
+    part: &Problem,
+    names: &Names<'_>,
     rule: Rule,
     name: &str,
 ) -> Verdict {
-    let is_of_part = |step: &&u32| records.contains(&steps.steps[**step as usize].record);
-    let members = group.steps.iter().filter(is_of_part).copied().collect();
-    let part = Group { keys: group.keys.clone(), steps: members };
-    let (problem, names) = project_named(steps, &part);
-    let told = tell(history, &problem, &names);
-    let operations = records.iter().map(|index| history[*index].clone()).collect();
+    let told = tell(history, part, names);
+    let operations = part.steps.iter().map(|step| history[step.record].clone()).collect();
     let verdict = Verdict::violated(rule, format!("{name}: {}", told.words), operations);
     match told.blamed {
         Some(record) => verdict.blaming(&history[record]),
@@ -130,13 +130,8 @@ fn name_part(
     }
 }
 
-/// The group's part of all steps, with its own numbers.
-fn project(steps: &Steps, group: &Group) -> Problem {
-    project_named(steps, group).0
-}
-
-/// The same, and what the numbers stand for.
-fn project_named<'a>(steps: &'a Steps, group: &Group) -> (Problem, Names<'a>) {
+/// The group's part of all steps, with its own numbers, and what they stand for.
+fn project<'a>(steps: &'a Steps, group: &Group) -> (Problem, Names<'a>) {
     let keys: HashMap<u32, u32> = group.keys.iter().copied().zip(0..).collect();
     let mut versions: HashMap<u32, u32> = HashMap::new();
     let mut number = |version: u32| {

@@ -38,21 +38,58 @@ struct Begin {
     until: u64,
 }
 
+/// Two blocks, or a block and a write, of which each would have to come before the other.
+pub(crate) struct Conflict {
+    /// The places in the history of all that is of them, in order.
+    records: Vec<usize>,
+    /// Their versions, in order.
+    versions: Vec<u32>,
+}
+
+/// Looks for two that exclude each other. There is no order then; without such two there may still
+/// be none, since of what several steps write it cannot be told whose was found.
+pub(crate) fn conflict(problem: &Problem) -> Option<Conflict> {
+    let spans = Spans::of(problem);
+    for (key, mut units) in (0u32..).zip(spans.units(problem)) {
+        let changes = |span: &Span| !problem.steps[span.writer as usize].effects.is_empty();
+        units.retain(changes);
+        units.sort_unstable_by_key(|span| (span.deadline, span.writer));
+        // Of those that last: until there is a conflict, no two of them overlap.
+        let mut lasting: Option<Span> = None;
+        for unit in units {
+            if let Some(last) = lasting
+                && unit.deadline < last.until
+                && last.deadline < unit.until
+            {
+                return Some(spans.members(problem, key, [last.writer, unit.writer]));
+            }
+            if unit.deadline < unit.until {
+                lasting = Some(unit);
+            }
+        }
+    }
+    None
+}
+
+impl Conflict {
+    /// Only those steps of the problem, and only what they tell of each other.
+    pub(crate) fn part(&self, problem: &Problem) -> Problem {
+        let mut part = problem.clone();
+        part.steps.retain(|step| self.records.binary_search(&step.record).is_ok());
+        for step in &mut part.steps {
+            step.conditions.retain(|(_, condition)| match condition {
+                Condition::Is(version) => self.versions.binary_search(version).is_ok(),
+                Condition::IsNot(_) => false,
+            });
+        }
+        part
+    }
+}
+
 impl Blocks {
     pub(super) fn new(problem: &Problem) -> Self {
         let spans = Spans::of(problem);
         let keys = problem.initial.len();
-        let mut found: Vec<Vec<(Unit, u64)>> = vec![Vec::new(); keys];
-        for (key, span) in spans.joined() {
-            let unit = Unit { head: span.writer, deadline: span.deadline };
-            found[key as usize].push((unit, span.until));
-        }
-        for (index, step) in (0u32..).zip(&problem.steps).filter(|(_, step)| step.required) {
-            for key in spans.alone_on(step) {
-                let unit = Unit { head: index, deadline: step.ret };
-                found[key as usize].push((unit, step.call));
-            }
-        }
         let steps = problem.steps.len();
         let mut blocks = Self {
             units: Vec::with_capacity(keys),
@@ -60,14 +97,15 @@ impl Blocks {
             begins: vec![Vec::new(); steps],
             deadlines: problem.steps.iter().map(deadline).collect(),
         };
-        for (key, mut units) in (0u32..).zip(found) {
-            units.sort_unstable_by_key(|(unit, _)| (unit.deadline, unit.head));
-            for (rank, (unit, until)) in units.iter().enumerate() {
-                blocks.begins[unit.head as usize].push(Begin { key, rank, until: *until });
-                let deadline = &mut blocks.deadlines[unit.head as usize];
-                *deadline = (*deadline).min(unit.deadline);
+        for (key, mut units) in (0u32..).zip(spans.units(problem)) {
+            units.sort_unstable_by_key(|span| (span.deadline, span.writer));
+            for (rank, span) in units.iter().enumerate() {
+                let head = span.writer as usize;
+                blocks.begins[head].push(Begin { key, rank, until: span.until });
+                blocks.deadlines[head] = blocks.deadlines[head].min(span.deadline);
             }
-            blocks.units.push(units.into_iter().map(|(unit, _)| unit).collect());
+            let unit = |span: &Span| Unit { head: span.writer, deadline: span.deadline };
+            blocks.units.push(units.iter().map(unit).collect());
         }
         blocks
     }
@@ -170,6 +208,51 @@ impl Spans {
                 self.previous[*made as usize] = Some(*version);
             }
         }
+    }
+
+    /// For each key its blocks, and the required steps that are in none.
+    fn units(&self, problem: &Problem) -> Vec<Vec<Span>> {
+        let mut units: Vec<Vec<Span>> = vec![Vec::new(); problem.initial.len()];
+        for (key, span) in self.joined() {
+            units[key as usize].push(span);
+        }
+        for (index, step) in (0u32..).zip(&problem.steps).filter(|(_, step)| step.required) {
+            for key in self.alone_on(step) {
+                let span = Span { writer: index, deadline: step.ret, until: step.call };
+                units[key as usize].push(span);
+            }
+        }
+        units
+    }
+
+    /// The units of a key that begin with these.
+    fn members(&self, problem: &Problem, key: u32, heads: [u32; 2]) -> Conflict {
+        let mut versions: Vec<u32> = Vec::new();
+        for head in heads {
+            let made = problem.steps[head as usize].effects.iter().find(|(k, _)| *k == key);
+            let mut at =
+                made.map(|(_, version)| *version).filter(|v| self.of[*v as usize].is_some());
+            while let Some(version) = at {
+                versions.push(version);
+                at = self.next[version as usize];
+            }
+        }
+        versions.sort_unstable();
+        let of_block = |version: &u32| versions.binary_search(version).is_ok();
+        let is_member = |step: &Step| {
+            step.effects.iter().any(|(_, version)| of_block(version))
+                || step.conditions.iter().any(|(_, condition)| match condition {
+                    Condition::Is(version) => of_block(version),
+                    Condition::IsNot(_) => false,
+                })
+        };
+        let mut records: Vec<usize> = (0u32..)
+            .zip(&problem.steps)
+            .filter(|(index, step)| heads.contains(index) || is_member(step))
+            .map(|(_, step)| step.record)
+            .collect();
+        records.sort_unstable();
+        Conflict { records, versions }
     }
 
     /// The blocks: each with its key.

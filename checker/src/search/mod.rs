@@ -25,6 +25,8 @@ mod guesses;
 mod ledger;
 mod timeline;
 
+pub(crate) use self::blocks::{Conflict, conflict};
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -96,8 +98,6 @@ struct Search<'a> {
     frames: Vec<Frame>,
     choices: Vec<u32>,
     until: u64,
-    steps_done: usize,
-    min_left: usize, // XX
 }
 
 impl<'a> Search<'a> {
@@ -121,31 +121,12 @@ impl<'a> Search<'a> {
             frames: Vec::new(),
             choices: Vec::new(),
             until: 0,
-            steps_done: 0,
-            min_left: usize::MAX, // XX
         }
     }
 
     fn run(&mut self, configurations_max: usize) -> Found {
         self.enter(None);
         loop {
-            if std::env::var("KV").is_ok() {
-                // XX
-                let left = self.timeline.left;
-                self.steps_done += 1; // XX
-                if self.steps_done % 100000 == 0 || self.timeline.is_empty() {
-                    // XX
-                    eprintln!(
-                        "it {} left {} seen {} frames {} state {:?}",
-                        self.steps_done,
-                        left,
-                        self.seen_count,
-                        self.frames.len(),
-                        self.min_left
-                    );
-                } // XX
-                self.min_left = self.min_left.min(left); // XX
-            } // XX
             if self.timeline.is_empty() {
                 return Found::Order;
             }

@@ -20,7 +20,7 @@ pub(super) struct Timeline {
     entries: Vec<Entry>,
     /// For each required step its call entry and its return entry.
     places: Vec<Option<(u32, u32)>>,
-    pub(super) left: usize,
+    left: usize,
 }
 
 impl Timeline {
