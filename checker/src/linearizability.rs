@@ -1,6 +1,7 @@
 //! One register for each key, and one store for all of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::explain::{explain, explain_conflict};
 use crate::history::Record;
@@ -46,16 +47,14 @@ pub fn serializable(history: &[Record], limits: Limits) -> Verdict {
     if verdict.violation().is_some() {
         return verdict;
     }
-    let mut undecided = (!verdict.holds()).then_some(verdict);
-    for group in groups(&steps) {
-        let name = format!("keys {}", names(&steps, &group));
-        match judge(history, &steps, &group, limits, Rule::Serializability, &name) {
-            Verdict::Holds => {}
-            verdict @ Verdict::Violated(_) => return verdict,
-            verdict @ Verdict::Undecided { .. } => undecided = Some(verdict),
-        }
+    let judge_group = |group: &Group| {
+        let name = format!("keys {}", names(&steps, group));
+        judge(history, &steps, group, limits, Rule::Serializability, &name)
+    };
+    match first_violation(&groups(&steps), judge_group) {
+        Verdict::Holds => verdict,
+        found => found,
     }
-    undecided.unwrap_or(Verdict::Holds)
 }
 
 fn each_key(history: &[Record], steps: &Steps, limits: Limits) -> Verdict {
@@ -67,18 +66,52 @@ fn each_key(history: &[Record], steps: &Steps, limits: Limits) -> Verdict {
             }
         }
     }
-    let mut undecided = None;
-    for (key, members) in (0u32..).zip(of_key) {
-        let group = Group { keys: vec![key], steps: members };
-        let name = format!("key {}", steps.keys[key as usize]);
-        match judge(history, steps, &group, limits, Rule::Linearizability, &name) {
-            Verdict::Holds => {}
-            verdict @ Verdict::Violated(_) => return verdict,
-            verdict @ Verdict::Undecided { .. } => undecided = Some(verdict),
-        }
-    }
-    undecided.unwrap_or(Verdict::Holds)
+    let groups: Vec<Group> =
+        (0u32..).zip(of_key).map(|(key, steps)| Group { keys: vec![key], steps }).collect();
+    let judge_key = |group: &Group| {
+        let name = format!("key {}", names(steps, group));
+        judge(history, steps, group, limits, Rule::Linearizability, &name)
+    };
+    first_violation(&groups, judge_key)
 }
+
+/// Judges groups side by side. The verdict is that of the first group with a violation, whichever
+/// thread is done first.
+fn first_violation(groups: &[Group], judge: impl Fn(&Group) -> Verdict + Sync) -> Verdict {
+    let next = AtomicUsize::new(0);
+    let violated = AtomicUsize::new(usize::MAX);
+    let work = || {
+        let mut verdicts: Vec<(usize, Verdict)> = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= groups.len().min(violated.load(Ordering::Relaxed)) {
+                return verdicts;
+            }
+            let verdict = judge(&groups[place]);
+            if verdict.violation().is_some() {
+                violated.fetch_min(place, Ordering::Relaxed);
+            }
+            if !verdict.holds() {
+                verdicts.push((place, verdict));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut verdicts = std::thread::scope(|scope| {
+        let spawn = |_| scope.spawn(work);
+        let others: Vec<_> = (1..threads.min(THREADS_MAX).min(groups.len())).map(spawn).collect();
+        let mut verdicts = work();
+        for other in others {
+            verdicts.extend(other.join().expect("a judge that panics has found a bug of ours"));
+        }
+        verdicts
+    });
+    verdicts.sort_by_key(|(place, verdict)| (verdict.violation().is_none(), *place));
+    verdicts.into_iter().next().map_or(Verdict::Holds, |(_, verdict)| verdict)
+}
+
+/// More would only add up their memory.
+const THREADS_MAX: usize = 8;
 
 /// Keys that are judged together, and the steps that touch them.
 struct Group {
