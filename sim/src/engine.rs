@@ -21,9 +21,8 @@ use crate::{Run, Setup, words_of};
 
 const DIR: &str = "/store";
 
-/// How often a store is opened in a run, and what is done with it each time, at most.
-const LIVES: u64 = 6;
-const STEPS_MAX: u64 = 120;
+/// How often a store is opened in a run.
+const LIVES: u64 = 8;
 
 const SNAPSHOTS_MAX: usize = 3;
 
@@ -64,6 +63,11 @@ struct Sizes {
     value_bytes: Option<u64>,
     log_file_bytes: u64,
     memtable_bytes: usize,
+    /// What is done with an open store, at most. Of short lives one begins where the torn end of
+    /// the one before it still is.
+    steps_max: u64,
+    /// One write in so many waits until it is durable.
+    one_synced_in: u64,
 }
 
 impl Engine {
@@ -75,6 +79,8 @@ impl Engine {
             value_bytes: *chance.pick(&[None, Some(25), Some(65)]),
             log_file_bytes: *chance.pick(&[2 << 10, 16 << 10]),
             memtable_bytes: *chance.pick(&[1 << 10, 4 << 10]),
+            steps_max: *chance.pick(&[12, 120]),
+            one_synced_in: *chance.pick(&[2, 15]),
         };
         Self {
             chance,
@@ -182,7 +188,7 @@ impl Engine {
 
     /// Lets things happen to an open store until it dies, or there was enough of it.
     fn spend(&mut self, life: &mut Life) -> Result<bool, Violation> {
-        for _ in 0..self.chance.below(STEPS_MAX) {
+        for _ in 0..self.chance.below(self.sizes.steps_max) {
             if self.step(life)?.is_break() {
                 return Ok(true);
             }
@@ -195,8 +201,10 @@ impl Engine {
         let done = match self.chance.below(100) {
             0..55 => {
                 let batch = self.batch();
-                let durability =
-                    if self.chance.one_in(2) { Durability::Sync } else { Durability::Buffered };
+                let durability = match self.chance.one_in(self.sizes.one_synced_in) {
+                    true => Durability::Sync,
+                    false => Durability::Buffered,
+                };
                 synced = (durability == Durability::Sync).then_some(self.history.len() - 1);
                 life.store.write(batch, durability).map(drop)
             }
