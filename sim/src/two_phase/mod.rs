@@ -51,7 +51,11 @@ impl Cluster {
 
     /// As a server does before it opens a node: the directory must be this node's, and once it has
     /// joined a cluster it stays in it.
-    fn check_identity(&mut self, node: NodeId, vfs: &Arc<dyn Vfs>) -> Result<(), NodeError> {
+    fn check_identity(
+        &mut self,
+        node: NodeId,
+        vfs: &Arc<dyn Vfs>,
+    ) -> Result<IdentityFile, NodeError> {
         let coordinates = node == NodeId::COORDINATOR;
         let role = if coordinates { Role::Coordinator } else { Role::Replica };
         let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), role, node)?;
@@ -59,9 +63,7 @@ impl Cluster {
             let cluster = file.identity().cluster;
             assert_eq!(cluster, Some(CLUSTER), "{node} has forgotten its cluster");
         }
-        file.adopt_cluster(CLUSTER)?;
-        self.joined.insert(node);
-        Ok(())
+        Ok(file)
     }
 
     fn set_up<C>(&self, mut node: Node<C>) -> Box<dyn Process<Self>>
@@ -126,18 +128,20 @@ impl Protocol for Cluster {
         seed: u64,
     ) -> Result<Box<dyn Process<Self>>, NodeError> {
         let dir = Path::new(DIR);
-        self.check_identity(node, &vfs)?;
-        if node == NodeId::COORDINATOR {
+        let identity = self.check_identity(node, &vfs)?;
+        let process = if node == NodeId::COORDINATOR {
             let core = Coordinator::new(self.sizes.coordinator(seed));
             let armed = owned(points::COORDINATOR);
-            let node = Node::open_log(vfs, dir, self.sizes.log_options(), core, armed)?;
-            Ok(self.set_up(node))
+            self.set_up(Node::open_log(vfs, dir, self.sizes.log_options(), core, armed)?)
         } else {
             let core = Participant::new(self.sizes.participant(node, seed));
             let armed = owned(points::PARTICIPANT);
-            let node = Node::open_store(vfs, dir, self.sizes.store_options(), core, armed)?;
-            Ok(self.set_up(node))
-        }
+            self.set_up(Node::open_store(vfs, dir, self.sizes.store_options(), core, armed)?)
+        };
+        // Once there is a log, as servers do.
+        identity.adopt_cluster(CLUSTER)?;
+        self.joined.insert(node);
+        Ok(process)
     }
 
     fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
