@@ -30,6 +30,7 @@ mod machine;
 mod network;
 mod plan;
 mod queue;
+mod rot;
 mod trace;
 
 pub use faults::{Counts, Fault};

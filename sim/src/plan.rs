@@ -117,13 +117,23 @@ const STRIKES: &[(u64, Fault)] = &[
     (3, Fault::DiedRecovering),
     (2, Fault::Pause),
     (3, Fault::LinkReset),
+    (1, Fault::FlappingLink),
+    (2, Fault::SlowLink),
     (2, Fault::Partition),
     (2, Fault::OneWayPartition),
     (2, Fault::WriteFailed),
     (2, Fault::WriteShort),
     (2, Fault::SyncFailed),
     (2, Fault::DiskFull),
+    (1, Fault::SyncFull),
+    (2, Fault::ReadFailed),
     (1, Fault::SlowDisk),
+    (3, Fault::SegmentRot),
+    (1, Fault::LogRot),
+    (1, Fault::ManifestRot),
+    (1, Fault::RestartStorm),
+    (1, Fault::ClockForward),
+    (1, Fault::ClockBack),
 ];
 
 impl Plan {

@@ -78,6 +78,9 @@ impl<P: Protocol> World<P> {
         self.network.set_knobs(NetworkKnobs::calm());
         self.plan.clients.loss = 0;
         self.plan.clients.repeat = 0;
+        for node in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.repair(node);
+        }
         for machine in self.machines.values_mut() {
             machine.struck |= machine.disk.settle(&mut self.counts);
             machine.disk.heal(&mut self.counts);
