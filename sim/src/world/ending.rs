@@ -49,6 +49,9 @@ impl<P: Protocol> World<P> {
                 None => {
                     self.say("plan", || "at rest; the power fails everywhere".to_owned());
                     self.phase = Phase::Restarted { until: now + REST_MAX };
+                    for (name, count) in self.protocol.counted() {
+                        self.activity.insert(name.to_owned(), count);
+                    }
                     self.cut_power_everywhere();
                 }
                 Some(what) if now > until => {
@@ -121,9 +124,6 @@ impl<P: Protocol> World<P> {
     /// Compares the copies, and asks whether one history explains what clients and copies say.
     fn judge(&mut self) {
         let now = self.queue.now();
-        for (name, count) in self.protocol.counted() {
-            self.activity.insert(name.to_owned(), count);
-        }
         for node in self.machines.keys().copied().collect::<Vec<_>>() {
             self.harvest(node);
             self.verify(node);
