@@ -15,21 +15,27 @@
 //! An operation whose outcome the client never learned may have happened at any time after its
 //! call, or may not; a verdict is a violation only if neither assumption explains what was seen.
 
+mod drawing;
 mod history;
 mod lines;
+mod times;
 mod verdict;
 
 mod atomicity;
 mod convergence;
+mod cycles;
 mod explain;
 mod linearizability;
 mod search;
 mod settle;
 mod steps;
+mod words;
 
 pub use atomicity::atomic;
 pub use convergence::converged;
-pub use history::{Ending, History, Operation, Precondition, Record};
+pub use cycles::{Isolation, Transactions, acyclic, anomalies};
+pub use drawing::{timeline, timeline_page};
+pub use history::{Ending, Found, History, MicroOperation, Operation, Precondition, Record};
 pub use linearizability::{Limits, linearizable, serializable};
-pub use lines::{LineError, read_lines, write_line};
-pub use verdict::{Rule, Verdict, Violation};
+pub use lines::{Entry, FinalCopy, LineError, read_entries, read_lines, write_copy, write_line};
+pub use verdict::{Cycle, CycleKind, Difference, Guarantee, Rule, Verdict, Violation};

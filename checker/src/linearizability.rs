@@ -8,6 +8,7 @@ use crate::search::{Found, Problem, search};
 use crate::settle::settle;
 use crate::steps::{Condition, Step, Steps};
 use crate::verdict::{Rule, Verdict};
+use crate::words::{Names, tell};
 
 /// How far a judge goes before it gives up.
 #[derive(Clone, Copy, Debug)]
@@ -102,19 +103,40 @@ fn judge(
         },
         Found::NoOrder { until } => {
             let records = explain(&project(steps, group), until);
-            let operations: Vec<Record> =
-                records.into_iter().map(|index| history[index].clone()).collect();
-            let words = format!(
-                "{name}: no order of these {} operations explains what was seen",
-                operations.len()
-            );
-            Verdict::violated(rule, words, operations)
+            name_part(history, steps, group, &records, rule, name)
         }
+    }
+}
+
+/// The verdict on a part that has no order.
+fn name_part(
+    history: &[Record],
+    steps: &Steps,
+    group: &Group,
+    records: &[usize],
+    rule: Rule,
+    name: &str,
+) -> Verdict {
+    let is_of_part = |step: &&u32| records.contains(&steps.steps[**step as usize].record);
+    let members = group.steps.iter().filter(is_of_part).copied().collect();
+    let part = Group { keys: group.keys.clone(), steps: members };
+    let (problem, names) = project_named(steps, &part);
+    let told = tell(history, &problem, &names);
+    let operations = records.iter().map(|index| history[*index].clone()).collect();
+    let verdict = Verdict::violated(rule, format!("{name}: {}", told.words), operations);
+    match told.blamed {
+        Some(record) => verdict.blaming(&history[record]),
+        None => verdict,
     }
 }
 
 /// The group's part of all steps, with its own numbers.
 fn project(steps: &Steps, group: &Group) -> Problem {
+    project_named(steps, group).0
+}
+
+/// The same, and what the numbers stand for.
+fn project_named<'a>(steps: &'a Steps, group: &Group) -> (Problem, Names<'a>) {
     let keys: HashMap<u32, u32> = group.keys.iter().copied().zip(0..).collect();
     let mut versions: HashMap<u32, u32> = HashMap::new();
     let mut number = |version: u32| {
@@ -142,7 +164,12 @@ fn project(steps: &Steps, group: &Group) -> Problem {
             .collect();
         projected.push(Step { conditions, effects, ..*step });
     }
-    Problem { steps: projected, initial, versions: versions.len() }
+    let mut named = vec![0; versions.len()];
+    for (version, number) in &versions {
+        named[*number as usize] = *version;
+    }
+    let names = Names { steps, keys: group.keys.clone(), versions: named };
+    (Problem { steps: projected, initial, versions: versions.len() }, names)
 }
 
 /// Keys that some step joins, directly or through others; keys that stand alone are left out.

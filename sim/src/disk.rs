@@ -1,12 +1,12 @@
 //! A machine's disk: in memory, knowing what is synced, failing when told, and able to show what
 //! a crash in the middle of any operation would leave.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvorum_storage::vfs::{
-    Armed, CrashMode, Event, Fault as DiskFault, FaultyVfs, MemoryVfs, Operation, Outcome, Phase,
-    Vfs,
+    Armed, CrashMode, Event, Fault as DiskFault, FaultyVfs, MemoryVfs, OpenMode, Operation,
+    Outcome, Phase, Vfs,
 };
 
 use crate::faults::{Counts, Fault};
@@ -130,6 +130,23 @@ impl Disk {
         if full {
             self.fill();
         }
+    }
+
+    /// Another disk with the same content.
+    pub(crate) fn copy(&self) -> Self {
+        Self::over(self.memory.crash_image(CrashMode::KeepAll))
+    }
+
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.memory.files()
+    }
+
+    /// Turns bits over in the byte at this place of a file, counted round it.
+    pub(crate) fn flip(&self, file: &Path, place: u64, mask: u8) {
+        let length = self.memory.open(file, OpenMode::Read).and_then(|file| file.len());
+        let place = place.checked_rem(length.unwrap_or(0)).unwrap_or(0);
+        // An empty file has nothing to rot.
+        let _ = self.memory.flip(file, place, mask);
     }
 
     /// Makes an operation of the disk fail.

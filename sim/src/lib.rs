@@ -12,6 +12,8 @@
 
 pub mod two_phase;
 
+pub mod engine;
+
 mod shrink;
 mod totals;
 mod violation;

@@ -43,6 +43,8 @@ promises! {
     OneOrder => "commits are applied in one order, each once",
     /// A replica holds what the commits say, and nothing else.
     HoldsCommits => "a replica holds what was committed, and nothing else",
+    /// A store by itself holds what was written to it.
+    HoldsBatches => "a store holds what was written to it, and nothing else",
     /// A lock belongs to a transaction under way.
     LocksEnd => "no lock outlives its transaction",
     /// Tables stay within their limits.

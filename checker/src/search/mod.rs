@@ -58,6 +58,14 @@ pub(crate) fn search(problem: &Problem, configurations_max: usize) -> Found {
     search.run(configurations_max)
 }
 
+/// An order of the problem's steps, by their places, if one is found.
+pub(crate) fn order(problem: &Problem, configurations_max: usize) -> Option<Vec<usize>> {
+    let mut search = Search::new(problem);
+    let found = search.run(configurations_max) == Found::Order;
+    let taken = search.frames.iter().filter_map(|frame| frame.taken);
+    found.then(|| taken.map(|step| step as usize).collect())
+}
+
 /// With more unknown steps than this, sets of them are told apart only by their hash: the sets
 /// themselves would take too much memory.
 const COMPARED_MAX: usize = 512;
