@@ -216,7 +216,7 @@ impl Disk {
     }
 
     /// A copy of the disk as it is, on which nothing fails but what is wrong with it.
-    pub(crate) fn copy(&self) -> MemoryVfs {
+    pub(crate) fn image(&self) -> MemoryVfs {
         self.memory.crash_image(CrashMode::KeepAll)
     }
 

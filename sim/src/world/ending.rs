@@ -1,13 +1,16 @@
 //! How a run comes to rest, and what is looked at then.
 
-use kvorum_checker::{Ending, Limits, Operation, Record, Verdict, atomic, converged, serializable};
+use kvorum_checker::{
+    Ending, Isolation, Limits, Operation, Record, Verdict, acyclic, atomic, converged, serializable,
+};
 use kvorum_replication::{NodeId, Row};
 
 use super::{Event, World};
-use crate::plan::NetworkKnobs;
+use crate::plan::{NetworkKnobs, Work};
 use crate::process::Protocol;
 use crate::queue::{Instant, MILLISECOND, SECOND};
 use crate::violation::Promise;
+use crate::work::{as_lists, money_is_wrong};
 
 /// How often it is looked whether a run has come to rest.
 const LOOK: u64 = 20 * MILLISECOND;
@@ -146,13 +149,22 @@ impl<P: Protocol> World<P> {
         for (_, rows, node) in &copies {
             let record = seen(*node, rows, now);
             self.say(node, || format!("holds {}", record.operation));
+            if let Some(what) = money_is_wrong(&self.plan.clients, &record) {
+                self.fail(Promise::Conserves, what);
+            }
             self.history.push(record);
         }
         let copies: Vec<(String, Vec<Row>)> =
             copies.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        let isolation = Isolation::StrictSerializable;
+        let dependencies = match self.plan.clients.work {
+            Work::Mixed | Work::Bank => acyclic(&self.history, isolation),
+            Work::Lists => acyclic(&as_lists(&self.history), isolation),
+        };
         let verdicts = [
             (Promise::Converges, converged(&copies)),
             (Promise::Atomic, atomic(&self.history)),
+            (Promise::Serializable, dependencies),
             (Promise::Serializable, serializable(&self.history, LIMITS)),
         ];
         for (promise, verdict) in verdicts {

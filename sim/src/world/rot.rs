@@ -46,7 +46,7 @@ impl<P: Protocol> World<P> {
     /// Whether opening, or looking at every byte, names the damaged file. In a log file there may
     /// be bytes that belong to nothing; that nothing durable was lost is seen by what comes back.
     fn inspect(&mut self, node: NodeId, fault: Fault, file: &str) {
-        let copy = self.machine(node).disk.copy();
+        let copy = self.machine(node).disk.image();
         let opened = self.protocol.open(node, Arc::new(copy.clone()), self.seed);
         let named = match &opened {
             Err(error) => names(error, file),
