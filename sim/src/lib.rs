@@ -32,7 +32,9 @@ mod machine;
 mod network;
 mod plan;
 mod queue;
+mod rot;
 mod trace;
+mod work;
 
 pub use faults::{Counts, Fault};
 pub use planted::Planted;
