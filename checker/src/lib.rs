@@ -22,6 +22,7 @@ mod times;
 mod verdict;
 
 mod atomicity;
+mod conservation;
 mod convergence;
 mod cycles;
 mod explain;
@@ -33,6 +34,7 @@ mod steps;
 mod words;
 
 pub use atomicity::atomic;
+pub use conservation::conserved;
 pub use convergence::converged;
 pub use cycles::{Isolation, Transactions, acyclic, anomalies};
 pub use drawing::{timeline, timeline_page};

@@ -29,13 +29,15 @@ mod alone;
 mod order;
 mod together;
 
+use std::collections::BTreeMap;
+
 use crate::cycles::facts::Facts;
-use crate::cycles::transactions::Transactions;
+use crate::cycles::transactions::{Transactions, small};
 use crate::history::{Ending, Operation, Record};
 use crate::verdict::{Guarantee, Rule, Verdict};
 use order::Constraints;
 
-/// Judges one guarantee by itself. A client's operations are in the order of their calls.
+/// Judges one guarantee by itself. A client that asks several things at once counts as several.
 #[must_use]
 pub fn session(history: &[Record], guarantee: Guarantee) -> Verdict {
     let transactions = Transactions::of(history);
@@ -66,12 +68,13 @@ fn judge_alone(history: &[Record], sessions: &Sessions<'_>, guarantee: Guarantee
     constraints.judge()
 }
 
-/// A history as what each client read and wrote, one after the other.
+/// A history as what each session read and wrote.
 struct Sessions<'a> {
     facts: &'a Facts<'a>,
-    /// For each client its operations.
+    /// For each session its operations, one after the other. A client that asks several things at once
+    /// has several sessions.
     clients: Vec<Vec<Step>>,
-    /// For each record where it is: which client's, and the place there.
+    /// For each record where it is: in which session, and the place there.
     places: Vec<(u32, u32)>,
 }
 
@@ -109,31 +112,38 @@ impl<'a> Sessions<'a> {
                 writes[*writer as usize].push((*key, *value));
             }
         }
-        let mut names: Vec<u64> = history.iter().map(|record| record.client).collect();
-        names.sort_unstable();
-        names.dedup();
-        let mut sessions = Self {
-            facts,
-            clients: names.iter().map(|_| Vec::new()).collect(),
-            places: vec![(0, 0); history.len()],
-        };
+        let mut sessions = Self { facts, clients: Vec::new(), places: vec![(0, 0); history.len()] };
+        // For each client its sessions, and when each is free.
+        let mut of_client: BTreeMap<u64, Vec<(usize, u64)>> = BTreeMap::new();
         for record in &facts.order {
             let at = *record as usize;
+            let Record { client, call, ret, ending, .. } = history[at];
+            // Who goes on without an answer does not wait for one.
+            let free_from = if ending == Ending::Unknown { call } else { ret };
+            let of_client = of_client.entry(client).or_default();
+            let free = of_client.iter_mut().find(|(_, free_at)| *free_at <= call);
+            let session = match free {
+                Some((session, free_at)) => {
+                    *free_at = free_from;
+                    *session
+                }
+                None => {
+                    sessions.clients.push(Vec::new());
+                    of_client.push((sessions.clients.len() - 1, free_from));
+                    sessions.clients.len() - 1
+                }
+            };
             let step = Step {
                 record: *record,
                 reads: std::mem::take(&mut reads[at]),
                 writes: std::mem::take(&mut writes[at]),
-                known: history[at].ending == Ending::Done,
+                known: ending == Ending::Done,
             };
-            if step.reads.is_empty() && step.writes.is_empty() {
-                continue;
+            if !step.reads.is_empty() || !step.writes.is_empty() {
+                let steps = &mut sessions.clients[session];
+                sessions.places[at] = (small(session), small(steps.len()));
+                steps.push(step);
             }
-            let client = names.partition_point(|name| *name < history[at].client);
-            let steps = &mut sessions.clients[client];
-            let place = u32::try_from(steps.len()).expect("fewer than all records, which fit");
-            let client = u32::try_from(client).expect("fewer than all records, which fit");
-            sessions.places[at] = (client, place);
-            steps.push(step);
         }
         sessions
     }
