@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use kvorum_checker::{Isolation, Limits, Verdict, acyclic, converged, linearizable, serializable};
+use kvorum_checker::{
+    Isolation, Limits, Verdict, acyclic, conserved, converged, linearizable, serializable, sessions,
+};
 
 use crate::error::{LabError, UNDECIDED, VIOLATED};
 use crate::output::Output;
