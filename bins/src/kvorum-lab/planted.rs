@@ -125,6 +125,7 @@ fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "BUG",
+        "IN",
         "SEEDS",
         "TRAP, AND THE PROMISE THAT BROKE",
     ]);
