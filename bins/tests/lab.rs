@@ -21,6 +21,7 @@ fn kvorum_lab(arguments: &[&str]) -> Ran {
 }
 
 /// Histories made by hand, each bad one with a good twin.
+#[expect(clippy::unwrap_used, reason = "in a test's helper as in the test itself")]
 fn histories(kind: &str) -> Vec<PathBuf> {
     let checker = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("checker");
     let directory = checker.join("tests/histories/linearizable").join(kind);
@@ -245,4 +246,43 @@ fn transactions_on_lists_are_judged_by_cycles() {
     let seen = second.replace(r#"["read","x",[]]"#, r#"["read","x",["1"]]"#);
     let ran = run(lab().args(check), format!("{first}\n{seen}\n").as_bytes());
     assert!(ran.code == 0 && ran.text().ends_with("list-append: holds\n"), "{ran:?}");
+}
+
+#[test]
+fn banks_and_sessions_are_judged() {
+    let read = |time: u64, sum: &str| {
+        let ret = time + 1;
+        format!(
+            "{{\"client\":1,\"op\":\"mget\",\"keys\":[\"a\",\"b\"],\"results\":[\"{sum}\",\"50\"],\
+             \"call\":{time},\"ret\":{ret},\"ok\":true}}\n"
+        )
+    };
+    let bank = |history: String, total: &str| {
+        let arguments = ["check", "-", "--model", "bank", "--total", total];
+        run(lab().args(arguments), history.as_bytes())
+    };
+    let kept = bank(read(1, "50") + &read(3, "50"), "100");
+    assert!(kept.code == 0 && kept.text().ends_with("bank: holds\n"), "{kept:?}");
+    assert!(bank(read(1, "50") + &read(3, "40"), "100").failed(1, &[]).text().contains("VIOLATED"));
+    bank(read(1, "50"), "90").failed(1, &[]);
+
+    let put = |time: u64, value: &str| {
+        let ret = time + 1;
+        format!(
+            "{{\"client\":1,\"op\":\"put\",\"key\":\"k\",\"value\":\"{value}\",\"call\":{time},\
+             \"ret\":{ret},\"ok\":true}}\n"
+        )
+    };
+    let get = |value: &str| {
+        format!(
+            "{{\"client\":1,\"op\":\"get\",\"key\":\"k\",\"result\":\"{value}\",\"call\":9,\"ret\":10,\
+             \"ok\":true}}\n"
+        )
+    };
+    let session =
+        |history: String| run(lab().args(["check", "-", "--model", "session"]), history.as_bytes());
+    let fresh = session(put(1, "1") + &put(3, "2") + &get("2"));
+    assert!(fresh.code == 0 && fresh.text().ends_with("session: holds\n"), "{fresh:?}");
+    let stale = session(put(1, "1") + &put(3, "2") + &get("1"));
+    assert!(stale.failed(1, &[]).text().contains("session: VIOLATED"), "{stale:?}");
 }
