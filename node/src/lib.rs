@@ -14,6 +14,7 @@ mod inspector;
 mod keeper;
 mod mailbox;
 mod node;
+pub mod offline;
 mod report;
 mod runner;
 

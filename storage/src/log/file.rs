@@ -135,6 +135,21 @@ impl FileHeader {
         Ok(header)
     }
 
+    /// The header of which `damaged` is left, if the first frame's word on identity and position
+    /// can be proven by it: either the checksum that still stands there is that of the header so
+    /// made, or all but the checksum is. Whatever hit both leaves nothing to go by.
+    pub(super) fn prove(number: u64, damaged: &[u8], identity: u64, first: u64) -> Option<Self> {
+        let sums = 12..CHECKED_FROM;
+        [false, true].into_iter().find_map(|recycled| {
+            let header = Self { number, identity, first, recycled };
+            let whole = header.encode();
+            let same =
+                |range: std::ops::Range<usize>| damaged.get(range.clone()) == whole.get(range);
+            let rest = same(0..sums.start) && same(sums.end..FILE_HEADER_BYTES);
+            (same(sums.clone()) || rest).then_some(header)
+        })
+    }
+
     /// Reads the header of the live file `number`.
     pub(super) fn read(vfs: &dyn Vfs, dir: &Path, number: u64) -> Result<Self> {
         let path = Name::Live(number).path(dir);

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::vfs::{OpenMode, Vfs, VfsLock};
 
 /// The lock's file name. Not merely `LOCK`, so that a log can share a directory.
-const LOCK_NAME: &str = "log.lock";
+pub(crate) const LOCK_NAME: &str = "log.lock";
 
 /// What an open log consists of.
 pub(super) struct Opened {

@@ -25,9 +25,9 @@ use crate::segment::{Segment, id_of, path_of};
 use crate::snapshot::Snapshots;
 use crate::vfs::{Vfs, VfsLock};
 
-const LOCK: &str = "store.lock";
-const LOG: &str = "log";
-pub(super) const SEGMENTS: &str = "segments";
+pub(crate) const LOCK: &str = "store.lock";
+pub(crate) const LOG: &str = "log";
+pub(crate) const SEGMENTS: &str = "segments";
 
 /// What the log has that segments may not have: the owner reads it, oldest record first, and
 /// applies again what its records say.

@@ -1,0 +1,78 @@
+//! Every byte turned over, every file cut at every length, every file removed: each time it is
+//! named, or it was no matter.
+
+use kvorum_storage::inspect::{Grade, Owner};
+use kvorum_storage::vfs::MemoryVfs;
+
+use crate::support::{
+    all_files, closed_log, closed_store, copy, frames_end, is_log_file, log_owner, replay, rows,
+    verify,
+};
+
+/// What became of flips, by class.
+#[derive(Debug, Default)]
+struct Counts {
+    damage: u32,
+    torn: u32,
+    /// Behind the frames of a log file that is not the last: space that was never used, or old bytes.
+    slack: u32,
+    /// Behind the frames of the last log file, which had been used before: old bytes.
+    old: u32,
+    /// In a file that is kept to be used again.
+    free: u32,
+}
+
+/// Turns over a bit of every byte of every file, and has it judged.
+fn flip_all(disk: &MemoryVfs, owner: Owner, still_right: impl Fn(&MemoryVfs) -> bool) -> Counts {
+    let files = all_files(disk);
+    let last_log = files.keys().rfind(|path| is_log_file(path)).cloned().unwrap();
+    let mut counts = Counts::default();
+    for (path, bytes) in &files {
+        for offset in 0..bytes.len() as u64 {
+            let mask = 1 << (offset % 8);
+            disk.flip(path, offset, mask).unwrap();
+            let verified = verify(disk, owner);
+            let named = |grade| {
+                let finding = verified.findings.iter().find(|finding| finding.grade == grade);
+                finding.map(|finding| assert!(finding.file == *path, "{finding:?}")).is_some()
+            };
+            if named(Grade::Damage) {
+                counts.damage += 1;
+            } else if named(Grade::Torn) {
+                assert!(*path == last_log, "{} at {offset}", path.display());
+                counts.torn += 1;
+            } else {
+                // Nobody noticed: then it must not matter.
+                assert!(still_right(disk), "{} at {offset}", path.display());
+                if path.extension().is_some_and(|end| end == "free") {
+                    counts.free += 1;
+                } else {
+                    assert!(is_log_file(path), "{} at {offset}", path.display());
+                    assert!(offset >= frames_end(bytes), "{} at {offset}", path.display());
+                    let count = if *path == last_log { &mut counts.old } else { &mut counts.slack };
+                    *count += 1;
+                }
+            }
+            disk.flip(path, offset, mask).unwrap();
+        }
+    }
+    counts
+}
+
+#[test]
+fn every_flipped_byte_of_a_store_is_named_or_does_not_matter() {
+    let (disk, content) = closed_store();
+    assert!(verify(&disk, Owner::default()).is_sound());
+    let counts = flip_all(&disk, Owner::default(), |disk| rows(disk) == (content.clone(), false));
+    println!("{counts:?}");
+    assert!(counts.damage > 4000, "{counts:?}");
+}
+
+#[test]
+fn every_flipped_byte_of_a_log_is_named_or_does_not_matter() {
+    let (disk, records) = closed_log();
+    assert!(verify(&disk, log_owner()).is_sound());
+    let counts = flip_all(&disk, log_owner(), |disk| replay(&copy(disk)).unwrap() == records);
+    println!("{counts:?}");
+    assert!(counts.damage > 2000, "{counts:?}");
+}
