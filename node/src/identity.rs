@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvorum_replication::{NodeId, Role};
 use kvorum_storage::Error;
 use kvorum_storage::codec::{Malformed, Reader, put_slice, put_u32};
+use kvorum_storage::inspect::holds_data;
 use kvorum_storage::vfs::{OpenMode, Vfs, VfsLock};
 
 use crate::error::NodeError;
@@ -96,6 +97,10 @@ impl IdentityFile {
         })?;
         let found = read(vfs.as_ref(), &dir.join(FILE))?;
         let fresh = found.is_none();
+        if fresh && holds_data(vfs.as_ref(), dir)? {
+            // Whose votes and rows these are nobody knows.
+            return Err(Error::Missing { file: dir.join(FILE) }.into());
+        }
         let current = found.unwrap_or(Identity {
             role,
             node,
@@ -129,6 +134,17 @@ impl IdentityFile {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.lock().clone()
+    }
+
+    /// Refuses a directory whose node has joined a cluster and has nothing any more of what it has
+    /// promised and stored: a node joins once its log has begun.
+    pub fn check_data(&self) -> Result<(), NodeError> {
+        let identity = self.identity();
+        if identity.cluster.is_none() || holds_data(self.vfs.as_ref(), &self.dir)? {
+            return Ok(());
+        }
+        let (role, node) = (identity.role, identity.node);
+        Err(NodeError::DataGone { dir: self.dir.clone(), role, node })
     }
 
     /// Joins a cluster, durably, or fails if this node already belongs to another.

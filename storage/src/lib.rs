@@ -50,7 +50,7 @@ mod store;
 
 pub mod inspect;
 
-mod repair;
+pub mod repair;
 
 mod snapshot;
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord, Prepared};
 use kvorum_replication::{NodeId, Role, Write};
@@ -23,7 +24,7 @@ pub struct InDoubt {
     /// replica none: it has voted yes and does not know the outcome.
     pub number: Option<CommitNumber>,
     /// On a replica, the keys that it holds locked, in order.
-    pub keys: BTreeSet<bytes::Bytes>,
+    pub keys: BTreeSet<Bytes>,
 }
 
 /// Takes a node's records one after the other.
@@ -33,6 +34,8 @@ pub struct Ledger {
     /// Whether the records so far make a whole state: from the first record, or a checkpoint on.
     whole: bool,
     prepared: BTreeMap<TxnId, Prepared>,
+    /// The keys that these write.
+    locked: BTreeMap<Bytes, TxnId>,
     committed: BTreeMap<TxnId, (CommitNumber, Arc<[NodeId]>)>,
 }
 
@@ -40,8 +43,13 @@ impl Ledger {
     /// An empty one, to be given the records from `first` on.
     #[must_use]
     pub fn new(role: Role, first: u64) -> Self {
-        let (prepared, committed) = (BTreeMap::new(), BTreeMap::new());
-        Self { role, whole: first <= 1, prepared, committed }
+        Self {
+            role,
+            whole: first <= 1,
+            prepared: BTreeMap::new(),
+            locked: BTreeMap::new(),
+            committed: BTreeMap::new(),
+        }
     }
 
     /// Takes a record. The answer is the batch that it decides, if it decides one.
@@ -59,7 +67,8 @@ impl Ledger {
             }
             Role::Replica => {
                 let record = ParticipantRecord::decode(record.kind, &record.payload);
-                Ok(self.take_participants(record.map_err(malformed)?).map(|it| batch(&it)))
+                let writes = self.take_participants(record.map_err(malformed)?)?;
+                Ok(writes.map(|writes| batch(&writes)))
             }
         }
     }
@@ -81,24 +90,47 @@ impl Ledger {
         }
     }
 
-    fn take_participants(&mut self, record: ParticipantRecord) -> Option<Vec<Write>> {
-        match record {
+    fn take_participants(
+        &mut self,
+        record: ParticipantRecord,
+    ) -> Result<Option<Vec<Write>>, String> {
+        Ok(match record {
             ParticipantRecord::Started { .. } => None,
             ParticipantRecord::Prepared(prepared) => {
-                self.prepared.insert(prepared.txn, prepared);
+                self.prepare(prepared)?;
                 None
             }
             ParticipantRecord::Decided { txn, decision } => {
-                let prepared = self.prepared.remove(&txn)?;
+                let Some(prepared) = self.prepared.remove(&txn) else { return Ok(None) };
+                self.locked.retain(|_, holder| *holder != txn);
                 matches!(decision, Decision::Commit(_)).then_some(prepared.writes)
             }
             ParticipantRecord::CommittedAlone { writes, .. } => Some(writes),
             ParticipantRecord::Checkpoint(checkpoint) => {
-                let prepared = checkpoint.prepared.into_iter();
-                self.prepared = prepared.map(|prepared| (prepared.txn, prepared)).collect();
+                self.prepared.clear();
+                self.locked.clear();
+                checkpoint.prepared.into_iter().try_for_each(|prepared| self.prepare(prepared))?;
                 None
             }
+        })
+    }
+
+    /// No node promises the same key to two transactions, nor one transaction twice.
+    fn prepare(&mut self, prepared: Prepared) -> Result<(), String> {
+        let txn = prepared.txn;
+        if self.prepared.contains_key(&txn) {
+            return Err(format!("prepares {txn} twice"));
         }
+        let written: BTreeSet<_> =
+            prepared.writes.iter().map(|write| write.key().clone()).collect();
+        for key in written.iter().chain(&prepared.checked) {
+            if let Some(holder) = self.locked.get(key) {
+                return Err(format!("prepares {txn} with a key that {holder} has locked"));
+            }
+        }
+        self.locked.extend(written.into_iter().map(|key| (key, txn)));
+        self.prepared.insert(txn, prepared);
+        Ok(())
     }
 
     /// What is under way after the records so far.

@@ -7,15 +7,16 @@
 mod ledger;
 mod record;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvorum_replication::Role;
 use kvorum_storage::inspect::{
     Directory, Finding, Grade, Layout, LogPlan, Lost, Overlay, Owner, Summary, Verified, own_batch,
 };
+use kvorum_storage::repair::{Loss, Mending, Repaired, Target, repair};
 use kvorum_storage::vfs::Vfs;
-use kvorum_storage::{Error, Position, ReplayedRecord};
+use kvorum_storage::{Error, Options, Position, ReplayedRecord};
 
 use crate::codec::is_checkpoint;
 use crate::error::NodeError;
@@ -114,27 +115,47 @@ impl Offline {
 
     /// Reads and checks everything.
     pub fn verify(&self) -> Result<Verified, NodeError> {
+        let mut verified = self.directory.verify(&mut self.check())?;
+        if let Some((file, what)) = self.damage()? {
+            let (grade, lost) = (Grade::Damage, Lost::File);
+            verified.findings.insert(0, Finding { grade, file, offset: 0, what, lost });
+        }
+        Ok(verified)
+    }
+
+    /// Saves what can be saved; see [`kvorum_storage::repair`].
+    pub fn repair(&self, target: Target<'_>, options: &Options) -> Result<Repaired, NodeError> {
+        let what = |(file, what): (PathBuf, String)| format!("{}: {what}", file.display());
+        let losses = self.damage()?.map(what).map(|what| Loss::Owner { what });
+        let losses = losses.into_iter().collect();
+        let mending = Mending { options, check: &mut self.check(), losses };
+        Ok(repair(&self.directory, target, mending)?)
+    }
+
+    /// Whether a record is one that the node has written where it stands.
+    fn check(&self) -> impl FnMut(&ReplayedRecord) -> Result<(), String> + use<> {
         let role = self.whose.role();
-        let mut check = |record: &ReplayedRecord| match role {
-            Some(role) => meaning(role, record.kind, &record.payload).map(drop),
+        let mut ledger: Option<Ledger> = None;
+        move |record: &ReplayedRecord| {
             // Whatever the owner of a bare log puts there is its own affair.
-            None => Ok(()),
-        };
-        let mut verified = self.directory.verify(&mut check)?;
+            let Some(role) = role else { return Ok(()) };
+            meaning(role, record.kind, &record.payload)?;
+            let ledger = ledger.get_or_insert_with(|| Ledger::new(role, record.position.0));
+            ledger.take(record).map(drop)
+        }
+    }
+
+    /// What is wrong with the node's own part.
+    fn damage(&self) -> Result<Option<(PathBuf, String)>, NodeError> {
         let dir = self.directory.path();
-        let damage = match &self.whose {
+        Ok(match &self.whose {
             Whose::Lost { what, .. } => Some((dir.join(FILE), what.clone())),
             // A node joins a cluster once its log has begun.
             Whose::Node(identity) if identity.cluster.is_some() && self.directory.is_blank()? => {
                 Some((self.directory.log_dir(), "the node's data is gone".to_owned()))
             }
             Whose::Node(_) | Whose::Nobody => None,
-        };
-        if let Some((file, what)) = damage {
-            let (grade, lost) = (Grade::Damage, Lost::File);
-            verified.findings.insert(0, Finding { grade, file, offset: 0, what, lost });
-        }
-        Ok(verified)
+        })
     }
 
     /// Reads the log as far as it can be used.

@@ -11,7 +11,7 @@ use crate::key::compare;
 use crate::segment::{Entry, LostKeys, Piece, Salvage, SegmentMeta, path_of};
 
 /// Segments whose ranges do not overlap, in order; a single one of level 0.
-pub(crate) type Input = Vec<(u64, Option<SegmentMeta>)>;
+type Input = Vec<(u64, Option<SegmentMeta>)>;
 
 /// Merges segments, forwards.
 pub(crate) struct Entries<'a> {

@@ -31,7 +31,7 @@ use crate::segment::id_of;
 use crate::store::{LOCK as STORE_LOCK, LOG, SEGMENTS};
 use crate::vfs::{Vfs, VfsLock};
 
-pub(crate) use self::entries::{Entries, Input};
+pub(crate) use self::entries::Entries;
 pub(crate) use self::segments::map_segment;
 
 /// What a directory is.
@@ -197,6 +197,17 @@ impl std::fmt::Debug for Directory {
             .field("layout", layout)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether there is anything of a store or a log in a directory, besides locks.
+pub fn holds_data(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
+    let is_log = |name: &String| log::is_log_name(name) && name != log::LOCK_NAME;
+    let has = |dir: &Path, wanted: &dyn Fn(&String) -> bool| {
+        list_if_there(vfs, dir).map(|names| names.iter().any(wanted))
+    };
+    Ok(has(dir, &|name| is_log(name) || name == manifest::NAME)?
+        || has(&dir.join(LOG), &is_log)?
+        || has(&dir.join(SEGMENTS), &|name| id_of(name).is_some())?)
 }
 
 /// The names in a directory, none if it is not there.

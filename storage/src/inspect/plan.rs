@@ -30,6 +30,8 @@ pub struct LogPlan {
     pub unused: u64,
     /// Whether a record is lost that was needed.
     pub is_lossy: bool,
+    /// The first record that is lost, if one is.
+    pub lost_from: u64,
     /// Everything that is wrong with the log.
     pub damage: Vec<LogDamage>,
     /// The remains of a last write.
@@ -85,9 +87,28 @@ impl Directory {
         let last = runs.len() - 1;
         plan.is_lossy =
             open_ended || runs[last].records.end < after_last || !self.suffices(&runs[last]);
-        plan.used = runs[if plan.is_lossy { 0 } else { last }].records.clone();
+        plan.used = match (plan.is_lossy, self.suffices(&runs[0])) {
+            (false, _) => runs[last].records.clone(),
+            (true, true) => runs[0].records.clone(),
+            (true, false) => self.nothing(),
+        };
+        plan.lost_from = match plan.used.is_empty() {
+            false => plan.used.end,
+            true => match self.nothing().start {
+                1 => first.min(holes_begin(&plan)),
+                after_segments => after_segments,
+            },
+        };
         plan.unused = total - (plan.used.end - plan.used.start);
         Ok(plan)
+    }
+
+    /// The range of a log of which nothing can be used: it goes on where the segments end. An
+    /// owner's begins anew, since its records mean nothing without those before.
+    fn nothing(&self) -> Range<u64> {
+        let embedded = self.manifest.as_ref().filter(|_| self.owner.is_checkpoint.is_none());
+        let next = embedded.map_or(1, |manifest| manifest.flushed_mark.saturating_add(1));
+        next..next
     }
 
     fn add(&self, runs: &mut Vec<Run>, record: &ReplayedRecord, is_beginning: bool) {
@@ -127,6 +148,11 @@ impl Directory {
             (Some(_), None) => false,
         }
     }
+}
+
+fn holes_begin(plan: &LogPlan) -> u64 {
+    let holes = plan.damage.iter().filter(|damage| !damage.lost.is_empty());
+    holes.map(|damage| damage.lost.start).min().unwrap_or(u64::MAX)
 }
 
 /// The batch for which a record of an owner's log stands, if it stands for one now; or why it

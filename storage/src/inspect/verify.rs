@@ -206,7 +206,11 @@ impl Directory {
         Ok(())
     }
 
-    fn check_record(&self, record: &ReplayedRecord, check: CheckRecord<'_>) -> Result<(), String> {
+    pub(crate) fn check_record(
+        &self,
+        record: &ReplayedRecord,
+        check: CheckRecord<'_>,
+    ) -> Result<(), String> {
         if self.layout == Layout::Log || self.owner.is_checkpoint.is_some() {
             return check(record);
         }

@@ -43,6 +43,8 @@ mod open;
 
 mod replay;
 
+mod rewrite;
+
 mod survey;
 
 mod tail;
@@ -62,6 +64,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use options::{LogOptions, LogStats};
 pub use replay::{RecoveryReport, Replay, ReplayedRecord, TornTail};
+pub(crate) use rewrite::Rewriter;
 pub use survey::{LogDamage, LogExtent, LogItem, LogSurvey};
 
 use self::file::Name;

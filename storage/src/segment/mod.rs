@@ -31,7 +31,7 @@ pub(crate) use self::cursor::SegmentCursor;
 pub(crate) use self::filter::hash;
 pub(crate) use self::reader::{Check, Segment};
 pub use self::salvage::LostKeys;
-pub(crate) use self::salvage::{Entry, Piece, Salvage, Tally, read_meta};
+pub(crate) use self::salvage::{Entry, Piece, Salvage, read_meta};
 pub(crate) use self::writer::{SegmentOptions, SegmentWriter};
 
 const MAGIC: [u8; 8] = *b"kvorumsg";

@@ -14,7 +14,7 @@ use super::reader::{Check, Segment, read_footer};
 use super::{BLOCK_BYTES_MAX, Compression, FOOTER_BYTES, Handle, SegmentMeta, TRAILER_BYTES};
 use crate::codec::{Malformed, Place, checksum_append};
 use crate::error::{Error, Result};
-use crate::key::{Kind, Tag, compare};
+use crate::key::{Tag, compare};
 
 /// An entry that was read.
 #[derive(Clone, Debug)]
@@ -226,21 +226,24 @@ impl Loose {
     }
 }
 
-/// Finds the blocks of a segment by their checksums.
+/// Finds the data blocks of a segment by their checksums.
 fn scan(id: u64, map: Bytes, path: &Path) -> Source {
     let (mut handles, mut offset) = (Vec::new(), 0);
-    let end = map.len().saturating_sub(FOOTER_BYTES);
+    // A good footer says where they end. Otherwise filter, properties and index follow them.
+    let footer = read_footer(&map, id, path).ok();
+    let data_end = footer.and_then(|footer| usize::try_from(footer.filter.offset).ok());
+    let end = data_end.unwrap_or(map.len().saturating_sub(FOOTER_BYTES)).min(map.len());
     while offset < end
         && let Some(handle) = find_block(id, &map[..end], offset)
     {
         offset += handle.bytes as usize + TRAILER_BYTES;
         handles.push(handle);
     }
-    let complete = offset == end && handles.len() > 3;
+    let others = if data_end.is_some() { 0 } else { 3 };
+    let complete = offset == end && handles.len() > others;
     if complete {
-        // Filter, properties and index come last.
-        handles.truncate(handles.len() - 3);
-    } else {
+        handles.truncate(handles.len() - others);
+    } else if data_end.is_none() {
         let loose = Loose { id, map: map.clone() };
         let is_data = |handle: &Handle| {
             let block = loose.block(*handle, path);
@@ -269,22 +272,6 @@ fn find_block(id: u64, content: &[u8], offset: usize) -> Option<Handle> {
         sum = checksum_append(sum, &rest[bytes..=bytes]);
     }
     None
-}
-
-/// What a segment turns out to hold, for a manifest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) entries: u64,
-    pub(crate) deletes: u64,
-    pub(crate) sequence_max: u64,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, entry: &Entry) {
-        self.entries += 1;
-        self.deletes += u64::from(entry.tag.kind() == Kind::Delete);
-        self.sequence_max = self.sequence_max.max(entry.tag.sequence());
-    }
 }
 
 /// What a segment says of itself, if its footer and properties can be read.

@@ -39,7 +39,9 @@ fn flip_all(disk: &MemoryVfs, owner: Owner, still_right: impl Fn(&MemoryVfs) -> 
             if named(Grade::Damage) {
                 counts.damage += 1;
             } else if named(Grade::Torn) {
+                // A closed log ends with a mark, so that nothing but the mark can be torn.
                 assert!(*path == last_log, "{} at {offset}", path.display());
+                assert!(still_right(disk), "{} at {offset}", path.display());
                 counts.torn += 1;
             } else {
                 // Nobody noticed: then it must not matter.

@@ -4,5 +4,6 @@
 
 mod flips;
 mod looks;
+mod repair;
 
 mod support;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kvorum_storage::inspect::{Directory, Finding, Grade, Owner, Verified, own_batch};
 use kvorum_storage::vfs::{CrashMode, MemoryVfs, OpenMode, Vfs};
 use kvorum_storage::{
-    Batch, Direction, Durability, Log, LogOptions, Maintained, Options, Position, Store,
+    Batch, Direction, Durability, Log, LogOptions, Maintained, Operation, Options, Position, Store,
 };
 
 pub(crate) const DIR: &str = "/store";
@@ -41,19 +41,8 @@ pub(crate) fn log_options() -> LogOptions {
 /// has, and a recycled log file.
 pub(crate) fn closed_store() -> (MemoryVfs, Content) {
     let disk = MemoryVfs::new();
-    let mut content = Content::new();
     let store = Store::open(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap();
-    for number in 0..90_u64 {
-        let key = Bytes::from(format!("key{:02}", number * 37 % 61));
-        let mut batch = Batch::new();
-        if number % 7 == 6 {
-            batch.delete(key.clone());
-            content.remove(&key);
-        } else {
-            let value = Bytes::from(format!("value {number} {}", "z".repeat(20)));
-            batch.put(key.clone(), value.clone());
-            content.insert(key, value);
-        }
+    for (number, batch) in batches().into_iter().enumerate() {
         store.write(batch, Durability::Sync).unwrap();
         while number < 70 && store.maintain().unwrap() != Maintained::Nothing {}
     }
@@ -61,7 +50,51 @@ pub(crate) fn closed_store() -> (MemoryVfs, Content) {
     assert!(stats.levels.iter().filter(|level| level.segments > 0).count() >= 2, "{stats:?}");
     assert!(stats.log.files_recycled > 0, "{stats:?}");
     drop(store);
-    (disk, content)
+    let count = batches().len() as u64;
+    (disk, state_after(count))
+}
+
+/// What is written to the store, a batch a record of its log.
+pub(crate) fn batches() -> Vec<Batch> {
+    let batch = |number: u64| {
+        let key = Bytes::from(format!("key{:02}", number * 37 % 61));
+        let mut batch = Batch::new();
+        if number % 7 == 6 {
+            batch.delete(key);
+        } else {
+            batch.put(key, format!("value {number} {}", "z".repeat(20)));
+        }
+        batch
+    };
+    (0..90).map(batch).collect()
+}
+
+/// What so many batches come to.
+pub(crate) fn state_after(count: u64) -> Content {
+    let mut content = Content::new();
+    for batch in batches().iter().take(count as usize) {
+        for operation in batch.operations() {
+            match operation {
+                Operation::Put { key, value } => content.insert(key.clone(), value.clone()),
+                Operation::Delete { key } => content.remove(key),
+            };
+        }
+    }
+    content
+}
+
+/// A disk with the same files, on which a crash changes nothing.
+pub(crate) fn synced(disk: &MemoryVfs) -> MemoryVfs {
+    let synced = MemoryVfs::new();
+    for (path, bytes) in all_files(disk) {
+        let dir = path.parent().unwrap();
+        synced.create_dir_all(dir).unwrap();
+        let file = synced.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&bytes, 0).unwrap();
+        file.sync().unwrap();
+        synced.sync_dir(dir).unwrap();
+    }
+    synced
 }
 
 /// A record of this kind stands for all before it.
@@ -95,11 +128,23 @@ pub(crate) fn closed_log() -> (MemoryVfs, BTreeMap<u64, Bytes>) {
 }
 
 pub(crate) fn look(disk: &MemoryVfs, owner: Owner) -> kvorum_storage::Result<Directory> {
-    Directory::open(Arc::new(disk.clone()), DIR.as_ref(), owner)
+    look_in(disk, DIR, owner)
+}
+
+pub(crate) fn look_in(
+    disk: &MemoryVfs,
+    dir: &str,
+    owner: Owner,
+) -> kvorum_storage::Result<Directory> {
+    Directory::open(Arc::new(disk.clone()), dir.as_ref(), owner)
 }
 
 pub(crate) fn verify(disk: &MemoryVfs, owner: Owner) -> Verified {
-    look(disk, owner).unwrap().verify(&mut |_| Ok(())).unwrap()
+    verify_in(disk, DIR, owner)
+}
+
+pub(crate) fn verify_in(disk: &MemoryVfs, dir: &str, owner: Owner) -> Verified {
+    look_in(disk, dir, owner).unwrap().verify(&mut |_| Ok(())).unwrap()
 }
 
 pub(crate) fn damage(verified: &Verified) -> Vec<&Finding> {
@@ -108,7 +153,11 @@ pub(crate) fn damage(verified: &Verified) -> Vec<&Finding> {
 
 /// The rows, and whether anything had to be left out.
 pub(crate) fn rows(disk: &MemoryVfs) -> (Content, bool) {
-    let directory = look(disk, Owner::default()).unwrap();
+    rows_in(disk, DIR)
+}
+
+pub(crate) fn rows_in(disk: &MemoryVfs, dir: &str) -> (Content, bool) {
+    let directory = look_in(disk, dir, Owner::default()).unwrap();
     let plan = directory.plan_log().unwrap();
     let (overlay, misread) = directory.replay(&plan, &mut own_batch).unwrap();
     let mut rows = directory.rows(&overlay, b"").unwrap();
@@ -122,7 +171,11 @@ pub(crate) fn rows(disk: &MemoryVfs) -> (Content, bool) {
 
 /// The rows of a store that opens.
 pub(crate) fn scan(disk: &MemoryVfs) -> kvorum_storage::Result<Content> {
-    let store = Store::open(Arc::new(disk.clone()), DIR.as_ref(), tiny_options())?;
+    scan_in(disk, DIR)
+}
+
+pub(crate) fn scan_in(disk: &MemoryVfs, dir: &str) -> kvorum_storage::Result<Content> {
+    let store = Store::open(Arc::new(disk.clone()), dir.as_ref(), tiny_options())?;
     store.scan(.., Direction::Forwards)?.collect()
 }
 
@@ -164,7 +217,14 @@ pub(crate) fn is_log_file(path: &Path) -> bool {
 
 /// A log's records, as its owner gets them.
 pub(crate) fn replay(disk: &MemoryVfs) -> kvorum_storage::Result<BTreeMap<u64, Bytes>> {
-    let (_log, mut replay) = Log::open(Arc::new(disk.clone()), DIR.as_ref(), log_options())?;
+    replay_in(disk, DIR)
+}
+
+pub(crate) fn replay_in(
+    disk: &MemoryVfs,
+    dir: &str,
+) -> kvorum_storage::Result<BTreeMap<u64, Bytes>> {
+    let (_log, mut replay) = Log::open(Arc::new(disk.clone()), dir.as_ref(), log_options())?;
     let mut records = BTreeMap::new();
     while let Some(record) = replay.next()? {
         let Position(position) = record.position;

@@ -11,6 +11,7 @@ pub(crate) enum Store {
     Verify(Verify),
     Dump(Dump),
     Stats(Stats),
+    Repair(Repair),
 }
 
 /// Check every byte that counts, and name everything that is wrong
@@ -75,4 +76,35 @@ Example:
 pub(crate) struct Stats {
     /// What the server was given as --data-dir
     pub(crate) dir: PathBuf,
+}
+
+/// Save what can be saved of a damaged directory, and name what is lost
+///
+/// Nothing is deleted. Sound segments are taken over, damaged ones and the manifest are made again
+/// from what can be read, and of the log everything up to its first hole is kept. A directory in
+/// which nothing needed was lost may be served again. Otherwise a file REPAIR in it says what is
+/// missing, and no server starts on it: it might show old rows, and a replica that has forgotten a
+/// vote might give another. Such a directory can still be read, with `dump`.
+///
+/// A repair that was broken off is simply started again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  nothing is lost, or nothing was wrong: a server may start on the result
+  4  not a data directory, or a running process uses it
+  6  something is lost: it is named, here and in the file REPAIR
+
+Examples:
+  kvorum store repair kvorum-data/r1 --into kvorum-data/r1-repaired
+  kvorum store repair kvorum-data/r1 --in-place     what was there goes to kvorum-data/r1/lost-1")]
+#[command(group = clap::ArgGroup::new("where").required(true))]
+pub(crate) struct Repair {
+    /// What the server was given as --data-dir
+    pub(crate) dir: PathBuf,
+    /// Put the result into this directory, which must be new or empty
+    #[arg(long, value_name = "NEW", group = "where")]
+    pub(crate) into: Option<PathBuf>,
+    /// Put the result in the place of the damaged directory, whose files are first moved aside
+    #[arg(long, group = "where")]
+    pub(crate) in_place: bool,
 }

@@ -3,6 +3,7 @@
 mod arguments;
 mod dump;
 mod records;
+mod repair;
 mod show;
 mod stats;
 mod verify;
@@ -27,6 +28,7 @@ pub(crate) fn store(output: &mut Output, command: &Store) -> Result<(), CommandE
         Store::Verify(arguments) => verify::verify(output, &arguments.dir),
         Store::Dump(arguments) => dump::dump(output, arguments),
         Store::Stats(arguments) => stats::stats(output, &arguments.dir),
+        Store::Repair(arguments) => repair::repair(output, arguments),
     }
 }
 
@@ -50,7 +52,9 @@ fn of_storage(error: &Error, dir: &Path) -> CommandError {
             format!("{} is in use by a running process", dir.display()),
             "stop it first; a running server is asked with kvorum status and kvorum inspect",
         ),
-        Error::Corrupt { .. } | Error::Missing { .. } => corrupt(what, "run kvorum store verify"),
+        Error::Corrupt { .. } | Error::Missing { .. } | Error::Incomplete { .. } => {
+            corrupt(what, "kvorum store verify names all that is wrong")
+        }
         Error::Invalid { .. } => {
             refused(what, "name the directory that the server was given as --data-dir")
         }
