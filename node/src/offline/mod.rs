@@ -135,13 +135,18 @@ impl Offline {
     /// Whether a record is one that the node has written where it stands.
     fn check(&self) -> impl FnMut(&ReplayedRecord) -> Result<(), String> + use<> {
         let role = self.whose.role();
-        let mut ledger: Option<Ledger> = None;
+        let mut run: Option<(u64, Ledger)> = None;
         move |record: &ReplayedRecord| {
             // Whatever the owner of a bare log puts there is its own affair.
             let Some(role) = role else { return Ok(()) };
             meaning(role, record.kind, &record.payload)?;
-            let ledger = ledger.get_or_insert_with(|| Ledger::new(role, record.position.0));
-            ledger.take(record).map(drop)
+            let at = record.position.0;
+            // Behind a hole, and when the log is read once more, nothing before is known.
+            let known = run.take().filter(|(next, _)| *next == at);
+            let mut ledger = known.map_or_else(|| Ledger::new(role, at), |(_, ledger)| ledger);
+            let taken = ledger.take(record).map(drop);
+            run = Some((at + 1, ledger));
+            taken
         }
     }
 
