@@ -42,20 +42,6 @@ pub enum NodeError {
         node: NodeId,
     },
 
-    /// A node that belongs to a cluster has lost its log and its rows.
-    #[error(
-        "{} is that of {role} {node}, and neither its log nor its rows are there any more",
-        dir.display()
-    )]
-    DataGone {
-        /// The directory.
-        dir: PathBuf,
-        /// Whose it is.
-        role: Role,
-        /// Whose it is.
-        node: NodeId,
-    },
-
     /// The node on this directory belongs to another cluster.
     #[error("{} belongs to cluster {found}, not to {asked}", dir.display())]
     WrongCluster {

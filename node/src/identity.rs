@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvorum_replication::{NodeId, Role};
 use kvorum_storage::Error;
 use kvorum_storage::codec::{Malformed, Reader, put_slice, put_u32};
-use kvorum_storage::inspect::holds_data;
 use kvorum_storage::vfs::{OpenMode, Vfs, VfsLock};
 
 use crate::error::NodeError;
@@ -96,11 +95,8 @@ impl IdentityFile {
             _ => Error::io("lock", &lock_path)(error),
         })?;
         let found = read(vfs.as_ref(), &dir.join(FILE))?;
+        check_data(vfs.as_ref(), dir, role, found.as_ref())?;
         let fresh = found.is_none();
-        if fresh && holds_data(vfs.as_ref(), dir)? {
-            // Whose votes and rows these are nobody knows.
-            return Err(Error::Missing { file: dir.join(FILE) }.into());
-        }
         let current = found.unwrap_or(Identity {
             role,
             node,
@@ -134,17 +130,6 @@ impl IdentityFile {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.lock().clone()
-    }
-
-    /// Refuses a directory whose node has joined a cluster and has nothing any more of what it has
-    /// promised and stored: a node joins once its log has begun.
-    pub fn check_data(&self) -> Result<(), NodeError> {
-        let identity = self.identity();
-        if identity.cluster.is_none() || holds_data(self.vfs.as_ref(), &self.dir)? {
-            return Ok(());
-        }
-        let (role, node) = (identity.role, identity.node);
-        Err(NodeError::DataGone { dir: self.dir.clone(), role, node })
     }
 
     /// Joins a cluster, durably, or fails if this node already belongs to another.
@@ -216,6 +201,29 @@ impl IdentityFile {
     fn lock(&self) -> MutexGuard<'_, Identity> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The identity is written before there is any data, and nobody joins a cluster before there is a
+/// log. So neither is ever there without the other, unless somebody removed it.
+fn check_data(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    role: Role,
+    identity: Option<&Identity>,
+) -> Result<(), NodeError> {
+    let names = vfs.list(dir).map_err(Error::io("list", dir))?;
+    let is_log = |name: &str| name.ends_with(".log");
+    let is_store = |name: &str| ["MANIFEST", "log", "segments"].contains(&name);
+    let has_data = names.iter().any(|name| is_log(name) || is_store(name));
+    let file = match identity {
+        None if has_data => dir.join(FILE),
+        Some(Identity { cluster: Some(_), .. }) if !has_data => match role {
+            Role::Coordinator => dir.join("*.log"),
+            Role::Replica => dir.join("log"),
+        },
+        _ => return Ok(()),
+    };
+    Err(Error::Missing { file }.into())
 }
 
 /// Who the node of a directory is, without locking it; `None` if no node has ever started there.

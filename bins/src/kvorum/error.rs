@@ -107,9 +107,12 @@ impl CommandError {
             Kind::Cluster(ErrorKind::Conflict | ErrorKind::PreconditionFailed) => 3,
             Kind::Io
             | Kind::Refused
-            | Kind::Cluster(ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::Refused) => {
-                4
-            }
+            | Kind::Cluster(
+                ErrorKind::Unavailable
+                | ErrorKind::Overloaded
+                | ErrorKind::DiskFull
+                | ErrorKind::Refused,
+            ) => 4,
             Kind::Cluster(
                 ErrorKind::Unknown | ErrorKind::SessionExpired | ErrorKind::StaleSequence,
             ) => 5,
@@ -181,6 +184,7 @@ mod tests {
             (Kind::Cluster(ErrorKind::PreconditionFailed), 3),
             (Kind::Cluster(ErrorKind::Unavailable), 4),
             (Kind::Cluster(ErrorKind::Overloaded), 4),
+            (Kind::Cluster(ErrorKind::DiskFull), 4),
             (Kind::Cluster(ErrorKind::Refused), 4),
             (Kind::Io, 4),
             (Kind::Refused, 4),

@@ -59,7 +59,6 @@ impl ServeError {
         match error {
             NodeError::Storage(error) => Self::of_storage(&error, data_dir),
             NodeError::Record { .. } => Self::corrupt(what),
-            NodeError::DataGone { .. } => Self::incomplete(what),
             // Says itself what to do.
             NodeError::WrongIdentity { .. } => Self::refused(what, ""),
             NodeError::WrongCluster { .. } => Self::refused(

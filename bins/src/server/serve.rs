@@ -126,7 +126,6 @@ where
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, setup.role, setup.id);
     let identity = Arc::new(identity.map_err(of_node)?);
-    identity.check_data().map_err(of_node)?;
     check_members(setup, &identity)?;
     let (server, outbox) =
         Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;

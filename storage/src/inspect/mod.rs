@@ -199,17 +199,6 @@ impl std::fmt::Debug for Directory {
     }
 }
 
-/// Whether there is anything of a store or a log in a directory, besides locks.
-pub fn holds_data(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
-    let is_log = |name: &String| log::is_log_name(name) && name != log::LOCK_NAME;
-    let has = |dir: &Path, wanted: &dyn Fn(&String) -> bool| {
-        list_if_there(vfs, dir).map(|names| names.iter().any(wanted))
-    };
-    Ok(has(dir, &|name| is_log(name) || name == manifest::NAME)?
-        || has(&dir.join(LOG), &is_log)?
-        || has(&dir.join(SEGMENTS), &|name| id_of(name).is_some())?)
-}
-
 /// The names in a directory, none if it is not there.
 pub(crate) fn list_if_there(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>> {
     match vfs.list(dir) {

@@ -141,10 +141,15 @@ impl Directory {
             (Layout::Store, Some(manifest)) => manifest.flushed_mark.saturating_add(1),
             (Layout::Store, None) => 0,
         };
+        // Nor does a log begin behind what the segments rest on.
+        let may_begin = |manifest: &crate::manifest::Manifest| {
+            first <= manifest.flushed_position.0.saturating_add(1)
+        };
+        let is_beginning = run.is_beginning && self.manifest.as_ref().is_none_or(may_begin);
         match (self.owner.is_checkpoint, run.checkpoint) {
             _ if first <= 1 => true,
-            (None, _) => first <= covered || (run.is_beginning && self.manifest.is_none()),
-            (Some(_), Some(checkpoint)) => run.is_beginning || checkpoint <= covered,
+            (None, _) => first <= covered || (is_beginning && self.manifest.is_none()),
+            (Some(_), Some(checkpoint)) => is_beginning || checkpoint <= covered,
             (Some(_), None) => false,
         }
     }

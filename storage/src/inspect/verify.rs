@@ -240,6 +240,12 @@ impl Directory {
             let lost = Lost::Records { positions: end + 1..flushed + 1, open_ended: true };
             verified.damage(log_dir.clone(), 0, what, lost);
         }
+        if first > flushed.saturating_add(1) {
+            let what = format!("begins with record {first}, but record {} was needed", flushed + 1);
+            let lost = Lost::Records { positions: flushed + 1..first, open_ended: false };
+            verified.damage(log_dir, 0, what, lost);
+            return;
+        }
         let is_embedded = self.owner.is_checkpoint.is_none();
         if is_embedded && first > manifest.flushed_mark.saturating_add(1) {
             let mark = manifest.flushed_mark;

@@ -78,6 +78,8 @@ pub struct LogSurvey {
     records: Records,
     /// The position that comes next, once one is known.
     next: Option<u64>,
+    /// How long the file at hand is, if somebody has cut it.
+    cut: Option<u64>,
     /// A file before could not be read at all, so that a gap is already spoken of.
     explained: bool,
     pending: VecDeque<LogItem>,
@@ -90,6 +92,8 @@ struct Found {
     header: Option<FileHeader>,
     /// What is wrong with the header.
     damage: Option<String>,
+    /// How long the file is, if that is less than it was.
+    cut: Option<u64>,
 }
 
 impl LogSurvey {
@@ -103,6 +107,7 @@ impl LogSurvey {
             frame_at: 0,
             records: Records::default(),
             next: None,
+            cut: None,
             explained: false,
             pending: VecDeque::new(),
             extent: LogExtent::default(),
@@ -149,11 +154,14 @@ impl LogSurvey {
     }
 
     fn find(&self, number: u64) -> Result<Found> {
-        match FileHeader::read(&*self.vfs, &self.dir, number) {
-            Ok(header) => Ok(Found { number, header: Some(header), damage: None }),
+        match FileHeader::read_with_length(&*self.vfs, &self.dir, number) {
+            Ok((header, len)) => {
+                let cut = (len < header.capacity).then_some(len);
+                Ok(Found { number, header: Some(header), damage: None, cut })
+            }
             Err(Error::Corrupt { what, .. }) => {
                 let header = self.prove(number)?;
-                Ok(Found { number, header, damage: Some(what.into_owned()) })
+                Ok(Found { number, header, damage: Some(what.into_owned()), cut: None })
             }
             Err(error) => Err(error),
         }
@@ -172,7 +180,8 @@ impl LogSurvey {
         let identity = Reader::new(&frame[IDENTITY_AT..]).u64().unwrap_or_default();
         let place = Place { file: identity, offset: FRAMES_AT };
         let frame = frame.first_chunk().and_then(|frame| FrameHeader::decode(frame, place));
-        Ok(frame.and_then(|frame| FileHeader::prove(number, header, identity, frame.first)))
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        Ok(frame.and_then(|frame| FileHeader::prove(number, header, identity, frame.first, len)))
     }
 
     fn next_of_frame(&mut self) -> Option<ReplayedRecord> {
@@ -208,9 +217,15 @@ impl LogSurvey {
             let known_end = self.files.front().and_then(|next| next.header).map(|next| next.first);
             if known_end.is_some_and(|end| reader.next_position() >= end) {
                 self.end_file(&reader, known_end);
+                self.note_cut(&header, reader.offset(), false);
                 continue;
             }
             match reader.step() {
+                Ok(Step::Frame { offset, header: frame }) if frame.is_seal() => {
+                    self.extent.frames += 1;
+                    self.extent.frame_bytes += frame.frame_bytes();
+                    self.end_sealed(&header, offset);
+                }
                 Ok(Step::Frame { offset, header: frame }) => {
                     let payload = Bytes::copy_from_slice(reader.payload(offset, frame)?);
                     self.take(offset, frame, payload);
@@ -273,6 +288,7 @@ impl LogSurvey {
             self.extent.first.get_or_insert(Position(header.first));
             self.check_start(&header);
             self.next = Some(header.first);
+            self.cut = found.cut;
             self.reader = Some((FrameReader::open(&*self.vfs, &self.dir, header)?, header));
         }
         self.check_number(found.number);
@@ -319,6 +335,26 @@ impl LogSurvey {
         self.pending.push_back(LogItem::Damage(damage));
     }
 
+    /// A file that says that another one follows.
+    fn end_sealed(&mut self, header: &FileHeader, offset: u64) {
+        self.note_cut(header, offset, false);
+        if self.files.is_empty() {
+            let what = "is missing: the file before it says that it was there".to_owned();
+            self.missing(header.number + 1, what, true);
+        }
+    }
+
+    /// A file that somebody has cut: whether anything was behind the cut its frames may tell.
+    fn note_cut(&mut self, header: &FileHeader, offset: u64, open_ended: bool) {
+        let Some(len) = self.cut.take() else { return };
+        if let Error::Corrupt { file, what, .. } = header.cut(&self.dir, len) {
+            let next = self.next.unwrap_or(header.first);
+            let what = format!("{what}; its frames end at byte {offset}");
+            let damage = LogDamage { file, offset: len, what, lost: next..next, open_ended };
+            self.pending.push_back(LogItem::Damage(damage));
+        }
+    }
+
     /// A file that has been read to the first position of the one after it.
     fn end_file(&mut self, reader: &FrameReader, end: Option<u64>) {
         if let Some(end) = end.filter(|end| reader.next_position() > *end) {
@@ -344,12 +380,15 @@ impl LogSurvey {
         let why = match why {
             Some(why) => why,
             None if is_last => match tail::remains(reader, header) {
-                Ok(end) if end > offset => {
-                    let torn = TornTail { file: path, offset, bytes: end - offset };
-                    self.pending.push_back(LogItem::Torn(torn));
+                Ok(end) => {
+                    if self.cut.is_some() {
+                        self.note_cut(&header, offset, true);
+                    } else if end > offset {
+                        let torn = TornTail { file: path, offset, bytes: end - offset };
+                        self.pending.push_back(LogItem::Torn(torn));
+                    }
                     return Ok(false);
                 }
-                Ok(_) => return Ok(false),
                 Err(Error::Corrupt { what, .. }) => what.into_owned(),
                 Err(error) => return Err(error),
             },

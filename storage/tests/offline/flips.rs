@@ -1,12 +1,15 @@
 //! Every byte turned over, every file cut at every length, every file removed: each time it is
 //! named, or it was no matter.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use kvorum_storage::inspect::{Grade, Owner};
-use kvorum_storage::vfs::MemoryVfs;
+use kvorum_storage::vfs::{MemoryVfs, OpenMode, Vfs};
 
 use crate::support::{
-    all_files, closed_log, closed_store, copy, frames_end, is_log_file, log_owner, replay, rows,
-    verify,
+    all_files, closed_log, closed_store, copy, damage, frames_end, is_log_file, log_owner, replay,
+    rows, scan, verify,
 };
 
 /// What became of flips, by class.
@@ -14,6 +17,8 @@ use crate::support::{
 struct Counts {
     damage: u32,
     torn: u32,
+    /// In the seal of a log file that another one follows: it would be asked only if that were gone.
+    seal: u32,
     /// Behind the frames of a log file that is not the last: space that was never used, or old bytes.
     slack: u32,
     /// Behind the frames of the last log file, which had been used before: old bytes.
@@ -50,8 +55,13 @@ fn flip_all(disk: &MemoryVfs, owner: Owner, still_right: impl Fn(&MemoryVfs) -> 
                     counts.free += 1;
                 } else {
                     assert!(is_log_file(path), "{} at {offset}", path.display());
-                    assert!(offset >= frames_end(bytes), "{} at {offset}", path.display());
-                    let count = if *path == last_log { &mut counts.old } else { &mut counts.slack };
+                    let (end, sealed_end) = frames_end(bytes);
+                    assert!(offset >= end, "{} at {offset}", path.display());
+                    let count = match (*path == last_log, offset < sealed_end) {
+                        (true, _) => &mut counts.old,
+                        (false, true) => &mut counts.seal,
+                        (false, false) => &mut counts.slack,
+                    };
                     *count += 1;
                 }
             }
@@ -77,4 +87,70 @@ fn every_flipped_byte_of_a_log_is_named_or_does_not_matter() {
     let counts = flip_all(&disk, log_owner(), |disk| replay(&copy(disk)).unwrap() == records);
     println!("{counts:?}");
     assert!(counts.damage > 2000, "{counts:?}");
+}
+
+/// Each file cut at each length: verify names it, or opening gives all that was written.
+#[test]
+fn every_cut_file_is_named_or_does_not_matter() {
+    let (disk, content) = closed_store();
+    let (mut named, mut harmless) = (0, BTreeMap::<String, u32>::new());
+    for (path, bytes) in all_files(&disk) {
+        for len in 0..bytes.len() {
+            let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+            file.set_len(len as u64).unwrap();
+            let verified = verify(&disk, Owner::default());
+            if damage(&verified).is_empty() {
+                assert_eq!(rows(&disk), (content.clone(), false), "{} at {len}", path.display());
+                if len % 64 == 0 {
+                    assert_eq!(scan(&copy(&disk)).unwrap(), content, "{} at {len}", path.display());
+                }
+                let kind = path.extension().unwrap().to_str().unwrap().to_owned();
+                *harmless.entry(kind).or_default() += 1;
+            } else {
+                named += 1;
+            }
+            file.set_len(0).unwrap();
+            file.write_at(&bytes, 0).unwrap();
+        }
+    }
+    println!("{named} named, harmless: {harmless:?}");
+    assert!(named > 4000, "{named}");
+    assert!(harmless.keys().all(|kind| kind == "log" || kind == "free"), "{harmless:?}");
+}
+
+#[test]
+fn every_removed_file_is_named_or_does_not_matter() {
+    let (disk, content) = closed_store();
+    let mut harmless = Vec::new();
+    for path in disk.files() {
+        let image = copy(&disk);
+        image.remove(&path).unwrap();
+        let verified = verify(&image, Owner::default());
+        if damage(&verified).is_empty() {
+            assert_eq!(scan(&image).unwrap(), content, "{}", path.display());
+            harmless.push(path);
+        }
+    }
+    let is_harmless =
+        |path: &Path| path.extension().is_some_and(|end| end == "free" || end == "lock");
+    assert!(harmless.iter().all(|path| is_harmless(path)), "{harmless:?}");
+}
+
+#[test]
+fn every_removed_file_of_a_log_is_named_or_does_not_matter() {
+    let (disk, records) = closed_log();
+    let mut harmless = Vec::new();
+    for path in disk.files() {
+        let image = copy(&disk);
+        image.remove(&path).unwrap();
+        let verified = verify(&image, log_owner());
+        if damage(&verified).is_empty() {
+            let found = replay(&image).unwrap();
+            assert_eq!(found, records, "{}", path.display());
+            harmless.push(path);
+        }
+    }
+    let is_harmless =
+        |path: &Path| path.extension().is_some_and(|end| end == "free" || end == "lock");
+    assert!(harmless.iter().all(|path| is_harmless(path)), "{harmless:?}");
 }

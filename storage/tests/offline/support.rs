@@ -193,9 +193,9 @@ pub(crate) fn all_files(disk: &MemoryVfs) -> BTreeMap<PathBuf, Vec<u8>> {
     disk.files().into_iter().map(|path| (path.clone(), read(disk, &path))).collect()
 }
 
-/// Where in a log file the frames end. Reads the format's drawing anew, so that the engine's own
+/// Where in a log file the frames end but for a seal, and where they end with it. Reads the format's drawing anew, so that the engine's own
 /// reading is not its own judge.
-pub(crate) fn frames_end(bytes: &[u8]) -> u64 {
+pub(crate) fn frames_end(bytes: &[u8]) -> (u64, u64) {
     let identity = &bytes[24..32];
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let mut next = u64::from_le_bytes(bytes[32..40].try_into().unwrap());
@@ -205,10 +205,13 @@ pub(crate) fn frames_end(bytes: &[u8]) -> u64 {
         if first != next {
             break;
         }
+        if u32_at(at + 20) == u32::MAX as usize {
+            return (at as u64, at as u64 + 40);
+        }
         next += u32_at(at + 20) as u64;
         at += 40 + u32_at(at + 16);
     }
-    at as u64
+    (at as u64, at as u64)
 }
 
 pub(crate) fn is_log_file(path: &Path) -> bool {
