@@ -37,8 +37,8 @@ pub(crate) struct Verify {
 ///
 /// Rows are printed as by `scan` and, in JSON, as by `export`, so that `import` reads them. Of a
 /// damaged directory everything is printed that can be read; what cannot is named on standard
-/// error, and the exit code is then 6. Transactions in doubt are not among the rows: only their
-/// coordinator knows.
+/// error, and the exit code is then 6. Transactions in doubt are not among the rows, since
+/// only their coordinator knows how they ended; they are named.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

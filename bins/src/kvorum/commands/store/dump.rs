@@ -8,7 +8,7 @@ use kvorum_storage::{Error, LogItem, ReplayedRecord};
 use serde_json::{Map, Value as Json, json};
 
 use super::arguments::Dump;
-use super::{corrupt, of_node, of_storage, open, records, show};
+use super::{corrupt, of_node, of_storage, open, records, show, stats};
 use crate::error::CommandError;
 use crate::output::{Format, Output};
 use crate::text::{printable, quoted, set_field};
@@ -67,6 +67,10 @@ impl Dumping<'_> {
             self.warn(&format!(
                 "record {position} is none of ours: {what}; none behind it is applied"
             ))?;
+        }
+        // Not a flaw of the directory, but a reader should know.
+        for txn in &read.in_doubt {
+            self.output.warn(&format!("in doubt, and not shown: {}", stats::in_doubt(txn)))?;
         }
         let prefix = self.arguments.prefix.as_bytes();
         let storage = |error: Error| of_storage(&error, &self.arguments.dir);

@@ -80,7 +80,7 @@ fn levels(summary: &Summary) -> Table {
 }
 
 /// A transaction that had not come to its end, and who may know more.
-fn in_doubt(in_doubt: &InDoubt) -> String {
+pub(super) fn in_doubt(in_doubt: &InDoubt) -> String {
     let InDoubt { txn, participants, number, keys } = in_doubt;
     let nodes: Vec<String> = participants.iter().map(ToString::to_string).collect();
     let nodes = nodes.join(", ");
