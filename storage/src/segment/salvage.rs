@@ -59,9 +59,9 @@ pub(crate) struct Salvage {
 
 enum Source {
     /// By the index.
-    Indexed(Segment),
+    Indexed(Box<Segment>),
     /// By the blocks that were found; whether that is all of them.
-    Found { segment: Box<Loose>, handles: Vec<Handle>, end: Result<(), u64> },
+    Found { segment: Loose, handles: Vec<Handle>, end: Result<(), u64> },
 }
 
 /// A segment whose index cannot be used.
@@ -75,7 +75,7 @@ impl Salvage {
     pub(crate) fn new(path: &Path, id: u64, map: Bytes, meta: Option<SegmentMeta>) -> Salvage {
         let mut flaws = Vec::new();
         let source = match indexed(path, id, &map, meta.as_ref(), &mut flaws) {
-            Ok(segment) => Source::Indexed(segment),
+            Ok(segment) => Source::Indexed(Box::new(segment)),
             Err(error) => {
                 flaws.push(error);
                 scan(id, map, path)
@@ -253,7 +253,7 @@ fn scan(id: u64, map: Bytes, path: &Path) -> Source {
         handles.truncate(data);
     }
     let end = if complete { Ok(()) } else { Err(offset as u64) };
-    Source::Found { segment: Box::new(Loose { id, map }), handles, end }
+    Source::Found { segment: Loose { id, map }, handles, end }
 }
 
 /// The block that begins here, if one does: of the length at which the checksum behind it matches.
