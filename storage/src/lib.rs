@@ -74,6 +74,8 @@ mod memtable;
 
 mod key;
 
+mod marker;
+
 pub mod log;
 
 pub mod codec;

@@ -34,6 +34,9 @@ use crate::vfs::{Vfs, VfsLock};
 pub(crate) use self::entries::Entries;
 pub(crate) use self::segments::map_segment;
 
+/// No store lives to see such a segment; below it, adding never overflows.
+const SEGMENT_ID_MAX: u64 = 1 << 62;
+
 /// What a directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -175,6 +178,7 @@ impl Directory {
         self.segment_files = list_if_there(&*self.vfs, &self.segments_dir())?
             .iter()
             .filter_map(|name| id_of(name))
+            .filter(|id| *id <= SEGMENT_ID_MAX)
             .collect();
         match Manifest::read(&*self.vfs, &self.dir) {
             Ok(Some(manifest)) => self.manifest = Some(manifest),

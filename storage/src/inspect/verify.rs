@@ -11,6 +11,7 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::log::{LOCK_NAME, LogDamage, LogExtent, LogItem, ReplayedRecord, is_log_name};
 use crate::manifest::{self, Manifest};
+use crate::marker;
 use crate::repair;
 use crate::segment::{LostKeys, Piece, Salvage, Segment, SegmentMeta, id_of, path_of};
 use crate::store::{LOCK as STORE_LOCK, LOG, SEGMENTS, WRITE_BATCH};
@@ -120,9 +121,9 @@ impl Directory {
     }
 
     fn check_marker(&self, verified: &mut Verified) {
-        if self.names.iter().any(|name| name == repair::MARKER) {
+        if self.names.iter().any(|name| name == marker::NAME) {
             let what = "says that a repair could not save everything, or did not end";
-            verified.damage(self.dir.join(repair::MARKER), 0, what, Lost::File);
+            verified.damage(self.dir.join(marker::NAME), 0, what, Lost::File);
         }
     }
 
@@ -264,13 +265,15 @@ impl Directory {
                 && [manifest::NAME, STORE_LOCK, SEGMENTS, LOG].contains(&name.as_str());
             let log = self.layout == Layout::Log && is_log_name(name);
             let path = self.dir.join(name);
-            if self.owner.leftovers.contains(&name.as_str()) || *name == manifest::NAME_TEMPORARY {
+            if self.owner.leftovers.contains(&name.as_str())
+                || [manifest::NAME_TEMPORARY, marker::NAME_TEMPORARY].contains(&name.as_str())
+            {
                 verified.note(Grade::Leftover, path, "was being written when a crash came");
             } else if log {
                 self.note_log_name(verified, path, name);
             } else if repair::is_kept(name) {
                 verified.note(Grade::Unknown, path, "holds what a repair put aside");
-            } else if !store && !owned.contains(&name.as_str()) && name != repair::MARKER {
+            } else if !store && !owned.contains(&name.as_str()) && name != marker::NAME {
                 verified.note(Grade::Unknown, path, "is not a file of Kvorum's");
             }
         }

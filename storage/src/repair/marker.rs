@@ -1,29 +1,19 @@
-//! The file that keeps a directory from being served.
+//! What a repair writes down about itself, and reads when it is started again.
 
 use std::fmt::Write as _;
-use std::io;
 use std::path::Path;
 
 use super::losses::Loss;
 use super::moving;
 use crate::error::{Error, Result};
 use crate::inspect::{Layout, Owner, list_if_there};
+use crate::marker::{self, NAME, NAME_TEMPORARY, UNFINISHED};
 use crate::vfs::{OpenMode, Vfs};
-
-/// Its name. Its text is for people, but for the first line.
-pub(crate) const MARKER: &str = "REPAIR";
-
-const TEMPORARY: &str = "REPAIR.new";
-
-const UNFINISHED: &str = "unfinished";
 
 const INCOMPLETE: &str = "incomplete";
 
 /// So many losses are listed one by one.
 const LOSSES_LISTED_MAX: usize = 1000;
-
-/// More is not read of it.
-const BYTES_MAX: usize = 1 << 20;
 
 /// What it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +46,7 @@ impl Stage {
 impl Marker {
     /// The marker in a directory, if there is one.
     pub(super) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Self>> {
-        let Some(text) = read_text(vfs, dir)? else { return Ok(None) };
+        let Some(text) = marker::read(vfs, dir)? else { return Ok(None) };
         let (line, rest) = text.split_once('\n').unwrap_or((&text, ""));
         let words: Vec<&str> = line.split_whitespace().collect();
         let kept = |name: &str| moving::is_kept(name).then(|| name.to_owned());
@@ -74,7 +64,7 @@ impl Marker {
 
     /// Replaces the marker, durably.
     pub(super) fn write(&self, vfs: &dyn Vfs, dir: &Path) -> Result<()> {
-        let (temporary, path) = (dir.join(TEMPORARY), dir.join(MARKER));
+        let (temporary, path) = (dir.join(NAME_TEMPORARY), dir.join(NAME));
         moving::remove_if_there(vfs, &temporary)?;
         let file =
             vfs.open(&temporary, OpenMode::Create).map_err(Error::io("create", &temporary))?;
@@ -97,29 +87,6 @@ impl Marker {
     }
 }
 
-fn read_text(vfs: &dyn Vfs, dir: &Path) -> Result<Option<String>> {
-    let path = dir.join(MARKER);
-    let file = match vfs.open(&path, OpenMode::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("open", &path)(error)),
-    };
-    let mut bytes = vec![0; BYTES_MAX];
-    let count = file.read_at(&mut bytes, 0).map_err(Error::io("read", &path))?;
-    bytes.truncate(count);
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// Refuses a directory whose marker is there, whatever it says.
-pub(crate) fn refuse_unfinished(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
-    let why = match Marker::read(vfs, dir)? {
-        None => return Ok(()),
-        Some(Marker::Unfinished(_)) => "a repair of it was broken off",
-        Some(Marker::Incomplete(_)) => "a repair of it could not save everything",
-    };
-    Err(Error::Incomplete { file: dir.join(MARKER), why })
-}
-
 /// Makes a directory ready for a repair's result: it must be new, or empty, or what an earlier
 /// attempt left.
 pub(super) fn begin(vfs: &dyn Vfs, dir: &Path, owner: &Owner) -> Result<()> {
@@ -127,7 +94,7 @@ pub(super) fn begin(vfs: &dyn Vfs, dir: &Path, owner: &Owner) -> Result<()> {
     let building = Marker::Unfinished(Stage::Building(None));
     if !names.is_empty() && Marker::read(vfs, dir)?.as_ref() != Some(&building) {
         // A marker that was being written is all that a very early end can leave.
-        if names != [TEMPORARY] {
+        if names != [NAME_TEMPORARY] {
             let what = format!("{} is not empty: name a directory that is", dir.display());
             return Err(Error::invalid(what));
         }
@@ -149,7 +116,7 @@ pub(super) fn begin(vfs: &dyn Vfs, dir: &Path, owner: &Owner) -> Result<()> {
 /// Lets a result be served, or says why it may not be.
 pub(super) fn end(vfs: &dyn Vfs, dir: &Path, losses: &[Loss]) -> Result<()> {
     if losses.is_empty() {
-        let path = dir.join(MARKER);
+        let path = dir.join(NAME);
         // All else first: without the marker the directory may be served.
         vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
         vfs.remove(&path).map_err(Error::io("remove", &path))?;

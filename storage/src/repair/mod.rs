@@ -31,7 +31,6 @@ use crate::inspect::{CheckRecord, Directory, Layout, LogPlan, Owner};
 use crate::options::Options;
 
 pub use self::losses::Loss;
-pub(crate) use self::marker::{MARKER, refuse_unfinished};
 pub(crate) use self::moving::is_kept;
 
 /// Where to put what is saved.

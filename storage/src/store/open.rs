@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
 use crate::manifest::{self, Manifest};
+use crate::marker;
 use crate::memtable::Memtable;
 use crate::options::Options;
-use crate::repair::refuse_unfinished;
 use crate::segment::{Segment, id_of, path_of};
 use crate::snapshot::Snapshots;
 use crate::vfs::{Vfs, VfsLock};
@@ -103,7 +103,7 @@ fn open(
         vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
     }
     let lock = lock_dir(&*vfs, dir)?;
-    refuse_unfinished(&*vfs, dir)?;
+    marker::refuse(&*vfs, dir)?;
     let mut manifest = match Manifest::read(&*vfs, dir)? {
         Some(manifest) => {
             // It may have been renamed by a process that died before it could sync that. It must

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod flips;
+mod hostile;
 mod looks;
 mod repair;
 

@@ -57,7 +57,7 @@ pub(super) fn remedy(finding: &Finding) -> String {
         (Grade::Torn, _) => "nothing is lost: nobody was told that it was written; the next start \
                              cuts it"
             .to_owned(),
-        (Grade::Leftover, _) => "nothing is lost: the next start removes it".to_owned(),
+        (Grade::Leftover, _) => "nothing is lost: what is written next replaces it".to_owned(),
         (Grade::Unknown, _) => "left alone".to_owned(),
         (Grade::Damage, Lost::Nothing) => "nothing is lost: kvorum store repair makes it \
                                            again from the rest"
