@@ -133,9 +133,19 @@ impl Directory {
             Layout::Store => matches!(self.manifest_damage, Some(Error::Missing { .. })),
             Layout::Log => true,
         };
+        Ok(missing && self.segment_files.is_empty() && !self.has_log()?)
+    }
+
+    /// Whether there is no log where there must have been one: a store has one from its second
+    /// manifest on.
+    pub(crate) fn has_lost_its_log(&self) -> Result<bool> {
+        let may_be_young = self.manifest.as_ref().is_some_and(|it| it.generation <= 1);
+        Ok(!may_be_young && !self.has_log()? && !self.is_blank()?)
+    }
+
+    fn has_log(&self) -> Result<bool> {
         let names = list_if_there(&*self.vfs, &self.log_dir())?;
-        let has_log = names.iter().any(|name| log::is_log_name(name) && name != log::LOCK_NAME);
-        Ok(missing && self.segment_files.is_empty() && !has_log)
+        Ok(names.iter().any(|name| log::is_log_name(name) && name != log::LOCK_NAME))
     }
 
     /// Every batch of the log with this mark or a smaller one is in segments; 0 if the manifest

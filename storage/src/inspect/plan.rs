@@ -77,6 +77,16 @@ impl Directory {
             }
         }
         plan.extent = survey.extent().clone();
+        if plan.extent.files == 0 && self.has_lost_its_log()? {
+            open_ended = true;
+            plan.damage.push(LogDamage {
+                file: self.log_dir(),
+                offset: 0,
+                what: "the log is missing".to_owned(),
+                lost: 0..0,
+                open_ended,
+            });
+        }
         let first = plan.extent.first.map_or(1, |first| first.0);
         if runs.is_empty() {
             let is_beginning = plan.is_whole_so_far();

@@ -9,7 +9,7 @@ use super::segments::read_segment;
 use super::{Directory, Layout, list_if_there};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::log::{LOCK_NAME, LogDamage, LogExtent, LogItem, ReplayedRecord, is_log_name};
+use crate::log::{LogDamage, LogExtent, LogItem, ReplayedRecord, is_log_name};
 use crate::manifest::{self, Manifest};
 use crate::marker;
 use crate::repair;
@@ -165,12 +165,9 @@ impl Directory {
 
     fn check_log(&self, verified: &mut Verified, check: CheckRecord<'_>) -> Result<()> {
         let log_dir = self.log_dir();
-        let names = list_if_there(&**self.vfs(), &log_dir)?;
-        if names.iter().all(|name| !is_log_name(name) || name == LOCK_NAME) {
-            if self.manifest.as_ref().is_none_or(|manifest| manifest.generation > 1) {
-                let lost = Lost::Records { positions: 0..0, open_ended: true };
-                verified.damage(log_dir, 0, "the log is missing", lost);
-            }
+        if self.has_lost_its_log()? {
+            let lost = Lost::Records { positions: 0..0, open_ended: true };
+            verified.damage(log_dir, 0, "the log is missing", lost);
             return Ok(());
         }
         let mut survey = self.log()?;

@@ -6,6 +6,7 @@
 //! that can still be read.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,7 +100,13 @@ struct Found {
 impl LogSurvey {
     /// Begins at the oldest file in the directory.
     pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self> {
-        let listing = Listing::read(&*vfs, dir)?;
+        let listing = match Listing::read(&*vfs, dir) {
+            // Whoever asks sees that there are no files.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Listing::default()
+            }
+            listing => listing?,
+        };
         let mut survey = Self {
             dir: dir.to_path_buf(),
             files: VecDeque::new(),

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use kvorum_storage::inspect::{Directory, Grade, Owner};
 use kvorum_storage::repair::{Loss, Mending, Repaired, Target, repair};
 use kvorum_storage::vfs::{CrashMode, FaultyVfs, MemoryVfs, Phase, Vfs};
-use kvorum_storage::{Error, Log, ReplayedRecord, Result};
+use kvorum_storage::{Durability, Error, Log, LogItem, ReplayedRecord, Result, Store};
 
 use crate::support::{
     CHECKPOINT, Content, DIR, all_files, batches, closed_log, closed_store, copy, damage,
-    is_log_file, log_options, log_owner, replay_in, rows_in, scan_in, state_after, synced,
+    is_log_file, log_options, log_owner, look_in, replay_in, rows_in, scan_in, state_after, synced,
     tiny_options, verify, verify_in,
 };
 
@@ -182,6 +182,26 @@ fn each_missing_file_is_mended_or_its_cost_is_named() {
     }
 }
 
+/// Even where no segment knows that there ever was a record.
+#[test]
+fn a_log_that_is_gone_is_a_loss() {
+    let disk = MemoryVfs::new();
+    let store = Store::open(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap();
+    store.put("key", "value", Durability::Sync).unwrap();
+    drop(store);
+    for path in disk.files().iter().filter(|path| is_log_file(path)) {
+        disk.remove(path).unwrap();
+    }
+    let verified = verify(&disk, Owner::default());
+    assert_eq!(damage(&verified).len(), 1, "{:?}", verified.findings);
+    for target in [Target::Into(NEW.as_ref()), Target::InPlace] {
+        let repaired = mend(Arc::new(disk.clone()), Owner::default(), target).unwrap();
+        assert!(matches!(repaired.losses[..], [Loss::Records { .. }]), "{repaired:?}");
+        let error = scan_in(&disk, repaired.dir.to_str().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Incomplete { .. }), "{error}");
+    }
+}
+
 #[test]
 fn nothing_is_done_to_a_sound_store() {
     let (disk, _) = closed_store();
@@ -279,13 +299,29 @@ fn badly_damaged() -> MemoryVfs {
     disk
 }
 
-fn crash_everywhere(damaged: &MemoryVfs, target: Target<'_>, dir: &str) -> u64 {
+/// What a program that opens a directory is given, or that it is refused; and what can be seen of
+/// the directory without opening it.
+type Shown = (Option<BTreeMap<Bytes, Bytes>>, BTreeMap<Bytes, Bytes>);
+
+fn show(disk: &MemoryVfs, dir: &str, owner: Owner) -> Shown {
+    if owner.is_checkpoint.is_none() {
+        return (scan_in(&copy(disk), dir).ok(), rows_in(disk, dir).0);
+    }
+    let row = |at: u64, payload: Bytes| (Bytes::from(format!("{at:05}")), payload);
+    let opened = replay_in(&copy(disk), dir).ok();
+    let opened = opened.map(|records| records.into_iter().map(|(at, it)| row(at, it)).collect());
+    let mut survey = look_in(disk, dir, owner).unwrap().log().unwrap();
+    let mut seen = BTreeMap::new();
+    while let Some(item) = survey.next().unwrap() {
+        if let LogItem::Record(record) = item {
+            seen.extend([row(record.position.0, record.payload)]);
+        }
+    }
+    (opened, seen)
+}
+
+fn crash_everywhere(damaged: &MemoryVfs, owner: Owner, target: Target<'_>, dir: &str) -> u64 {
     let disk = synced(damaged);
-    let expected = {
-        let disk = copy(&disk);
-        mend(Arc::new(disk.clone()), Owner::default(), target).unwrap();
-        (rows_in(&disk, dir), scan_in(&copy(&disk), dir).is_ok())
-    };
     let images = Arc::new(Mutex::new(Vec::new()));
     let faulty = FaultyVfs::new(Arc::new(disk.clone()));
     let crashes = Arc::new(AtomicU64::new(0));
@@ -300,8 +336,9 @@ fn crash_everywhere(damaged: &MemoryVfs, target: Target<'_>, dir: &str) -> u64 {
             }
         }
     });
-    mend(Arc::new(faulty.clone()), Owner::default(), target).unwrap();
+    mend(Arc::new(faulty.clone()), owner, target).unwrap();
     faulty.forget_hook();
+    let expected = show(&disk, dir, owner);
     let before: Vec<Vec<u8>> = all_files(damaged).into_values().collect();
     for (image, context) in images.lock().unwrap().iter() {
         // Nothing that was there is gone, wherever it is now.
@@ -309,39 +346,58 @@ fn crash_everywhere(damaged: &MemoryVfs, target: Target<'_>, dir: &str) -> u64 {
         for bytes in &before {
             assert!(all.contains(bytes), "{context}: a file is gone");
         }
-        // What is unfinished is served by nobody.
-        let has_begun = image.files().contains(&Path::new(dir).join("MANIFEST"));
-        if let (true, Ok(content)) = (has_begun, scan_in(&copy(image), dir)) {
-            assert_eq!(Ok(content), scan_in(&copy(&disk), dir).map_err(|_| ()), "{context}");
-        }
-        // Another look at it, and another try.
-        let again = mend(Arc::new(image.clone()), Owner::default(), target);
-        match again {
-            Ok(_) => {}
-            // It had come to its end: a new directory that holds the result, or one in place
-            // that lacks something.
-            Err(Error::Invalid { .. }) => {}
+        // What is unfinished is served by nobody; where nothing has begun there is nothing.
+        let has_begun = image
+            .files()
+            .iter()
+            .any(|path| path.starts_with(dir) && (is_log_file(path) || path.ends_with("MANIFEST")));
+        let opened = if has_begun { show(image, dir, owner).0 } else { None };
+        assert!(opened.is_none() || opened == expected.0, "{context}");
+        // Another try.
+        match mend(Arc::new(image.clone()), owner, target) {
+            // It had come to its end: a new directory that holds the result, or one in place that
+            // lacks something.
+            Ok(_) | Err(Error::Invalid { .. }) => {}
             Err(error) => panic!("{context}: {error}"),
         }
-        let found = (rows_in(image, dir), scan_in(&copy(image), dir).is_ok());
-        assert_eq!(found, expected, "{context}");
+        assert_eq!(show(image, dir, owner), expected, "{context}");
     }
     crashes.load(SeqCst)
 }
 
+/// A log with a hole, and one with damage that costs nothing.
+fn damaged_logs() -> [MemoryVfs; 2] {
+    [700, 20].map(|offset| {
+        let disk = synced(&closed_log().0);
+        let logs: Vec<_> = disk.files().into_iter().filter(|path| is_log_file(path)).collect();
+        disk.flip(&logs[logs.len() - 2], offset, 1).unwrap();
+        disk
+    })
+}
+
 #[test]
 fn a_repair_in_place_may_be_broken_off_anywhere() {
-    let crashes = crash_everywhere(&badly_damaged(), Target::InPlace, DIR);
+    let embedded = Owner::default();
+    let crashes = crash_everywhere(&badly_damaged(), embedded, Target::InPlace, DIR);
     assert!(crashes > 50, "{crashes}");
     // Without loss: then the last step makes the directory fit to be served.
     let disk = synced(&closed_store().0);
     disk.flip(&Path::new(DIR).join("MANIFEST"), 40, 1).unwrap();
-    let crashes = crash_everywhere(&disk, Target::InPlace, DIR);
+    let crashes = crash_everywhere(&disk, embedded, Target::InPlace, DIR);
     assert!(crashes > 50, "{crashes}");
+    for disk in damaged_logs() {
+        let crashes = crash_everywhere(&disk, log_owner(), Target::InPlace, DIR);
+        assert!(crashes > 30, "{crashes}");
+    }
 }
 
 #[test]
 fn a_repair_into_a_new_directory_may_be_broken_off_anywhere() {
-    let crashes = crash_everywhere(&badly_damaged(), Target::Into(NEW.as_ref()), NEW);
+    let into = Target::Into(NEW.as_ref());
+    let crashes = crash_everywhere(&badly_damaged(), Owner::default(), into, NEW);
     assert!(crashes > 30, "{crashes}");
+    for disk in damaged_logs() {
+        let crashes = crash_everywhere(&disk, log_owner(), into, NEW);
+        assert!(crashes > 20, "{crashes}");
+    }
 }

@@ -33,9 +33,9 @@ fn print(output: &mut Output, offline: &Offline, verified: &Verified) -> Result<
     output.line(format!("{dir}: {}", show::whose(offline.whose())))?;
     if offline.directory().layout() == Layout::Store {
         output.line(format!(
-            "segments: {}, {} of {}, {} bytes",
+            "segments: {}, {} entries in {}, {} bytes",
             verified.segments,
-            show::count(verified.entries, "entry").replace("entrys", "entries"),
+            verified.entries,
             show::count(verified.blocks, "block"),
             verified.segment_bytes
         ))?;
