@@ -117,5 +117,7 @@ struct Failure {
     # Ask this address instead; empty if not known.
     redirect @9 :Text;
     storage @10 :Text;
+    # There is no room on this node's disk.
+    diskFull @11 :UInt32;
   }
 }

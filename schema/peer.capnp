@@ -92,6 +92,7 @@ struct Vote {
     overloaded @6 :Void;
     failed @7 :Text;
     committed @8 :Void;
+    diskFull @9 :Void;
   }
 }
 

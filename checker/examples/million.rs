@@ -325,7 +325,10 @@ impl<'a> Store<'a> {
                     }
                 }
             }
-            Operation::Get { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => {}
+            Operation::Get { .. }
+            | Operation::GetMany { .. }
+            | Operation::Scan { .. }
+            | Operation::MicroOperations(_) => {}
         }
     }
 

@@ -19,28 +19,149 @@ pub enum Verdict {
     },
 }
 
-/// What a history was found to break.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a history was found to break; of transactions, the plainest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// A read answered with what nobody wrote.
     Fabricated,
+    /// A transaction contradicts what it had itself read or written before.
+    Internal,
+    /// An element is in a list more often than it was appended.
+    DuplicateElement,
+    /// No one order of a list's elements is what all reads of it show.
+    IncompatibleOrder,
+    /// Adya's G1a: a read found what a transaction wrote that did not happen.
+    AbortedRead,
+    /// Adya's G1b: a read found what its writer overwrote in the same transaction.
+    IntermediateRead,
+    /// Two transactions read one version and both overwrote it.
+    LostUpdate,
+    /// Transactions depend on one another in a cycle.
+    Cycle(Cycle),
     /// A key does not behave as one register.
     Linearizability,
     /// Part of a transaction was seen without the rest.
     Atomicity,
     /// No order of the transactions explains what was seen.
     Serializability,
+    /// What must stay the same in sum did not.
+    Conservation,
+    /// A client was not given what its session promises.
+    Session(Guarantee),
+    /// No order of writes gives clients all four session guarantees together.
+    Sessions,
     /// Copies differ.
     Convergence,
+}
+
+/// A cycle of dependencies, by the least that it needs, in Adya's words and Elle's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cycle {
+    /// Whether it needs that a transaction had returned before another was called.
+    pub realtime: bool,
+    /// Its dependencies.
+    pub kind: CycleKind,
+}
+
+/// Which dependencies make a cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CycleKind {
+    /// Writes that overwrite one another.
+    G0,
+    /// Also reads of what others wrote.
+    G1c,
+    /// Also one anti-dependency: a read of what another overwrote.
+    GSingle,
+    /// More than one anti-dependency, each on an item (not on a predicate).
+    G2Item,
+}
+
+/// A session guarantee (Terry et al., PDIS 1994).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guarantee {
+    /// A client's reads reflect its own earlier writes.
+    ReadYourWrites,
+    /// A client's reads reflect what its earlier reads reflected.
+    MonotonicReads,
+    /// A client's writes come in the order in which it wrote them.
+    MonotonicWrites,
+    /// A client's writes come after those that it had read before.
+    WritesFollowReads,
+}
+
+impl Guarantee {
+    /// All four.
+    pub const ALL: [Self; 4] = [
+        Self::ReadYourWrites,
+        Self::MonotonicReads,
+        Self::MonotonicWrites,
+        Self::WritesFollowReads,
+    ];
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadYourWrites => "read your writes",
+            Self::MonotonicReads => "monotonic reads",
+            Self::MonotonicWrites => "monotonic writes",
+            Self::WritesFollowReads => "writes follow reads",
+        })
+    }
+}
+
+impl fmt::Display for Cycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            CycleKind::G0 => "G0",
+            CycleKind::G1c => "G1c",
+            CycleKind::GSingle => "G-single",
+            CycleKind::G2Item => "G2-item",
+        })?;
+        f.write_str(if self.realtime { "-realtime" } else { "" })
+    }
+}
+
+impl Rule {
+    /// Whether the words call the operations T1, T2 and so on.
+    fn names_transactions(self) -> bool {
+        match self {
+            Self::Internal
+            | Self::DuplicateElement
+            | Self::IncompatibleOrder
+            | Self::AbortedRead
+            | Self::IntermediateRead
+            | Self::LostUpdate
+            | Self::Cycle(_) => true,
+            Self::Fabricated
+            | Self::Linearizability
+            | Self::Atomicity
+            | Self::Serializability
+            | Self::Conservation
+            | Self::Session(_)
+            | Self::Sessions
+            | Self::Convergence => false,
+        }
+    }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fabricated => "value from nowhere",
+            Self::Internal => "internal inconsistency",
+            Self::DuplicateElement => "duplicate element",
+            Self::IncompatibleOrder => "incompatible order",
+            Self::AbortedRead => "G1a (aborted read)",
+            Self::IntermediateRead => "G1b (intermediate read)",
+            Self::LostUpdate => "lost update",
+            Self::Cycle(cycle) => return cycle.fmt(f),
             Self::Linearizability => "not linearizable",
             Self::Atomicity => "not atomic",
             Self::Serializability => "not strictly serializable",
+            Self::Conservation => "not conserved",
+            Self::Session(guarantee) => return write!(f, "not {guarantee}"),
+            Self::Sessions => "not the session guarantees together",
             Self::Convergence => "copies differ",
         })
     }
@@ -129,8 +250,14 @@ impl fmt::Display for Violation {
         let rows: Vec<[String; 3]> = self
             .operations
             .iter()
-            .map(|record| {
-                let client = format!("client {}", record.client);
+            .zip(1..)
+            .map(|(record, place)| {
+                let name = if self.rule.names_transactions() {
+                    format!("T{place} ")
+                } else {
+                    String::new()
+                };
+                let client = format!("{name}client {}", record.client);
                 [client, Deed(record).to_string(), times.span(record)]
             })
             .collect();

@@ -127,7 +127,10 @@ fn conditions(operation: &Operation) -> Vec<Finding> {
                 Precondition::Equals(key, value) => (key.clone(), Some(Some(value.clone())), true),
             })
             .collect(),
-        Operation::Scan { .. } | Operation::Put { .. } | Operation::Delete { .. } => Vec::new(),
+        Operation::Scan { .. }
+        | Operation::Put { .. }
+        | Operation::Delete { .. }
+        | Operation::MicroOperations(_) => Vec::new(),
     }
 }
 
@@ -160,7 +163,10 @@ fn after(store: &Store, record: &Record) -> Option<Store> {
                     set(key, value.as_ref());
                 }
             }
-            Operation::Get { .. } | Operation::GetMany { .. } | Operation::Scan { .. } => {}
+            Operation::Get { .. }
+            | Operation::GetMany { .. }
+            | Operation::Scan { .. }
+            | Operation::MicroOperations(_) => {}
         }
     }
     Some(store)

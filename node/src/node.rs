@@ -59,6 +59,10 @@ pub struct Node<C: Core> {
     fed_back: VecDeque<InputOf<C>>,
     turn: Turn<C::Message>,
     stopped_at: Option<&'static str>,
+    /// What the core was told last.
+    has_room: bool,
+    /// What the driver said.
+    is_stuck: bool,
     timer: Option<Time>,
     last_urgent: Position,
     lazy_since: Option<Time>,
@@ -128,6 +132,8 @@ where
             fed_back: VecDeque::new(),
             turn: Turn::default(),
             stopped_at: None,
+            has_room: true,
+            is_stuck: false,
             timer: None,
             last_urgent: Position::ZERO,
             lazy_since: None,
@@ -156,6 +162,7 @@ where
     /// Goes on where a fail point stopped, releases what waited for records that are durable now,
     /// and feeds back what comes of it. Stops at the next armed fail point.
     pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
+        self.notice_room();
         loop {
             self.append_records(now)?;
             self.finish_step()?;
@@ -173,6 +180,20 @@ where
             } else {
                 return Ok(());
             }
+        }
+    }
+
+    /// Says whether the store has more in memory than it can bring to the disk, for too long: then
+    /// the core takes nothing new on, as if the log had no room.
+    pub fn set_stuck(&mut self, is_stuck: bool) {
+        self.is_stuck = is_stuck;
+    }
+
+    fn notice_room(&mut self) {
+        let has_room = !self.is_stuck && !self.log().is_refusing();
+        if has_room != self.has_room {
+            self.has_room = has_room;
+            self.fed_back.push_front(Input::Room(has_room));
         }
     }
 

@@ -37,6 +37,9 @@ const DISK_FULL_PAUSE: Duration = Duration::from_millis(100);
 /// How long the event loop stands still at a time while flushes cannot keep up.
 const STOP_PAUSE: Duration = Duration::from_millis(1);
 
+/// How often, in one turn. A flush takes less; if it does not come at all, reads must go on.
+const STOP_PAUSES_MAX: u32 = 200;
+
 /// A running node.
 #[derive(Debug)]
 pub struct Runner<M> {
@@ -106,7 +109,9 @@ where
 {
     let maintenance = node.store().cloned().map(Maintenance::start).transpose()?;
     let syncer = Syncer::start(Arc::clone(node.log()), Arc::clone(mailbox))?;
-    let result = EventLoop { node, outbox, fail_points, mailbox, syncer: &syncer }.run();
+    let event_loop =
+        EventLoop { node, outbox, fail_points, mailbox, syncer: &syncer, is_stuck: false };
+    let result = event_loop.run();
     let stopped = syncer.stop();
     if let Some(maintenance) = maintenance {
         maintenance.stop();
@@ -120,6 +125,8 @@ struct EventLoop<'a, C: Core> {
     fail_points: FailPoints,
     mailbox: &'a Mailbox<C::Message>,
     syncer: &'a Syncer,
+    /// Flushes do not come, or much too slowly.
+    is_stuck: bool,
 }
 
 impl<C> EventLoop<'_, C>
@@ -201,15 +208,26 @@ where
     }
 
     /// Slows down while the store has more in memory than it can flush.
-    fn heed_pressure(&self) {
+    fn heed_pressure(&mut self) {
         let Some(store) = self.node.store() else { return };
-        loop {
+        // Who was stuck once does not stand still again before it is over.
+        let pauses_max = if self.is_stuck { 1 } else { STOP_PAUSES_MAX };
+        self.is_stuck = true;
+        for _ in 0..pauses_max {
             match store.pressure() {
-                Pressure::None => return,
-                Pressure::Slow(delay) => return thread::sleep(delay),
+                Pressure::None => {
+                    self.is_stuck = false;
+                    break;
+                }
+                Pressure::Slow(delay) => {
+                    self.is_stuck = false;
+                    thread::sleep(delay);
+                    break;
+                }
                 Pressure::Stop => thread::sleep(STOP_PAUSE),
             }
         }
+        self.node.set_stuck(self.is_stuck);
     }
 
     /// Acts on the fail points at which the node stands, and goes on if the process still lives.
@@ -291,11 +309,21 @@ impl Syncer {
 
 impl SyncerShared {
     fn run<M>(&self, log: &Log, mailbox: &Mailbox<M>) {
+        let mut is_full = false;
         while let Some(target) = self.next_target() {
             match log.sync(target) {
-                Ok(()) => mailbox.nudge(),
+                Ok(()) => {
+                    if std::mem::take(&mut is_full) {
+                        tracing::info!("the log has room again");
+                    }
+                    mailbox.nudge();
+                }
                 Err(error @ Error::DiskFull { .. }) => {
-                    tracing::error!(%error, "the log waits for room; nothing is acknowledged");
+                    if !std::mem::replace(&mut is_full, true) {
+                        tracing::error!(%error, "the log waits for room; writes are refused");
+                    }
+                    // The event loop tells the core.
+                    mailbox.nudge();
                     thread::sleep(DISK_FULL_PAUSE);
                     self.lock().target.get_or_insert(target);
                 }

@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kvorum_node::NodeError;
 use kvorum_replication::{
     Effect, NodeId, Outcome, Position, Query, ReadId, RequestId, Time, Urgency, Write,
 };
-use kvorum_storage::LogOptions;
-use kvorum_storage::vfs::MemoryVfs;
+use kvorum_storage::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome as DiskOutcome};
+use kvorum_storage::{Error, LogOptions};
 
 use support::{Bench, Order, Text};
 
@@ -212,4 +214,42 @@ fn replies_and_timers_reach_the_driver() {
     bench.node.fire_timer(NOW).unwrap();
     assert_eq!(bench.node.timer(), None);
     assert_eq!(bench.node.core().heard().last().unwrap(), "timer");
+}
+
+#[test]
+fn the_core_is_told_when_the_disk_is_full_and_when_it_has_room_again() {
+    let disk = FaultyVfs::new(Arc::new(MemoryVfs::new()));
+    let options = LogOptions { file_bytes: 4096, ..LogOptions::default() };
+    let mut bench = Bench::log_on(&disk, options).unwrap();
+    let full = disk.arm(Fault::always(Operation::Allocate, DiskOutcome::DiskFull));
+    let more = disk.arm(Fault::always(Operation::Create, DiskOutcome::DiskFull));
+    let mut at = 0;
+    let refused = loop {
+        at += 1;
+        bench.order(vec![persist(at, Urgency::Now), send("durable")]);
+        if let Err(error) = bench.node.log().sync(bench.node.log().last()) {
+            break error;
+        }
+        assert!(at < 10_000, "the log never needs another file");
+    };
+    assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
+    assert!(full.fired() + more.fired() > 0);
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(bench.node.core().heard().last().unwrap(), "room false");
+    assert_eq!(bench.said().len() as u64, at - 1, "the last one waits");
+    disk.heal();
+    bench.sync();
+    assert_eq!(bench.node.core().heard().last().unwrap(), "room true");
+    assert_eq!(bench.said(), ["durable"]);
+}
+
+#[test]
+fn a_store_that_cannot_flush_counts_as_a_full_disk() {
+    let mut bench = Bench::store();
+    bench.node.set_stuck(true);
+    bench.node.settle(NOW).unwrap();
+    bench.node.settle(NOW).unwrap();
+    bench.node.set_stuck(false);
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(bench.node.core().heard(), ["room false", "room true"]);
 }

@@ -135,6 +135,10 @@ pub enum Input<M, R> {
     },
     /// A [`Effect::Resume`] whose turn has come.
     Resume(R),
+    /// Whether the disk has room; true until said otherwise. Without room a core takes nothing on
+    /// that it would have to remember, and says so. What it has taken on goes its way: records that
+    /// it persists wait until there is room.
+    Room(bool),
     /// The log has grown long: persist a checkpoint record, and [`Effect::Release`] what is older.
     Checkpoint,
 }

@@ -268,6 +268,12 @@ pub enum Failure {
         /// Whom to ask.
         to: NodeId,
     },
+    /// There is no room on a disk for what would have to be remembered; reads go on, and so do
+    /// writes once there is room. Did not happen.
+    DiskFull {
+        /// Whose disk.
+        node: NodeId,
+    },
     /// A store is corrupt or its disk fails. Did not happen.
     Storage {
         /// What and where.
@@ -287,6 +293,7 @@ impl Failure {
             | Self::Overloaded
             | Self::Invalid { .. }
             | Self::Redirect { .. }
+            | Self::DiskFull { .. }
             | Self::Storage { .. } => Happened::No,
         }
     }

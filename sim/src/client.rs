@@ -290,5 +290,6 @@ fn transaction(recorded: &checker::Operation) -> Transaction {
         checker::Operation::Get { .. }
         | checker::Operation::GetMany { .. }
         | checker::Operation::Scan { .. } => unreachable!("reads are no transactions"),
+        checker::Operation::MicroOperations(_) => unreachable!("the store knows none"),
     }
 }

@@ -139,7 +139,11 @@ impl Cluster {
 
     /// As a server does before it opens a node: the directory must be this node's, and once it has
     /// joined a cluster it stays in it.
-    fn check_identity(&mut self, node: NodeId, vfs: &Arc<dyn Vfs>) -> Result<(), NodeError> {
+    fn check_identity(
+        &mut self,
+        node: NodeId,
+        vfs: &Arc<dyn Vfs>,
+    ) -> Result<IdentityFile, NodeError> {
         let coordinates = node == NodeId::COORDINATOR;
         let role = if coordinates { Role::Coordinator } else { Role::Replica };
         let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), role, node)?;
@@ -147,9 +151,7 @@ impl Cluster {
             let cluster = file.identity().cluster;
             assert_eq!(cluster, Some(CLUSTER), "{node} has forgotten its cluster");
         }
-        file.adopt_cluster(CLUSTER)?;
-        self.joined.insert(node);
-        Ok(())
+        Ok(file)
     }
 
     /// Nobody may say of a transaction what contradicts what anybody said before. One exception:
@@ -228,20 +230,24 @@ impl Protocol for Cluster {
         seed: u64,
     ) -> Result<Box<dyn Process<Message>>, NodeError> {
         let dir = Path::new(DIR);
-        self.check_identity(node, &vfs)?;
-        if node == NodeId::COORDINATOR {
+        let identity = self.check_identity(node, &vfs)?;
+        let process: Box<dyn Process<Message>> = if node == NodeId::COORDINATOR {
             let core = self.coordinator(seed);
             let armed = owned(points::COORDINATOR);
             let mut node = Node::open_log(vfs, dir, self.log_options(), core, armed)?;
             node.set_checkpoint_bytes(self.sizes.checkpoint_bytes);
-            Ok(Box::new(node))
+            Box::new(node)
         } else {
             let core = self.participant(node, seed);
             let armed = owned(points::PARTICIPANT);
             let mut node = Node::open_store(vfs, dir, self.store_options(), core, armed)?;
             node.set_checkpoint_bytes(self.sizes.checkpoint_bytes);
-            Ok(Box::new(node))
-        }
+            Box::new(node)
+        };
+        // Once there is a log, as servers do.
+        identity.adopt_cluster(CLUSTER)?;
+        self.joined.insert(node);
+        Ok(process)
     }
 
     fn observe(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), String> {

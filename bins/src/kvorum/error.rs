@@ -100,9 +100,12 @@ impl CommandError {
             Kind::Usage | Kind::Cluster(ErrorKind::Invalid) => 2,
             Kind::Cluster(ErrorKind::Conflict | ErrorKind::PreconditionFailed) => 3,
             Kind::Io
-            | Kind::Cluster(ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::Refused) => {
-                4
-            }
+            | Kind::Cluster(
+                ErrorKind::Unavailable
+                | ErrorKind::Overloaded
+                | ErrorKind::DiskFull
+                | ErrorKind::Refused,
+            ) => 4,
             Kind::Cluster(
                 ErrorKind::Unknown | ErrorKind::SessionExpired | ErrorKind::StaleSequence,
             ) => 5,
@@ -174,6 +177,7 @@ mod tests {
             (Kind::Cluster(ErrorKind::PreconditionFailed), 3),
             (Kind::Cluster(ErrorKind::Unavailable), 4),
             (Kind::Cluster(ErrorKind::Overloaded), 4),
+            (Kind::Cluster(ErrorKind::DiskFull), 4),
             (Kind::Cluster(ErrorKind::Refused), 4),
             (Kind::Io, 4),
             (Kind::Cluster(ErrorKind::Unknown), 5),

@@ -362,7 +362,10 @@ fn ended(answer: Result<Option<Bytes>, ClientError>) -> Ended {
 /// Whether the same again may work after a while, and is harmless.
 fn will_pass(error: &ClientError) -> bool {
     error.happened == Happened::No
-        && matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Overloaded)
+        && matches!(
+            error.kind,
+            ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::DiskFull
+        )
 }
 
 /// Whether no patience helps.

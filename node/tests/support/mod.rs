@@ -11,7 +11,7 @@ use kvorum_replication::{
     Answer, Core, Effect, Effects, Input, NodeId, Position, Role, Status, Time,
 };
 use kvorum_storage::codec::Malformed;
-use kvorum_storage::vfs::MemoryVfs;
+use kvorum_storage::vfs::{MemoryVfs, Vfs};
 use kvorum_storage::{LogOptions, Options};
 
 const NOW: Time = Time(1_000_000_000);
@@ -100,6 +100,7 @@ fn words(input: &Input<Do, Text>) -> String {
         Input::Message { .. } => "orders".to_owned(),
         Input::Resume(text) => format!("resume {}", text.0),
         Input::Timer => "timer".to_owned(),
+        Input::Room(room) => format!("room {room}"),
         Input::Checkpoint => "checkpoint".to_owned(),
         Input::Read { read, answer: Answer::Value(None) } => format!("read {}: none", read.0),
         Input::Read { read, answer: Answer::Value(Some(value)) } => {
@@ -119,7 +120,10 @@ impl Bench {
         Self::log_on(&MemoryVfs::new(), LogOptions::default()).unwrap()
     }
 
-    pub(crate) fn log_on(vfs: &MemoryVfs, options: LogOptions) -> Result<Self, NodeError> {
+    pub(crate) fn log_on(
+        vfs: &(impl Vfs + Clone + 'static),
+        options: LogOptions,
+    ) -> Result<Self, NodeError> {
         let vfs = Arc::new(vfs.clone());
         let node =
             Node::open_log(vfs, Path::new("node"), options, Obedient::default(), Vec::new())?;

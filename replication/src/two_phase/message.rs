@@ -99,6 +99,8 @@ pub enum Vote {
     Refused,
     /// Too much is prepared here already; nothing is kept.
     Overloaded,
+    /// There is no room on the disk to remember a promise; nothing is kept.
+    DiskFull,
     /// The store could not be read; nothing is kept.
     Failed(String),
     /// One phase: it is committed, durably.

@@ -312,6 +312,12 @@ impl Cluster {
         self.collect(node);
     }
 
+    pub(crate) fn room(&mut self, node: NodeId, has_room: bool) {
+        let now = self.now;
+        with_machine!(self, node, machine => machine.step(now, Input::Room(has_room)));
+        self.collect(node);
+    }
+
     /// Lets time pass, timer by timer.
     pub(crate) fn tick(&mut self, wait: Duration) {
         let until = self.now.after(wait);

@@ -370,6 +370,7 @@ impl Schedule {
             Vote::Committed,
             Vote::Refused,
             Vote::Overloaded,
+            Vote::DiskFull,
             Vote::Failed("forged".to_owned()),
             Vote::PreconditionFailed { index: 7, key: key.clone() },
             Vote::Conflict(key),

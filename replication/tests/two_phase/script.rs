@@ -215,6 +215,11 @@ fn run(cluster: &mut Cluster, command: &Command, output: &mut String) -> Result<
                 cluster.checkpoint(node);
             }
         }
+        "full" | "room" => {
+            for node in words.nodes(cluster)? {
+                cluster.room(node, command.name == "room");
+            }
+        }
         "status" | "count" | "log" | "data" | "agree" => {
             look(cluster, &command.name, &words, output)?;
         }
@@ -497,6 +502,7 @@ macro_rules! scripts {
 scripts! {
     commit
     counts
+    disk_full
     conflict
     preconditions
     lost_messages

@@ -108,6 +108,7 @@ fn failure(failure: &Failure) -> String {
         }
         Failure::Unavailable { reason } => format!("unavailable: {reason}"),
         Failure::Overloaded => "overloaded".to_owned(),
+        Failure::DiskFull { node: full } => format!("disk full: {}", node(*full)),
         Failure::Unknown { reason } => format!("unknown: {reason}"),
         Failure::SessionExpired => "session expired".to_owned(),
         Failure::StaleSequence => "stale sequence".to_owned(),
@@ -182,6 +183,7 @@ fn vote_words(vote: &Vote) -> String {
         }
         Vote::Refused => "refused".to_owned(),
         Vote::Overloaded => "overloaded".to_owned(),
+        Vote::DiskFull => "disk full".to_owned(),
         Vote::Failed(reason) => format!("failed: {reason}"),
         Vote::Committed => "committed".to_owned(),
     }

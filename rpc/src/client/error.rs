@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kvorum_replication::{Failure, Happened};
+use kvorum_replication::{Failure, Happened, NodeId};
 
 /// Why an operation failed, whether it happened all the same, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,8 @@ pub enum ErrorKind {
     Invalid,
     /// The server does not let this client in, or speaks another protocol.
     Refused,
+    /// There is no room on a disk.
+    DiskFull,
     /// A store is corrupt, or its disk fails.
     Corrupt,
 }
@@ -56,6 +58,7 @@ impl ErrorKind {
             Self::StaleSequence => "stale-sequence",
             Self::Invalid => "invalid",
             Self::Refused => "refused",
+            Self::DiskFull => "disk-full",
             Self::Corrupt => "corrupt",
         }
     }
@@ -191,11 +194,23 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
             format!("this node does not serve that, {to} does"),
             "connect to the coordinator",
         ),
+        Failure::DiskFull { node } => (
+            ErrorKind::DiskFull,
+            format!("there is no room on the disk of {}", named(node)),
+            "free some; reads go on, and writes will once there is room",
+        ),
         Failure::Storage { reason } => (
             ErrorKind::Corrupt,
             reason,
             "see that server's log, and kvorum store verify on its data directory",
         ),
+    }
+}
+
+fn named(node: NodeId) -> String {
+    match node {
+        NodeId::COORDINATOR => "the coordinator".to_owned(),
+        NodeId(number) => format!("replica {number}"),
     }
 }
 

@@ -382,6 +382,7 @@ fn settles(failure: &Failure) -> bool {
         Failure::Conflict { .. }
         | Failure::Unavailable { .. }
         | Failure::Overloaded
+        | Failure::DiskFull { .. }
         | Failure::Unknown { .. }
         | Failure::Redirect { .. }
         | Failure::Storage { .. } => false,

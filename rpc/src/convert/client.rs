@@ -1,7 +1,9 @@
 //! `client.capnp`: requests, outcomes and the rows they speak of.
 
 use bytes::Bytes;
-use kvorum_replication::{ClientId, Failure, Precondition, Range, Row, Stamp, Transaction, Write};
+use kvorum_replication::{
+    ClientId, Failure, NodeId, Precondition, Range, Row, Stamp, Transaction, Write,
+};
 use kvorum_schema::client_capnp::{self as schema, failure, precondition, write};
 
 use super::{
@@ -197,6 +199,7 @@ pub(crate) fn read_failure(reader: schema::failure::Reader<'_>) -> Result<Told, 
         failure::StaleSequence(()) => Failure::StaleSequence,
         failure::Invalid(reason) => Failure::Invalid { reason: text(reason?)? },
         failure::Redirect(address) => return Ok(Told::Redirect(text(address?)?)),
+        failure::DiskFull(node) => Failure::DiskFull { node: NodeId(node) },
         failure::Storage(reason) => Failure::Storage { reason: text(reason?)? },
     }))
 }
@@ -220,6 +223,7 @@ pub(crate) fn write_failure(told: &Told, mut builder: schema::failure::Builder<'
         Failure::StaleSequence => builder.set_stale_sequence(()),
         Failure::Invalid { reason } => builder.set_invalid(reason),
         Failure::Redirect { .. } => builder.set_redirect(""),
+        Failure::DiskFull { node } => builder.set_disk_full(node.0),
         Failure::Storage { reason } => builder.set_storage(reason),
     }
 }

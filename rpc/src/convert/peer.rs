@@ -102,7 +102,9 @@ pub(crate) fn message_bytes(message: &Message) -> usize {
             Message::Vote { vote, .. } => match vote {
                 Vote::Conflict(key) | Vote::PreconditionFailed { key, .. } => key.len(),
                 Vote::Failed(reason) => reason.len(),
-                Vote::Yes | Vote::Refused | Vote::Overloaded | Vote::Committed => 0,
+                Vote::Yes | Vote::Refused | Vote::Overloaded | Vote::DiskFull | Vote::Committed => {
+                    0
+                }
             },
             Message::Read { query, .. } => match query {
                 Query::Get(key) => key.len(),
@@ -218,6 +220,7 @@ fn read_vote(reader: schema::vote::Reader<'_>) -> Result<Vote, Rejected> {
         }
         vote::Refused(()) => Vote::Refused,
         vote::Overloaded(()) => Vote::Overloaded,
+        vote::DiskFull(()) => Vote::DiskFull,
         vote::Failed(reason) => Vote::Failed(text(reason?)?),
         vote::Committed(()) => Vote::Committed,
     })
@@ -350,6 +353,7 @@ fn write_vote(vote: &Vote, mut builder: schema::vote::Builder<'_>) {
         }
         Vote::Refused => builder.set_refused(()),
         Vote::Overloaded => builder.set_overloaded(()),
+        Vote::DiskFull => builder.set_disk_full(()),
         Vote::Failed(reason) => builder.set_failed(reason),
         Vote::Committed => builder.set_committed(()),
     }

@@ -78,6 +78,7 @@ fn vote() -> impl Strategy<Value = Vote> {
         (any::<u32>(), key()).prop_map(|(index, key)| Vote::PreconditionFailed { index, key }),
         Just(Vote::Refused),
         Just(Vote::Overloaded),
+        Just(Vote::DiskFull),
         ".*".prop_map(Vote::Failed),
         Just(Vote::Committed),
     ]
@@ -230,6 +231,7 @@ fn failures_go_there_and_back() {
         Failure::SessionExpired,
         Failure::StaleSequence,
         Failure::Invalid { reason: text() },
+        Failure::DiskFull { node: NodeId(3) },
         Failure::Storage { reason: text() },
     ];
     let told = failures.map(Told::Failure).into_iter().chain([Told::Redirect(text())]);

@@ -303,5 +303,6 @@ fn remember(client: &mut crate::client::Client, record: &Record) {
         checker::Operation::GetMany { keys, results } => {
             client.known.extend(keys.iter().cloned().zip(results.iter().cloned()));
         }
+        checker::Operation::MicroOperations(_) => unreachable!("the store knows none"),
     }
 }

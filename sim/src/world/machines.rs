@@ -340,7 +340,12 @@ impl<P: Protocol> World<P> {
             Err(Error::DiskFull { .. }) => {
                 self.say(node, || "the log waits for room".to_owned());
                 self.queue.after(DISK_FULL_PAUSE, Event::SyncEnds { node, run, target });
-                let _ = self.dies_of_doom(node, Fault::DiedWriting);
+                if self.dies_of_doom(node, Fault::DiedWriting) {
+                    return;
+                }
+                let Some(process) = &mut self.machine(node).process else { return };
+                let result = process.settle(now);
+                self.follow(node, result);
             }
             Err(error) => self.follow(node, Err(error.into())),
         }

@@ -1,10 +1,10 @@
 //! A log file: its names, and the block at its front that says whose frames it holds.
 //!
 //! ```text
-//!  0         8         12        16        24        32        40        48                   512
-//!  ┌─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬──────────────────────┐
-//!  │KVORUMLG │ version │checksum │ number  │identity │ first   │recycled │ zeros                │
-//!  └─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴──────────────────────┘
+//!  0         8         12        16        24        32        40        48         56        512
+//!  ┌─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬──────────┬──────────┐
+//!  │KVORUMLG │ version │checksum │ number  │identity │ first   │recycled │ capacity │ zeros    │
+//!  └─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴──────────┴──────────┘
 //!  then frames, from byte 512 on
 //! ```
 //!
@@ -29,7 +29,11 @@ pub(super) const FILE_HEADER_BYTES: usize = 512;
 pub(super) const FRAMES_AT: u64 = FILE_HEADER_BYTES as u64;
 
 const MAGIC: [u8; 8] = *b"KVORUMLG";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The version before: its files neither know their capacity nor are sealed.
+const VERSION_WITHOUT_CAPACITY: u32 = 1;
+
 const CHECKED_FROM: usize = 16;
 
 /// No log lives to see such a number; below it, adding never overflows.
@@ -85,11 +89,14 @@ pub(super) struct FileHeader {
     pub(super) first: u64,
     /// Whether old bytes may follow the last frame; otherwise zeros do.
     pub(super) recycled: bool,
+    /// The file is at least so long: space for that much was reserved before the file counted. A
+    /// shorter one was cut by somebody else. 0 in files of a version that did not know.
+    pub(super) capacity: u64,
 }
 
 impl FileHeader {
-    pub(super) fn new(number: u64, salt: u64, first: u64, recycled: bool) -> Self {
-        Self { number, identity: identity(number, salt), first, recycled }
+    pub(super) fn new(number: u64, salt: u64, first: u64, capacity: u64, recycled: bool) -> Self {
+        Self { number, identity: identity(number, salt), first, recycled, capacity }
     }
 
     pub(super) fn encode(self) -> Vec<u8> {
@@ -101,8 +108,9 @@ impl FileHeader {
         codec::put_u64(&mut bytes, self.identity);
         codec::put_u64(&mut bytes, self.first);
         codec::put_u64(&mut bytes, u64::from(self.recycled));
+        codec::put_u64(&mut bytes, self.capacity);
         bytes.resize(FILE_HEADER_BYTES, 0);
-        let checksum = header_checksum(self.number, &bytes[CHECKED_FROM..]);
+        let checksum = header_checksum(self.number, VERSION, &bytes[CHECKED_FROM..]);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -112,11 +120,12 @@ impl FileHeader {
         if reader.array()? != MAGIC {
             return Err(Malformed("not a log file"));
         }
-        if reader.u32()? != VERSION {
+        let version = reader.u32()?;
+        if version != VERSION && version != VERSION_WITHOUT_CAPACITY {
             return Err(Malformed("a log file of an unknown version"));
         }
         let checksum = reader.u32()?;
-        if checksum != header_checksum(number, reader.rest()) {
+        if checksum != header_checksum(number, version, reader.rest()) {
             return Err(Malformed("the checksum of the file's header does not match"));
         }
         let stored = reader.u64()?;
@@ -125,6 +134,7 @@ impl FileHeader {
             identity: reader.u64()?,
             first: reader.u64()?,
             recycled: reader.u64()? != 0,
+            capacity: if version == VERSION_WITHOUT_CAPACITY { 0 } else { reader.u64()? },
         };
         if header.number != number {
             return Err(Malformed("the file's header is another file's"));
@@ -146,13 +156,19 @@ impl FileHeader {
         } else {
             Self::decode(number, &bytes)
         };
-        header.map_err(Malformed::at(&path, 0))
+        let header = header.map_err(Malformed::at(&path, 0))?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        if len < header.capacity {
+            let what = format!("the file ends here, and had {} bytes", header.capacity);
+            return Err(Error::corrupt(&path, len, what));
+        }
+        Ok(header)
     }
 }
 
 /// Begins with the number that the name says, so that a file under another's name does not match.
-fn header_checksum(number: u64, bytes: &[u8]) -> u32 {
-    codec::checksum(Place { file: number, offset: u64::from(VERSION) }, bytes)
+fn header_checksum(number: u64, version: u32, bytes: &[u8]) -> u32 {
+    codec::checksum(Place { file: number, offset: u64::from(version) }, bytes)
 }
 
 /// Spreads number and salt over 64 bits, one to one for a given salt: SplitMix64's finish.
@@ -179,7 +195,7 @@ mod tests {
 
     #[test]
     fn every_bit_of_the_header_counts() {
-        let header = FileHeader::new(3, 99, 17, true);
+        let header = FileHeader::new(3, 99, 17, 4096, true);
         let bytes = header.encode();
         assert_eq!(bytes.len(), FILE_HEADER_BYTES);
         assert_eq!(FileHeader::decode(3, &bytes), Ok(header));

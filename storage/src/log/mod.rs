@@ -215,6 +215,12 @@ impl Log {
         lock(&self.state).stats
     }
 
+    /// Whether [`Log::truncate_before`] would take a file out of the log.
+    #[must_use]
+    pub fn would_cut(&self, position: Position) -> bool {
+        lock(&self.files).oldest_before(position.0).is_some()
+    }
+
     /// Takes the files out of the log that hold only records before `position`. The last file always
     /// stays, and with it the number of the next record.
     pub fn truncate_before(&self, position: Position) -> Result<()> {

@@ -45,13 +45,17 @@ pub(super) struct Tail {
     pub(super) remains: u64,
 }
 
-/// Reads the last log file to its end. Changes nothing.
+/// Reads the last log file to its end. Changes nothing. Fails if it says that another one follows.
 pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader) -> Result<Tail> {
     let mut reader = FrameReader::open(vfs, dir, file)?;
     // The frames that no later one has proven durable, as first position and offset.
     let mut unproven: VecDeque<(u64, u64)> = VecDeque::new();
     let mut marked = false;
     while let Step::Frame { offset, header } = reader.step()? {
+        if header.is_seal() {
+            let next = super::file::Name::Live(file.number + 1).path(dir);
+            return Err(Error::Missing { file: next });
+        }
         while unproven.front().is_some_and(|(first, _)| *first <= header.durable_before) {
             unproven.pop_front();
         }

@@ -13,6 +13,9 @@ use crate::codec::Place;
 use crate::error::{Error, Result};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
+/// Frames leave so much room at the end of a file: for a mark, and for the seal.
+const RESERVE_BYTES: u64 = 2 * FRAME_HEADER_BYTES as u64;
+
 /// A write that did not succeed.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -106,10 +109,11 @@ impl Writer {
     /// must come again.
     pub(super) fn write(&mut self, group: &mut Group, files: &Mutex<Files>) -> Result<(), Failure> {
         let bytes = group.bytes() as u64;
-        if self.file.offset + bytes > self.file.capacity {
+        if self.file.offset + bytes + RESERVE_BYTES > self.file.capacity {
             self.next_file(group.first(), bytes, files)?;
         }
         self.put(group).map_err(Failure::unless_full)?;
+        self.stats.frames += 1;
         self.marked = false;
         self.written = group.last();
         Ok(())
@@ -150,13 +154,13 @@ impl Writer {
         file.write_at(frame, *offset).map_err(Error::io("write", path))?;
         *offset += frame.len() as u64;
         self.unsynced = true;
-        self.stats.frames += 1;
         self.stats.bytes += frame.len() as u64;
         Ok(())
     }
 
     /// Goes on in a new file. The old one is synced first, so that only the last file of a log can
-    /// hold what was not.
+    /// hold what was not; and it is sealed before anything is written to the new one, so that the
+    /// new one cannot be missed unnoticed.
     fn next_file(
         &mut self,
         first: u64,
@@ -165,9 +169,11 @@ impl Writer {
     ) -> Result<(), Failure> {
         self.sync()?;
         let number = self.file.header.number + 1;
-        let capacity = self.options.file_bytes.max(FRAMES_AT + frame_bytes);
+        let needed = FRAMES_AT + frame_bytes + RESERVE_BYTES;
+        let capacity = self.options.file_bytes.max(needed);
         let maker = Maker { vfs: &*self.vfs, dir: &self.dir, number, first, capacity };
         let made = self.make_or_recycle(&maker, files)?;
+        self.seal()?;
         self.stats.files_made += 1;
         self.stats.files_recycled += u64::from(made.header.recycled);
         let used = std::mem::replace(&mut self.file, made).offset;
@@ -177,6 +183,15 @@ impl Writer {
         }
         files.live.push_back(Live { number, first, bytes: FRAMES_AT });
         self.marked = true;
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), Failure> {
+        // A file of the version that had no seals may have no room for one.
+        if self.file.offset + FRAME_HEADER_BYTES as u64 <= self.file.capacity {
+            self.put(&mut Group::seal(self.written + 1)).map_err(Failure::unless_full)?;
+            self.sync()?;
+        }
         Ok(())
     }
 
@@ -223,9 +238,7 @@ impl Maker<'_> {
         let file = file.map_err(Failure::Refused)?;
         let allocated = file.allocate(self.capacity).map_err(Error::io("reserve space for", &path));
         let made = match allocated {
-            Ok(()) => {
-                self.finish(file, &path, FileHeader::new(self.number, salt, self.first, false))
-            }
+            Ok(()) => self.finish(file, &path, self.header(salt, false)),
             Err(error) => Err(Failure::Refused(error)),
         };
         if made.is_err() {
@@ -239,7 +252,11 @@ impl Maker<'_> {
     fn recycle(&self, free: &Path, salt: u64) -> Result<OpenFile, Failure> {
         let file = self.vfs.open(free, OpenMode::ReadWrite).map_err(Error::io("open", free));
         let file = file.map_err(Failure::Refused)?;
-        self.finish(file, free, FileHeader::new(self.number, salt, self.first, true))
+        self.finish(file, free, self.header(salt, true))
+    }
+
+    fn header(&self, salt: u64, recycled: bool) -> FileHeader {
+        FileHeader::new(self.number, salt, self.first, self.capacity, recycled)
     }
 
     fn finish(

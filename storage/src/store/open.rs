@@ -210,13 +210,17 @@ fn open_segments(
     manifest.segments.iter().map(open).collect()
 }
 
-/// The segments rest on log records that were durable: a log that ends before them lost some.
+/// The segments rest on log records that were durable: a log that ends before them lost some. And
+/// nothing behind those was cut off: neither may a log begin later.
 fn check_log(log: &Log, manifest: &Manifest, log_dir: &Path) -> Result<()> {
-    let (last, flushed) = (log.last(), manifest.flushed_position);
-    if last >= flushed {
+    let (first, last, flushed) = (log.first(), log.last(), manifest.flushed_position);
+    let what = if last < flushed {
+        format!("the log ends at record {last}, but record {flushed} had been durable")
+    } else if first > flushed.next() {
+        format!("the log begins at record {first}, but record {} was still needed", flushed.next())
+    } else {
         return Ok(());
-    }
-    let what = format!("the log ends at record {last}, but record {flushed} had been durable");
+    };
     Err(Error::corrupt(log_dir, 0, what))
 }
 

@@ -75,6 +75,7 @@ impl Coordinator {
         if let Some(stamp) = stamp {
             self.check_stamp(stamp)?;
         }
+        self.check_room().map_err(Outcome::Failed)?;
         self.check_load(bytes).map_err(Outcome::Failed)?;
         self.check_reach(now, deadline).map_err(Outcome::Failed)?;
         let locks = LockSet::of(transaction);
@@ -110,6 +111,14 @@ impl Coordinator {
                 Err(Outcome::Failed(Failure::Invalid { reason }))
             }
         }
+    }
+
+    pub(super) fn check_room(&mut self) -> Result<(), Failure> {
+        if self.has_room {
+            return Ok(());
+        }
+        self.counters.disk_full += 1;
+        Err(Failure::DiskFull { node: NodeId::COORDINATOR })
     }
 
     fn check_load(&mut self, bytes: usize) -> Result<(), Failure> {

@@ -68,6 +68,7 @@ counters! {
         conflicts,
         retries_answered,
         overloaded,
+        disk_full,
         commits_resent,
         reads_retried,
         duplicates_dropped,
@@ -86,6 +87,8 @@ pub struct Coordinator {
     last: Position,
     epoch: u64,
     serving: bool,
+    /// Whether the disk has room for more.
+    has_room: bool,
     /// Transactions begun in this epoch.
     begun: u64,
     /// Commits in the log.
@@ -128,6 +131,7 @@ impl Coordinator {
             last: Position::ZERO,
             epoch: 0,
             serving: false,
+            has_room: true,
             begun: 0,
             commits: CommitNumber::ZERO,
             sessions: Sessions::new(Origin::Given, limits),
@@ -179,6 +183,9 @@ impl Coordinator {
     }
 
     fn open_session(&mut self, request: RequestId, effects: &mut Out) {
+        if let Err(failure) = self.check_room() {
+            return reply_failed(request, failure, effects);
+        }
         let client = self.sessions.next_client();
         self.sessions.opened(client);
         self.persist(CoordinatorRecord::SessionOpened { client }, Urgency::Now, effects);
@@ -263,6 +270,7 @@ impl Core for Coordinator {
             Input::PeerDown(peer) => self.peer_down(now, peer, effects),
             Input::Timer => self.timer(now, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
+            Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
             // A coordinator has no store, and so never asks one.
             Input::Read { .. } => self.counters.strange_dropped += 1,

@@ -278,6 +278,7 @@ fn failure_of(from: NodeId, txn: TxnId, vote: Vote) -> Failure {
         Vote::Conflict(key) => Failure::Conflict { key },
         Vote::PreconditionFailed { index, key } => Failure::PreconditionFailed { index, key },
         Vote::Overloaded => Failure::Overloaded,
+        Vote::DiskFull => Failure::DiskFull { node: from },
         Vote::Failed(reason) => Failure::Storage { reason: format!("{from}: {reason}") },
         Vote::Refused => Failure::Unavailable { reason: format!("{from} has given {txn} up") },
         Vote::Yes | Vote::Committed => {

@@ -71,6 +71,7 @@ counters! {
         preconditions_failed,
         refused,
         overloaded,
+        disk_full,
         commits_out_of_order,
         reads,
         reads_waited,
@@ -92,6 +93,8 @@ pub struct Participant {
     last: Position,
     incarnation: u64,
     serving: bool,
+    /// Whether the disk has room for more.
+    has_room: bool,
     /// Why it may not take part at all: its log contradicts itself.
     unfit: Option<String>,
     /// Everything between the arrival of its prepare and its outcome.
@@ -143,6 +146,7 @@ impl Participant {
             last: Position::ZERO,
             incarnation: 0,
             serving: false,
+            has_room: true,
             unfit: None,
             transactions: BTreeMap::new(),
             prepared_bytes: 0,
@@ -262,6 +266,7 @@ impl Core for Participant {
             Input::Timer => self.timer(now, effects),
             Input::Read { read, answer } => self.store_answered(read, answer, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
+            Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
         }
         self.alarms.ask(now, effects);

@@ -88,6 +88,9 @@ impl Participant {
         if let Some(one_phase) = &prepare.one_phase {
             self.check_stamp(one_phase.stamp)?;
         }
+        if !self.has_room {
+            return Err(Vote::DiskFull);
+        }
         let locks = LockSet::of(&prepare.transaction);
         self.locks.acquire(prepare.txn, &locks).map_err(Vote::Conflict)?;
         Ok((locks, bytes))
@@ -184,6 +187,7 @@ impl Participant {
             Vote::Conflict(_) => self.counters.conflicts += 1,
             Vote::PreconditionFailed { .. } => self.counters.preconditions_failed += 1,
             Vote::Overloaded => self.counters.overloaded += 1,
+            Vote::DiskFull => self.counters.disk_full += 1,
             Vote::Refused | Vote::Failed(_) => self.counters.refused += 1,
             Vote::Yes | Vote::Committed => unreachable!("these are no refusals"),
         }

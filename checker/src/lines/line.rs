@@ -1,74 +1,21 @@
-//! Histories as text: one JSON object a line.
-//!
-//! ```text
-//! {"client":1,"op":"put","key":"k","value":"v","call":10,"ret":20,"ok":true}
-//! {"client":2,"op":"get","key":"k","call":12,"ret":18,"ok":true,"result":"v"}
-//! {"client":1,"op":"cas","key":"k","expected":"v","value":"w","call":30,"ret":44,"ok":false}
-//! {"client":3,"op":"del","key":"k","call":31,"ret":90,"ok":"unknown"}
-//! {"client":4,"op":"mget","keys":["a","b"],"call":1,"ret":2,"ok":true,"results":["x",null]}
-//! {"client":4,"op":"scan","start":"a","end":"z","call":1,"ret":2,"ok":true,"rows":[["k","v"]]}
-//! {"client":5,"op":"txn","if":[["absent","k"],["equals","l","v"]],
-//!  "writes":[["k","v"],["l",null]],"call":1,"ret":2,"ok":true}
-//! ```
-//!
-//! An operation that did not happen has `"ok":false`; if it was since a precondition did not hold,
-//! `"failed"` is that precondition's place. Times are nanoseconds of one clock.
+//! One line: its fields, and which of them belong together.
 
-use std::io::{self, BufRead, Write};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Ending, History, Operation, Precondition, Record};
-
-/// A history that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum LineError {
-    /// The file could not be read.
-    #[error("line {line}: {source}")]
-    Read {
-        /// Which line, from 1.
-        line: usize,
-        /// Why.
-        source: io::Error,
-    },
-    /// A line is no operation.
-    #[error("line {line}: {what}")]
-    Malformed {
-        /// Which line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        what: String,
-    },
-}
-
-/// Reads a history; empty lines are skipped.
-pub fn read_lines(from: impl BufRead) -> Result<History, LineError> {
-    let mut history = History::new();
-    for (text, line) in from.lines().zip(1..) {
-        let text = text.map_err(|source| LineError::Read { line, source })?;
-        if text.trim().is_empty() {
-            continue;
-        }
-        let malformed = |what: String| LineError::Malformed { line, what };
-        let parsed: Line =
-            serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        history.push(parsed.into_record().map_err(malformed)?);
-    }
-    Ok(history)
-}
-
-/// Writes one operation as a line.
-pub fn write_line(mut to: impl Write, record: &Record) -> io::Result<()> {
-    serde_json::to_writer(&mut to, &Line::of(record))?;
-    to.write_all(b"\n")
-}
+use super::micro::{self, Micro};
+use super::{Entry, FinalCopy};
+use crate::history::{Ending, Operation, Precondition, Record};
 
 /// One line, before it is known to make sense.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    client: u64,
-    op: String,
+pub(super) struct Line {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    op: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,15 +32,22 @@ struct Line {
     preconditions: Option<Vec<Vec<String>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     writes: Option<Vec<(String, Option<String>)>>,
-    call: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ops: Option<Vec<Micro>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ret: Option<u64>,
-    ok: Ok,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<Ok>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<Option<String>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rows: Option<Vec<(String, String)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,54 +62,69 @@ enum Ok {
     Word(String),
 }
 
-impl Default for Ok {
-    fn default() -> Self {
-        Self::Known(true)
-    }
-}
-
-fn need<T>(field: Option<T>, name: &str) -> Result<T, String> {
-    field.ok_or_else(|| format!("the field \"{name}\" is missing"))
+fn need<T>(field: &mut Option<T>, name: &str) -> Result<T, String> {
+    field.take().ok_or_else(|| format!("the field \"{name}\" is missing"))
 }
 
 impl Line {
-    fn into_record(self) -> Result<Record, String> {
-        let ending = match (&self.ok, self.failed) {
+    pub(super) fn into_entry(mut self) -> Result<Entry, String> {
+        let (entry, of) = match self.copy.take() {
+            Some(name) => (Entry::Copy((name, need(&mut self.rows, "rows")?)), "copy".to_owned()),
+            None => {
+                let op = need(&mut self.op, "op")?;
+                (Entry::Operation(self.take_record(&op)?), op)
+            }
+        };
+        match self.left_over() {
+            None => Ok(entry),
+            Some(field) => Err(format!("the field \"{field}\" does not belong to \"{of}\"")),
+        }
+    }
+
+    fn take_record(&mut self, op: &str) -> Result<Record, String> {
+        let ending = match (need(&mut self.ok, "ok")?, self.failed) {
             (Ok::Known(true), _) => Ending::Done,
             (Ok::Known(false), Some(index)) => Ending::PreconditionFailed(index),
             (Ok::Known(false), None) => Ending::NotDone,
             (Ok::Word(word), _) if word == "unknown" => Ending::Unknown,
             (Ok::Word(word), _) => return Err(format!("\"ok\" is {word:?}")),
         };
-        let (client, call) = (self.client, self.call);
+        if matches!(ending, Ending::PreconditionFailed(_)) {
+            self.failed = None;
+        }
+        let client = need(&mut self.client, "client")?;
+        let call = need(&mut self.call, "call")?;
         let ret = match ending {
-            Ending::Unknown => self.ret.unwrap_or(call),
+            Ending::Unknown => self.ret.take().unwrap_or(call),
             Ending::Done | Ending::NotDone | Ending::PreconditionFailed(_) => {
-                need(self.ret, "ret")?
+                need(&mut self.ret, "ret")?
             }
         };
         if ret < call {
             return Err(format!("it returned at {ret}, before it was called at {call}"));
         }
-        let operation = self.into_operation(ending == Ending::Done)?;
+        let operation = self.take_operation(op, ending == Ending::Done)?;
         Ok(Record { client, call, ret, ending, operation })
     }
 
-    fn into_operation(self, done: bool) -> Result<Operation, String> {
-        Ok(match self.op.as_str() {
-            "get" => Operation::Get { key: need(self.key, "key")?, result: self.result },
-            "put" => {
-                Operation::Put { key: need(self.key, "key")?, value: need(self.value, "value")? }
+    fn take_operation(&mut self, op: &str, done: bool) -> Result<Operation, String> {
+        Ok(match op {
+            "get" => {
+                Operation::Get { key: need(&mut self.key, "key")?, result: self.result.take() }
             }
-            "del" => Operation::Delete { key: need(self.key, "key")? },
+            "put" => Operation::Put {
+                key: need(&mut self.key, "key")?,
+                value: need(&mut self.value, "value")?,
+            },
+            "del" => Operation::Delete { key: need(&mut self.key, "key")? },
             "cas" => Operation::CompareAndSet {
-                key: need(self.key, "key")?,
-                expected: self.expected,
-                value: need(self.value, "value")?,
+                key: need(&mut self.key, "key")?,
+                expected: self.expected.take(),
+                value: need(&mut self.value, "value")?,
             },
             "mget" => {
-                let keys = need(self.keys, "keys")?;
-                let results = match self.results {
+                let keys = need(&mut self.keys, "keys")?;
+                let results = match self.results.take() {
                     Some(results) if results.len() == keys.len() => results,
                     None if !done => vec![None; keys.len()],
                     _ => return Err("\"results\" must be as many as \"keys\"".to_owned()),
@@ -163,25 +132,61 @@ impl Line {
                 Operation::GetMany { keys, results }
             }
             "scan" => Operation::Scan {
-                start: self.start.unwrap_or_default(),
-                end: self.end,
-                rows: if done { need(self.rows, "rows")? } else { Vec::new() },
-                more: self.more.unwrap_or(false),
+                start: self.start.take().unwrap_or_default(),
+                end: self.end.take(),
+                rows: match self.rows.take() {
+                    Some(rows) => rows,
+                    None if !done => Vec::new(),
+                    None => return Err("the field \"rows\" is missing".to_owned()),
+                },
+                more: self.more.take().unwrap_or(false),
             },
             "txn" => Operation::Transact {
-                preconditions: self
-                    .preconditions
-                    .unwrap_or_default()
-                    .into_iter()
+                preconditions: (self.preconditions.take().unwrap_or_default().into_iter())
                     .map(parse_precondition)
                     .collect::<Result<_, _>>()?,
-                writes: self.writes.unwrap_or_default(),
+                writes: self.writes.take().unwrap_or_default(),
             },
+            "list" | "rw" => {
+                Operation::MicroOperations(micro::parse(need(&mut self.ops, "ops")?, op, done)?)
+            }
             other => return Err(format!("no such operation: {other:?}")),
         })
     }
 
-    fn of(record: &Record) -> Self {
+    /// A field that nobody asked for.
+    fn left_over(&self) -> Option<&'static str> {
+        let there = [
+            ("client", self.client.is_some()),
+            ("op", self.op.is_some()),
+            ("key", self.key.is_some()),
+            ("value", self.value.is_some()),
+            ("expected", self.expected.is_some()),
+            ("keys", self.keys.is_some()),
+            ("start", self.start.is_some()),
+            ("end", self.end.is_some()),
+            ("if", self.preconditions.is_some()),
+            ("writes", self.writes.is_some()),
+            ("ops", self.ops.is_some()),
+            ("call", self.call.is_some()),
+            ("ret", self.ret.is_some()),
+            ("ok", self.ok.is_some()),
+            ("failed", self.failed.is_some()),
+            ("result", self.result.is_some()),
+            ("results", self.results.is_some()),
+            ("copy", self.copy.is_some()),
+            ("rows", self.rows.is_some()),
+            ("more", self.more.is_some()),
+        ];
+        there.iter().find(|(_, there)| *there).map(|(name, _)| *name)
+    }
+
+    pub(super) fn of_copy((name, rows): &FinalCopy) -> Self {
+        Self { copy: Some(name.clone()), rows: Some(rows.clone()), ..Self::default() }
+    }
+
+    /// Fails on a transaction of lists and registers together, for which there is no line.
+    pub(super) fn of(record: &Record) -> io::Result<Self> {
         let (ok, failed) = match record.ending {
             Ending::Done => (Ok::Known(true), None),
             Ending::NotDone => (Ok::Known(false), None),
@@ -189,19 +194,19 @@ impl Line {
             Ending::Unknown => (Ok::Word("unknown".to_owned()), None),
         };
         let line = Self {
-            client: record.client,
-            call: record.call,
+            client: Some(record.client),
+            call: Some(record.call),
             ret: Some(record.ret),
-            ok,
+            ok: Some(ok),
             failed,
             ..Self::default()
         };
         line.with_operation(record.operation.clone())
     }
 
-    fn with_operation(self, operation: Operation) -> Self {
-        let op = |op: &str| op.to_owned();
-        match operation {
+    fn with_operation(self, operation: Operation) -> io::Result<Self> {
+        let op = |op: &str| Some(op.to_owned());
+        Ok(match operation {
             Operation::Get { key, result } => {
                 Self { op: op("get"), key: Some(key), result, ..self }
             }
@@ -229,7 +234,11 @@ impl Line {
                 writes: Some(writes),
                 ..self
             },
-        }
+            Operation::MicroOperations(operations) => {
+                let (name, ops) = micro::write(operations)?;
+                Self { op: op(name), ops: Some(ops), ..self }
+            }
+        })
     }
 }
 
