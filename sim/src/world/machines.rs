@@ -350,6 +350,7 @@ impl<P: Protocol> World<P> {
                 if self.dies_of_doom(node, Fault::DiedWriting) {
                     return;
                 }
+                self.say(node, || format!("log durable up to #{target}"));
                 let Some(process) = &mut self.machine(node).process else { return };
                 let result = process.settle(now);
                 self.follow(node, result);

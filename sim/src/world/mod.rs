@@ -185,6 +185,7 @@ impl<P: Protocol> World<P> {
     }
 
     fn begin(&mut self) {
+        self.introduce();
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
         for node in nodes {
             self.start(node);
@@ -199,6 +200,30 @@ impl<P: Protocol> World<P> {
             self.queue.at(strike.at, Event::Strike(strike));
         }
         self.queue.at(self.plan.safety_ends, Event::Look);
+    }
+
+    /// For whoever reads the trace without having seen one.
+    fn introduce(&mut self) {
+        let (clients, faults) = (self.clients.len(), self.plan.strikes.len());
+        let heals = self.plan.safety_ends / MILLISECOND;
+        let writer = self.protocol.writer();
+        self.say("plan", || {
+            format!(
+                "{clients} clients c0, c1, ..; {writer} takes the writes; {faults} planned faults; \
+                 everything heals at {heals} ms"
+            )
+        });
+        for strike in self.plan.strikes.clone() {
+            let Strike { index, at, fault, node, other, lasts, .. } = strike;
+            self.say("plan", || {
+                format!(
+                    "fault {index} at {} ms: {} on {node} (with {other}), {} ms",
+                    at / MILLISECOND,
+                    fault.name(),
+                    lasts / MILLISECOND
+                )
+            });
+        }
     }
 
     fn handle(&mut self, event: Event<P::Message>) {
