@@ -32,7 +32,10 @@ mod machine;
 mod network;
 mod plan;
 mod queue;
+mod rot;
 mod trace;
+mod words;
+mod work;
 
 pub use faults::{Counts, Fault};
 pub use planted::Planted;

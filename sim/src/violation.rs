@@ -57,6 +57,8 @@ promises! {
     Converges => "all copies agree",
     /// A transaction happens whole or not at all.
     Atomic => "a transaction happens whole or not at all",
+    /// Money is neither made nor lost.
+    Conserves => "money is neither made nor lost",
     /// There is one order that explains what clients saw, and respects real time.
     Serializable => "one order explains all that clients saw",
 }

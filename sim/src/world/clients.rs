@@ -13,6 +13,8 @@ use crate::machine::Asker;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND};
 use crate::violation::Promise;
+use crate::words;
+use crate::work::money_is_wrong;
 
 /// Attempts at one operation before a client gives it up.
 const ATTEMPTS_MAX: u64 = 8;
@@ -152,10 +154,10 @@ impl<P: Protocol> World<P> {
     pub(super) fn send_answer(&mut self, node: NodeId, asker: Asker, outcome: Outcome) {
         if self.wire.per_million(self.plan.clients.loss) {
             self.counts.count(Fault::RequestLost);
-            self.say(node, || format!("to c{}, lost: {outcome:?}", asker.client));
+            self.say(node, || format!("to c{} (lost): {}", asker.client, words::outcome(&outcome)));
             return;
         }
-        self.say(node, || format!("to c{}: {outcome:?}", asker.client));
+        self.say(node, || format!("to c{}: {}", asker.client, words::outcome(&outcome)));
         let wait = self.wire.between(30 * MICROSECOND, 300 * MICROSECOND);
         self.queue.after(wait, Event::Answer { asker, outcome: Box::new(outcome) });
     }
@@ -257,8 +259,14 @@ impl<P: Protocol> World<P> {
         if let Some(operation) = task.recorded {
             let record = Record { client: this.id, call: task.called, ret: now, ending, operation };
             remember(this, &record);
+            let wrong = (ending == Ending::Done)
+                .then(|| money_is_wrong(&self.plan.clients, &record))
+                .flatten();
             self.trace.line(now, format!("c{client}"), || record.to_string());
             self.history.push(record);
+            if let Some(what) = wrong {
+                self.fail(Promise::Conserves, what);
+            }
         }
         self.wake_client(client, wait);
     }

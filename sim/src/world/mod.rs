@@ -10,6 +10,7 @@ mod clients;
 mod ending;
 mod links;
 mod machines;
+mod rot;
 mod strikes;
 
 use std::collections::BTreeMap;
@@ -131,7 +132,11 @@ impl<P: Protocol> World<P> {
         let machines = members
             .into_iter()
             .map(|(node, points)| {
-                let speed = if chance.one_in(2) { 1_000 } else { chance.between(900, 1_100) };
+                let speed = match chance.below(4) {
+                    0 | 1 => 1_000,
+                    2 => chance.between(900, 1_100),
+                    _ => chance.between(500, 2_000),
+                };
                 let speed = if plan.clocks_alike { 1_000 } else { speed };
                 (node, Machine::new(points, speed))
             })
@@ -180,6 +185,7 @@ impl<P: Protocol> World<P> {
     }
 
     fn begin(&mut self) {
+        self.introduce();
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
         for node in nodes {
             self.start(node);
@@ -194,6 +200,30 @@ impl<P: Protocol> World<P> {
             self.queue.at(strike.at, Event::Strike(strike));
         }
         self.queue.at(self.plan.safety_ends, Event::Look);
+    }
+
+    /// For whoever reads the trace without having seen one.
+    fn introduce(&mut self) {
+        let (clients, faults) = (self.clients.len(), self.plan.strikes.len());
+        let heals = self.plan.safety_ends / MILLISECOND;
+        let writer = self.protocol.writer();
+        self.say("plan", || {
+            format!(
+                "{clients} clients c0, c1, ..; {writer} takes the writes; {faults} planned faults; \
+                 everything heals at {heals} ms"
+            )
+        });
+        for strike in self.plan.strikes.clone() {
+            let Strike { index, at, fault, node, other, lasts, .. } = strike;
+            self.say("plan", || {
+                format!(
+                    "fault {index} at {} ms: {} on {node} (with {other}), {} ms",
+                    at / MILLISECOND,
+                    fault.name(),
+                    lasts / MILLISECOND
+                )
+            });
+        }
     }
 
     fn handle(&mut self, event: Event<P::Message>) {
