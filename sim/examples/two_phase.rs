@@ -13,10 +13,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kvorum_checker::write_line;
-use kvorum_sim::{Activity, Counts, two_phase};
+use kvorum_sim::{Activity, Counts, Planted, Setup, two_phase};
 
 fn main() -> ExitCode {
     let mut seeds = 0..100;
+    let mut planted = Planted::default();
     let (mut traced, mut histories, mut keeps_going) = (false, false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -25,6 +26,16 @@ fn main() -> ExitCode {
                 traced = true;
                 true
             }
+            "--planted" => arguments.next().is_some_and(|name| match Planted::named(&name) {
+                Ok(named) => {
+                    planted = named;
+                    true
+                }
+                Err(why) => {
+                    eprintln!("{why}");
+                    false
+                }
+            }),
             "--history" => {
                 histories = true;
                 true
@@ -45,12 +56,12 @@ fn main() -> ExitCode {
         };
         if !understood {
             eprintln!(
-                "usage: two_phase [--seed N | --seeds A..B] [--trace] [--history] [--keep-going]"
+                "usage: two_phase [--seed N | --seeds A..B] [--trace] [--history] [--keep-going] [--planted BUG]"
             );
             return ExitCode::from(2);
         }
     }
-    simulate(seeds, traced, histories, keeps_going)
+    simulate(seeds, Setup { traced, planted, ..Setup::new(0) }, histories, keeps_going)
 }
 
 fn range(text: &str) -> Option<Range<u64>> {
@@ -58,13 +69,13 @@ fn range(text: &str) -> Option<Range<u64>> {
     Some(from.parse().ok()?..to.parse().ok()?)
 }
 
-fn simulate(seeds: Range<u64>, traced: bool, histories: bool, keeps_going: bool) -> ExitCode {
+fn simulate(seeds: Range<u64>, setup: Setup, histories: bool, keeps_going: bool) -> ExitCode {
     let started = Instant::now();
     let mut faults = Counts::default();
     let mut activity = Activity::new();
     let (mut run, mut broken, mut operations, mut nanoseconds) = (0u64, Vec::new(), 0, 0u64);
     for seed in seeds {
-        let result = two_phase::simulate(seed, traced);
+        let result = two_phase::simulate(&Setup { seed, ..setup.clone() });
         run += 1;
         operations += result.history.len();
         nanoseconds += result.nanoseconds;

@@ -60,6 +60,8 @@ mod batch;
 
 mod options;
 
+pub mod planted;
+
 mod compaction;
 
 mod manifest;

@@ -12,7 +12,6 @@ mod members;
 mod output;
 mod pages;
 mod shell;
-mod signals;
 mod statement;
 mod text;
 

@@ -41,7 +41,8 @@ impl<P: Protocol> World<P> {
         let mut last = 0;
         for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
             let run = self.machines[&node].run;
-            if self.phase == Phase::Faults && self.chance.one_in(10) {
+            let missed = self.phase == Phase::Faults && self.chance.one_in(10);
+            if missed && self.plan.breaks_unnoticed {
                 self.counts.count(Fault::BreakUnnoticed);
                 continue;
             }
@@ -81,9 +82,8 @@ impl<P: Protocol> World<P> {
     }
 
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: P::Message) {
-        if let Err(what) = self.protocol.observe(from, to, &message) {
-            self.fail(what);
-        }
+        let judgement = self.protocol.says(from, to, &message);
+        self.heed(judgement);
         let now = self.queue.now();
         let passages = self.network.send(now, from, to, &mut self.counts);
         let protocol = &self.protocol;

@@ -8,6 +8,7 @@ use super::file::{FRAMES_AT, FileHeader, Name};
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::codec::{self, Place};
 use crate::error::{Error, Result};
+use crate::planted::{Bug, Planted};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// How much is read at once.
@@ -89,12 +90,19 @@ pub(super) struct FrameReader {
     identity: u64,
     offset: u64,
     next: u64,
+    planted: Planted,
 }
 
 impl FrameReader {
-    pub(super) fn open(vfs: &dyn Vfs, dir: &Path, header: FileHeader) -> Result<Self> {
+    pub(super) fn open(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        header: FileHeader,
+        planted: Planted,
+    ) -> Result<Self> {
         let window = Window::open(vfs, Name::Live(header.number).path(dir))?;
-        Ok(Self { window, identity: header.identity, offset: FRAMES_AT, next: header.first })
+        let FileHeader { identity, first, .. } = header;
+        Ok(Self { window, identity, offset: FRAMES_AT, next: first, planted })
     }
 
     /// Where the next frame would stand.
@@ -125,7 +133,7 @@ impl FrameReader {
     /// written like that: it is corrupt.
     pub(super) fn step(&mut self) -> Result<Step> {
         let place = Place { file: self.identity, offset: self.offset };
-        let Some(header) = frame_at(&mut self.window, place)? else {
+        let Some(header) = frame_at(&mut self.window, place, self.planted)? else {
             return Ok(Step::Nothing);
         };
         if header.first != self.next || header.durable_before >= header.first {
@@ -151,13 +159,18 @@ impl FrameReader {
 
 /// The header of the frame at a place, if a good frame stands there, payload and all. The window
 /// then holds the payload.
-pub(super) fn frame_at(window: &mut Window, place: Place) -> Result<Option<FrameHeader>> {
+pub(super) fn frame_at(
+    window: &mut Window,
+    place: Place,
+    planted: Planted,
+) -> Result<Option<FrameHeader>> {
     let Some(header) = header_at(window, place)? else { return Ok(None) };
     let payload_at = place.offset + FRAME_HEADER_BYTES as u64;
     // A u32 fits.
     let payload = window.bytes(payload_at, header.payload_bytes as usize)?;
-    let good =
-        payload.is_some_and(|payload| codec::checksum(place, payload) == header.payload_checksum);
+    let good = payload.is_some_and(|payload| {
+        codec::checksum(place, payload) == header.payload_checksum || planted.has(Bug::TakeTornTail)
+    });
     Ok(good.then_some(header))
 }
 

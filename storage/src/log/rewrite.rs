@@ -29,7 +29,14 @@ impl Rewriter {
         first: u64,
     ) -> Result<Self> {
         options.validate()?;
-        let maker = Maker { vfs: &*vfs, dir, number: 1, first, capacity: options.file_bytes };
+        let maker = Maker {
+            vfs: &*vfs,
+            dir,
+            number: 1,
+            first,
+            capacity: options.file_bytes,
+            planted: options.planted,
+        };
         let file = maker.make(options.salt).map_err(error_of)?;
         let live = Live { number: 1, first, bytes: file.offset };
         let files = Mutex::new(Files::new(VecDeque::from([live]), Vec::new()));

@@ -21,6 +21,7 @@ use super::replay::{ReplayedRecord, TornTail};
 use super::{Position, tail};
 use crate::codec::{Place, Reader};
 use crate::error::{Error, Result};
+use crate::planted::Planted;
 use crate::vfs::{OpenMode, Vfs};
 
 /// What a survey comes upon.
@@ -296,7 +297,10 @@ impl LogSurvey {
             self.check_start(&header);
             self.next = Some(header.first);
             self.cut = found.cut;
-            self.reader = Some((FrameReader::open(&*self.vfs, &self.dir, header)?, header));
+            self.reader = Some((
+                FrameReader::open(&*self.vfs, &self.dir, header, Planted::default())?,
+                header,
+            ));
         }
         self.check_number(found.number);
         Ok(true)

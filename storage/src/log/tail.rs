@@ -23,6 +23,7 @@ use super::frame::{FIRST_AT, FRAME_HEADER_BYTES, FrameHeader, IDENTITY_AT};
 use super::reader::{FrameReader, Step, Window, frame_at, header_at};
 use crate::codec::Place;
 use crate::error::{Error, Result};
+use crate::planted::{Bug, Planted};
 use crate::vfs::{Vfs, VfsFile};
 
 /// How much is searched, overwritten or written again at once.
@@ -46,8 +47,8 @@ pub(super) struct Tail {
 }
 
 /// Reads the last log file to its end. Changes nothing. Fails if it says that another one follows.
-pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader) -> Result<Tail> {
-    let mut reader = FrameReader::open(vfs, dir, file)?;
+pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader, planted: Planted) -> Result<Tail> {
+    let mut reader = FrameReader::open(vfs, dir, file, planted)?;
     // The frames that no later one has proven durable, as first position and offset.
     let mut unproven: VecDeque<(u64, u64)> = VecDeque::new();
     let mut marked = false;
@@ -104,7 +105,9 @@ pub(super) fn search(
         for candidate in candidates(chunk, identity) {
             let at = (offset + candidate as u64).checked_sub(IDENTITY_AT as u64);
             let Some(at) = at.filter(|at| *at >= from) else { continue };
-            if let Some(header) = frame_at(window, Place { file: identity, offset: at })? {
+            if let Some(header) =
+                frame_at(window, Place { file: identity, offset: at }, Planted::default())?
+            {
                 return Ok(Some((at, header)));
             }
         }
@@ -203,9 +206,11 @@ fn candidates(chunk: &[u8], identity: u64) -> Vec<usize> {
 impl Tail {
     /// Makes true on the disk what [`find`] has found: cuts the remains, and makes durable what
     /// counts. May be broken off anywhere, and done again.
-    pub(super) fn settle(&self, file: &dyn VfsFile, path: &Path) -> Result<()> {
+    pub(super) fn settle(&self, file: &dyn VfsFile, path: &Path, planted: Planted) -> Result<()> {
         self.write_again(file, path)?;
-        self.cut(file, path)?;
+        if !planted.has(Bug::LeaveTornTail) {
+            self.cut(file, path)?;
+        }
         file.sync().map_err(Error::io("sync", path))
     }
 

@@ -29,6 +29,7 @@ use self::marker::{Marker, Stage};
 use crate::error::{Error, Result};
 use crate::inspect::{CheckRecord, Directory, Layout, LogPlan, Owner};
 use crate::options::Options;
+use crate::planted::Planted;
 
 pub use self::losses::Loss;
 pub(crate) use self::moving::is_kept;
@@ -164,7 +165,7 @@ fn build(source: &Directory, target: &Path, mending: Mending<'_>) -> Result<Repa
             }
             let manifest = segments::save(source, &plan, &segments_dir, options, &mut repaired)?;
             log::write(source, &plan, &log_dir, options)?;
-            manifest.write(vfs, target)?;
+            manifest.write(vfs, target, Planted::default())?;
         }
     }
     moving::take_along(source, target)?;

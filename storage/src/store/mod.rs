@@ -37,6 +37,7 @@ use crate::key::Sequence;
 use crate::log::{Log, Position};
 use crate::manifest::Manifest;
 use crate::options::Options;
+use crate::planted::Planted;
 use crate::scan::{KeyRange, Scan};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
@@ -140,6 +141,10 @@ impl Store {
 }
 
 impl Inner {
+    pub(crate) fn planted(&self) -> Planted {
+        self.options.planted
+    }
+
     pub(crate) fn visible(&self) -> Sequence {
         self.visible.load(Acquire)
     }

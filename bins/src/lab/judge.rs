@@ -1,0 +1,177 @@
+//! What is said of a run when it is over: by the checkers of what clients saw, and of what the
+//! replicas hold at the end.
+
+use std::collections::BTreeMap;
+
+use kvorum_checker::{
+    Ending, History, Limits, Operation, Verdict, atomic, converged, linearizable, serializable,
+    timeline,
+};
+
+use super::nemesis::{Kind, Strike};
+use super::report::{Finding, JudgeVerdict};
+use super::workload::{Workload, balance, is_kept, total};
+
+/// Keys that a verdict names.
+const NAMED_MAX: usize = 5;
+
+/// All rows of one replica, with its name.
+pub(super) type Copy = (String, Vec<(String, String)>);
+
+/// What there is to judge.
+pub(super) struct Evidence<'a> {
+    pub(super) history: &'a History,
+    pub(super) copies: &'a [Copy],
+    pub(super) strikes: &'a [Strike],
+    pub(super) kinds: &'a [Kind],
+    pub(super) workload: Workload,
+    pub(super) keys: u32,
+}
+
+/// All verdicts.
+pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<JudgeVerdict> {
+    let history = evidence.history;
+    let limits = Limits::default();
+    let mut verdicts = vec![
+        of_checker("linearizable", linearizable(history, limits)),
+        of_checker("atomic", atomic(history)),
+        of_checker("strictly serializable", serializable(history, limits)),
+        of_checker("copies equal", converged(evidence.copies)),
+    ];
+    match evidence.workload {
+        Workload::Register => verdicts.push(nothing_lost(history, evidence.copies)),
+        Workload::Bank => verdicts.push(conserved(history, evidence.copies, evidence.keys)),
+    }
+    verdicts.push(all_struck(evidence));
+    verdicts
+}
+
+/// A promise that this run's own course kept or broke.
+pub(super) fn verdict(judge: &str, finding: Finding, words: impl Into<String>) -> JudgeVerdict {
+    JudgeVerdict { judge: judge.to_owned(), finding, words: words.into(), timeline_html: None }
+}
+
+fn of_checker(judge: &str, said: Verdict) -> JudgeVerdict {
+    let finding = match &said {
+        Verdict::Holds => Finding::Holds,
+        Verdict::Violated(_) => Finding::Violated,
+        Verdict::Undecided { .. } => Finding::Undecided,
+    };
+    let words = match &said {
+        Verdict::Holds => String::new(),
+        Verdict::Violated(_) | Verdict::Undecided { .. } => said.to_string(),
+    };
+    let timeline_html = said.violation().map(timeline);
+    JudgeVerdict { timeline_html, ..verdict(judge, finding, words) }
+}
+
+/// Keys that were written once and never again: what was acknowledged is on every replica, and
+/// nothing that was refused is on any.
+fn nothing_lost(history: &History, copies: &[Copy]) -> JudgeVerdict {
+    const JUDGE: &str = "nothing lost";
+    let copies: Vec<(&str, BTreeMap<&str, &str>)> = copies
+        .iter()
+        .map(|(name, rows)| {
+            (&name[..], rows.iter().map(|(key, value)| (&key[..], &value[..])).collect())
+        })
+        .collect();
+    let (mut wrong, mut checked, mut refused) = (Vec::new(), 0, 0);
+    for record in history {
+        let Operation::Put { key, value } = &record.operation else { continue };
+        if !is_kept(key) {
+            continue;
+        }
+        let holds = |copy: &BTreeMap<&str, &str>| copy.get(&key[..]) == Some(&&value[..]);
+        let named = |copies: Vec<&str>| copies.join(", ");
+        match record.ending {
+            Ending::Done => {
+                checked += 1;
+                let lacking = copies.iter().filter(|(_, rows)| !holds(rows));
+                let lacking: Vec<_> = lacking.map(|(name, _)| *name).collect();
+                if !lacking.is_empty() {
+                    wrong.push(format!("acknowledged, not on {}: {record}", named(lacking)));
+                }
+            }
+            Ending::NotDone | Ending::PreconditionFailed(_) => {
+                refused += 1;
+                let holding = copies.iter().filter(|(_, rows)| holds(rows));
+                let holding: Vec<_> = holding.map(|(name, _)| *name).collect();
+                if !holding.is_empty() {
+                    wrong.push(format!("refused, and on {}: {record}", named(holding)));
+                }
+            }
+            Ending::Unknown => {}
+        }
+    }
+    if checked == 0 || copies.is_empty() {
+        return verdict(JUDGE, Finding::Undecided, "nothing was acknowledged, or nothing read");
+    }
+    if wrong.is_empty() {
+        let words = format!(
+            "{checked} acknowledged writes of keys that nobody touched again are on all {} \
+             replicas, and none of {refused} refused ones is on any",
+            copies.len()
+        );
+        return verdict(JUDGE, Finding::Holds, words);
+    }
+    let count = wrong.len();
+    wrong.truncate(NAMED_MAX);
+    verdict(JUDGE, Finding::Violated, format!("{count} writes\n  {}", wrong.join("\n  ")))
+}
+
+/// Whoever reads all accounts at one moment finds all the money.
+fn conserved(history: &History, copies: &[Copy], accounts: u32) -> JudgeVerdict {
+    const JUDGE: &str = "conserved";
+    let expected = (u64::from(accounts), total(accounts));
+    let found = |rows: &[(String, String)]| {
+        let sum: Option<u64> = rows.iter().map(|(_, value)| balance(value)).sum();
+        (rows.len() as u64, sum.unwrap_or(u64::MAX))
+    };
+    let mut reads = 0;
+    for record in history {
+        if let (Operation::Scan { rows, more: false, .. }, Ending::Done) =
+            (&record.operation, record.ending)
+        {
+            reads += 1;
+            if found(rows) != expected {
+                let words =
+                    format!("of {} in all a read found {}: {record}", expected.1, found(rows).1);
+                return verdict(JUDGE, Finding::Violated, words);
+            }
+        }
+    }
+    for (name, rows) in copies {
+        if found(rows) != expected {
+            let (found, expected) = (found(rows).1, expected.1);
+            let words = format!("at the end {name} holds {found} of {expected} in all");
+            return verdict(JUDGE, Finding::Violated, words);
+        }
+    }
+    if reads == 0 || copies.is_empty() {
+        return verdict(JUDGE, Finding::Undecided, "nobody read all accounts");
+    }
+    let words = format!(
+        "{reads} reads of {accounts} accounts, and {} replicas at the end, found {} each",
+        copies.len(),
+        expected.1
+    );
+    verdict(JUDGE, Finding::Holds, words)
+}
+
+/// A fault that never struck proves nothing.
+fn all_struck(evidence: &Evidence<'_>) -> JudgeVerdict {
+    let fired = |kind: &Kind| -> u64 {
+        let of_kind = evidence.strikes.iter().filter(|strike| strike.kind == *kind);
+        of_kind.map(|strike| strike.fired).sum()
+    };
+    let idle: Vec<&str> =
+        evidence.kinds.iter().filter(|kind| fired(kind) == 0).map(|kind| kind.name()).collect();
+    match idle.is_empty() {
+        true => verdict("faults struck", Finding::Holds, ""),
+        false => verdict(
+            "faults struck",
+            Finding::Undecided,
+            format!("never struck, so nothing is known of it: {}; run longer", idle.join(", ")),
+        ),
+    }
+}
