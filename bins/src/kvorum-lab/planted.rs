@@ -122,12 +122,13 @@ fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError
     table.load_style(presets::NOTHING).set_header([
         "BUG",
         "SEEDS",
+        "IN",
         "TRAP, AND THE PROMISE THAT BROKE",
     ]);
     for row in rows {
         let trap = row.bug.map(|bug| format!("{}\n", bug.trap())).unwrap_or_default();
         let words = format!("{trap}-> {}", words(row));
-        table.add_row([name(row.bug), &seeds(row).to_string(), &words]);
+        table.add_row([name(row.bug), &seeds(row).to_string(), place(row), &words]);
     }
     if let Some(column) = table.column_mut(SEEDS_COLUMN) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -138,6 +139,11 @@ fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError
         0 => output.line(format!("\nverdict: all {bugs} bugs were found, and nothing without one")),
         wrong => output.line(format!("\nverdict: WRONG in {wrong} of {} rows", rows.len())),
     }
+}
+
+/// What was simulated.
+fn place(row: &Row) -> &'static str {
+    row.bug.map_or("all", |bug| bug.place().name())
 }
 
 /// How many seeds it took, or were run in vain.
@@ -167,6 +173,7 @@ fn object(row: &Row) -> Json {
     json!({
         "bug": row.bug.map(Bug::name),
         "trap": row.bug.map(Bug::trap),
+        "in": place(row),
         "right": row.is_right(),
         "seeds": seeds(row),
         "promise": violation.map(|violation| violation.promise.words()),
