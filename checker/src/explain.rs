@@ -96,19 +96,36 @@ fn without(part: &Problem, mut records: BTreeSet<usize>) -> Problem {
 }
 
 /// What clients knew at a time: nothing called later, and what had not returned may have happened
-/// or not. Of what was called later, only what writes a version that was found: that it came later
-/// is what is wrong.
+/// or not. Of what was called later, only what writes a version that was found, and what that found
+/// in turn: that it came later is what is wrong.
 fn cut(problem: &Problem, until: u64) -> Problem {
     let mut early = problem.clone();
+    let mut kept: Vec<bool> = early.steps.iter().map(|step| step.call <= until).collect();
     let mut found: BTreeSet<u32> = BTreeSet::new();
-    for step in early.steps.iter().filter(|step| step.call <= until) {
-        found.extend(step.conditions.iter().filter_map(|(_, condition)| match condition {
+    let finds = |step: &Step| {
+        let is = |(_, condition): &(u32, Condition)| match condition {
             Condition::Is(version) => Some(*version),
             Condition::IsNot(_) => None,
-        }));
+        };
+        step.conditions.iter().filter_map(is).collect::<Vec<u32>>()
+    };
+    for (step, _) in early.steps.iter().zip(&kept).filter(|(_, kept)| **kept) {
+        found.extend(finds(step));
     }
-    let is_found = |step: &Step| step.effects.iter().any(|(_, version)| found.contains(version));
-    early.steps.retain(|step| step.call <= until || is_found(step));
+    loop {
+        let before = found.len();
+        for (step, kept) in early.steps.iter().zip(&mut kept).filter(|(_, kept)| !**kept) {
+            if step.effects.iter().any(|(_, version)| found.contains(version)) {
+                *kept = true;
+                found.extend(finds(step));
+            }
+        }
+        if found.len() == before {
+            break;
+        }
+    }
+    let mut kept = kept.into_iter();
+    early.steps.retain(|_| kept.next().unwrap_or(false));
     for step in &mut early.steps {
         step.required &= step.ret <= until;
     }

@@ -15,6 +15,7 @@ mod inspector;
 mod keeper;
 mod mailbox;
 mod node;
+pub mod offline;
 pub mod planted;
 mod report;
 mod runner;

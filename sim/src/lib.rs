@@ -34,6 +34,7 @@ mod plan;
 mod queue;
 mod rot;
 mod trace;
+mod words;
 mod work;
 
 pub use faults::{Counts, Fault};

@@ -7,7 +7,7 @@
 #[cfg(feature = "planted-bugs")]
 mod hunt;
 #[cfg(feature = "planted-bugs")]
-mod table;
+mod row;
 
 use kvorum_replication::two_phase::planted as two_phase;
 use kvorum_storage::planted as storage;
@@ -19,7 +19,7 @@ use crate::Simulate;
 #[cfg(feature = "planted-bugs")]
 pub use hunt::{Found, Hunted, control, hunt};
 #[cfg(feature = "planted-bugs")]
-pub use table::{Bounds, Row, hunt_all};
+pub use row::{Bounds, Row};
 
 /// Which bug the nodes of a run have, if any. By default none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,9 @@ pub enum Place {
 }
 
 impl Place {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Cluster, Self::Engine];
+
     /// What reports call it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -159,5 +162,40 @@ impl Planted {
             Bug::Storage(bug) => planted.storage = storage::Planted::of(bug),
         }
         planted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_bug_has_a_name_of_its_own_and_is_found_by_it() {
+        let names: BTreeSet<&str> = Bug::all().map(Bug::name).collect();
+        assert_eq!(names.len(), Bug::all().count());
+        for bug in Bug::all() {
+            assert_eq!(Bug::by_name(bug.name()), Some(bug));
+            let is_plain = |character: char| character.is_ascii_alphanumeric() || character == '-';
+            assert!(bug.name().chars().all(is_plain), "{}", bug.name());
+            assert!(!bug.trap().ends_with('.') && !bug.rule().ends_with('.'), "{}", bug.name());
+        }
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    #[test]
+    fn there_are_none_unless_asked_for() {
+        assert_eq!(size_of::<Planted>(), 0);
+        assert!(Bug::all().all(|bug| Planted::named(bug.name()).is_err()));
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn a_hunt_finds_the_same_with_any_number_of_threads() {
+        let bug = Bug::by_name("forget-locks-at-restart").expect("there is one");
+        let alone = hunt(bug, 100, 1);
+        assert!(matches!(alone, Hunted::Found(_)), "{alone:?}");
+        assert_eq!(alone, hunt(bug, 100, 3));
     }
 }

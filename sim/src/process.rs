@@ -212,6 +212,9 @@ pub(crate) trait Protocol: Sized {
     /// A message in a few words, for the trace.
     fn describe(&self, message: &Self::Message) -> String;
 
+    /// A record in a few words, for the trace.
+    fn describe_note(&self, note: &Self::Note) -> String;
+
     /// Whether there is so little room that a client may be told that its session has expired.
     fn may_expire_sessions(&self) -> bool;
 

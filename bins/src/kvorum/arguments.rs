@@ -20,6 +20,7 @@ Examples:
   kvorum put photo - < photo.jpg            the value from standard input
   kvorum --output json scan --prefix user/
   kvorum shell
+  kvorum store verify kvorum-data/r1        a data directory, while no server runs on it
 
 Which cluster:
   --connect, or the environment variable KVORUM_CONNECT, names one or more processes of it; the
@@ -86,6 +87,8 @@ pub(crate) enum Command {
     Import(Import),
     Bench(crate::bench::Bench),
     Demo(crate::demo::Demo),
+    #[command(subcommand)]
+    Store(crate::commands::Store),
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),

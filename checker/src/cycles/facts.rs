@@ -321,8 +321,9 @@ impl<'a> Facts<'a> {
         };
         let finding = match self.aborted(value) {
             Some(writer) => Finding::new(self, Rule::AbortedRead, &[reader, writer], |names| {
-                let (reader, writer) = (names.name(reader), names.name(writer));
-                format!("{reader} read {found}, which {writer} {wrote}; {writer} did not happen")
+                let (reader, by) = (names.name(reader), names.name(writer));
+                let it = names.name(writer);
+                format!("{reader} read {found}, which {by} {wrote}; {it} did not happen")
             }),
             None => {
                 let what = format!("read {found}, which nobody {wrote}");

@@ -1,7 +1,7 @@
 //! Steps with the same conditions and effects, of which it does not matter which is taken: the one
 //! that must have happened soonest is, and an unknown one only if no other is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Problem, small};
 use crate::steps::Condition;
@@ -17,6 +17,10 @@ pub(super) struct Classes {
     /// Those of them that need a version to be there, by that version; and the others.
     needing: HashMap<u32, Vec<usize>>,
     needing_none: Vec<usize>,
+    /// Whether an unknown step needs something not to be there.
+    averse: bool,
+    /// The versions that unknown steps need to be there.
+    finders: HashSet<u32>,
     /// For each of them how many are taken.
     taken: Vec<usize>,
     /// For each unknown step its place in `unknown`, and its place among all unknown ones.
@@ -40,6 +44,8 @@ impl Classes {
             unknown: Vec::new(),
             needing: HashMap::new(),
             needing_none: Vec::new(),
+            averse: false,
+            finders: HashSet::new(),
             taken: Vec::new(),
             places: HashMap::new(),
             met: Vec::new(),
@@ -66,6 +72,11 @@ impl Classes {
                     Condition::IsNot(_) => None,
                 };
                 let place = classes.unknown.len();
+                classes.averse |= steps[*first as usize]
+                    .conditions
+                    .iter()
+                    .any(|condition| is(condition).is_none());
+                classes.finders.extend(steps[*first as usize].conditions.iter().filter_map(is));
                 match steps[*first as usize].conditions.iter().find_map(is) {
                     Some(version) => classes.needing.entry(version).or_default().push(place),
                     None => classes.needing_none.push(place),
@@ -85,6 +96,11 @@ impl Classes {
     /// An unknown step's place among all of them.
     pub(super) fn place(&self, step: u32) -> usize {
         self.places.get(&step).map_or(0, |(_, place)| *place)
+    }
+
+    /// Whether an unknown step may find this version.
+    pub(super) fn is_found(&self, version: u32) -> bool {
+        self.averse || self.finders.contains(&version)
     }
 
     /// Forgets what was met.

@@ -4,9 +4,6 @@ use super::blocks::Blocks;
 use super::{Problem, mixed, small};
 use crate::steps::{Condition, Step};
 
-/// Of a version that more steps write than this, it is not looked whether one is left in time.
-const LOOKED_AT_MAX: usize = 256;
-
 pub(super) struct Ledger<'a> {
     problem: &'a Problem,
     taken: Vec<bool>,
@@ -21,8 +18,11 @@ pub(super) struct Ledger<'a> {
     writers: Vec<u32>,
     /// For each key, how many steps still have to find it *not* to be something.
     averse: Vec<u32>,
-    /// For each version the steps that write it, by call.
+    /// For each version how many steps still have to find that it is not there.
+    unwanted: Vec<u32>,
+    /// For each version the steps that write it, by call; and the first that is not taken.
     writing: Vec<Vec<u32>>,
+    first_writing: Vec<usize>,
     /// For each version the required step that finds it and was called last.
     last_finder: Vec<Option<u32>>,
     blocks: Blocks,
@@ -40,7 +40,9 @@ impl<'a> Ledger<'a> {
             wanted: vec![0; problem.versions],
             writers: vec![0; problem.versions],
             averse: vec![0; keys],
+            unwanted: vec![0; problem.versions],
             writing: vec![Vec::new(); problem.versions],
+            first_writing: vec![0; problem.versions],
             last_finder: vec![None; problem.versions],
             blocks: Blocks::new(problem),
         };
@@ -53,7 +55,7 @@ impl<'a> Ledger<'a> {
 
     fn list_by_version(&mut self) {
         let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
-        order.sort_by_key(|step| self.problem.steps[*step as usize].call);
+        order.sort_by_key(|step| (self.problem.steps[*step as usize].call, *step));
         for step in order {
             let Step { conditions, effects, required, .. } = &self.problem.steps[step as usize];
             for (_, version) in effects {
@@ -115,14 +117,15 @@ impl<'a> Ledger<'a> {
         self.blocks.deadline(index)
     }
 
-    /// Whether somebody else still has to find what the step writes, or that its key is not
-    /// something.
+    /// Whether somebody still has to find what an unknown step writes, or that what it overwrites is
+    /// not there: if neither, all that happens before it is overwritten could happen without it.
     pub(super) fn is_useful(&self, step: u32) -> bool {
         let step = &self.problem.steps[step as usize];
         step.effects.iter().any(|(key, version)| {
             let finds = |condition: &&(u32, Condition)| condition.1 == Condition::Is(*version);
             let own = step.conditions.iter().filter(finds).count();
-            self.wanted[*version as usize] as usize > own || self.averse[*key as usize] > 0
+            let current = self.state[*key as usize];
+            self.wanted[*version as usize] as usize > own || self.unwanted[current as usize] > 0
         })
     }
 
@@ -143,10 +146,9 @@ impl<'a> Ledger<'a> {
         overwrites
             && step.conditions.iter().all(|(key, condition)| match condition {
                 Condition::Is(version) if self.state[*key as usize] != *version => {
-                    let writing = &self.writing[*version as usize];
-                    let in_time = |w: &&u32| self.problem.steps[**w as usize].call <= step.ret;
-                    self.writers[*version as usize] > 0 && writing.len() > LOOKED_AT_MAX
-                        || writing.iter().take_while(in_time).any(|w| !self.taken[*w as usize])
+                    let first = self.first_writing[*version as usize];
+                    let first = self.writing[*version as usize].get(first);
+                    first.is_some_and(|first| self.problem.steps[*first as usize].call <= step.ret)
                 }
                 Condition::Is(_) | Condition::IsNot(_) => true,
             })
@@ -163,6 +165,13 @@ impl<'a> Ledger<'a> {
             self.overwritten.push(before);
             change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
         }
+        for (_, version) in &step.effects {
+            let writing = &self.writing[*version as usize];
+            let first = &mut self.first_writing[*version as usize];
+            while writing.get(*first).is_some_and(|step| self.taken[*step as usize]) {
+                *first += 1;
+            }
+        }
         self.blocks.take(index, &self.taken);
         change
     }
@@ -175,6 +184,14 @@ impl<'a> Ledger<'a> {
             let before = self.overwritten.pop().expect("one was pushed for each effect taken");
             self.state[*key as usize] = before;
             change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
+        }
+        for (_, version) in &step.effects {
+            let by_call = |other: &u32| (self.problem.steps[*other as usize].call, *other);
+            let place = self.writing[*version as usize]
+                .binary_search_by_key(&(step.call, index), by_call)
+                .expect("it was listed with those that write the version");
+            let first = &mut self.first_writing[*version as usize];
+            *first = (*first).min(place);
         }
         self.blocks.take_back(index);
         self.count(step, |count| *count += 1);
@@ -192,7 +209,10 @@ impl<'a> Ledger<'a> {
                         change(&mut self.needed[*version as usize]);
                     }
                 }
-                Condition::IsNot(_) => change(&mut self.averse[*key as usize]),
+                Condition::IsNot(version) => {
+                    change(&mut self.averse[*key as usize]);
+                    change(&mut self.unwanted[*version as usize]);
+                }
             }
         }
         for (_, version) in &step.effects {

@@ -34,7 +34,7 @@ use self::classes::Classes;
 use self::guesses::Guesses;
 use self::ledger::Ledger;
 use self::timeline::Timeline;
-use crate::steps::Step;
+use crate::steps::{Condition, Step};
 
 /// Some keys' steps, with keys and versions numbered from zero within it.
 #[derive(Clone, Debug)]
@@ -218,7 +218,7 @@ impl<'a> Search<'a> {
         kept = start;
         for place in start..self.choices.len() {
             let step = self.choices[place];
-            if self.may_take(step) && (place < unknown || self.ledger.is_useful(step)) {
+            if self.may_take(step) && (place < unknown || self.is_useful(step)) {
                 self.choices[kept] = step;
                 kept += 1;
             }
@@ -226,6 +226,23 @@ impl<'a> Search<'a> {
         self.choices.truncate(kept);
         let ledger = &self.ledger;
         self.choices[start..].sort_by_key(|step| ledger.deadline(*step));
+    }
+
+    /// Whether an unknown step is worth taking: somebody finds what it changes. If it touches one key
+    /// only, that is who comes next.
+    fn is_useful(&self, index: u32) -> bool {
+        let Step { conditions, effects, .. } = &self.problem.steps[index as usize];
+        let [(key, version)] = effects[..] else { return self.ledger.is_useful(index) };
+        if conditions.iter().any(|(other, _)| *other != key) || self.classes.is_found(version) {
+            return self.ledger.is_useful(index);
+        }
+        let current = self.ledger.state()[key as usize];
+        let finds = |condition: &(u32, Condition)| match condition.1 {
+            Condition::Is(found) => found == version,
+            Condition::IsNot(missed) => missed == current && current != version,
+        };
+        let steps = &self.problem.steps;
+        self.timeline.called().any(|other| steps[other as usize].conditions.iter().any(finds))
     }
 
     fn may_take(&self, index: u32) -> bool {

@@ -183,6 +183,10 @@ impl Protocol for Cluster {
         words::message(message)
     }
 
+    fn describe_note(&self, note: &Note) -> String {
+        words::note(note)
+    }
+
     fn may_expire_sessions(&self) -> bool {
         self.sizes.may_expire_sessions()
     }

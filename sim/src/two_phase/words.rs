@@ -1,7 +1,9 @@
 //! Messages in a few words, for the trace.
 
 use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Vote};
-use kvorum_replication::{Answer, Precondition, Query, Transaction, Write};
+
+use super::diary::Note;
+use crate::words::{asked, found, text, transaction};
 
 /// A message in a few words.
 pub(super) fn message(message: &Message) -> String {
@@ -52,57 +54,15 @@ fn vote(vote: &Vote) -> String {
     }
 }
 
-fn transaction(transaction: &Transaction) -> String {
-    let mut shown = String::new();
-    for precondition in &transaction.preconditions {
-        shown += &match precondition {
-            Precondition::Absent(key) => format!(" if {} absent", text(key)),
-            Precondition::Present(key) => format!(" if {} present", text(key)),
-            Precondition::Equals(key, value) => format!(" if {}={}", text(key), text(value)),
-        };
-    }
-    for write in &transaction.writes {
-        shown += &match write {
-            Write::Put(key, value) => format!(" put {}={}", text(key), text(value)),
-            Write::Delete(key) => format!(" del {}", text(key)),
-        };
-    }
-    shown
-}
-
-fn asked(query: &Query) -> String {
-    match query {
-        Query::Get(key) => text(key),
-        Query::GetMany(keys) => keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" and "),
-        Query::Scan(range) => {
-            let end = range.end.as_ref().map_or_else(|| "the end".to_owned(), |end| text(end));
-            format!("from {:?} to {end}, at most {}", text(&range.start), range.limit)
-        }
-    }
-}
-
-fn found(answer: &Answer) -> String {
-    let one = |value: Option<&bytes::Bytes>| value.map_or("nothing".to_owned(), |it| text(it));
-    match answer {
-        Answer::Value(value) => one(value.as_ref()),
-        Answer::Values(values) => {
-            values.iter().map(|it| one(it.as_ref())).collect::<Vec<_>>().join(" and ")
-        }
-        Answer::Rows { rows, more } => {
-            let rows = rows.iter().map(|(key, value)| format!("{}={}", text(key), text(value)));
-            let shown = rows.collect::<Vec<_>>().join(" ");
-            format!("[{shown}]{}", if *more { " and more" } else { "" })
-        }
-        Answer::Failed(why) => format!("an error: {why}"),
-    }
-}
-
-/// Keys and values here are short texts; some values are padded, which is not worth reading.
-fn text(bytes: &[u8]) -> String {
-    const SHOWN_MAX: usize = 24;
-    let text = String::from_utf8_lossy(bytes);
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}..({} bytes)", text[..end].trim_end_matches('.'), bytes.len()),
-        None => text.into_owned(),
+/// A record in a few words.
+pub(super) fn note(note: &Note) -> String {
+    match note {
+        Note::Started { epoch } => format!("this is start {epoch}"),
+        Note::Prepared { txn } => format!("the promise to commit {txn} if told so"),
+        Note::Committed { txn, number, .. } => format!("{txn} is committed as {number}"),
+        Note::Ended { txn } => format!("everybody has {txn}"),
+        Note::Decided { txn, decision } => format!("{txn} is {}", self::decision(*decision)),
+        Note::Alone { txn, .. } => format!("{txn} is committed, alone"),
+        Note::Other => "a session, or a checkpoint".to_owned(),
     }
 }

@@ -18,6 +18,12 @@ impl<P: Protocol> World<P> {
         let machine = self.machines.get_mut(&node).expect("only members are named");
         let Some(process) = &mut machine.process else { return };
         let notes = process.notes();
+        let protocol = &self.protocol;
+        for (at, note) in &notes {
+            self.trace.line(self.queue.now(), node, || {
+                format!("logs #{at}: {}", protocol.describe_note(note))
+            });
+        }
         let judgement = self.protocol.noted(node, notes, end(&**process));
         self.heed(judgement);
     }

@@ -12,10 +12,11 @@ use super::replay::{Replay, TornTail};
 use super::tail::{self, Tail};
 use super::writer::{Failure, Maker, OpenFile, Writer};
 use crate::error::{Error, Result};
+use crate::marker;
 use crate::vfs::{OpenMode, Vfs, VfsLock};
 
 /// The lock's file name. Not merely `LOCK`, so that a log can share a directory.
-const LOCK_NAME: &str = "log.lock";
+pub(crate) const LOCK_NAME: &str = "log.lock";
 
 /// What an open log consists of.
 pub(super) struct Opened {
@@ -29,6 +30,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result
     options.validate()?;
     vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
     let lock = lock(&*vfs, dir)?;
+    marker::refuse(&*vfs, dir)?;
     let listing = Listing::read(&*vfs, dir)?;
     let headers = listing.headers(&*vfs, dir)?;
     // Everything that can refuse to open comes before the first change to the disk.

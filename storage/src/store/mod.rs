@@ -44,6 +44,7 @@ use crate::vfs::{Vfs, VfsLock};
 
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
+pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
 pub use self::stats::{LevelStats, Stats};
 pub use self::verify::VerifyReport;
 pub(crate) use self::view::View;

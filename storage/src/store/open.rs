@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
 use crate::manifest::{self, Manifest};
+use crate::marker;
 use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::planted::Planted;
@@ -26,9 +27,9 @@ use crate::segment::{Segment, id_of, path_of};
 use crate::snapshot::Snapshots;
 use crate::vfs::{Vfs, VfsLock};
 
-const LOCK: &str = "store.lock";
-const LOG: &str = "log";
-pub(super) const SEGMENTS: &str = "segments";
+pub(crate) const LOCK: &str = "store.lock";
+pub(crate) const LOG: &str = "log";
+pub(crate) const SEGMENTS: &str = "segments";
 
 /// What the log has that segments may not have: the owner reads it, oldest record first, and
 /// applies again what its records say.
@@ -103,6 +104,7 @@ fn open(
         vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
     }
     let lock = lock_dir(&*vfs, dir)?;
+    marker::refuse(&*vfs, dir)?;
     let mut manifest = match Manifest::read(&*vfs, dir)? {
         Some(manifest) => {
             // It may have been renamed by a process that died before it could sync that. It must
