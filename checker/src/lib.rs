@@ -22,20 +22,24 @@ mod times;
 mod verdict;
 
 mod atomicity;
+mod conservation;
 mod convergence;
 mod cycles;
 mod explain;
 mod linearizability;
 mod search;
+mod sessions;
 mod settle;
 mod steps;
 mod words;
 
 pub use atomicity::atomic;
+pub use conservation::conserved;
 pub use convergence::converged;
 pub use cycles::{Isolation, Transactions, acyclic, anomalies};
 pub use drawing::{timeline, timeline_page};
 pub use history::{Ending, Found, History, MicroOperation, Operation, Precondition, Record};
 pub use linearizability::{Limits, linearizable, serializable};
 pub use lines::{Entry, FinalCopy, LineError, read_entries, read_lines, write_copy, write_line};
+pub use sessions::{session, sessions};
 pub use verdict::{Cycle, CycleKind, Difference, Guarantee, Rule, Verdict, Violation};

@@ -183,7 +183,8 @@ fn the_search_agrees_with_trying_everything() {
             let judged = |key: &&&str| violation.words.contains(&format!("key {key}:"));
             let fabricated = match KEYS.iter().find(judged) {
                 Some(key) => {
-                    again.rule == Rule::Fabricated && again.words.contains(&format!(" {key}="))
+                    let says = |how| again.words.contains(&format!(" {how} {key}="));
+                    again.rule == Rule::Fabricated && (says("read") || says("found"))
                 }
                 None => again.rule == Rule::Fabricated,
             };

@@ -15,7 +15,7 @@ use kvorum_replication::{
 };
 
 use crate::chance::Chance;
-use crate::plan::ClientKnobs;
+use crate::plan::{ClientKnobs, Work};
 use crate::queue::Instant;
 
 /// What a client is busy with.
@@ -120,6 +120,10 @@ impl Client {
         let reads: &[(u64, Kind)] = &[(25, Kind::Get), (8, Kind::GetMany), (8, Kind::Scan)];
         let writes: &[(u64, Kind)] =
             &[(25, Kind::Put), (8, Kind::Delete), (14, Kind::CompareAndSet), (18, Kind::Transact)];
+        let writes = match knobs.work {
+            Work::Mixed => writes,
+            Work::Bank | Work::Lists => &[(65, Kind::Transact)],
+        };
         let kind = if finishing {
             self.chance.weighted(writes)
         } else {
@@ -163,6 +167,8 @@ impl Client {
         let key = self.key(knobs);
         let value = self.value();
         let recorded = match kind {
+            Kind::Transact if knobs.work == Work::Bank => self.transfer(knobs),
+            Kind::Transact if knobs.work == Work::Lists => self.append(knobs),
             Kind::Delete => checker::Operation::Delete { key },
             Kind::CompareAndSet => {
                 let expected = self.known.get(&key).cloned().flatten();
@@ -209,11 +215,11 @@ impl Client {
         preconditions.into_values().collect()
     }
 
-    fn key(&mut self, knobs: &ClientKnobs) -> String {
+    pub(crate) fn key(&mut self, knobs: &ClientKnobs) -> String {
         format!("k{}", self.chance.below(knobs.keys))
     }
 
-    fn some_keys(&mut self, knobs: &ClientKnobs) -> Vec<String> {
+    pub(crate) fn some_keys(&mut self, knobs: &ClientKnobs) -> Vec<String> {
         let mut keys: Vec<String> =
             (0..self.chance.between(2, 3)).map(|_| self.key(knobs)).collect();
         keys.sort_unstable();
@@ -221,11 +227,16 @@ impl Client {
         keys
     }
 
+    /// A value nobody else writes.
+    pub(crate) fn short_value(&mut self) -> String {
+        self.values += 1;
+        format!("{}.{}", self.id, self.values)
+    }
+
     /// A value nobody else writes, of very different lengths.
     fn value(&mut self) -> String {
-        self.values += 1;
         let padding = *self.chance.pick(&[0, 0, 0, 20, 700]);
-        format!("{}.{}{:.<padding$}", self.id, self.values, "")
+        format!("{}{:.<padding$}", self.short_value(), "")
     }
 }
 

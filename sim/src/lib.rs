@@ -12,6 +12,8 @@
 
 pub mod two_phase;
 
+pub mod engine;
+
 mod shrink;
 mod totals;
 mod violation;
@@ -30,7 +32,9 @@ mod machine;
 mod network;
 mod plan;
 mod queue;
+mod rot;
 mod trace;
+mod work;
 
 pub use faults::{Counts, Fault};
 pub use planted::Planted;

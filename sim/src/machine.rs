@@ -69,13 +69,18 @@ pub(crate) struct Machine<P: Protocol> {
     pub(crate) struck: bool,
 }
 
-/// A process' own clock: starts at zero with it, and runs a little fast or slow.
+/// A process' own clock: starts at zero with it, runs fast or slow, and may jump.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     started: Instant,
     /// Thousandths of real speed.
     speed: u64,
+    /// All its jumps together, in its own nanoseconds.
+    jumped: i64,
 }
+
+/// A clock further from the right speed than this is wrong for everybody to see.
+const SKEW_MIN: u64 = 100;
 
 impl<P: Protocol> Machine<P> {
     pub(crate) fn new(points: Vec<&'static str>, speed: u64) -> Self {
@@ -84,7 +89,7 @@ impl<P: Protocol> Machine<P> {
             disk: Disk::new(),
             process: None,
             run: 0,
-            clock: Clock { started: 0, speed },
+            clock: Clock { started: 0, speed, jumped: 0 },
             paused_until: None,
             syncing: false,
             timer_at: None,
@@ -117,17 +122,31 @@ impl<P: Protocol> Machine<P> {
         self.process = Some(process);
         self.run += 1;
         self.clock.started = now;
+        self.clock.jumped = 0;
     }
 
     /// The process' time.
     pub(crate) fn time(&self, now: Instant) -> Time {
-        Time((now - self.clock.started) * self.clock.speed / 1_000)
+        let shown = (now - self.clock.started) * self.clock.speed / 1_000;
+        Time(shown.saturating_add_signed(self.clock.jumped))
     }
 
-    /// When the process' clock will show this time.
+    /// When the process' clock will show this time, if it does not jump.
     pub(crate) fn instant(&self, time: Time) -> Instant {
-        let passed = u128::from(time.0) * 1_000 / u128::from(self.clock.speed);
+        let shown = i128::from(time.0) - i128::from(self.clock.jumped);
+        let passed = shown.max(0) * 1_000 / i128::from(self.clock.speed);
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
         self.clock.started.saturating_add(passed).saturating_add(1)
+    }
+
+    /// Moves the process' clock, never before its start.
+    pub(crate) fn jump(&mut self, now: Instant, by: i64) {
+        let shown = i64::try_from(self.time(now).0).unwrap_or(i64::MAX);
+        self.clock.jumped = self.clock.jumped.saturating_add(by.max(-shown));
+    }
+
+    /// Whether its clock runs much too fast or too slow.
+    pub(crate) fn is_skewed(&self) -> bool {
+        self.clock.speed.abs_diff(1_000) > SKEW_MIN
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Network {
     links: BTreeMap<Pair, Link>,
     /// From whom to whom nothing gets through, and how many partitions say so.
     cuts: BTreeMap<(NodeId, NodeId), u32>,
+    /// Links that are slow, until when, and by how much at most.
+    slow: BTreeMap<Pair, (Instant, u64)>,
     knobs: NetworkKnobs,
     chance: Chance,
 }
@@ -68,7 +70,7 @@ impl Network {
                 links.insert(Pair(*a, *b), Link { up: false, incarnation: 0, directions });
             }
         }
-        Self { links, cuts: BTreeMap::new(), knobs, chance }
+        Self { links, cuts: BTreeMap::new(), slow: BTreeMap::new(), knobs, chance }
     }
 
     pub(crate) fn pairs(&self) -> Vec<Pair> {
@@ -115,8 +117,13 @@ impl Network {
         }
     }
 
+    pub(crate) fn slow_down(&mut self, pair: Pair, until: Instant, most: u64) {
+        self.slow.insert(pair, (until, most));
+    }
+
     pub(crate) fn mend_all(&mut self) {
         self.cuts.clear();
+        self.slow.clear();
     }
 
     pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -148,6 +155,10 @@ impl Network {
             return Vec::new();
         }
         let mut wait = self.latency();
+        if let Some((_, most)) = self.slow.get(&pair).filter(|(until, _)| *until > now) {
+            counts.count(Fault::SlowLink);
+            wait += self.chance.between(most / 2, *most);
+        }
         if self.chance.per_million(self.knobs.delay) {
             counts.count(Fault::MessageDelayed);
             wait += self.chance.between(5 * MILLISECOND, 400 * MILLISECOND);

@@ -35,11 +35,23 @@ impl NetworkKnobs {
     }
 }
 
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Everything there is.
+    Mixed,
+    /// Move money between accounts: none is made, none is lost.
+    Bank,
+    /// Append to lists, whose order is then known.
+    Lists,
+}
+
 /// How clients behave, and how well they are connected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientKnobs {
     pub(crate) clients: u64,
     pub(crate) keys: u64,
+    pub(crate) work: Work,
     pub(crate) think_max: u64,
     pub(crate) attempt_timeout: u64,
     /// Of a million requests and answers.
@@ -117,20 +129,34 @@ const STRIKES: &[(u64, Fault)] = &[
     (3, Fault::DiedRecovering),
     (2, Fault::Pause),
     (3, Fault::LinkReset),
+    (1, Fault::FlappingLink),
+    (2, Fault::SlowLink),
     (2, Fault::Partition),
     (2, Fault::OneWayPartition),
     (2, Fault::WriteFailed),
     (2, Fault::WriteShort),
     (2, Fault::SyncFailed),
     (2, Fault::DiskFull),
+    (1, Fault::SyncFull),
+    (2, Fault::ReadFailed),
     (1, Fault::SlowDisk),
+    (3, Fault::SegmentRot),
+    (1, Fault::LogRot),
+    (1, Fault::ManifestRot),
+    (1, Fault::RestartStorm),
+    (1, Fault::ClockForward),
+    (1, Fault::ClockBack),
 ];
 
 impl Plan {
     /// The plan of a seed for these nodes, of which one takes the writes.
     pub(crate) fn new(seed: u64, nodes: &[NodeId], writer: NodeId) -> Self {
         let mut chance = Chance::new(seed, "plan");
-        let safety_ends = chance.between(SECOND, 3 * SECOND);
+        // Some runs are long: more files, more epochs, more that piles up.
+        let safety_ends = match chance.below(16) {
+            0 => chance.between(4 * SECOND, 10 * SECOND),
+            _ => chance.between(SECOND, 3 * SECOND),
+        };
         let mut plan = Self {
             network: draw_network(&mut chance),
             clients: draw_clients(&mut chance),
@@ -209,6 +235,7 @@ fn draw_clients(chance: &mut Chance) -> ClientKnobs {
         clients: *chance.pick(&[2, 3, 4, 5, 6, 10]),
         // Few are fought over; of many each keeps for long what was written to it.
         keys: *chance.pick(&[1, 2, 3, 4, 6, 24]),
+        work: chance.weighted(&[(6, Work::Mixed), (1, Work::Bank), (1, Work::Lists)]),
         think_max: *chance.pick(&[MILLISECOND, 10 * MILLISECOND, 60 * MILLISECOND]),
         attempt_timeout: *chance.pick(&[30 * MILLISECOND, 150 * MILLISECOND, 600 * MILLISECOND]),
         loss: *chance.pick(&[0, 0, 5_000, 40_000]),

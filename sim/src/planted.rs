@@ -14,6 +14,8 @@ use kvorum_storage::planted as storage;
 
 use kvorum_node::planted as node;
 
+use crate::Simulate;
+
 #[cfg(feature = "planted-bugs")]
 pub use hunt::{Found, Hunted, control, hunt};
 #[cfg(feature = "planted-bugs")]
@@ -28,6 +30,35 @@ pub struct Planted {
     pub two_phase: two_phase::Planted,
     /// That of the shells around the cores.
     pub node: node::Planted,
+}
+
+/// What is simulated to find a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A cluster that commits in two phases: [`crate::two_phase::simulate`].
+    Cluster,
+    /// A store by itself, for what no cluster asks of it: [`crate::engine::simulate`].
+    Engine,
+}
+
+impl Place {
+    /// What reports call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "2pc",
+            Self::Engine => "engine",
+        }
+    }
+
+    /// How it is simulated.
+    #[must_use]
+    pub fn simulate(self) -> Simulate {
+        match self {
+            Self::Cluster => crate::two_phase::simulate,
+            Self::Engine => crate::engine::simulate,
+        }
+    }
 }
 
 /// A bug of any part.
@@ -54,6 +85,20 @@ impl Bug {
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::all().find(|bug| bug.name() == name)
+    }
+
+    /// What is to find it: nearly always a whole cluster.
+    #[must_use]
+    pub fn place(self) -> Place {
+        match self {
+            Self::Storage(
+                storage::Bug::LeaveTornTail
+                | storage::Bug::TrustBlocks
+                | storage::Bug::SnapshotSeesLaterWrites
+                | storage::Bug::CompactionForgetsSnapshots,
+            ) => Place::Engine,
+            Self::TwoPhase(_) | Self::Node(_) | Self::Storage(_) => Place::Cluster,
+        }
     }
 
     /// What flags call it.

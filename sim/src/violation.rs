@@ -43,6 +43,8 @@ promises! {
     OneOrder => "commits are applied in one order, each once",
     /// A replica holds what the commits say, and nothing else.
     HoldsCommits => "a replica holds what was committed, and nothing else",
+    /// A store by itself holds what was written to it.
+    HoldsBatches => "a store holds what was written to it, and nothing else",
     /// A lock belongs to a transaction under way.
     LocksEnd => "no lock outlives its transaction",
     /// Tables stay within their limits.
@@ -55,6 +57,8 @@ promises! {
     Converges => "all copies agree",
     /// A transaction happens whole or not at all.
     Atomic => "a transaction happens whole or not at all",
+    /// Money is neither made nor lost.
+    Conserves => "money is neither made nor lost",
     /// There is one order that explains what clients saw, and respects real time.
     Serializable => "one order explains all that clients saw",
 }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow::Continue;
 
+use kvorum_sim::reduction::Knob;
 use kvorum_sim::{Fault, Planted, Reduction, Setup, Totals, run_seeds, threads, two_phase};
 
 /// How many seeds are run; each takes some hundredths of a second without optimisation.
@@ -83,6 +84,31 @@ fn a_reduced_run_is_one_too() {
         assert_eq!(first.faults.of(Fault::MessageLost), 0, "seed {seed}");
         assert_eq!(first.violation, None, "seed {seed}");
     }
+}
+
+/// Presumed abort by the book (PROTOCOLS: Mohan, Lindsay and Obermarck 1986): in a calm run a commit
+/// costs four messages and two records for each replica, and two records at the coordinator. What is
+/// counted is what travelled and what was appended, not what nodes say of themselves.
+#[test]
+fn a_calm_commit_costs_what_the_book_says() {
+    let all: Vec<&str> = Knob::ALL.iter().map(|knob| knob.name()).collect();
+    let flags = format!("--only-faults none --operations 60 --calm {}", all.join(","));
+    let mut commits = 0;
+    for seed in 0..40 {
+        let reduction = flags.parse().unwrap();
+        let run = two_phase::simulate(&Setup { reduction, ..Setup::new(seed) });
+        assert_eq!(run.violation, None, "seed {seed}");
+        let count = |name: &str| run.activity[name];
+        commits += count("commits of all replicas");
+        for what in ["messages", "records"] {
+            let (counted, expected) = (
+                count(&format!("commits' {what}")),
+                count(&format!("commits' {what} by the book")),
+            );
+            assert_eq!(counted, expected, "{what} of seed {seed}");
+        }
+    }
+    assert!(commits > 3_000, "{commits}");
 }
 
 /// A traced run is the same run as one that nobody watches.

@@ -13,22 +13,22 @@ use crate::history::Ending;
 use crate::verdict::Rule;
 
 /// No transaction, or no value.
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// More than one transaction: what is written twice does not tell who wrote it.
 const SEVERAL: u32 = u32::MAX - 1;
 
 /// The facts of a history. Transactions are named by their number, values know their objects.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
-    pub(super) transactions: &'a Transactions,
+pub(crate) struct Facts<'a> {
+    pub(crate) transactions: &'a Transactions,
     /// The transactions by time, and then as whatever else they differ in, so that the order of
     /// lines says nothing.
-    pub(super) order: Vec<u32>,
+    pub(crate) order: Vec<u32>,
     /// The place of each transaction in that order.
-    pub(super) rank: Vec<u32>,
+    pub(crate) rank: Vec<u32>,
     /// Whether a transaction took place: it said so, or somebody read something of it.
-    pub(super) happened: Vec<bool>,
+    pub(crate) happened: Vec<bool>,
     /// For each value who wrote it, of those that may have taken place.
     writer: Vec<u32>,
     /// For each value somebody who wrote it and did not take place.
@@ -36,16 +36,16 @@ pub(super) struct Facts<'a> {
     /// For each value whether its writer left it behind.
     last: Vec<bool>,
     /// For each element what its writer appended to the list before.
-    pub(super) before: Vec<u32>,
+    pub(crate) before: Vec<u32>,
     /// For each list whether its order is known: all reads agree.
-    pub(super) orderly: Vec<bool>,
+    pub(crate) orderly: Vec<bool>,
     /// External reads whose version is known: who, and what.
-    pub(super) reads: Vec<(u32, u32)>,
+    pub(crate) reads: Vec<(u32, u32)>,
     /// Object, who, and what it left there, by object.
-    pub(super) installs: Vec<(u32, u32, u32)>,
+    pub(crate) installs: Vec<(u32, u32, u32)>,
     /// For each value the one who read it and then wrote the object, and what it left there.
-    pub(super) successor: Vec<(u32, u32)>,
-    pub(super) findings: Findings,
+    pub(crate) successor: Vec<(u32, u32)>,
+    pub(crate) findings: Findings,
 }
 
 /// What the transaction at hand has done to an object.
@@ -61,7 +61,7 @@ struct Own {
 
 impl<'a> Facts<'a> {
     /// Looks at a history.
-    pub(super) fn of(transactions: &'a Transactions) -> Self {
+    pub(crate) fn of(transactions: &'a Transactions) -> Self {
         let values = transactions.values.len();
         let order = canonical_order(transactions);
         let mut rank = vec![0; order.len()];
@@ -94,7 +94,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Who wrote a value, if one transaction did and no other may have.
-    pub(super) fn source(&self, value: u32) -> Option<u32> {
+    pub(crate) fn source(&self, value: u32) -> Option<u32> {
         let writer = self.writer[value as usize];
         (writer < SEVERAL && self.transactions.values[value as usize].text.is_some())
             .then_some(writer)
@@ -102,28 +102,28 @@ impl<'a> Facts<'a> {
 
     /// Whether a value says which version it is: it was written once, or it is what the object
     /// begins with and nobody can have brought that back.
-    pub(super) fn is_version(&self, value: u32) -> bool {
+    pub(crate) fn is_version(&self, value: u32) -> bool {
         if self.transactions.values[value as usize].text.is_some() {
             return self.writer[value as usize] < SEVERAL;
         }
         self.writer[value as usize] == NONE
     }
 
-    pub(super) fn is_initial(&self, value: u32) -> bool {
+    pub(crate) fn is_initial(&self, value: u32) -> bool {
         self.transactions.values[value as usize].text.is_none()
     }
 
     /// Whether somebody who may have taken place wrote this, perhaps several.
-    pub(super) fn is_written(&self, value: u32) -> bool {
+    pub(crate) fn is_written(&self, value: u32) -> bool {
         self.writer[value as usize] != NONE
     }
 
     /// Somebody who wrote this and did not take place.
-    pub(super) fn aborted(&self, value: u32) -> Option<u32> {
+    pub(crate) fn aborted(&self, value: u32) -> Option<u32> {
         Some(self.aborted[value as usize]).filter(|writer| *writer != NONE)
     }
 
-    pub(super) fn is_done(&self, transaction: u32) -> bool {
+    pub(crate) fn is_done(&self, transaction: u32) -> bool {
         self.transactions.heads[transaction as usize].ending == Ending::Done
     }
 
@@ -311,7 +311,7 @@ impl<'a> Facts<'a> {
     }
 
     /// What nobody wrote who took place.
-    pub(super) fn find_unwritten(&mut self, reader: u32, value: u32) {
+    pub(crate) fn find_unwritten(&mut self, reader: u32, value: u32) {
         let (name, text) = self.named(value);
         let is_list = self.transactions.object_of(value).is_list;
         let (found, wrote) = if is_list {
@@ -362,7 +362,7 @@ impl<'a> Facts<'a> {
         self.findings.add(finding);
     }
 
-    pub(super) fn named(&self, value: u32) -> (String, String) {
+    pub(crate) fn named(&self, value: u32) -> (String, String) {
         let name = self.transactions.object_of(value).name.to_string();
         (name, self.transactions.text(value).to_owned())
     }
@@ -424,7 +424,7 @@ impl<'a> Facts<'a> {
     }
 
     /// What a transaction left in an object.
-    pub(super) fn installed(&self, transaction: u32, object: u32) -> Option<u32> {
+    pub(crate) fn installed(&self, transaction: u32, object: u32) -> Option<u32> {
         let place = self.rank[transaction as usize];
         self.installs
             .binary_search_by_key(&(object, place), |(o, who, _)| (*o, self.rank[*who as usize]))

@@ -10,20 +10,20 @@ use crate::verdict::{Rule, Verdict};
 
 /// An anomaly.
 #[derive(Clone, Debug)]
-pub(super) struct Finding {
-    pub(super) rule: Rule,
+pub(crate) struct Finding {
+    pub(crate) rule: Rule,
     /// Its transactions, by time; the words call the first T1, the second T2.
-    pub(super) transactions: Vec<u32>,
-    pub(super) words: String,
+    pub(crate) transactions: Vec<u32>,
+    pub(crate) words: String,
 }
 
 /// The first anomaly of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub(crate) struct Findings(Vec<Finding>);
 
 impl Finding {
     /// The words get to know what each transaction is called.
-    pub(super) fn new(
+    pub(crate) fn new(
         facts: &Facts<'_>,
         rule: Rule,
         transactions: &[u32],
@@ -37,14 +37,14 @@ impl Finding {
         Self { rule, transactions: named, words }
     }
 
-    pub(super) fn verdict(self, record: impl Fn(u32) -> Record) -> Verdict {
+    pub(crate) fn verdict(self, record: impl Fn(u32) -> Record) -> Verdict {
         let Self { rule, transactions, words } = self;
         Verdict::violated(rule, words, transactions.into_iter().map(record).collect())
     }
 }
 
 /// What some transactions are called, and how times are written beside them.
-pub(super) struct Names<'a> {
+pub(crate) struct Names<'a> {
     transactions: &'a Transactions,
     /// By time, which is the order in which they are shown.
     named: &'a [u32],
@@ -60,7 +60,7 @@ impl<'a> Names<'a> {
     }
 
     /// T1 is the first of them; its client is told when it is mentioned first.
-    pub(super) fn name(&self, transaction: u32) -> String {
+    pub(crate) fn name(&self, transaction: u32) -> String {
         let place = self.named.iter().position(|other| *other == transaction).unwrap_or(0);
         let mentioned = self
             .mentioned
@@ -74,25 +74,25 @@ impl<'a> Names<'a> {
         format!("T{} (client {client})", place + 1)
     }
 
-    pub(super) fn time(&self, time: u64) -> String {
+    pub(crate) fn time(&self, time: u64) -> String {
         self.times.at(time)
     }
 }
 
 impl Findings {
     /// Keeps it unless there is one of its kind.
-    pub(super) fn add(&mut self, finding: Finding) {
+    pub(crate) fn add(&mut self, finding: Finding) {
         if !self.has(finding.rule) {
             self.0.push(finding);
         }
     }
 
-    pub(super) fn has(&self, rule: Rule) -> bool {
+    pub(crate) fn has(&self, rule: Rule) -> bool {
         self.0.iter().any(|finding| finding.rule == rule)
     }
 
     /// All of them, the plainest first: what one read shows, and then the shortest cycle.
-    pub(super) fn into_sorted(mut self) -> Vec<Finding> {
+    pub(crate) fn into_sorted(mut self) -> Vec<Finding> {
         self.0.sort_by_key(|finding| match finding.rule {
             Rule::Cycle(_) => (finding.transactions.len(), finding.rule),
             rule => (0, rule),

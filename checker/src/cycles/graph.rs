@@ -9,53 +9,53 @@
 use super::transactions::small;
 
 /// The kinds of edges, as bits, so that a search can be told which to follow.
-pub(super) mod kind {
+pub(crate) mod kind {
     /// Who wrote a version, and who overwrote it.
-    pub(in super::super) const WRITE_WRITE: u8 = 1;
+    pub(crate) const WRITE_WRITE: u8 = 1;
     /// Who wrote a version, and who read it.
-    pub(in super::super) const WRITE_READ: u8 = 2;
+    pub(crate) const WRITE_READ: u8 = 2;
     /// Who read a version, and who overwrote it: an anti-dependency.
-    pub(in super::super) const READ_WRITE: u8 = 4;
+    pub(crate) const READ_WRITE: u8 = 4;
     /// Who had returned, and who was called after that.
-    pub(in super::super) const REALTIME: u8 = 8;
+    pub(crate) const REALTIME: u8 = 8;
     /// On from a waypoint.
-    pub(in super::super) const ON: u8 = 16;
+    pub(crate) const ON: u8 = 16;
     /// On from a waypoint, which is known only from the times.
-    pub(in super::super) const ON_TIMED: u8 = 32;
+    pub(crate) const ON_TIMED: u8 = 32;
 }
 
 /// Collects edges.
 #[derive(Debug)]
-pub(super) struct Builder {
+pub(crate) struct Builder {
     nodes: u32,
     edges: Vec<(u32, u32, u8)>,
 }
 
 /// A graph whose edges are stored by the node they leave.
 #[derive(Debug)]
-pub(super) struct Graph {
+pub(crate) struct Graph {
     offsets: Vec<u32>,
     targets: Vec<u32>,
     kinds: Vec<u8>,
 }
 
 impl Builder {
-    pub(super) fn new(nodes: u32) -> Self {
+    pub(crate) fn new(nodes: u32) -> Self {
         Self { nodes, edges: Vec::new() }
     }
 
-    pub(super) fn waypoint(&mut self) -> u32 {
+    pub(crate) fn waypoint(&mut self) -> u32 {
         self.nodes += 1;
         self.nodes - 1
     }
 
-    pub(super) fn edge(&mut self, from: u32, to: u32, kind: u8) {
+    pub(crate) fn edge(&mut self, from: u32, to: u32, kind: u8) {
         if from != to {
             self.edges.push((from, to, kind));
         }
     }
 
-    pub(super) fn finish(self) -> Graph {
+    pub(crate) fn finish(self) -> Graph {
         let mut offsets = vec![0u32; self.nodes as usize + 1];
         for (from, _, _) in &self.edges {
             offsets[*from as usize + 1] += 1;
@@ -77,19 +77,19 @@ impl Builder {
 }
 
 impl Graph {
-    pub(super) fn nodes(&self) -> u32 {
+    pub(crate) fn nodes(&self) -> u32 {
         small(self.offsets.len() - 1)
     }
 
     /// The edges that leave a node: where to, and of what kind.
-    pub(super) fn edges(&self, from: u32) -> impl Iterator<Item = (u32, u8)> {
+    pub(crate) fn edges(&self, from: u32) -> impl Iterator<Item = (u32, u8)> {
         let range = self.offsets[from as usize] as usize..self.offsets[from as usize + 1] as usize;
         self.targets[range.clone()].iter().copied().zip(self.kinds[range].iter().copied())
     }
 
     /// For each node the number of its strongly connected component among these nodes by edges of
     /// these kinds, or `u32::MAX` if it is alone in it (Tarjan 1972, without recursion).
-    pub(super) fn components(&self, nodes: &[u32], kinds: u8) -> Vec<u32> {
+    pub(crate) fn components(&self, nodes: &[u32], kinds: u8) -> Vec<u32> {
         Tarjan::new(self, kinds).run(nodes)
     }
 }

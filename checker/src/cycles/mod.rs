@@ -28,13 +28,13 @@
 
 mod dependencies;
 mod elements;
-mod facts;
-mod finding;
-mod graph;
+pub(crate) mod facts;
+pub(crate) mod finding;
+pub(crate) mod graph;
 mod lists;
 mod registers;
 mod shortest;
-mod transactions;
+pub(crate) mod transactions;
 mod words;
 
 pub use transactions::Transactions;

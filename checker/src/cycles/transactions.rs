@@ -13,51 +13,51 @@ use crate::history::{Ending, Found, MicroOperation, Operation, Precondition, Rec
 /// A list and a register of one name are two objects.
 #[derive(Debug, Default)]
 pub struct Transactions {
-    pub(super) heads: Vec<Head>,
-    pub(super) micro: Vec<Micro>,
-    pub(super) objects: Vec<Object>,
-    pub(super) values: Vec<Value>,
-    pub(super) scans: Vec<PendingScan>,
+    pub(crate) heads: Vec<Head>,
+    pub(crate) micro: Vec<Micro>,
+    pub(crate) objects: Vec<Object>,
+    pub(crate) values: Vec<Value>,
+    pub(crate) scans: Vec<PendingScan>,
     list_numbers: HashMap<Arc<str>, u32>,
     register_numbers: HashMap<Arc<str>, u32>,
 }
 
 /// A transaction, without what it did.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
-    pub(super) client: u64,
-    pub(super) call: u64,
-    pub(super) ret: u64,
-    pub(super) ending: Ending,
+pub(crate) struct Head {
+    pub(crate) client: u64,
+    pub(crate) call: u64,
+    pub(crate) ret: u64,
+    pub(crate) ending: Ending,
     /// Where its micro-operations begin; they end where the next one's begin.
     first: u32,
 }
 
 /// A list or a register.
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) name: Arc<str>,
-    pub(super) is_list: bool,
+pub(crate) struct Object {
+    pub(crate) name: Arc<str>,
+    pub(crate) is_list: bool,
     /// The value that it begins with: absent, or the empty list.
-    pub(super) initial: u32,
+    pub(crate) initial: u32,
     /// The longest list that was read.
-    pub(super) longest: Vec<u32>,
+    pub(crate) longest: Vec<u32>,
     /// Lists that were read and that neither are the beginning of the longest nor begin with it.
-    pub(super) odd: Vec<Vec<u32>>,
+    pub(crate) odd: Vec<Vec<u32>>,
     value_numbers: HashMap<Arc<str>, u32>,
 }
 
 /// A value of a register, or an element of a list.
 #[derive(Debug)]
-pub(super) struct Value {
-    pub(super) object: u32,
+pub(crate) struct Value {
+    pub(crate) object: u32,
     /// `None` is an absent register or an empty list.
-    pub(super) text: Option<Arc<str>>,
+    pub(crate) text: Option<Arc<str>>,
 }
 
 /// A micro-operation; values know their objects.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Micro {
+pub(crate) enum Micro {
     Append { value: u32 },
     Write { value: u32 },
     Read { value: u32 },
@@ -66,7 +66,7 @@ pub(super) enum Micro {
 
 /// A list that was read.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum ListRead {
+pub(crate) enum ListRead {
     /// So many of the longest one's elements.
     Prefix(u32),
     /// One of the odd ones.
@@ -75,12 +75,12 @@ pub(super) enum ListRead {
 
 /// A range that was read: which keys were absent in it is known when all keys are.
 #[derive(Debug)]
-pub(super) struct PendingScan {
-    pub(super) transaction: u32,
-    pub(super) start: String,
-    pub(super) end: Option<String>,
+pub(crate) struct PendingScan {
+    pub(crate) transaction: u32,
+    pub(crate) start: String,
+    pub(crate) end: Option<String>,
     /// The last key that the answer speaks of, if it stopped early.
-    pub(super) last: Option<String>,
+    pub(crate) last: Option<String>,
 }
 
 impl Transactions {
@@ -269,13 +269,13 @@ impl Transactions {
         value
     }
 
-    pub(super) fn micro_of(&self, transaction: u32) -> &[Micro] {
+    pub(crate) fn micro_of(&self, transaction: u32) -> &[Micro] {
         let at = transaction as usize;
         let end = self.heads.get(at + 1).map_or(self.micro.len(), |next| next.first as usize);
         &self.micro[self.heads[at].first as usize..end]
     }
 
-    pub(super) fn elements(&self, object: u32, list: ListRead) -> &[u32] {
+    pub(crate) fn elements(&self, object: u32, list: ListRead) -> &[u32] {
         let object = &self.objects[object as usize];
         match list {
             ListRead::Prefix(length) => &object.longest[..length as usize],
@@ -283,16 +283,16 @@ impl Transactions {
         }
     }
 
-    pub(super) fn object_of(&self, value: u32) -> &Object {
+    pub(crate) fn object_of(&self, value: u32) -> &Object {
         &self.objects[self.values[value as usize].object as usize]
     }
 
-    pub(super) fn text(&self, value: u32) -> &str {
+    pub(crate) fn text(&self, value: u32) -> &str {
         self.values[value as usize].text.as_deref().unwrap_or("(absent)")
     }
 
     /// The transaction as micro-operations.
-    pub(super) fn record(&self, transaction: u32) -> Record {
+    pub(crate) fn record(&self, transaction: u32) -> Record {
         let Head { client, call, ret, ending, .. } = self.heads[transaction as usize];
         let operations =
             self.micro_of(transaction).iter().map(|micro| self.spell(*micro)).collect();
@@ -327,6 +327,6 @@ enum Happened {
     No,
 }
 
-pub(super) fn small(number: usize) -> u32 {
+pub(crate) fn small(number: usize) -> u32 {
     u32::try_from(number).expect("four billion micro-operations fit no memory")
 }

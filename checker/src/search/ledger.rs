@@ -1,5 +1,6 @@
 //! What each key is, and what is still to come: the rules by which a step can or cannot be next.
 
+use super::blocks::Blocks;
 use super::{Problem, mixed, small};
 use crate::steps::{Condition, Step};
 
@@ -24,11 +25,7 @@ pub(super) struct Ledger<'a> {
     writing: Vec<Vec<u32>>,
     /// For each version the required step that finds it and was called last.
     last_finder: Vec<Option<u32>>,
-    /// For each key the required steps that write it, by return; and the first not taken.
-    writers_of: Vec<Vec<u32>>,
-    first_left: Vec<usize>,
-    /// For each required step the places of its effects in `writers_of`.
-    ranks: Vec<Vec<usize>>,
+    blocks: Blocks,
 }
 
 impl<'a> Ledger<'a> {
@@ -45,12 +42,9 @@ impl<'a> Ledger<'a> {
             averse: vec![0; keys],
             writing: vec![Vec::new(); problem.versions],
             last_finder: vec![None; problem.versions],
-            writers_of: vec![Vec::new(); keys],
-            first_left: vec![0; keys],
-            ranks: vec![Vec::new(); steps],
+            blocks: Blocks::new(problem),
         };
         ledger.list_by_version();
-        ledger.list_by_key();
         for step in &problem.steps {
             ledger.count(step, |count| *count += 1);
         }
@@ -73,21 +67,9 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn list_by_key(&mut self) {
-        let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
-        order.sort_by_key(|step| self.problem.steps[*step as usize].ret);
-        for index in order {
-            let step = &self.problem.steps[index as usize];
-            for (key, _) in step.effects.iter().filter(|_| step.required) {
-                let writers = &mut self.writers_of[*key as usize];
-                self.ranks[index as usize].push(writers.len());
-                writers.push(index);
-            }
-        }
-    }
-
-    pub(super) fn is_taken(&self, step: u32) -> bool {
-        self.taken[step as usize]
+    /// For each key its version.
+    pub(super) fn state(&self) -> &[u32] {
+        &self.state
     }
 
     pub(super) fn fits(&self, step: &Step) -> bool {
@@ -123,25 +105,14 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// Whether it makes a version that stays until too late: it must not be overwritten before
-    /// somebody called later has found it, and somebody else must have overwritten it by then.
-    pub(super) fn shuts_out(&self, index: u32) -> bool {
-        let step = &self.problem.steps[index as usize];
-        step.effects.iter().any(|(key, version)| {
-            let Some(finder) = self.last_finder[*version as usize] else { return false };
-            let stays = self.state[*key as usize] != *version
-                && self.writers[*version as usize] == 1
-                && finder != index
-                && !self.taken[finder as usize];
-            let until = self.problem.steps[finder as usize].call;
-            let writers = &self.writers_of[*key as usize];
-            let left = |other: &&u32| **other != index && !self.taken[**other as usize];
-            stays
-                && writers[self.first_left[*key as usize]..]
-                    .iter()
-                    .find(left)
-                    .is_some_and(|other| self.problem.steps[*other as usize].ret < until)
-        })
+    /// Whether something else has to come before it: see `blocks`.
+    pub(super) fn is_early(&self, index: u32) -> bool {
+        self.blocks.is_early(index, &self.taken)
+    }
+
+    /// When the step must have been taken.
+    pub(super) fn deadline(&self, index: u32) -> u64 {
+        self.blocks.deadline(index)
     }
 
     /// Whether somebody else still has to find what the step writes, or that its key is not
@@ -191,12 +162,8 @@ impl<'a> Ledger<'a> {
             let before = std::mem::replace(&mut self.state[*key as usize], *version);
             self.overwritten.push(before);
             change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
-            let writers = &self.writers_of[*key as usize];
-            let first = &mut self.first_left[*key as usize];
-            while writers.get(*first).is_some_and(|step| self.taken[*step as usize]) {
-                *first += 1;
-            }
         }
+        self.blocks.take(index, &self.taken);
         change
     }
 
@@ -209,10 +176,7 @@ impl<'a> Ledger<'a> {
             self.state[*key as usize] = before;
             change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
         }
-        for ((key, _), rank) in step.effects.iter().zip(&self.ranks[index as usize]) {
-            let first = &mut self.first_left[*key as usize];
-            *first = (*first).min(*rank);
-        }
+        self.blocks.take_back(index);
         self.count(step, |count| *count += 1);
         self.taken[index as usize] = false;
         change

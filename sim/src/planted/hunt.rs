@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use super::{Bug, Planted};
-use crate::{Setup, Violation, run_seeds, two_phase};
+use super::{Bug, Place, Planted};
+use crate::{Setup, Simulate, Violation, run_seeds};
 
 /// How a hunt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +33,10 @@ pub struct Found {
 /// for any number of threads.
 #[must_use]
 pub fn hunt(bug: Bug, seeds_max: u64, threads: usize) -> Hunted {
-    match first_violation(Planted::of(bug), seeds_max, threads) {
+    let simulate = bug.place().simulate();
+    match first_violation(simulate, Planted::of(bug), seeds_max, threads) {
         None => Hunted::Nothing { seeds: seeds_max },
-        Some(found) => match two_phase::simulate(&Setup::new(found.seed)).violation {
+        Some(found) => match simulate(&Setup::new(found.seed)).violation {
             None => Hunted::Found(found),
             Some(violation) => Hunted::Unsound(Found { violation, ..found }),
         },
@@ -44,13 +45,18 @@ pub fn hunt(bug: Bug, seeds_max: u64, threads: usize) -> Hunted {
 
 /// The same without a bug, which should find nothing.
 #[must_use]
-pub fn control(seeds: u64, threads: usize) -> Hunted {
-    let found = first_violation(Planted::default(), seeds, threads);
+pub fn control(place: Place, seeds: u64, threads: usize) -> Hunted {
+    let found = first_violation(place.simulate(), Planted::default(), seeds, threads);
     found.map_or(Hunted::Nothing { seeds }, Hunted::Unsound)
 }
 
-fn first_violation(planted: Planted, seeds_max: u64, threads: usize) -> Option<Found> {
-    let totals = run_seeds(two_phase::simulate, 0..seeds_max, threads, planted, |totals| {
+fn first_violation(
+    simulate: Simulate,
+    planted: Planted,
+    seeds_max: u64,
+    threads: usize,
+) -> Option<Found> {
+    let totals = run_seeds(simulate, 0..seeds_max, threads, planted, |totals| {
         if totals.violations.is_empty() {
             ControlFlow::Continue(())
         } else {

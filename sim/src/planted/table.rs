@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use super::Bug;
 use super::hunt::{Found, Hunted, control, hunt};
+use super::{Bug, Place};
 use crate::threads;
 
 /// Characters of a violation that the table shows: enough to tell one from another.
@@ -30,6 +30,8 @@ impl Default for Bounds {
 /// What came of one hunt.
 #[derive(Clone, Debug)]
 pub struct Row {
+    /// What is simulated.
+    pub place: Place,
     /// For what; none in the control run, which must find nothing.
     pub bug: Option<Bug>,
     /// What came of it.
@@ -37,14 +39,17 @@ pub struct Row {
 }
 
 impl Row {
-    /// Hunts for a bug, or without one.
+    /// Hunts for a bug.
     #[must_use]
-    pub fn new(bug: Option<Bug>, bounds: &Bounds) -> Self {
-        let hunted = match bug {
-            Some(bug) => hunt(bug, bounds.seeds_max, bounds.threads),
-            None => control(bounds.control, bounds.threads),
-        };
-        Self { bug, hunted }
+    pub fn of(bug: Bug, bounds: &Bounds) -> Self {
+        let hunted = hunt(bug, bounds.seeds_max, bounds.threads);
+        Self { place: bug.place(), bug: Some(bug), hunted }
+    }
+
+    /// Hunts where there is no bug, to compare.
+    #[must_use]
+    pub fn control(place: Place, bounds: &Bounds) -> Self {
+        Self { place, bug: None, hunted: control(place, bounds.control, bounds.threads) }
     }
 
     /// Whether it is as it should be: a bug was found, or without one nothing was.
@@ -72,7 +77,7 @@ impl fmt::Display for Row {
                 (seed + 1, "BROKEN WITHOUT A BUG ON PURPOSE", shortened(&violation.what))
             }
         };
-        write!(f, "{right} {name:31} {seeds:>5}  {judge}")?;
+        write!(f, "{right} {name:31} {:7} {seeds:>5}  {judge}", self.place.name())?;
         if let Some(bug) = self.bug {
             write!(f, "\n       {}", bug.trap())?;
         }
@@ -92,9 +97,13 @@ fn shortened(violation: &str) -> String {
 /// all was as it should be.
 pub fn hunt_all(bugs: &[Bug], bounds: &Bounds, out: &mut dyn Write) -> io::Result<bool> {
     let mut wrong = 0;
-    writeln!(out, "     {:31} {:>5}  breaks", "bug", "seeds")?;
-    for bug in std::iter::once(None).chain(bugs.iter().copied().map(Some)) {
-        let row = Row::new(bug, bounds);
+    writeln!(out, "     {:31} {:7} {:>5}  broken promise", "bug", "in", "seeds")?;
+    let places = [Place::Cluster, Place::Engine].map(|place| (place, None));
+    for (place, bug) in places.into_iter().chain(bugs.iter().map(|bug| (bug.place(), Some(*bug)))) {
+        let row = match bug {
+            Some(bug) => Row::of(bug, bounds),
+            None => Row::control(place, bounds),
+        };
         wrong += usize::from(!row.is_right());
         writeln!(out, "{row}")?;
     }

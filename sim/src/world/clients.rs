@@ -13,6 +13,7 @@ use crate::machine::Asker;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND};
 use crate::violation::Promise;
+use crate::work::money_is_wrong;
 
 /// Attempts at one operation before a client gives it up.
 const ATTEMPTS_MAX: u64 = 8;
@@ -257,8 +258,14 @@ impl<P: Protocol> World<P> {
         if let Some(operation) = task.recorded {
             let record = Record { client: this.id, call: task.called, ret: now, ending, operation };
             remember(this, &record);
+            let wrong = (ending == Ending::Done)
+                .then(|| money_is_wrong(&self.plan.clients, &record))
+                .flatten();
             self.trace.line(now, format!("c{client}"), || record.to_string());
             self.history.push(record);
+            if let Some(what) = wrong {
+                self.fail(Promise::Conserves, what);
+            }
         }
         self.wake_client(client, wait);
     }

@@ -1,13 +1,16 @@
 //! How a run comes to rest, and what is looked at then.
 
-use kvorum_checker::{Ending, Limits, Operation, Record, Verdict, atomic, converged, serializable};
+use kvorum_checker::{
+    Ending, Isolation, Limits, Operation, Record, Verdict, acyclic, atomic, converged, serializable,
+};
 use kvorum_replication::{NodeId, Row};
 
 use super::{Event, World};
-use crate::plan::NetworkKnobs;
+use crate::plan::{NetworkKnobs, Work};
 use crate::process::Protocol;
 use crate::queue::{Instant, MILLISECOND, SECOND};
 use crate::violation::Promise;
+use crate::work::{as_lists, money_is_wrong};
 
 /// How often it is looked whether a run has come to rest.
 const LOOK: u64 = 20 * MILLISECOND;
@@ -49,6 +52,9 @@ impl<P: Protocol> World<P> {
                 None => {
                     self.say("plan", || "at rest; the power fails everywhere".to_owned());
                     self.phase = Phase::Restarted { until: now + REST_MAX };
+                    for (name, count) in self.protocol.counted() {
+                        self.activity.insert(name.to_owned(), count);
+                    }
                     self.cut_power_everywhere();
                 }
                 Some(what) if now > until => {
@@ -78,6 +84,9 @@ impl<P: Protocol> World<P> {
         self.network.set_knobs(NetworkKnobs::calm());
         self.plan.clients.loss = 0;
         self.plan.clients.repeat = 0;
+        for node in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.repair(node);
+        }
         for machine in self.machines.values_mut() {
             machine.struck |= machine.disk.settle(&mut self.counts);
             machine.disk.heal(&mut self.counts);
@@ -118,9 +127,6 @@ impl<P: Protocol> World<P> {
     /// Compares the copies, and asks whether one history explains what clients and copies say.
     fn judge(&mut self) {
         let now = self.queue.now();
-        for (name, count) in self.protocol.counted() {
-            self.activity.insert(name.to_owned(), count);
-        }
         for node in self.machines.keys().copied().collect::<Vec<_>>() {
             self.harvest(node);
             self.verify(node);
@@ -143,13 +149,22 @@ impl<P: Protocol> World<P> {
         for (_, rows, node) in &copies {
             let record = seen(*node, rows, now);
             self.say(node, || format!("holds {}", record.operation));
+            if let Some(what) = money_is_wrong(&self.plan.clients, &record) {
+                self.fail(Promise::Conserves, what);
+            }
             self.history.push(record);
         }
         let copies: Vec<(String, Vec<Row>)> =
             copies.into_iter().map(|(name, rows, _)| (name, rows)).collect();
+        let isolation = Isolation::StrictSerializable;
+        let dependencies = match self.plan.clients.work {
+            Work::Mixed | Work::Bank => acyclic(&self.history, isolation),
+            Work::Lists => acyclic(&as_lists(&self.history), isolation),
+        };
         let verdicts = [
             (Promise::Converges, converged(&copies)),
             (Promise::Atomic, atomic(&self.history)),
+            (Promise::Serializable, dependencies),
             (Promise::Serializable, serializable(&self.history, LIMITS)),
         ];
         for (promise, verdict) in verdicts {

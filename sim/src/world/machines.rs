@@ -66,9 +66,14 @@ impl<P: Protocol> World<P> {
             return;
         }
         machine.timer_at = None;
+        let skewed = machine.is_skewed();
         if let Some(process) = &mut machine.process {
             let due = process.timer().is_some_and(|timer| timer <= now);
-            let result = if due { process.fire_timer(now) } else { Ok(()) };
+            // If not, its clock fell, and it has to see that.
+            let result = if due { process.fire_timer(now) } else { process.settle(now) };
+            if due && skewed {
+                self.counts.count(Fault::ClockSkew);
+            }
             self.follow(node, result);
         }
     }
@@ -223,7 +228,7 @@ impl<P: Protocol> World<P> {
         self.audit_last_records(node);
         let counts = &mut self.counts;
         let machine = self.machines.get_mut(&node).expect("only members are named");
-        machine.struck |= machine.disk.settle(counts);
+        machine.struck |= machine.disk.settle(counts) || machine.disk.rot().is_some();
         if !machine.struck {
             let what = format!("{node} stopped although its disk did not fail: {error}");
             self.fail(Promise::StaysUp, what);
@@ -273,7 +278,7 @@ impl<P: Protocol> World<P> {
     }
 
     /// Plans the process' timer and its next sync.
-    fn plan_wake(&mut self, node: NodeId) {
+    pub(super) fn plan_wake(&mut self, node: NodeId) {
         let now = self.queue.now();
         let time = self.time(node);
         let machine = self.machine(node);
@@ -310,7 +315,9 @@ impl<P: Protocol> World<P> {
         machine.sync_at = None;
         let Some(process) = &mut machine.process else { return };
         if machine.syncing || process.sync_due(time).is_none_or(|due| due > time) {
-            self.plan_wake(node);
+            // Its clock fell, and it has to see that.
+            let result = process.settle(time);
+            self.follow(node, result);
             return;
         }
         machine.syncing = true;
@@ -413,7 +420,7 @@ impl<P: Protocol> World<P> {
     fn cannot_maintain(&mut self, node: NodeId, error: &Error) {
         let counts = &mut self.counts;
         let machine = self.machines.get_mut(&node).expect("only members are named");
-        machine.struck |= machine.disk.settle(counts);
+        machine.struck |= machine.disk.settle(counts) || machine.disk.rot().is_some();
         if !machine.struck {
             let what = format!("{node} cannot maintain its store on a sound disk: {error}");
             self.fail(Promise::StaysUp, what);

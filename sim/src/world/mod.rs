@@ -10,6 +10,7 @@ mod clients;
 mod ending;
 mod links;
 mod machines;
+mod rot;
 mod strikes;
 
 use std::collections::BTreeMap;
@@ -131,7 +132,11 @@ impl<P: Protocol> World<P> {
         let machines = members
             .into_iter()
             .map(|(node, points)| {
-                let speed = if chance.one_in(2) { 1_000 } else { chance.between(900, 1_100) };
+                let speed = match chance.below(4) {
+                    0 | 1 => 1_000,
+                    2 => chance.between(900, 1_100),
+                    _ => chance.between(500, 2_000),
+                };
                 let speed = if plan.clocks_alike { 1_000 } else { speed };
                 (node, Machine::new(points, speed))
             })

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use kvorum_checker::{Limits, Verdict, converged, linearizable, serializable};
+use kvorum_checker::{Isolation, Limits, Verdict, acyclic, converged, linearizable, serializable};
 
 use crate::error::{LabError, UNDECIDED, VIOLATED};
 use crate::output::Output;
@@ -58,6 +58,8 @@ enum Model {
     Linearizable,
     /// All keys together behave so: strict serializability
     Serializable,
+    /// Transactions of appends and reads of whole lists have one order, which respects real time
+    ListAppend,
     /// All copies hold the same rows in the end
     Convergence,
 }
@@ -67,6 +69,7 @@ impl Model {
         match self {
             Self::Linearizable => "linearizable",
             Self::Serializable => "serializable",
+            Self::ListAppend => "list-append",
             Self::Convergence => "convergence",
         }
     }
@@ -74,7 +77,14 @@ impl Model {
     fn judge(self, file: &File) -> Verdict {
         match self {
             Self::Linearizable => linearizable(&file.history, Limits::default()),
-            Self::Serializable => serializable(&file.history, Limits::default()),
+            // Cycles are found at once, and say more; the search also finds what is no cycle.
+            Self::Serializable => match acyclic(&file.history, Isolation::StrictSerializable) {
+                violated @ Verdict::Violated(_) => violated,
+                Verdict::Holds | Verdict::Undecided { .. } => {
+                    serializable(&file.history, Limits::default())
+                }
+            },
+            Self::ListAppend => acyclic(&file.history, Isolation::StrictSerializable),
             Self::Convergence => converged(&file.copies),
         }
     }
@@ -83,7 +93,7 @@ impl Model {
     fn is_of_copies(self) -> bool {
         match self {
             Self::Convergence => true,
-            Self::Linearizable | Self::Serializable => false,
+            Self::Linearizable | Self::Serializable | Self::ListAppend => false,
         }
     }
 }
