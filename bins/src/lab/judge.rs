@@ -30,12 +30,18 @@ pub(super) struct Evidence<'a> {
 
 /// All verdicts.
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<JudgeVerdict> {
-    let history = evidence.history;
-    let limits = Limits::default();
+    const ALL_KEYS: &str = "strictly serializable";
+    let (history, limits) = (evidence.history, Limits::default());
+    let linearizable = of_checker("linearizable", linearizable(history, limits));
+    let serializable = match linearizable.finding {
+        // It would say the same again.
+        Finding::Violated => verdict(ALL_KEYS, Finding::Violated, "since it is not linearizable"),
+        Finding::Holds | Finding::Undecided => of_checker(ALL_KEYS, serializable(history, limits)),
+    };
     let mut verdicts = vec![
-        of_checker("linearizable", linearizable(history, limits)),
+        linearizable,
         of_checker("atomic", atomic(history)),
-        of_checker("strictly serializable", serializable(history, limits)),
+        serializable,
         of_checker("copies equal", converged(evidence.copies)),
     ];
     match evidence.workload {
