@@ -5,7 +5,7 @@ use super::lanes::{lanes, legend};
 use super::slices::{Slices, outages};
 use super::tables::{faults, kinds, operations, troubles};
 use super::text::{date, escaped, length, moment, nanos_of};
-use super::{Finding, PointEnding, Report};
+use super::{Finding, JudgeVerdict, PointEnding, Report};
 use crate::lab::numbers::{counted, grouped, lasting};
 
 const STYLE: &str = include_str!("page.css");
@@ -127,8 +127,15 @@ fn judges(report: &Report) -> String {
     if report.verdicts.is_empty() {
         return "<p>Nothing: no judge was asked.</p>\n".to_owned();
     }
+    // What is wrong comes first.
+    let mut verdicts: Vec<&JudgeVerdict> = report.verdicts.iter().collect();
+    verdicts.sort_by_key(|verdict| match verdict.finding {
+        Finding::Violated => 0,
+        Finding::Undecided => 1,
+        Finding::Holds => 2,
+    });
     let mut page = String::new();
-    for verdict in &report.verdicts {
+    for verdict in verdicts {
         let (judge, name) = (escaped(&verdict.judge), verdict.finding.name());
         // A word that only repeats the verdict is left out.
         let words = match verdict.words.trim() {
