@@ -37,7 +37,7 @@ fn clusters_keep_their_promises_under_faults() {
         run_seeds(two_phase::simulate, 0..SEEDS, threads(), Planted::default(), |_| Continue(()));
     let Totals { seeds, faults, activity, done, unknown, violations, .. } = &totals;
     println!("{faults}{done} operations done, {unknown} of unknown outcome");
-    let again = "again: cargo run -p kvorum-sim --example two_phase -- --trace";
+    let again = "again: cargo run -p kvorum --bin kvorum-lab -- sim --trace";
     let broken = violations.iter().map(|(seed, what)| format!("{again} --seed {seed}\n{what}\n"));
     assert!(violations.is_empty(), "{}", broken.collect::<String>());
     // A run that injected nothing, or in which nothing was done, proves nothing.

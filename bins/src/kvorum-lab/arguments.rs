@@ -69,15 +69,6 @@ pub(crate) enum Protocol {
     TwoPhase,
 }
 
-impl Protocol {
-    /// As flags name it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::TwoPhase => "2pc",
-        }
-    }
-}
-
 /// Reads `A..B`: from A up to and without B.
 pub(crate) fn range(text: &str) -> Result<Range<u64>, String> {
     let how = || "write it as A..B, two whole numbers, A being less than B".to_owned();

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use kvorum_sim::Planted;
+use kvorum_sim::planted::{Bug, Place};
 
 /// The bug that nodes have, if any.
 #[derive(Clone, Debug, Args)]
@@ -15,9 +16,15 @@ pub(crate) struct Plant {
 struct Named {
     name: String,
     planted: Planted,
+    place: Place,
 }
 
 impl Plant {
+    /// What is simulated to find it.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.plant.as_ref().map(|named| named.place)
+    }
+
     /// As the simulator wants it.
     pub(crate) fn planted(&self) -> Planted {
         self.plant.as_ref().map(|named| named.planted).unwrap_or_default()
@@ -31,5 +38,6 @@ impl Plant {
 
 fn named(name: &str) -> Result<Named, String> {
     let planted = Planted::named(name)?;
-    Ok(Named { name: name.to_owned(), planted })
+    let place = Bug::by_name(name).map_or(Place::Cluster, Bug::place);
+    Ok(Named { name: name.to_owned(), planted, place })
 }

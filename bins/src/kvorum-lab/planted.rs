@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use kvorum_sim::planted::{Bounds, Bug, Found, Hunted, Row};
+use kvorum_sim::planted::{Bounds, Bug, Found, Hunted, Place, Row};
 use serde_json::{Value as Json, json};
 
 use crate::error::{LabError, VIOLATED};
@@ -14,7 +14,7 @@ use crate::output::{Format, Output};
 use crate::quiet::quietly;
 
 /// Where the numbers are.
-const SEEDS_COLUMN: usize = 1;
+const SEEDS_COLUMN: usize = 2;
 
 const STYLE: &str = "{bar:30} {pos} of {len}: {msg}  {elapsed} gone";
 
@@ -74,17 +74,21 @@ pub(crate) fn planted(output: &mut Output, arguments: &Hunt) -> Result<ExitCode,
 
 fn rows(output: &Output, arguments: &Hunt, bugs: &[Bug]) -> Vec<Row> {
     let bar = match output.is_watched() {
-        true => ProgressBar::new(bugs.len() as u64 + 1),
+        true => ProgressBar::new(bugs.len() as u64 + 2),
         false => ProgressBar::hidden(),
     };
     bar.set_style(ProgressStyle::with_template(STYLE).expect("the template is a constant"));
     let bounds =
         Bounds { seeds_max: arguments.seeds, control: arguments.control, ..Bounds::default() };
-    let all = std::iter::once(None).chain(bugs.iter().copied().map(Some));
-    let rows = all.map(|bug| {
+    let controls = [Place::Cluster, Place::Engine].map(|place| (place, None));
+    let hunts = bugs.iter().map(|bug| (bug.place(), Some(*bug)));
+    let rows = controls.into_iter().chain(hunts).map(|(place, bug)| {
         bar.set_message(name(bug));
         bar.tick();
-        let row = Row::new(bug, &bounds);
+        let row = match bug {
+            Some(bug) => Row::of(bug, &bounds),
+            None => Row::control(place, &bounds),
+        };
         bar.inc(1);
         row
     });
@@ -121,14 +125,14 @@ fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "BUG",
-        "SEEDS",
         "IN",
+        "SEEDS",
         "TRAP, AND THE PROMISE THAT BROKE",
     ]);
     for row in rows {
         let trap = row.bug.map(|bug| format!("{}\n", bug.trap())).unwrap_or_default();
         let words = format!("{trap}-> {}", words(row));
-        table.add_row([name(row.bug), &seeds(row).to_string(), place(row), &words]);
+        table.add_row([name(row.bug), row.place.name(), &seeds(row).to_string(), &words]);
     }
     if let Some(column) = table.column_mut(SEEDS_COLUMN) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -139,11 +143,6 @@ fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError
         0 => output.line(format!("\nverdict: all {bugs} bugs were found, and nothing without one")),
         wrong => output.line(format!("\nverdict: WRONG in {wrong} of {} rows", rows.len())),
     }
-}
-
-/// What was simulated.
-fn place(row: &Row) -> &'static str {
-    row.bug.map_or("all", |bug| bug.place().name())
 }
 
 /// How many seeds it took, or were run in vain.
@@ -173,7 +172,7 @@ fn object(row: &Row) -> Json {
     json!({
         "bug": row.bug.map(Bug::name),
         "trap": row.bug.map(Bug::trap),
-        "in": place(row),
+        "in": row.place.name(),
         "right": row.is_right(),
         "seeds": seeds(row),
         "promise": violation.map(|violation| violation.promise.words()),

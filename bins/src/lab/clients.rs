@@ -274,23 +274,11 @@ fn is_refusal(error: &ClientError) -> bool {
 
 /// What a failure says of the operation.
 fn ending(operation: &Operation, error: &ClientError) -> Ending {
-    let is_write = writes(operation);
-    match error.happened {
-        Happened::Unknown if is_write => Ending::Unknown,
+    match (error.happened, error.failed_precondition) {
+        (Happened::Unknown, _) if writes(operation) => Ending::Unknown,
+        (Happened::No, Some(place)) => Ending::PreconditionFailed(place),
         // A read that was not answered says nothing.
-        Happened::Unknown => Ending::NotDone,
-        Happened::No => match (error.kind, operation) {
-            (ErrorKind::PreconditionFailed, Operation::CompareAndSet { .. }) => {
-                Ending::PreconditionFailed(0)
-            }
-            // With several of them the client is not told which one in a form for programs.
-            (ErrorKind::PreconditionFailed, Operation::Transact { preconditions, .. })
-                if preconditions.len() == 1 =>
-            {
-                Ending::PreconditionFailed(0)
-            }
-            _ => Ending::NotDone,
-        },
+        (Happened::No | Happened::Unknown, _) => Ending::NotDone,
     }
 }
 

@@ -42,13 +42,7 @@ pub(super) fn read(path: &Path, watched: bool) -> Result<File, LabError> {
         match entry {
             Ok(Entry::Operation(record)) => file.history.push(record),
             Ok(Entry::Copy(copy)) => file.copies.push(copy),
-            Err(LineError::Read { source, .. }) => return Err(cannot(source)),
-            Err(malformed @ LineError::Malformed { .. }) => {
-                return Err(LabError::usage(
-                    format!("{}: {malformed}", file.name),
-                    "`kvorum-lab check --help` shows how a line is written",
-                ));
-            }
+            Err(error) => return Err(failed(&file.name, error)),
         }
         if line.is_multiple_of(LINES) {
             bar.set_message(format!("{line} lines"));
@@ -56,6 +50,19 @@ pub(super) fn read(path: &Path, watched: bool) -> Result<File, LabError> {
     }
     bar.finish_and_clear();
     Ok(file)
+}
+
+fn failed(name: &str, error: LineError) -> LabError {
+    match error {
+        // Bytes that are no text were read all right.
+        LineError::Read { source, .. } if source.kind() != io::ErrorKind::InvalidData => {
+            LabError::cannot(&format!("reading {name}"), &source)
+        }
+        malformed @ (LineError::Read { .. } | LineError::Malformed { .. }) => LabError::usage(
+            format!("{name}: {malformed}"),
+            "`kvorum-lab check --help` shows how a line is written",
+        ),
+    }
 }
 
 fn spinner() -> ProgressBar {

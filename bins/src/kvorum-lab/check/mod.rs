@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use kvorum_checker::{Limits, Verdict, converged, linearizable, serializable};
+use kvorum_checker::{
+    Isolation, Limits, Verdict, acyclic, conserved, converged, linearizable, serializable, sessions,
+};
 
 use crate::error::{LabError, UNDECIDED, VIOLATED};
 use crate::output::Output;
@@ -46,6 +48,10 @@ pub(crate) struct Check {
     #[arg(long, value_enum, default_value = "linearizable")]
     model: Model,
 
+    /// With --model bank: the sum of all accounts [default: what most reads found]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    total: Option<i128>,
+
     /// Draw the operations that cannot all be true, as an HTML page
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
@@ -58,6 +64,12 @@ enum Model {
     Linearizable,
     /// All keys together behave so: strict serializability
     Serializable,
+    /// The four session guarantees, each by itself and all together
+    Session,
+    /// Transfers keep the sum of all accounts, as every read of all of them shows
+    Bank,
+    /// Transactions of appends and reads of whole lists have one order, which respects real time
+    ListAppend,
     /// All copies hold the same rows in the end
     Convergence,
 }
@@ -67,14 +79,27 @@ impl Model {
         match self {
             Self::Linearizable => "linearizable",
             Self::Serializable => "serializable",
+            Self::Session => "session",
+            Self::Bank => "bank",
+            Self::ListAppend => "list-append",
             Self::Convergence => "convergence",
         }
     }
 
-    fn judge(self, file: &File) -> Verdict {
+    fn judge(self, file: &File, total: Option<i128>) -> Verdict {
         match self {
             Self::Linearizable => linearizable(&file.history, Limits::default()),
-            Self::Serializable => serializable(&file.history, Limits::default()),
+            // Cycles are found at once, and say more; the search also finds what is no cycle.
+            Self::Serializable => match acyclic(&file.history, Isolation::StrictSerializable) {
+                violated @ Verdict::Violated(_) => violated,
+                Verdict::Holds | Verdict::Undecided { .. } => {
+                    serializable(&file.history, Limits::default())
+                }
+            },
+            // The plainest comes first, so that what is wrong is said as simply as it can be.
+            Self::Session => worst(sessions(&file.history).into_iter().map(|(_, verdict)| verdict)),
+            Self::Bank => conserved(&file.history, total),
+            Self::ListAppend => acyclic(&file.history, Isolation::StrictSerializable),
             Self::Convergence => converged(&file.copies),
         }
     }
@@ -83,7 +108,11 @@ impl Model {
     fn is_of_copies(self) -> bool {
         match self {
             Self::Convergence => true,
-            Self::Linearizable | Self::Serializable => false,
+            Self::Linearizable
+            | Self::Serializable
+            | Self::Session
+            | Self::Bank
+            | Self::ListAppend => false,
         }
     }
 }
@@ -94,7 +123,7 @@ pub(crate) fn check(output: &mut Output, arguments: &Check) -> Result<ExitCode, 
     let began = Instant::now();
     let file = read(path, output.is_watched())?;
     refuse_nothing(arguments.model, &file)?;
-    let verdict = arguments.model.judge(&file);
+    let verdict = arguments.model.judge(&file, arguments.total);
     print::one(output, arguments.model, &file, &verdict)?;
     draw(output, arguments, &verdict)?;
     output.note(&format!("judged in {:.2} s", began.elapsed().as_secs_f64()))?;
@@ -112,7 +141,7 @@ fn check_many(output: &mut Output, arguments: &Check) -> Result<ExitCode, LabErr
         let file = file.and_then(|file| refuse_nothing(arguments.model, &file).map(|()| file));
         codes.push(match file {
             Ok(file) => {
-                let verdict = arguments.model.judge(&file);
+                let verdict = arguments.model.judge(&file, arguments.total);
                 print::one_of_many(output, arguments.model, &file, &verdict)?;
                 code(&verdict)
             }
@@ -126,6 +155,20 @@ fn check_many(output: &mut Output, arguments: &Check) -> Result<ExitCode, LabErr
     // In the order in which `--help` names them.
     let first = [VIOLATED, 2, 4, UNDECIDED].into_iter().find(|code| codes.contains(code));
     Ok(ExitCode::from(first.unwrap_or(0)))
+}
+
+/// The first that is violated, else the first that is undecided.
+fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+    let mut worst = Verdict::Holds;
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Holds => {}
+            Verdict::Violated(_) => return verdict,
+            Verdict::Undecided { .. } if worst.holds() => worst = verdict,
+            Verdict::Undecided { .. } => {}
+        }
+    }
+    worst
 }
 
 fn code(verdict: &Verdict) -> u8 {

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use kvorum_checker::{History, write_line};
-use kvorum_sim::{Setup, Shrunk, Simulate, shrink, two_phase};
+use kvorum_sim::planted::Place;
+use kvorum_sim::{Setup, Shrunk, Simulate, shrink};
 
-use crate::arguments::{Protocol, range};
+use crate::arguments::range;
 use crate::error::{LabError, VIOLATED};
 use crate::output::Output;
 use crate::plant::Plant;
@@ -40,9 +41,9 @@ Examples:
   kvorum-lab sim --seed 7 --history seven.jsonl
   kvorum-lab --output json sim | jq .faults")]
 pub(crate) struct Sim {
-    /// The protocol
-    #[arg(long, value_name = "P", value_enum, default_value = "2pc")]
-    protocol: Protocol,
+    /// The protocol, or `engine`: a store by itself against a model [default: 2pc]
+    #[arg(long, value_name = "P", value_enum)]
+    protocol: Option<Subject>,
 
     /// Seeds from A up to and without B
     #[arg(long, value_name = "A..B", value_parser = range, default_value = "0..200")]
@@ -78,6 +79,24 @@ pub(crate) struct Sim {
 
     #[command(flatten)]
     plant: Plant,
+}
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    // Not documentation comments: they would make every help text longer.
+    #[value(name = "2pc")]
+    TwoPhase,
+    Engine,
+}
+
+impl Subject {
+    fn place(self) -> Place {
+        match self {
+            Self::TwoPhase => Place::Cluster,
+            Self::Engine => Place::Engine,
+        }
+    }
 }
 
 /// Simulates, and says what came of it.
@@ -126,15 +145,19 @@ fn smaller(output: &mut Output, arguments: &Sim, seed: u64) -> Result<Option<Shr
 }
 
 impl Sim {
+    /// What is said, else what shows the planted bug, else a cluster.
+    fn place(&self) -> Place {
+        let said = self.protocol.map(Subject::place);
+        said.or_else(|| self.plant.place()).unwrap_or(Place::Cluster)
+    }
+
     fn simulate(&self) -> Simulate {
-        match self.protocol {
-            Protocol::TwoPhase => two_phase::simulate,
-        }
+        self.place().simulate()
     }
 
     /// The command that repeats a run.
     fn command(&self, setup: &Setup) -> String {
-        format!("kvorum-lab sim --protocol {}{} {setup}", self.protocol.name(), self.plant.flag())
+        format!("kvorum-lab sim --protocol {}{} {setup}", self.place().name(), self.plant.flag())
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn many(
     output.line(format!(
         "{}: {seeds}, {:.2} simulated hours\n\
          {}: {} done, {} refused, {} of unknown outcome\n",
-        arguments.protocol.name(),
+        arguments.place().name(),
         simulated(totals).as_secs_f64() / 3_600.0,
         counted(totals.operations(), "operation", "operations"),
         grouped(totals.done),
@@ -123,7 +123,7 @@ fn object(arguments: &Sim, totals: &Totals, shrunk: Option<&Shrunk>) -> Json {
         Json::from(object)
     });
     let mut object = json!({
-        "protocol": arguments.protocol.name(),
+        "protocol": arguments.place().name(),
         "seeds": totals.seeds,
         "simulated_seconds": simulated(totals).as_secs_f64(),
         "operations": totals.operations(),

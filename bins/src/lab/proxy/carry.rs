@@ -69,8 +69,10 @@ pub(super) async fn carry(
         let forth = pump(near_read, far_write, there, back, &pending[0]);
         let back = pump(far_read, near_write, back, there, &pending[1]);
         tokio::select! {
-            ended = async { tokio::try_join!(forth, back) } => ended.map(|_| ()),
+            // A reset comes before what heals after it.
+            biased;
             _ = resets.changed() => Err(io::ErrorKind::ConnectionReset.into()),
+            ended = async { tokio::try_join!(forth, back) } => ended.map(|_| ()),
         }
     };
     if ended.is_err() {

@@ -22,6 +22,9 @@ const TIME_LABELS_MAX: u64 = 10;
 /// Labels are not closer than what they can say: a millisecond.
 const LABEL_NANOS_MIN: u64 = 1_000_000;
 
+/// One of a slice's latencies.
+type Value = fn(Latencies) -> u64;
+
 /// Operations a second, by ending, one upon the other.
 pub(super) fn throughput(slices: &Slices, outages: &[Range<u64>]) -> String {
     let totals = slices.each.iter().map(|slice| slices.rate(slice.ended.iter().sum()));
@@ -63,7 +66,7 @@ pub(super) fn latency(slices: &Slices, outages: &[Range<u64>]) -> String {
         (power - f64::from(low)) / f64::from(high - low) * HEIGHT
     };
     let mut drawn = String::new();
-    let values: [(&str, fn(Latencies) -> u64); 3] =
+    let values: [(&str, Value); 3] =
         [("max", |took| took.max), ("p99", |took| took.p99), ("p50", |took| took.p50)];
     for (class, value) in values {
         let heights: Vec<Option<f64>> =
@@ -233,7 +236,7 @@ fn time_label(nanos: u64, step: u64) -> String {
                 .to_owned()
                 + " s"
         }
-        ..11_000_000_000 => format!("{seconds} s"),
+        1_000_000_000..11_000_000_000 => format!("{seconds} s"),
         _ => format!("{}:{:02}", seconds / 60, seconds % 60),
     }
 }

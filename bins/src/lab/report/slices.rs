@@ -216,7 +216,7 @@ mod tests {
 
         assert_eq!(outages(&report(4, Vec::new())), [], "nobody wrote");
         let refused = vec![put(0, 10, PointEnding::Refused)];
-        assert_eq!(outages(&report(4, refused)), [0..4 * SECOND]);
+        assert_eq!(outages(&report(4, refused)), std::slice::from_ref(&(0..4 * SECOND)));
         let rare: Vec<_> = (0..10).map(|index| ok(index * 1_000)).collect();
         assert_eq!(outages(&report(10, rare)), [], "one client that writes once a second");
     }
