@@ -1,7 +1,5 @@
 //! `kvorum-lab run` as it is used: what it prints and writes, how it is interrupted.
 
-#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
-
 mod support;
 
 use std::fs;

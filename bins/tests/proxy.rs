@@ -1,5 +1,7 @@
 //! A cut is a cut, one way is one way, and what ran into it is counted.
 
+#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};

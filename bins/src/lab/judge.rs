@@ -30,12 +30,18 @@ pub(super) struct Evidence<'a> {
 
 /// All verdicts.
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<JudgeVerdict> {
-    let history = evidence.history;
-    let limits = Limits::default();
+    const ALL_KEYS: &str = "strictly serializable";
+    let (history, limits) = (evidence.history, Limits::default());
+    let linearizable = of_checker("linearizable", linearizable(history, limits));
+    let serializable = match linearizable.finding {
+        // It would say the same again.
+        Finding::Violated => verdict(ALL_KEYS, Finding::Violated, "since it is not linearizable"),
+        Finding::Holds | Finding::Undecided => of_checker(ALL_KEYS, serializable(history, limits)),
+    };
     let mut verdicts = vec![
-        of_checker("linearizable", linearizable(history, limits)),
+        linearizable,
         of_checker("atomic", atomic(history)),
-        of_checker("strictly serializable", serializable(history, limits)),
+        serializable,
         of_checker("copies equal", converged(evidence.copies)),
     ];
     match evidence.workload {
@@ -173,5 +179,93 @@ fn all_struck(evidence: &Evidence<'_>) -> JudgeVerdict {
             Finding::Undecided,
             format!("never struck, so nothing is known of it: {}; run longer", idle.join(", ")),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvorum_checker::Record;
+
+    use super::*;
+
+    fn keep(name: &str, ending: Ending) -> Record {
+        let (key, value) = (format!("kept/{name}"), format!("value of {name}"));
+        let operation = Operation::Put { key, value };
+        Record { client: 1, call: 1, ret: 2, ending, operation }
+    }
+
+    fn copy(name: &str, keys: &[&str]) -> Copy {
+        let row = |key: &&str| (format!("kept/{key}"), format!("value of {key}"));
+        (name.to_owned(), keys.iter().map(row).collect())
+    }
+
+    #[test]
+    fn what_is_lost_or_undead_is_found() {
+        let history = vec![
+            keep("done", Ending::Done),
+            keep("refused", Ending::NotDone),
+            keep("unknown", Ending::Unknown),
+        ];
+        let check = |one: &[&str], other: &[&str], finding, words: &str| {
+            let said = nothing_lost(&history, &[copy("one", one), copy("other", other)]);
+            assert_eq!(said.finding, finding, "{said:?}");
+            assert!(said.words.contains(words), "{said:?}");
+        };
+        check(&["done"], &["done"], Finding::Holds, "1 acknowledged");
+        check(&["done", "unknown"], &["done", "unknown"], Finding::Holds, "all 2 replicas");
+        check(&["done"], &[], Finding::Violated, "acknowledged, not on other");
+        check(&[], &[], Finding::Violated, "acknowledged, not on one, other");
+        check(&["done", "refused"], &["done"], Finding::Violated, "refused, and on one");
+        assert_eq!(nothing_lost(&history, &[]).finding, Finding::Undecided);
+        assert_eq!(nothing_lost(&vec![], &[copy("one", &[])]).finding, Finding::Undecided);
+    }
+
+    #[test]
+    fn money_that_is_not_there_is_missed() {
+        let rows = |balances: &[u64]| -> Vec<(String, String)> {
+            let row = |(number, balance): (usize, &u64)| {
+                (format!("account-{number:03}"), format!("{balance} 1.{number}"))
+            };
+            balances.iter().enumerate().map(row).collect()
+        };
+        let check = |read: &[u64], held: &[u64], finding| {
+            let (start, end) = ("account-".to_owned(), None);
+            let operation = Operation::Scan { start, end, rows: rows(read), more: false };
+            let record = Record { client: 1, call: 1, ret: 2, ending: Ending::Done, operation };
+            let said = conserved(&vec![record], &[("one".to_owned(), rows(held))], 2);
+            assert_eq!(said.finding, finding, "{said:?}");
+        };
+        check(&[100, 100], &[90, 110], Finding::Holds);
+        check(&[100, 99], &[100, 100], Finding::Violated);
+        check(&[100, 100], &[101, 100], Finding::Violated);
+        check(&[200], &[100, 100], Finding::Violated);
+        assert_eq!(conserved(&vec![], &[], 2).finding, Finding::Undecided);
+    }
+
+    #[test]
+    fn a_fault_that_never_struck_leaves_the_run_undecided() {
+        let strike = |kind, fired| Strike {
+            kind,
+            name: String::new(),
+            whom: Vec::new(),
+            from: 0,
+            to: 1,
+            fired,
+            evidence: String::new(),
+        };
+        let check = |strikes: &[Strike], finding| {
+            let said = all_struck(&Evidence {
+                history: &vec![],
+                copies: &[],
+                strikes,
+                kinds: &[Kind::Kill, Kind::Pause],
+                workload: Workload::Register,
+                keys: 2,
+            });
+            assert_eq!(said.finding, finding, "{said:?}");
+        };
+        check(&[strike(Kind::Kill, 1), strike(Kind::Pause, 2)], Finding::Holds);
+        check(&[strike(Kind::Kill, 1), strike(Kind::Pause, 0)], Finding::Undecided);
+        check(&[strike(Kind::Kill, 1)], Finding::Undecided);
     }
 }

@@ -41,8 +41,7 @@ impl Disks {
             let before = refused(&full);
             let from = self.schedule.clock.nanos();
             fs::write(&full, "")?;
-            let length = self.schedule.length();
-            tokio::time::sleep(length).await;
+            self.schedule.hold(|| refused(&full) > before).await;
             fs::remove_file(&full)?;
             let to = self.schedule.clock.nanos();
             let fired = refused(&full) - before;

@@ -35,6 +35,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// sides of that.
 const LONGEST: Duration = Duration::from_millis(4500);
 
+/// Between looks whether something has run into a strike.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// The part of a run that one fault may take at most.
 const LONGEST_PART: u32 = 5;
 
@@ -100,6 +103,17 @@ impl Schedule {
         let span = self.longest - SHORTEST;
         let most = self.up_to(span);
         SHORTEST + if self.below(3) == 0 { most } else { self.up_to(most) }
+    }
+
+    /// Waits as long as a strike lasts; and if nothing has run into it by then, on until something
+    /// does, but not for ever: a strike that met nothing proves nothing.
+    async fn hold(&mut self, has_struck: impl Fn() -> bool) {
+        let length = self.length();
+        tokio::time::sleep(length).await;
+        let end = Instant::now() + self.longest;
+        while !has_struck() && Instant::now() < end {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn up_to(&mut self, most: Duration) -> Duration {

@@ -117,16 +117,17 @@ impl<'a> Links<'a> {
 
     /// Cuts these for a while. Then what waited arrives late, or its connections are reset.
     async fn hold(&mut self, kind: Kind, name: String, whom: Vec<Member>, cut: &[Ends]) {
-        let (from, before) = (self.schedule.clock.nanos(), self.traffic(cut));
+        let (from, before) = (self.schedule.clock.nanos(), traffic(self.network, cut));
         self.set(cut, Condition::Cut);
-        let length = self.schedule.length();
-        tokio::time::sleep(length).await;
+        let network = self.network;
+        let met = || traffic(network, cut).since(before);
+        self.schedule.hold(|| met().held + met().dials_held > 0).await;
         let resets = self.schedule.below(2) == 0;
         if resets {
             self.reset_all(cut);
         }
         self.set(cut, Condition::Open);
-        let met = self.traffic(cut).since(before);
+        let met = traffic(self.network, cut).since(before);
         let (fired, bytes) = (met.held + met.dials_held, met.held_bytes);
         let ending = if resets { "were lost" } else { "arrived late" };
         let evidence = format!(
@@ -169,12 +170,13 @@ impl<'a> Links<'a> {
         ways: &[Ends],
         condition: Condition,
     ) {
-        let (from, before) = (self.schedule.clock.nanos(), self.traffic(ways));
+        let (from, before) = (self.schedule.clock.nanos(), traffic(self.network, ways));
         self.set(ways, condition);
-        let length = self.schedule.length();
-        tokio::time::sleep(length).await;
+        let network = self.network;
+        let met = || traffic(network, ways).since(before);
+        self.schedule.hold(|| met().delayed + met().slowed > 0).await;
         self.set(ways, Condition::Open);
-        let met = self.traffic(ways).since(before);
+        let met = traffic(self.network, ways).since(before);
         let fired = met.delayed + met.slowed;
         self.note(kind, name, whom, from, fired, format!("{fired} pieces ran into it"));
     }
@@ -216,11 +218,6 @@ impl<'a> Links<'a> {
         ways.iter().for_each(|(from, to)| self.network.reset(*from, *to));
     }
 
-    fn traffic(&self, ways: &[Ends]) -> Traffic {
-        let each = ways.iter().map(|(from, to)| self.network.traffic(*from, *to));
-        each.fold(Traffic::default(), Traffic::plus)
-    }
-
     fn note(
         &mut self,
         kind: Kind,
@@ -233,6 +230,11 @@ impl<'a> Links<'a> {
         let to = self.schedule.clock.nanos();
         self.strikes.push(Strike { kind, name, whom, from, to, fired, evidence });
     }
+}
+
+fn traffic(network: &Network, ways: &[Ends]) -> Traffic {
+    let each = ways.iter().map(|(from, to)| network.traffic(*from, *to));
+    each.fold(Traffic::default(), Traffic::plus)
 }
 
 fn without(members: &[Member], gone: &[Member]) -> Vec<Member> {
