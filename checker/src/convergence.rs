@@ -29,7 +29,10 @@ where
     if differing.is_empty() {
         return Verdict::Holds;
     }
-    let mut words = format!("{} keys are not the same everywhere", differing.len());
+    let mut words = match differing.len() {
+        1 => "1 key is not the same everywhere".to_owned(),
+        count => format!("{count} keys are not the same everywhere"),
+    };
     for key in differing.iter().take(KEYS_SHOWN_MAX) {
         let values: Vec<String> = copies
             .iter()
