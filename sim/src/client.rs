@@ -46,6 +46,8 @@ impl Task {
 pub(crate) struct Client {
     pub(crate) id: u64,
     pub(crate) chance: Chance,
+    /// Draws of its connections.
+    pub(crate) wire: Chance,
     pub(crate) session: Option<ClientId>,
     sequence: u64,
     values: u64,
@@ -67,6 +69,7 @@ impl Client {
         Self {
             id,
             chance: Chance::new(seed.wrapping_add(id << 40), "client"),
+            wire: Chance::new(seed.wrapping_add(id << 40), "wire"),
             session: None,
             sequence: 0,
             values: 0,

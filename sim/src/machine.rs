@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kvorum_replication::{Operation, RequestId, Time};
 
+use crate::chance::Chance;
 use crate::disk::{Crash, Disk};
 use crate::process::{Process, Protocol};
 use crate::queue::Instant;
@@ -45,6 +46,8 @@ pub(crate) struct DoomedWork {
 pub(crate) struct Machine<P: Protocol> {
     pub(crate) points: Vec<&'static str>,
     pub(crate) disk: Disk,
+    /// This machine's own draws: what happens on others does not shift them.
+    pub(crate) chance: Chance,
     pub(crate) process: Option<Box<dyn Process<P>>>,
     /// Counts starts and ends of processes: what was meant for another run is not for this one.
     pub(crate) run: u64,
@@ -83,10 +86,11 @@ struct Clock {
 const SKEW_MIN: u64 = 100;
 
 impl<P: Protocol> Machine<P> {
-    pub(crate) fn new(points: Vec<&'static str>, speed: u64) -> Self {
+    pub(crate) fn new(points: Vec<&'static str>, speed: u64, chance: Chance) -> Self {
         Self {
             points,
             disk: Disk::new(),
+            chance,
             process: None,
             run: 0,
             clock: Clock { started: 0, speed, jumped: 0 },

@@ -8,6 +8,7 @@ use kvorum_replication::{
 };
 
 use super::{Event, World};
+use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::machine::Asker;
 use crate::process::{Happening, Protocol};
@@ -109,11 +110,13 @@ impl<P: Protocol> World<P> {
         stamped: bool,
     ) {
         let knobs = self.plan.clients;
+        // One draw for each attempt, whatever becomes of it: others are not shifted.
+        let mut wire = Chance::new(self.clients[asker.client].wire.number(), "request");
         let mut copies = 1;
-        if self.wire.per_million(knobs.loss) {
+        if wire.per_million(knobs.loss) {
             self.counts.count(Fault::RequestLost);
             copies = 0;
-        } else if stamped && self.wire.per_million(knobs.repeat) {
+        } else if stamped && wire.per_million(knobs.repeat) {
             // The copy may arrive after the answer to the other: as an attempt that nobody heard
             // of would.
             self.counts.count(Fault::RequestRepeated);
@@ -123,8 +126,8 @@ impl<P: Protocol> World<P> {
             }
         }
         for copy in 0..copies {
-            let late = if copy == 0 { 0 } else { self.wire.below(2_000 * MILLISECOND) };
-            let wait = self.wire.between(30 * MICROSECOND, 300 * MICROSECOND) + late;
+            let late = if copy == 0 { 0 } else { wire.below(2_000 * MILLISECOND) };
+            let wait = wire.between(30 * MICROSECOND, 300 * MICROSECOND) + late;
             // The node fills in what is its own.
             let request = Request {
                 id: RequestId(0),
@@ -152,13 +155,14 @@ impl<P: Protocol> World<P> {
     }
 
     pub(super) fn send_answer(&mut self, node: NodeId, asker: Asker, outcome: Outcome) {
-        if self.wire.per_million(self.plan.clients.loss) {
+        let mut wire = Chance::new(self.clients[asker.client].wire.number(), "answer");
+        if wire.per_million(self.plan.clients.loss) {
             self.counts.count(Fault::RequestLost);
             self.say(node, || format!("to c{} (lost): {}", asker.client, words::outcome(&outcome)));
             return;
         }
         self.say(node, || format!("to c{}: {}", asker.client, words::outcome(&outcome)));
-        let wait = self.wire.between(30 * MICROSECOND, 300 * MICROSECOND);
+        let wait = wire.between(30 * MICROSECOND, 300 * MICROSECOND);
         self.queue.after(wait, Event::Answer { asker, outcome: Box::new(outcome) });
     }
 

@@ -201,7 +201,7 @@ impl<P: Protocol> World<P> {
         self.counts.count(fault);
         self.counts.count(kind);
         self.say(node, || format!("{}: {}", fault.name(), kind.name()));
-        let lasts = self.chance.between(MILLISECOND, 300 * MILLISECOND);
+        let lasts = self.machine(node).chance.between(MILLISECOND, 300 * MILLISECOND);
         self.gone_for(node, lasts);
         true
     }
@@ -235,7 +235,7 @@ impl<P: Protocol> World<P> {
             return;
         }
         machine.disk.crash(Crash::Kill);
-        let lasts = self.chance.between(MILLISECOND, 200 * MILLISECOND);
+        let lasts = self.machine(node).chance.between(MILLISECOND, 200 * MILLISECOND);
         self.gone_for(node, lasts);
     }
 
@@ -266,8 +266,9 @@ impl<P: Protocol> World<P> {
     fn gone_for(&mut self, node: NodeId, lasts: u64) {
         let askers = self.machine(node).stop();
         for asker in askers {
-            if !self.wire.one_in(4) {
-                let wait = self.wire.between(100 * MICROSECOND, 5 * MILLISECOND);
+            let wire = &mut self.clients[asker.client].wire;
+            if !wire.one_in(4) {
+                let wait = wire.between(100 * MICROSECOND, 5 * MILLISECOND);
                 self.queue.after(wait, Event::Gone { asker });
             }
         }
@@ -306,8 +307,8 @@ impl<P: Protocol> World<P> {
         let now = self.queue.now();
         let time = self.time(node);
         let disk = self.plan.disk;
-        let wait = self.chance.between(disk.sync_min, disk.sync_max);
-        let slow = self.chance.between(20 * MILLISECOND, 300 * MILLISECOND);
+        let wait = self.machine(node).chance.between(disk.sync_min, disk.sync_max);
+        let slow = self.machine(node).chance.between(20 * MILLISECOND, 300 * MILLISECOND);
         let machine = self.machine(node);
         if machine.run != run {
             return;
@@ -374,7 +375,7 @@ impl<P: Protocol> World<P> {
         if machine.process.as_ref().is_some_and(|process| process.store().is_some()) {
             let run = machine.run;
             let most = self.plan.disk.maintenance_max;
-            let wait = self.chance.between(100 * MICROSECOND, most);
+            let wait = self.machine(node).chance.between(100 * MICROSECOND, most);
             self.queue.after(wait, Event::Maintain { node, run });
         }
     }

@@ -113,10 +113,8 @@ pub(crate) struct World<P: Protocol> {
     pub(crate) attempts: u64,
     pub(crate) history: History,
     pub(crate) phase: Phase,
-    /// Draws for disks and machines.
+    /// Draws for what strikes all machines.
     pub(crate) chance: Chance,
-    /// Draws of the clients' connections.
-    pub(crate) wire: Chance,
     /// What went wrong, if anything did: the run stops there.
     pub(crate) broken: Option<Violation>,
     pub(crate) starts: u64,
@@ -138,13 +136,14 @@ impl<P: Protocol> World<P> {
                     _ => chance.between(500, 2_000),
                 };
                 let speed = if plan.clocks_alike { 1_000 } else { speed };
-                (node, Machine::new(points, speed))
+                let own = Chance::new(seed.wrapping_add(u64::from(node.0) << 32), "machine");
+                (node, Machine::new(points, speed, own))
             })
             .collect();
         let clients = (0..plan.clients.clients).map(|id| Client::new(id, seed)).collect();
         Self {
             seed,
-            network: Network::new(&nodes, plan.network, Chance::new(seed, "network")),
+            network: Network::new(&nodes, plan.network, seed),
             protocol,
             queue: Queue::new(),
             trace: Trace::new(setup.traced),
@@ -157,7 +156,6 @@ impl<P: Protocol> World<P> {
             history: History::new(),
             phase: Phase::Faults,
             chance,
-            wire: Chance::new(seed, "wire"),
             broken: None,
             starts: 0,
         }
