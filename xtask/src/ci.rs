@@ -39,7 +39,7 @@ const STEPS: [Step; 8] = [
         work: Work::Command,
     },
     Step {
-        command: "cargo clippy --workspace --features kvorum/planted-bugs --all-targets -- -D warnings",
+        command: "cargo clippy --workspace --all-targets --features kvorum/planted-bugs -- -D warnings",
         environment: None,
         work: Work::Command,
     },

@@ -4,17 +4,15 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use kvorum_sim::planted::{Bounds, Bug, Found, Hunted, Place, Row};
+use kvorum::lab::numbers::counted;
+use kvorum_sim::planted::{Bounds, Bug, Found, Hunted, Row};
 use serde_json::{Value as Json, json};
 
 use crate::error::{LabError, VIOLATED};
 use crate::output::{Format, Output};
 use crate::quiet::quietly;
-
-/// Where the numbers are.
-const SEEDS_COLUMN: usize = 2;
 
 const STYLE: &str = "{bar:30} {pos} of {len}: {msg}  {elapsed} gone";
 
@@ -65,36 +63,63 @@ pub(crate) fn planted(output: &mut Output, arguments: &Hunt) -> Result<ExitCode,
     if arguments.list {
         return list(output, &bugs);
     }
-    let rows = quietly(|| rows(output, arguments, &bugs));
+    let rows = quietly(|| hunt(output, arguments, &bugs))?;
     let wrong = rows.iter().filter(|row| !row.is_right()).count();
-    print(output, &rows, wrong)?;
+    match output.format {
+        Format::Json => output.json(&rows.iter().map(object).collect())?,
+        Format::Text if wrong > 0 => {
+            output.line(format!("\nverdict: WRONG in {wrong} of {} rows", rows.len()))?;
+        }
+        Format::Text => output.line(format!(
+            "\nverdict: {} found, and nothing without one",
+            counted(bugs.len() as u64, "bug was", "bugs were")
+        ))?,
+    }
     output.note(&format!("in {:.1} s", began.elapsed().as_secs_f64()))?;
     Ok(ExitCode::from(if wrong == 0 { 0 } else { VIOLATED }))
 }
 
-fn rows(output: &Output, arguments: &Hunt, bugs: &[Bug]) -> Vec<Row> {
+/// Hunts one after the other, and tells of each at once: all of them take minutes.
+fn hunt(output: &mut Output, arguments: &Hunt, bugs: &[Bug]) -> Result<Vec<Row>, LabError> {
     let bar = match output.is_watched() {
-        true => ProgressBar::new(bugs.len() as u64 + 2),
+        true => ProgressBar::new(bugs.len() as u64 + 1),
         false => ProgressBar::hidden(),
     };
     bar.set_style(ProgressStyle::with_template(STYLE).expect("the template is a constant"));
     let bounds =
         Bounds { seeds_max: arguments.seeds, control: arguments.control, ..Bounds::default() };
-    let controls = [Place::Cluster, Place::Engine].map(|place| (place, None));
-    let hunts = bugs.iter().map(|bug| (bug.place(), Some(*bug)));
-    let rows = controls.into_iter().chain(hunts).map(|(place, bug)| {
+    let mut rows = Vec::with_capacity(bugs.len() + 1);
+    if output.format == Format::Text {
+        output.line(line("BUG", "SEEDS", "IN", "TRAP, AND THE PROMISE THAT BROKE"))?;
+    }
+    for bug in std::iter::once(None).chain(bugs.iter().copied().map(Some)) {
         bar.set_message(name(bug));
         bar.tick();
-        let row = match bug {
-            Some(bug) => Row::of(bug, &bounds),
-            None => Row::control(place, &bounds),
-        };
+        let row = Row::new(bug, &bounds);
         bar.inc(1);
-        row
-    });
-    let rows = rows.collect();
+        if output.format == Format::Text {
+            bar.suspend(|| print(output, &row))?;
+        }
+        rows.push(row);
+    }
     bar.finish_and_clear();
-    rows
+    Ok(rows)
+}
+
+fn print(output: &mut Output, row: &Row) -> Result<(), LabError> {
+    let (seeds, broken) = (seeds(row).to_string(), format!("-> {}", words(row)));
+    match row.bug {
+        None => output.line(line(name(None), &seeds, place(row), &broken))?,
+        Some(bug) => {
+            output.line(line(bug.name(), &seeds, place(row), bug.trap()))?;
+            output.line(line("", "", "", &broken))?;
+        }
+    }
+    output.flush()
+}
+
+fn line(bug: &str, seeds: &str, place: &str, words: &str) -> String {
+    format!(" {bug:<31} {seeds:>5}  {place:<6}  {words}")
 }
 
 fn name(bug: Option<Bug>) -> &'static str {
@@ -118,31 +143,9 @@ fn list(output: &mut Output, bugs: &[Bug]) -> Result<ExitCode, LabError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(output: &mut Output, rows: &[Row], wrong: usize) -> Result<(), LabError> {
-    if output.format == Format::Json {
-        return output.json(&rows.iter().map(object).collect());
-    }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "BUG",
-        "IN",
-        "SEEDS",
-        "TRAP, AND THE PROMISE THAT BROKE",
-    ]);
-    for row in rows {
-        let trap = row.bug.map(|bug| format!("{}\n", bug.trap())).unwrap_or_default();
-        let words = format!("{trap}-> {}", words(row));
-        table.add_row([name(row.bug), row.place.name(), &seeds(row).to_string(), &words]);
-    }
-    if let Some(column) = table.column_mut(SEEDS_COLUMN) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    output.line(table.trim_fmt())?;
-    let bugs = rows.iter().filter(|row| row.bug.is_some()).count();
-    match wrong {
-        0 => output.line(format!("\nverdict: all {bugs} bugs were found, and nothing without one")),
-        wrong => output.line(format!("\nverdict: WRONG in {wrong} of {} rows", rows.len())),
-    }
+/// What was simulated.
+fn place(row: &Row) -> &'static str {
+    row.bug.map_or("all", |bug| bug.place().name())
 }
 
 /// How many seeds it took, or were run in vain.
@@ -172,7 +175,7 @@ fn object(row: &Row) -> Json {
     json!({
         "bug": row.bug.map(Bug::name),
         "trap": row.bug.map(Bug::trap),
-        "in": row.place.name(),
+        "in": place(row),
         "right": row.is_right(),
         "seeds": seeds(row),
         "promise": violation.map(|violation| violation.promise.words()),
