@@ -3,14 +3,15 @@
 //! `cargo run --release -p kvorum-checker --example million -- --operations 1000000 --clients 64
 //! --keys 1 --unknown 20 --needle` writes a history as a file of lines, as a simulated store of one
 //! register a key would give it, reads it back, judges it, and prints seconds and the most memory
-//! that was resident. With `--needle` one read in the middle is wrong. `--model serializable` makes
-//! transactions over several keys.
+//! that was resident. With `--needle` one read in the middle is wrong. `--transactions` makes
+//! transactions over several keys, judged strictly serializable. `--keep FILE` keeps the history.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use kvorum_checker::{
@@ -20,7 +21,8 @@ use kvorum_checker::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let setup = Setup::of(std::env::args().skip(1))?;
-    let path = std::env::temp_dir().join(format!("kvorum-million-{}.jsonl", std::process::id()));
+    let name = format!("kvorum-million-{}.jsonl", std::process::id());
+    let path = setup.keep.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
     let mut to = BufWriter::new(File::create(&path)?);
     let mut store = Store::new(&setup);
     store.run(|record| write_line(&mut to, record))?;
@@ -41,7 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         (all - read).as_secs_f64(),
         resident_mib_max()?,
     );
-    std::fs::remove_file(path)?;
+    if setup.keep.is_none() {
+        std::fs::remove_file(path)?;
+    }
     if verdict.violation().is_some() != setup.needle {
         return Err("that is not what was planted".into());
     }
@@ -71,6 +75,8 @@ struct Setup {
     seed: u64,
     needle: bool,
     transactions: bool,
+    /// Where the history stays.
+    keep: Option<PathBuf>,
 }
 
 impl Setup {
@@ -85,6 +91,7 @@ impl Setup {
             seed: 1,
             needle: false,
             transactions: false,
+            keep: None,
         };
         while let Some(name) = arguments.next() {
             let mut number = || -> Result<u64, Box<dyn Error>> {
@@ -94,6 +101,7 @@ impl Setup {
                 "--hot" => setup.hot = true,
                 "--needle" => setup.needle = true,
                 "--transactions" => setup.transactions = true,
+                "--keep" => setup.keep = arguments.next().map(PathBuf::from),
                 "--operations" => setup.operations = number()?,
                 "--clients" => setup.clients = number()?,
                 "--keys" => setup.keys = number()?,

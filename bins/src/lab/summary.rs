@@ -42,6 +42,9 @@ pub struct Numbers {
     pub acknowledged_writes: u64,
     /// While things were broken: slices of 100 ms with an acknowledged write, of all.
     pub available: (u64, u64),
+    /// Whenever nothing was broken any more, how long it took until a write was acknowledged, in
+    /// order of length; where something else broke before that, it is left out.
+    pub whole_again: Vec<Duration>,
     /// How long operations took that happened: half of them, 99 in 100, all, at most.
     pub latency: [Duration; 3],
     /// How long clients asked.
@@ -65,7 +68,8 @@ impl Outcome {
             .map(|record| record.ret)
             .collect();
         acknowledged.sort_unstable();
-        let numbers = Numbers::of(seen, &acknowledged, length, broke_nanos);
+        let mut numbers = Numbers::of(seen, &acknowledged, length, broke_nanos);
+        numbers.whole_again = whole_again(&strikes, &acknowledged);
         let recoveries = strikes
             .iter()
             .enumerate()
@@ -148,7 +152,7 @@ impl Numbers {
         let (used, slices) = self.available;
         let [median, most, longest] = self.latency;
         let line = |name: &str, value: String| (name.to_owned(), value);
-        vec![
+        let mut lines = vec![
             line(
                 "operations",
                 format!(
@@ -183,7 +187,20 @@ impl Numbers {
                     SLICE.as_millis()
                 ),
             ),
-        ]
+        ];
+        if let (Some(half), Some(worst)) =
+            (self.whole_again.get(self.whole_again.len() / 2), self.whole_again.last())
+        {
+            let value = format!(
+                "{} times nothing was broken any more: a write was acknowledged {:.0} ms later \
+                 (half of them), {:.0} ms (worst)",
+                self.whole_again.len(),
+                millis(*half),
+                millis(*worst)
+            );
+            lines.push(line("recovery", value));
+        }
+        lines
     }
 }
 
@@ -342,6 +359,25 @@ fn recovery(fault: usize, strike: &Strike, acknowledged: &[u64]) -> Recovery {
     Recovery { fault, first_write, unavailable: Duration::from_nanos(longest) }
 }
 
+/// How long the next acknowledged write took whenever the last of some faults that overlapped was
+/// over. `strikes` are in order of their begin, `acknowledged` is sorted.
+fn whole_again(strikes: &[Strike], acknowledged: &[u64]) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let mut end = None;
+    let nexts = strikes.iter().map(|strike| (strike.from, strike.to));
+    for (from, to) in nexts.chain([(u64::MAX, u64::MAX)]) {
+        if let Some(whole) = end.filter(|end| *end < from) {
+            let first = acknowledged.partition_point(|at| *at < whole);
+            if let Some(at) = acknowledged.get(first).filter(|at| **at <= from) {
+                times.push(Duration::from_nanos(at - whole));
+            }
+        }
+        end = end.max(Some(to));
+    }
+    times.sort_unstable();
+    times
+}
+
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
@@ -354,6 +390,20 @@ mod tests {
         let (kind, fired) = (Kind::Kill, 1);
         let (name, evidence) = (String::new(), String::new());
         Strike { kind, name, whom: Vec::new(), from, to, fired, evidence }
+    }
+
+    #[test]
+    fn time_to_recover_counts_from_the_end_of_the_last_fault() {
+        let strikes = [strike(10, 30), strike(20, 50), strike(60, 70), strike(90, 95)];
+        let check = |acknowledged: &[u64], expected: &[u64]| {
+            let times = whole_again(&strikes, acknowledged);
+            let expected: Vec<_> = expected.iter().copied().map(Duration::from_nanos).collect();
+            assert_eq!(times, expected);
+        };
+        check(&[5, 35, 53, 74, 200], &[3, 4, 105]);
+        check(&[65], &[]);
+        check(&[50, 96], &[0, 1]);
+        assert!(whole_again(&[], &[1, 2]).is_empty());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct Blocks {
     begins: Vec<Vec<Begin>>,
     /// For each step when what begins with it must have begun.
     deadlines: Vec<u64>,
+    /// For each version whether it is of a block.
+    joined: Vec<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -96,6 +98,7 @@ impl Blocks {
             first_left: vec![0; keys],
             begins: vec![Vec::new(); steps],
             deadlines: problem.steps.iter().map(deadline).collect(),
+            joined: spans.of.iter().map(Option::is_some).collect(),
         };
         for (key, mut units) in (0u32..).zip(spans.units(problem)) {
             units.sort_unstable_by_key(|span| (span.deadline, span.writer));
@@ -113,6 +116,17 @@ impl Blocks {
     /// When the step must have been taken, together with all that has to follow at once.
     pub(super) fn deadline(&self, step: u32) -> u64 {
         self.deadlines[step as usize]
+    }
+
+    /// Whether it is known who found the version.
+    pub(super) fn has(&self, version: u32) -> bool {
+        self.joined[version as usize]
+    }
+
+    /// Whether all of what begins with the step is called by then.
+    pub(super) fn is_over_by(&self, step: u32, time: u64) -> bool {
+        let begins = &self.begins[step as usize];
+        begins.iter().all(|begin| begin.until <= time)
     }
 
     /// Whether it begins what cannot begin yet: something else has to come before the end of it.

@@ -112,6 +112,24 @@ impl<'a> Ledger<'a> {
         self.blocks.is_early(index, &self.taken)
     }
 
+    /// Whether it is a mere write, and all who find it are called by then.
+    pub(super) fn is_over_by(&self, index: u32, time: u64) -> bool {
+        let step = &self.problem.steps[index as usize];
+        let is_over = |version: u32| self.blocks.has(version) || self.wanted[version as usize] == 0;
+        step.required
+            && step.conditions.is_empty()
+            && step.effects.iter().all(|(_, version)| is_over(*version))
+            && self.blocks.is_over_by(index, time)
+    }
+
+    /// Whether nobody needs what the step overwrites, or the next one overwrites that too.
+    pub(super) fn leaves_room(&self, index: u32, next: &Step) -> bool {
+        self.problem.steps[index as usize].effects.iter().all(|(key, _)| {
+            let current = self.state[*key as usize];
+            self.wanted[current as usize] == 0 || next.effects.iter().any(|(other, _)| other == key)
+        })
+    }
+
     /// When the step must have been taken.
     pub(super) fn deadline(&self, index: u32) -> u64 {
         self.blocks.deadline(index)

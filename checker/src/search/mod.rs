@@ -226,6 +226,20 @@ impl<'a> Search<'a> {
         self.choices.truncate(kept);
         let ledger = &self.ledger;
         self.choices[start..].sort_by_key(|step| ledger.deadline(*step));
+        self.put_passing_first(start, first_return);
+    }
+
+    /// What can pass at once, with all who find it, goes before what overwrites it anyway: later it
+    /// would be in the way.
+    fn put_passing_first(&mut self, start: usize, first_return: u64) {
+        let (ledger, steps) = (&self.ledger, &self.problem.steps);
+        let passes = |step: &u32| ledger.is_over_by(*step, first_return);
+        let next = self.choices[start..].iter().find(|step| !passes(step));
+        let Some(next) = next.map(|next| &steps[*next as usize]) else { return };
+        if next.conditions.is_empty() {
+            let goes_first = |step: &u32| passes(step) && ledger.leaves_room(*step, next);
+            self.choices[start..].sort_by_key(|step| !goes_first(step));
+        }
     }
 
     /// Whether an unknown step is worth taking: somebody finds what it changes. If it touches one key

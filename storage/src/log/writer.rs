@@ -172,10 +172,7 @@ impl Writer {
         frame_bytes: u64,
         files: &Mutex<Files>,
     ) -> Result<(), Failure> {
-        if self.options.planted.has(Bug::SkipSyncOfFullFile) {
-            self.unsynced = false;
-        }
-        self.sync()?;
+        self.sync_full_file()?;
         let number = self.file.header.number + 1;
         let needed = FRAMES_AT + frame_bytes + RESERVE_BYTES;
         let capacity = self.options.file_bytes.max(needed);
@@ -199,9 +196,14 @@ impl Writer {
         // A file of the version that had no seals may have no room for one.
         if self.file.offset + FRAME_HEADER_BYTES as u64 <= self.file.capacity {
             self.put(&mut Group::seal(self.written + 1)).map_err(Failure::unless_full)?;
-            self.sync()?;
+            self.sync_full_file()?;
         }
         Ok(())
+    }
+
+    fn sync_full_file(&mut self) -> Result<(), Failure> {
+        self.unsynced &= !self.options.planted.has(Bug::SkipSyncOfFullFile);
+        self.sync()
     }
 
     fn make_or_recycle(
