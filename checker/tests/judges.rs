@@ -288,7 +288,7 @@ fn a_file_holds_operations_and_copies() {
 #[test]
 fn malformed_lines_are_named() {
     for (line, what) in [
-        ("{", "EOF"),
+        ("{", "column 1: this is no JSON: EOF"),
         (r#"{"client":1,"op":"get","call":1,"ret":2,"ok":true}"#, "\"key\" is missing"),
         (r#"{"client":1,"op":"get","key":"k","call":3,"ret":2,"ok":true}"#, "before it was called"),
         (r#"{"client":1,"op":"pet","key":"k","call":1,"ret":2,"ok":true}"#, "no such operation"),

@@ -85,8 +85,21 @@ pub fn read_lines(from: impl BufRead) -> Result<History, LineError> {
 }
 
 fn entry(text: &str) -> Result<Entry, String> {
-    let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let line: Line = serde_json::from_str(text).map_err(|error| malformed(&error))?;
     line.into_entry()
+}
+
+/// What is wrong with one line's JSON. The reader of JSON sees one line only: its number, always 1,
+/// would stand beside that of the line in its file.
+fn malformed(error: &serde_json::Error) -> String {
+    let column = error.column();
+    let what = error.to_string();
+    let what = what.strip_suffix(&format!(" at line 1 column {column}")).unwrap_or(&what);
+    if error.is_data() {
+        format!("column {column}: {what}")
+    } else {
+        format!("column {column}: this is no JSON: {what}")
+    }
 }
 
 /// Writes one operation as a line.
