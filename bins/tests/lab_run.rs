@@ -64,4 +64,10 @@ fn what_cannot_be_run_is_said() {
     fs::write(temporary.path().join("mine"), "").unwrap();
     let directory = temporary.path().to_str().unwrap();
     wrong(&["--data-dir", directory], &["is not empty"]);
+    // Said at once: the run would take a minute.
+    let nowhere = temporary.path().join("no/run.html");
+    for flag in ["--report", "--history"] {
+        let ran = run(lab().args(["run", flag]).arg(&nowhere), b"");
+        ran.failed(4, &["no/run.html", "nothing was run"]);
+    }
 }

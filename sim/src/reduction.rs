@@ -182,7 +182,10 @@ impl FromStr for Calm {
         }
         let knob = |word: &str| {
             let known = Knob::ALL.iter().find(|knob| knob.name() == word);
-            known.copied().ok_or_else(|| format!("{word:?} is not a part that can be calm"))
+            known.copied().ok_or_else(|| {
+                let names: Vec<&str> = Knob::ALL.iter().map(|knob| knob.name()).collect();
+                format!("{word:?} is none of {}", names.join(", "))
+            })
         };
         text.split(',').map(knob).collect::<Result<_, _>>().map(Self)
     }

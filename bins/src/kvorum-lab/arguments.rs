@@ -55,6 +55,14 @@ pub(crate) enum Command {
     Check(Check),
     #[cfg(feature = "planted-bugs")]
     Planted(crate::planted::Hunt),
+    /// Give the nodes each known bug on purpose, and find it
+    #[cfg(not(feature = "planted-bugs"))]
+    #[command(hide = true)]
+    Planted {
+        /// Whatever the command would have taken.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _words: Vec<String>,
+    },
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),

@@ -2,6 +2,8 @@
 //! here: it is an answer, with an exit code of its own.
 
 use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -76,6 +78,17 @@ impl LabError {
             }
         }
     }
+}
+
+/// Says before a long run, and not after it, that its result has nowhere to go. What the file holds
+/// stays as it is.
+pub(crate) fn can_write(path: &Path) -> Result<(), LabError> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map(drop).map_err(|error| LabError::CannotRun {
+        what: format!("writing {}: {error}", path.display()),
+        remedy: "nothing was run; name a file in a directory that is there and can be written"
+            .to_owned(),
+    })
 }
 
 #[cfg(test)]

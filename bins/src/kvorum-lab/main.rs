@@ -35,6 +35,11 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&mut output, &arguments),
         #[cfg(feature = "planted-bugs")]
         Command::Planted(arguments) => planted::planted(&mut output, &arguments),
+        #[cfg(not(feature = "planted-bugs"))]
+        Command::Planted { .. } => Err(LabError::usage(
+            "this program was built without the feature planted-bugs",
+            "cargo run --release -p kvorum --features planted-bugs --bin kvorum-lab -- planted",
+        )),
     };
     match result.and_then(|code| output.flush().map(|()| code)) {
         Ok(code) => code,

@@ -17,7 +17,7 @@ use kvorum::time::duration;
 use serde_json::json;
 
 use crate::arguments::Protocol;
-use crate::error::{LabError, UNDECIDED, VIOLATED};
+use crate::error::{LabError, UNDECIDED, VIOLATED, can_write};
 use crate::output::{Format, Output};
 use crate::plant::Plant;
 
@@ -35,7 +35,7 @@ What can be broken:
   reset       connections are reset
   client      clients do not reach a process
   disk-full   a disk has no room
-  clock       clocks jump ahead
+  clock       clocks jump, ahead and back
   all         all of these
 
 Examples:
@@ -60,7 +60,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) seconds: Duration,
 
-    /// What to break, such as kill,pause,partition
+    /// What to break, such as kill,pause,partition [default: nothing]
     #[arg(long, value_name = "LIST", value_parser = Kinds::read)]
     pub(crate) nemesis: Option<Kinds>,
 
@@ -116,6 +116,9 @@ impl Kinds {
 /// Runs the cluster, breaks it, judges the history.
 pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabError> {
     let Protocol::TwoPhase = arguments.protocol;
+    for path in arguments.report.iter().chain(&arguments.history) {
+        can_write(path)?;
+    }
     let this =
         std::env::current_exe().map_err(|error| LabError::cannot("finding itself", &error))?;
     let command: Vec<String> = std::env::args().skip(1).collect();
@@ -141,12 +144,12 @@ pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabE
     let outcome = make(&options, &mut |progress| line.show(progress));
     line.clear();
     let outcome = outcome.map_err(|error| failed(&error))?;
+    print(output, &outcome)?;
     if let Some(file) = &arguments.report {
         let doing = format!("writing {}", file.display());
         fs::write(file, report::html(&outcome.report))
             .map_err(|error| LabError::cannot(&doing, &error))?;
     }
-    print(output, &outcome)?;
     Ok(match outcome.finding() {
         Finding::Holds => ExitCode::SUCCESS,
         Finding::Violated => ExitCode::from(VIOLATED),

@@ -9,6 +9,7 @@ use kvorum_checker::{Ending, Operation, Record};
 use super::clients::{Seen, writes};
 use super::clock::nanos;
 use super::nemesis::{Kind, Strike};
+use super::numbers::counted;
 use super::report::{
     FaultSpan, Finding, JudgeVerdict, OperationPoint, PointEnding, Recovery, Report,
 };
@@ -193,9 +194,9 @@ impl Numbers {
             self.whole_again.last(),
         ) {
             let value = format!(
-                "{} times nothing was broken any more: a write was acknowledged {:.0} ms later \
-                 (half of them), {:.0} ms (worst)",
-                self.whole_again.len(),
+                "nothing was broken any more {}: a write was acknowledged {:.0} ms later (half of \
+                 them), {:.0} ms (worst)",
+                counted(self.whole_again.len() as u64, "time", "times"),
                 millis(*half),
                 millis(*worst)
             );
@@ -263,9 +264,10 @@ impl Outcome {
                 never => format!("; none any more after {never}"),
             };
             lines.push(format!(
-                "fault {:10} {count} times, struck {fired}; next acknowledged write {:.0} ms after \
+                "fault {:10} {}, struck {fired}; next acknowledged write {:.0} ms after \
                  it was over (half of them), {:.0} ms (worst){never}; longest pause {:.0} ms",
                 kind.name(),
+                counted(count, "time", "times"),
                 show(after.get(after.len().saturating_sub(1) / 2)),
                 show(after.last()),
                 millis(away)

@@ -17,7 +17,7 @@ use kvorum_sim::planted::Place;
 use kvorum_sim::{Setup, Shrunk, Simulate, shrink};
 
 use crate::arguments::range;
-use crate::error::{LabError, VIOLATED};
+use crate::error::{LabError, VIOLATED, can_write};
 use crate::output::Output;
 use crate::plant::Plant;
 use crate::quiet::quietly;
@@ -102,6 +102,13 @@ impl Subject {
 /// Simulates, and says what came of it.
 pub(crate) fn sim(output: &mut Output, arguments: &Sim) -> Result<ExitCode, LabError> {
     let began = Instant::now();
+    if arguments.seed.is_none() && (arguments.trace || !arguments.reduced.is_nothing()) {
+        // clap lets it pass: to it, --seeds is a reason why --seed is not needed.
+        return Err(LabError::usage(
+            "--trace, and the flags of a smaller run, are for one seed",
+            "name it: --seed N",
+        ));
+    }
     let code = match arguments.seed {
         Some(seed) => one(output, arguments, seed),
         None => seeds::run(output, arguments),
@@ -112,6 +119,9 @@ pub(crate) fn sim(output: &mut Output, arguments: &Sim) -> Result<ExitCode, LabE
 
 /// One seed. With a trace nothing else is printed but the verdict, so that two runs can be compared.
 fn one(output: &mut Output, arguments: &Sim, seed: u64) -> Result<ExitCode, LabError> {
+    if let Some(path) = &arguments.history {
+        can_write(path)?;
+    }
     let setup = Setup {
         traced: arguments.trace,
         reduction: arguments.reduced.reduction(),

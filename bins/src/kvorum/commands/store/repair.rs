@@ -1,13 +1,13 @@
 //! `store repair`.
 
-use kvorum_node::ClusterId;
+use kvorum_node::{ClusterId, NodeError};
 use kvorum_node::offline::Offline;
 use kvorum_storage::repair::{Loss, Repaired, Target};
-use kvorum_storage::{LogOptions, Options};
+use kvorum_storage::{Error, LogOptions, Options};
 use serde_json::{Value as Json, json};
 
 use super::arguments::Repair;
-use super::{corrupt, of_node, open, show};
+use super::{corrupt, of_node, open, refused, show};
 use crate::error::CommandError;
 use crate::output::{Format, Output};
 
@@ -21,7 +21,11 @@ pub(super) fn repair(output: &mut Output, arguments: &Repair) -> Result<(), Comm
     let salt = id.0.first_chunk().copied().map_or(0, u64::from_le_bytes);
     let options =
         Options { log: LogOptions { salt, ..LogOptions::default() }, ..Options::default() };
-    let repaired = offline.repair(target, &options).map_err(|error| of_node(error, dir))?;
+    let repaired = offline.repair(target, &options).map_err(|error| match error {
+        // The damaged directory has been opened, so that this speaks of the other one.
+        NodeError::Storage(Error::Invalid { .. }) => refused(error.to_string(), ""),
+        other => of_node(other, dir),
+    })?;
     match output.format {
         Format::Text => print(output, &offline, &repaired)?,
         Format::Json => output.json(&json_of(&offline, &repaired))?,
