@@ -95,7 +95,8 @@ pub(super) fn begin(vfs: &dyn Vfs, dir: &Path, owner: &Owner) -> Result<()> {
     if !names.is_empty() && Marker::read(vfs, dir)?.as_ref() != Some(&building) {
         // A marker that was being written is all that a very early end can leave.
         if names != [NAME_TEMPORARY] {
-            let what = format!("{} is not empty: name a directory that is new or empty", dir.display());
+            let what =
+                format!("{} is not empty: name a directory that is new or empty", dir.display());
             return Err(Error::invalid(what));
         }
     }

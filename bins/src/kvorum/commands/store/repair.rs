@@ -1,7 +1,7 @@
 //! `store repair`.
 
-use kvorum_node::{ClusterId, NodeError};
 use kvorum_node::offline::Offline;
+use kvorum_node::{ClusterId, NodeError};
 use kvorum_storage::repair::{Loss, Repaired, Target};
 use kvorum_storage::{Error, LogOptions, Options};
 use serde_json::{Value as Json, json};
