@@ -188,9 +188,10 @@ impl Numbers {
                 ),
             ),
         ];
-        if let (Some(half), Some(worst)) =
-            (self.whole_again.get(self.whole_again.len() / 2), self.whole_again.last())
-        {
+        if let (Some(half), Some(worst)) = (
+            self.whole_again.get(self.whole_again.len().saturating_sub(1) / 2),
+            self.whole_again.last(),
+        ) {
             let value = format!(
                 "{} times nothing was broken any more: a write was acknowledged {:.0} ms later \
                  (half of them), {:.0} ms (worst)",
@@ -265,7 +266,7 @@ impl Outcome {
                 "fault {:10} {count} times, struck {fired}; next acknowledged write {:.0} ms after \
                  it was over (half of them), {:.0} ms (worst){never}; longest pause {:.0} ms",
                 kind.name(),
-                show(after.get(after.len() / 2)),
+                show(after.get(after.len().saturating_sub(1) / 2)),
                 show(after.last()),
                 millis(away)
             ));
