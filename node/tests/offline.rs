@@ -14,7 +14,9 @@ use kvorum_replication::two_phase::{Participant, ParticipantOptions};
 use kvorum_replication::{Input, NodeId, Role, Time, Transaction, Write};
 use kvorum_storage::inspect::Grade;
 use kvorum_storage::repair::{Loss, Repaired, Target};
-use kvorum_storage::vfs::{CrashMode, MemoryVfs, OpenMode, Vfs};
+use kvorum_storage::vfs::{
+    CrashMode, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Outcome, Vfs,
+};
 use kvorum_storage::{Error, LogOptions, Options};
 
 const DIR: &str = "/data";
@@ -213,6 +215,28 @@ fn a_replica_that_may_have_forgotten_a_vote_does_not_serve() {
         let offline = look(&image, &dir).unwrap();
         assert!(matches!(offline.whose(), Whose::Node(identity) if identity.node == ONE));
         assert!(!rows(&offline).0.is_empty());
+    }
+}
+
+/// While a repair is at work in place, the node's data stands aside; it is not gone.
+#[test]
+fn a_repair_in_place_that_found_no_room_loses_nothing_the_second_time() {
+    let (disk, expected) = replica();
+    disk.flip(&Path::new(DIR).join("MANIFEST"), 40, 1).unwrap();
+    for files in 0.. {
+        let image = disk.crash_image(CrashMode::KeepAll);
+        let full = FaultyVfs::new(Arc::new(image.clone()));
+        let _ = full.arm(Fault::always(Operation::Create, Outcome::DiskFull).after(files));
+        let offline = Offline::open(Arc::new(full), DIR.as_ref()).unwrap();
+        let first = offline.repair(Target::InPlace, &options());
+        drop(offline);
+        if first.is_ok() {
+            assert!(files > 2, "{files}");
+            break;
+        }
+        let second = mend(&image, Target::InPlace);
+        assert!(second.losses.is_empty(), "room for {files} files: {:?}", second.losses);
+        assert_eq!(scan(&open(&image, DIR).unwrap()), expected, "room for {files} files");
     }
 }
 

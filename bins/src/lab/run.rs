@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 use super::clients::{Clients, ClientsOptions, text};
 use super::clock::Clock;
 use super::judge::{Copy, Evidence, judge, verdict};
-use super::nemesis::{Clocks, Disks, Kind, Links, Processes, Schedule, Strike};
+use super::nemesis::{Clocks, Disks, Kind, Links, Processes, Schedule, Strike, check_alive};
 use super::proxy::{Network, Place, Route};
 use super::report::{Finding, JudgeVerdict};
 use super::summary::Outcome;
@@ -287,11 +287,12 @@ impl Stage {
         strikes.append(&mut disks.strikes);
         strikes.append(&mut clocks.strikes);
         strikes.sort_by_key(|strike| strike.from);
-        let died = died.map_err(|error| error.to_string());
         let stuck = stuck.and(stopped).map_err(|error| format!("a control file: {error}"));
         let end = clock.at(options.length).into();
         tokio::time::sleep_until(end).await;
-        (strikes, died.and(stuck))
+        // Other hands strike on after the one that looks; healing would start again whoever died.
+        let died = died.and_then(|()| check_alive(&mut self.cluster));
+        (strikes, died.map_err(|error| error.to_string()).and(stuck))
     }
 
     /// Makes everything whole, and waits until writes are acknowledged again.

@@ -156,10 +156,12 @@ impl Offline {
         Ok(match &self.whose {
             Whose::Lost { what, .. } => Some((dir.join(FILE), what.clone())),
             // A node joins a cluster once its log has begun.
-            Whose::Node(identity) if identity.cluster.is_some() && self.directory.is_blank()? => {
-                Some((self.directory.log_dir(), "the node's data is gone".to_owned()))
+            Whose::Node(identity) => {
+                let is_expected = identity.cluster.is_some() && !self.directory.has_marker();
+                let is_gone = is_expected && self.directory.is_blank()?;
+                is_gone.then(|| (self.directory.log_dir(), "the node's data is gone".to_owned()))
             }
-            Whose::Node(_) | Whose::Nobody => None,
+            Whose::Nobody => None,
         })
     }
 

@@ -27,6 +27,7 @@ pub use self::verify::{CheckRecord, Finding, Grade, Lost, Verified};
 use crate::error::{Error, Result};
 use crate::log::{self, LogSurvey};
 use crate::manifest::{self, Manifest};
+use crate::marker;
 use crate::segment::id_of;
 use crate::store::{LOCK as STORE_LOCK, LOG, SEGMENTS};
 use crate::vfs::{Vfs, VfsLock};
@@ -134,6 +135,13 @@ impl Directory {
             Layout::Log => true,
         };
         Ok(missing && self.segment_files.is_empty() && !self.has_log()?)
+    }
+
+    /// Whether a repair is at work here, or could not save everything: what is missing may stand
+    /// aside, and the repair speaks of it.
+    #[must_use]
+    pub fn has_marker(&self) -> bool {
+        self.names.iter().any(|name| name == marker::NAME)
     }
 
     /// Whether there is no log where there must have been one: a store has one from its second

@@ -121,7 +121,7 @@ impl Directory {
     }
 
     fn check_marker(&self, verified: &mut Verified) {
-        if self.names.iter().any(|name| name == marker::NAME) {
+        if self.has_marker() {
             let what = "says that a repair could not save everything, or did not end";
             verified.damage(self.dir.join(marker::NAME), 0, what, Lost::File);
         }

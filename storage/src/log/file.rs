@@ -37,7 +37,7 @@ const VERSION_WITHOUT_CAPACITY: u32 = 1;
 const CHECKED_FROM: usize = 16;
 
 /// No log lives to see such a number; below it, adding never overflows.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
 
 /// What a log file is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

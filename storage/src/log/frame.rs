@@ -16,6 +16,7 @@
 
 use bytes::Bytes;
 
+use super::file::NUMBER_MAX;
 use crate::codec::{self, Malformed, Place, Reader};
 
 /// The size of a frame's header.
@@ -43,7 +44,7 @@ pub(super) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads a header that stands at `place`; none if it was not written there.
+    /// Reads a header that stands at `place`; none if it was not written there, or by no log.
     pub(super) fn decode(bytes: &[u8; FRAME_HEADER_BYTES], place: Place) -> Option<Self> {
         Self::parse(bytes, place).ok().flatten()
     }
@@ -63,7 +64,7 @@ impl FrameHeader {
             first: reader.u64()?,
             durable_before: reader.u64()?,
         };
-        Ok((identity == place.file).then_some(header))
+        Ok((identity == place.file && header.first <= NUMBER_MAX).then_some(header))
     }
 
     /// Puts the header in front of its payload: `frame` is both, with the header's room left free.

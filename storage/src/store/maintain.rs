@@ -181,7 +181,11 @@ impl Inner {
         let before = lock(&self.releases).take(flushed_mark + too_far);
         let Some(before) = before else { return Ok(false) };
         let first = self.log.first();
-        self.note_cut(before)?;
+        if let Err(error) = self.note_cut(before) {
+            // There may be room for the note later.
+            lock(&self.releases).put_back(before, flushed_mark);
+            return Err(error);
+        }
         self.log.truncate_before(before)?;
         self.log_bytes_flushed.store(self.log.bytes(), Relaxed);
         // Only whole files go: most words free none.
@@ -191,13 +195,14 @@ impl Inner {
     }
 
     /// Writes down that the log may begin here, before it does: a log that begins behind what the
-    /// manifest says has lost files.
+    /// manifest says has lost files. So has one that ends before that, so it must be durable.
     fn note_cut(&self, before: Position) -> Result<()> {
-        let rests_on = Position(before.0.saturating_sub(1));
+        let rests_on = Position(before.0.saturating_sub(1)).min(self.log.last());
         let noted = lock(&self.manifest).flushed_position >= rests_on;
         if noted || !self.log.would_cut(before) {
             return Ok(());
         }
+        self.log.sync(rests_on)?;
         let edit = Edit { removed: BTreeSet::new(), added: Vec::new(), flushed: None };
         self.install_resting_on(edit, rests_on)
     }

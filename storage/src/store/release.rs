@@ -35,6 +35,11 @@ impl Releases {
         self.pending.push_back((before, mark));
     }
 
+    /// A word that was given and could not be followed: it is given again.
+    pub(super) fn put_back(&mut self, before: Position, mark: u64) {
+        self.pending.push_front((before, mark));
+    }
+
     /// What can go now that this mark is flushed; each word is given once.
     pub(super) fn take(&mut self, flushed_mark: u64) -> Option<Position> {
         let mut before = None;
@@ -71,6 +76,8 @@ mod tests {
         assert!(releases.is_empty());
         releases.add(Position(30), 9);
         assert_eq!(releases.take(9), None, "given once");
+        releases.put_back(Position(30), 9);
+        assert_eq!(releases.take(9), Some(Position(30)), "given again");
     }
 
     #[test]

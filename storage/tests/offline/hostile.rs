@@ -110,6 +110,31 @@ fn lengths_that_lie_are_not_believed() {
     }
 }
 
+/// A good frame behind a bad one, whose records have numbers behind which there are none.
+#[test]
+fn positions_that_cannot_be_are_not_believed() {
+    let (disk, _) = closed_log();
+    let path = disk.files().into_iter().rfind(|path| is_log_file(path)).unwrap();
+    let mut lying = all_files(&disk)[&path].clone();
+    let identity = u64::from_le_bytes(lying[24..32].try_into().unwrap());
+    let payload_bytes = u32::from_le_bytes(lying[528..532].try_into().unwrap()) as usize;
+    // The first frame once more, behind itself, where a mark stands.
+    let second = 552 + payload_bytes;
+    lying.copy_within(512..second, second);
+    let place = Place { file: identity, offset: second as u64 };
+    let payload = checksum(place, &lying[second + 40..second + 40 + payload_bytes]);
+    lying[second + 4..second + 8].copy_from_slice(&payload.to_le_bytes());
+    lying[second + 24..second + 32].copy_from_slice(&u64::MAX.to_le_bytes());
+    // It bears witness that the first had been durable.
+    lying[second + 32..second + 40].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
+    let header = checksum(place, &lying[second + 4..second + 40]);
+    lying[second..second + 4].copy_from_slice(&header.to_le_bytes());
+    lying[552] ^= 1;
+    write(&disk, &path, &lying);
+    assert!(verify(&disk, log_owner()).log.last.0 < u64::MAX);
+    ask_everything(&disk, log_owner());
+}
+
 #[test]
 fn names_with_numbers_that_cannot_be_are_no_trouble() {
     for (disk, dirs) in [(closed_store().0, ["segments", "log"]), (closed_log().0, ["", ""])] {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvorum_storage::vfs::{CrashMode, MemoryVfs, RealVfs, Vfs};
+use kvorum_storage::vfs::{
+    CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome, RealVfs, Vfs,
+};
 use kvorum_storage::{
     Batch, Direction, Durability, Error, KEY_BYTES_MAX, KeyRange, Maintained, Options, Position,
     Pressure, Recovery, Result, Store, VALUE_BYTES_MAX, Work,
@@ -112,6 +114,55 @@ fn the_log_is_cut_only_once_it_is_released_and_flushed() {
     maintain_all(&store);
     assert!(store.log().first() > Position(1), "released and flushed");
     assert!(store.log().first() <= last.next(), "no further than released");
+}
+
+/// The manifest says how far the log has to go: never further than a crash leaves it.
+#[test]
+fn what_is_released_and_not_durable_is_made_durable_before_the_log_is_cut() {
+    let disk = MemoryVfs::new();
+    let (store, _) = open_owned(&disk);
+    for number in 1..=60 {
+        let last = decide(&store, &numbered_batch(number));
+        store.log().sync(last).unwrap();
+        make_room(&store);
+    }
+    // A record without a batch, which no flush makes durable.
+    let last = store.log().append(OWNED, b"not synced").unwrap();
+    store.release(last.next());
+    store.flush().unwrap();
+    assert!(store.log().first() > Position(1), "released and flushed");
+    let image = disk.crash_image(CrashMode::LoseUnsynced);
+    open_owned(&image);
+}
+
+/// The word to cut is kept if it cannot be written down.
+#[test]
+fn a_full_disk_puts_off_the_cut_of_the_log() {
+    let disk = MemoryVfs::new();
+    let faulty = FaultyVfs::new(Arc::new(disk));
+    let options = Options { log_bytes_max: 1 << 30, ..tiny_options() };
+    let vfs = Arc::new(faulty.clone());
+    let (store, _) = Store::open_with_replay(vfs, DIR.as_ref(), options).unwrap();
+    for number in 1..=60 {
+        let last = decide(&store, &numbered_batch(number));
+        store.log().sync(last).unwrap();
+        make_room(&store);
+    }
+    store.flush().unwrap();
+    maintain_all(&store);
+    // Records without batches: no flush has said that the log rests on them.
+    let mut last = store.log().last();
+    for _ in 0..60 {
+        last = store.log().append(OWNED, &[7; 100]).unwrap();
+        store.log().sync(last).unwrap();
+    }
+    store.release(last.next());
+    let _ = faulty.arm(Fault::always(Operation::Create, Outcome::DiskFull));
+    let error = store.maintain().unwrap_err();
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert_eq!(store.log().first(), Position(1));
+    faulty.heal();
+    assert_eq!(store.maintain().unwrap(), Maintained::Did(Work::CutLog));
 }
 
 #[test]

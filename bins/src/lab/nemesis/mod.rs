@@ -1,9 +1,9 @@
 //! What breaks a cluster of real processes, on purpose and by a seed.
 //!
 //! Four hands strike at the same time, each with a schedule of its own: one at processes, one at
-//! the network between them, one at disks, one at clocks. So a process may be killed while it is cut off, and its
-//! disk be full while it recovers. Each hand draws its faults from a bag that holds every kind that
-//! was asked for: no kind stays out because of bad luck.
+//! the network between them, one at disks, one at clocks. So a process may be killed while it is cut
+//! off, and its disk be full while it recovers. Each hand draws its faults from a bag that holds
+//! every kind that was asked for: no kind stays out because of bad luck.
 //!
 //! Every [`Strike`] says how often it is known to have struck something. One that did not proves
 //! nothing.
@@ -24,7 +24,7 @@ pub(super) use self::clocks::Clocks;
 pub(super) use self::disks::Disks;
 pub use self::kind::Kind;
 pub(super) use self::network::Links;
-pub(super) use self::processes::Processes;
+pub(super) use self::processes::{Processes, check_alive};
 use super::clock::Clock;
 use crate::cluster::Member;
 

@@ -57,7 +57,7 @@ impl<'a> Processes<'a> {
     /// If a process does not come back, or one is gone that nobody killed.
     pub(in crate::lab) async fn run(&mut self) -> Result<(), ClusterError> {
         while self.schedule.next().await {
-            self.check_alive()?;
+            check_alive(self.cluster)?;
             match self.bag.draw(&mut self.schedule.random) {
                 Some(Kind::Kill) => self.kill().await?,
                 Some(Kind::Pause) => self.pause().await?,
@@ -65,18 +65,7 @@ impl<'a> Processes<'a> {
                 Some(_) | None => {}
             }
         }
-        self.check_alive()
-    }
-
-    /// A process that is gone without our doing has crashed.
-    fn check_alive(&mut self) -> Result<(), ClusterError> {
-        for member in self.cluster.members() {
-            if !self.cluster.is_running(member) {
-                let log = self.cluster.log_tail(member);
-                return Err(ClusterError::Died { member, log });
-            }
-        }
-        Ok(())
+        check_alive(self.cluster)
     }
 
     async fn kill(&mut self) -> Result<(), ClusterError> {
@@ -172,6 +161,10 @@ impl<'a> Processes<'a> {
             }
             tokio::time::sleep(POLL).await;
         }
+        // A disk without room may have kept it from starting; nothing else ends it here.
+        if !self.disks_fail && !self.cluster.is_running(member) {
+            return Err(ClusterError::Died { member, log: self.cluster.log_tail(member) });
+        }
         Ok(false)
     }
 
@@ -224,4 +217,15 @@ impl<'a> Processes<'a> {
         let to = self.schedule.clock.nanos();
         self.strikes.push(Strike { kind, name, whom, from, to, fired, evidence });
     }
+}
+
+/// A process that is gone without the doing of the hand that ends processes has crashed.
+pub(in crate::lab) fn check_alive(cluster: &mut Cluster) -> Result<(), ClusterError> {
+    for member in cluster.members() {
+        if !cluster.is_running(member) {
+            let log = cluster.log_tail(member);
+            return Err(ClusterError::Died { member, log });
+        }
+    }
+    Ok(())
 }
