@@ -23,6 +23,7 @@ mod blocks;
 mod classes;
 mod guesses;
 mod ledger;
+mod separators;
 mod timeline;
 
 pub(crate) use self::blocks::{Conflict, conflict};
@@ -190,7 +191,7 @@ impl<'a> Search<'a> {
         self.until = self.until.max(self.timeline.first_return());
         self.timeline.called().find(|index| {
             let step = &problem.steps[*index as usize];
-            ledger.fits(step) && (step.effects.is_empty() || ledger.is_harmless(step))
+            ledger.fits(step) && (step.effects.is_empty() || ledger.is_harmless(*index))
         })
     }
 
@@ -230,16 +231,34 @@ impl<'a> Search<'a> {
     }
 
     /// What can pass at once, with all who find it, goes before what overwrites it anyway: later it
-    /// would be in the way.
+    /// would be in the way. Unless somebody may need it later just to overwrite something, the other
+    /// way round need not be tried at all.
     fn put_passing_first(&mut self, start: usize, first_return: u64) {
         let (ledger, steps) = (&self.ledger, &self.problem.steps);
         let passes = |step: &u32| ledger.is_over_by(*step, first_return);
         let next = self.choices[start..].iter().find(|step| !passes(step));
-        let Some(next) = next.map(|next| &steps[*next as usize]) else { return };
-        if next.conditions.is_empty() {
+        if let Some(next) = next.map(|next| &steps[*next as usize])
+            && next.conditions.is_empty()
+        {
             let goes_first = |step: &u32| passes(step) && ledger.leaves_room(*step, next);
             self.choices[start..].sort_by_key(|step| !goes_first(step));
         }
+        let first =
+            self.choices[start..].iter().find(|step| passes(step) && !ledger.may_separate(**step));
+        let Some(first) = first.copied() else { return };
+        let hides_it = |other: u32| {
+            let other = &steps[other as usize];
+            other.conditions.is_empty() && ledger.leaves_room(first, other)
+        };
+        let mut kept = start;
+        for place in start..self.choices.len() {
+            let step = self.choices[place];
+            if step == first || !hides_it(step) {
+                self.choices[kept] = step;
+                kept += 1;
+            }
+        }
+        self.choices.truncate(kept);
     }
 
     /// Whether an unknown step is worth taking: somebody finds what it changes. If it touches one key
