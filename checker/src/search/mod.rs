@@ -31,7 +31,7 @@ pub(crate) use self::blocks::{Conflict, conflict};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use self::classes::Classes;
+use self::classes::{Classes, Used, is_within};
 use self::guesses::Guesses;
 use self::ledger::Ledger;
 use self::timeline::Timeline;
@@ -72,12 +72,12 @@ pub(crate) fn order(problem: &Problem, configurations_max: usize) -> Option<Vec<
     found.then(|| taken.map(|step| step as usize).collect())
 }
 
-/// With more unknown steps than this, sets of them are told apart only by their hash: the sets
-/// themselves would take too much memory.
-const COMPARED_MAX: usize = 512;
-
 /// Sets of unknown steps remembered for the same required steps and the same state.
 const REMEMBERED_MAX: usize = 256;
+
+/// A configuration with more classes of unknown steps than this is counted as several: it takes as
+/// much memory.
+const USED_FREE: usize = 8;
 
 struct Frame {
     /// The step that led here.
@@ -92,9 +92,7 @@ struct Search<'a> {
     guesses: Guesses,
     classes: Classes,
     hash: u128,
-    /// The unknown steps taken, by their place among all unknown ones.
-    used: Vec<u64>,
-    seen: HashMap<u128, Vec<Box<[u64]>>, BuildHasherDefault<Low64>>,
+    seen: HashMap<u128, Vec<Box<[Used]>>, BuildHasherDefault<Low64>>,
     seen_count: usize,
     frames: Vec<Frame>,
     choices: Vec<u32>,
@@ -104,11 +102,6 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(problem: &'a Problem) -> Self {
         let classes = Classes::new(problem);
-        // Of more of them, the sets themselves would take too much memory.
-        let words = match classes.unknown() {
-            count if count <= COMPARED_MAX => count.div_ceil(64),
-            _ => 0,
-        };
         Self {
             problem,
             timeline: Timeline::new(problem),
@@ -116,7 +109,6 @@ impl<'a> Search<'a> {
             guesses: Guesses::new(problem),
             classes,
             hash: 0,
-            used: vec![0; words],
             seen: HashMap::default(),
             seen_count: 0,
             frames: Vec::new(),
@@ -165,14 +157,14 @@ impl<'a> Search<'a> {
     /// Remembers the configuration, unless one is remembered that could do all that it can.
     fn is_new(&mut self) -> bool {
         let seen = self.seen.entry(self.hash).or_default();
-        let covers = |before: &[u64]| before.iter().zip(&self.used).all(|(b, now)| b & !now == 0);
-        if seen.iter().any(|before| covers(before)) {
+        let used = self.classes.used();
+        if seen.iter().any(|before| is_within(before, used)) {
             return false;
         }
         if seen.len() < REMEMBERED_MAX {
-            seen.push(self.used.clone().into());
+            seen.push(used.into());
         }
-        self.seen_count += 1;
+        self.seen_count += 1 + used.len() / USED_FREE;
         true
     }
 
@@ -303,12 +295,10 @@ impl<'a> Search<'a> {
         self.hash ^= self.ledger.take_back(step);
     }
 
-    /// Puts the step into the set of those taken, or takes it out.
+    /// Puts the step into the set of those taken, or takes it out; the unknown ones are counted by
+    /// their classes.
     fn mark(&mut self, step: u32) {
-        if !self.problem.steps[step as usize].required && !self.used.is_empty() {
-            let place = self.classes.place(step);
-            self.used[place / 64] ^= 1 << (place % 64);
-        } else {
+        if self.problem.steps[step as usize].required {
             self.hash ^= mixed(0, u64::from(step));
         }
     }
