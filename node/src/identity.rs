@@ -16,9 +16,9 @@ use kvorum_storage::vfs::{OpenMode, Vfs, VfsLock};
 
 use crate::error::NodeError;
 
-const FILE: &str = "IDENTITY";
-const NEW_FILE: &str = "IDENTITY.new";
-const LOCK: &str = "LOCK";
+pub(crate) const FILE: &str = "IDENTITY";
+pub(crate) const NEW_FILE: &str = "IDENTITY.new";
+pub(crate) const LOCK: &str = "LOCK";
 const MAGIC: &[u8; 8] = b"kvorumid";
 const FORMAT_VERSION: u32 = 1;
 const FILE_BYTES_MAX: u64 = 1 << 20;

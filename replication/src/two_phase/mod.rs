@@ -39,12 +39,14 @@
 //! before the release is flushed.
 
 mod alarms;
+pub mod audit;
 pub mod coordinator;
 mod counters;
 mod locks;
 pub mod message;
 pub mod options;
 pub mod participant;
+pub mod planted;
 pub mod points;
 pub mod record;
 mod sessions;

@@ -100,9 +100,10 @@ impl FileHeader {
     }
 
     pub(super) fn encode(self) -> Vec<u8> {
+        let version = if self.capacity == 0 { VERSION_WITHOUT_CAPACITY } else { VERSION };
         let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        codec::put_u32(&mut bytes, VERSION);
+        codec::put_u32(&mut bytes, version);
         codec::put_u32(&mut bytes, 0);
         codec::put_u64(&mut bytes, self.number);
         codec::put_u64(&mut bytes, self.identity);
@@ -110,7 +111,7 @@ impl FileHeader {
         codec::put_u64(&mut bytes, u64::from(self.recycled));
         codec::put_u64(&mut bytes, self.capacity);
         bytes.resize(FILE_HEADER_BYTES, 0);
-        let checksum = header_checksum(self.number, VERSION, &bytes[CHECKED_FROM..]);
+        let checksum = header_checksum(self.number, version, &bytes[CHECKED_FROM..]);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -145,8 +146,39 @@ impl FileHeader {
         Ok(header)
     }
 
-    /// Reads the header of the live file `number`.
+    /// The header of which `damaged` is left, if the first frame's word on identity and position,
+    /// and the file's length, can be proven by it: either the checksum that still stands there is
+    /// that of the header so made, or all but the checksum is. What hit both leaves nothing to go by.
+    pub(super) fn prove(
+        number: u64,
+        damaged: &[u8],
+        identity: u64,
+        first: u64,
+        file_bytes: u64,
+    ) -> Option<Self> {
+        let sums = 12..CHECKED_FROM;
+        let candidates = [(false, file_bytes), (true, file_bytes), (false, 0), (true, 0)];
+        candidates.into_iter().find_map(|(recycled, capacity)| {
+            let header = Self { number, identity, first, recycled, capacity };
+            let whole = header.encode();
+            let same =
+                |range: std::ops::Range<usize>| damaged.get(range.clone()) == whole.get(range);
+            let rest = same(0..sums.start) && same(sums.end..FILE_HEADER_BYTES);
+            (same(sums.clone()) || rest).then_some(header)
+        })
+    }
+
+    /// Reads the header of the live file `number`, which must be as long as it says.
     pub(super) fn read(vfs: &dyn Vfs, dir: &Path, number: u64) -> Result<Self> {
+        let (header, len) = Self::read_with_length(vfs, dir, number)?;
+        if len < header.capacity {
+            return Err(header.cut(dir, len));
+        }
+        Ok(header)
+    }
+
+    /// Reads the header of the live file `number`, and how long the file is.
+    pub(super) fn read_with_length(vfs: &dyn Vfs, dir: &Path, number: u64) -> Result<(Self, u64)> {
         let path = Name::Live(number).path(dir);
         let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
         let mut bytes = [0; FILE_HEADER_BYTES];
@@ -158,11 +190,13 @@ impl FileHeader {
         };
         let header = header.map_err(Malformed::at(&path, 0))?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
-        if len < header.capacity {
-            let what = format!("the file ends here, and had {} bytes", header.capacity);
-            return Err(Error::corrupt(&path, len, what));
-        }
-        Ok(header)
+        Ok((header, len))
+    }
+
+    /// The error for a file that has become shorter than it ever was.
+    pub(super) fn cut(self, dir: &Path, len: u64) -> Error {
+        let what = format!("the file ends here, and had {} bytes", self.capacity);
+        Error::corrupt(&Name::Live(self.number).path(dir), len, what)
     }
 }
 

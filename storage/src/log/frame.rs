@@ -183,6 +183,11 @@ impl Records {
         Self { payload, next: header.first, left: header.records }
     }
 
+    /// The position of the next record, whether or not it can be read.
+    pub(super) fn next_position(&self) -> u64 {
+        self.next
+    }
+
     /// The next record as position, kind and payload; none after the last. Fails if the payload
     /// does not hold exactly the records that the header announced.
     pub(super) fn next(&mut self) -> Result<Option<(u64, u8, Bytes)>, Malformed> {

@@ -11,6 +11,7 @@ use super::frame::{FRAME_HEADER_BYTES, Group};
 use super::options::{LogOptions, LogStats};
 use crate::codec::Place;
 use crate::error::{Error, Result};
+use crate::planted::{Bug, Planted};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// Frames leave so much room at the end of a file: for a mark, and for the seal.
@@ -122,7 +123,11 @@ impl Writer {
     /// Makes everything written durable.
     pub(super) fn sync(&mut self) -> Result<(), Failure> {
         if self.unsynced {
-            let synced = self.file.file.sync().map_err(Error::io("sync", &self.file.path));
+            let mut synced = self.file.file.sync();
+            if synced.is_err() && self.options.planted.has(Bug::RetryFailedSync) {
+                synced = self.file.file.sync();
+            }
+            let synced = synced.map_err(Error::io("sync", &self.file.path));
             synced.map_err(Failure::Broken)?;
             self.stats.syncs += 1;
             self.unsynced = false;
@@ -167,11 +172,12 @@ impl Writer {
         frame_bytes: u64,
         files: &Mutex<Files>,
     ) -> Result<(), Failure> {
-        self.sync()?;
+        self.sync_full_file()?;
         let number = self.file.header.number + 1;
         let needed = FRAMES_AT + frame_bytes + RESERVE_BYTES;
         let capacity = self.options.file_bytes.max(needed);
-        let maker = Maker { vfs: &*self.vfs, dir: &self.dir, number, first, capacity };
+        let planted = self.options.planted;
+        let maker = Maker { vfs: &*self.vfs, dir: &self.dir, number, first, capacity, planted };
         let made = self.make_or_recycle(&maker, files)?;
         self.seal()?;
         self.stats.files_made += 1;
@@ -190,9 +196,14 @@ impl Writer {
         // A file of the version that had no seals may have no room for one.
         if self.file.offset + FRAME_HEADER_BYTES as u64 <= self.file.capacity {
             self.put(&mut Group::seal(self.written + 1)).map_err(Failure::unless_full)?;
-            self.sync()?;
+            self.sync_full_file()?;
         }
         Ok(())
+    }
+
+    fn sync_full_file(&mut self) -> Result<(), Failure> {
+        self.unsynced &= !self.options.planted.has(Bug::SkipSyncOfFullFile);
+        self.sync()
     }
 
     fn make_or_recycle(
@@ -226,6 +237,7 @@ pub(super) struct Maker<'a> {
     pub(super) number: u64,
     pub(super) first: u64,
     pub(super) capacity: u64,
+    pub(super) planted: Planted,
 }
 
 impl Maker<'_> {
@@ -263,16 +275,21 @@ impl Maker<'_> {
         &self,
         file: Arc<dyn VfsFile>,
         from: &Path,
-        header: FileHeader,
+        mut header: FileHeader,
     ) -> Result<OpenFile, Failure> {
+        if self.planted.has(Bug::ReplayRecycledRecords) {
+            header.identity = 1;
+        }
         let path = Name::Live(self.number).path(self.dir);
         let written = file.write_at(&header.encode(), 0).map_err(Error::io("write", from));
         written.map_err(Failure::unless_full)?;
         file.sync().map_err(Error::io("sync", from)).map_err(Failure::unless_full)?;
         let renamed = self.vfs.rename(from, &path).map_err(Error::io("rename", from));
         renamed.map_err(Failure::unless_full)?;
-        let synced = self.vfs.sync_dir(self.dir).map_err(Error::io("sync the directory", self.dir));
-        synced.map_err(Failure::Broken)?;
+        if !self.planted.has(Bug::SkipLogDirectorySync) {
+            let synced = self.vfs.sync_dir(self.dir);
+            synced.map_err(Error::io("sync the directory", self.dir)).map_err(Failure::Broken)?;
+        }
         Ok(OpenFile { header, path, file, offset: FRAMES_AT, capacity: self.capacity })
     }
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::levels::LEVELS;
 use crate::log::Position;
 use crate::memtable::Memtable;
+use crate::planted::Bug;
 use crate::segment::{Check, Segment};
 
 /// What [`Store::maintain`] did.
@@ -109,6 +110,7 @@ impl Inner {
                 level0_segments: self.options.level0_segments,
                 level1_bytes: self.options.level1_bytes,
                 level_step: self.options.level_step,
+                planted: self.options.planted,
             };
             if let Some(plan) = pick(&self.view().levels.shape(), &limits, &resume) {
                 self.compact(&plan, &mut resume)?;
@@ -149,7 +151,14 @@ impl Inner {
         let view = self.view();
         let Some(memtable) = view.frozen.last() else { return Ok(false) };
         // A segment must never hold what the log could still lose.
-        self.log.sync(memtable.covered_by())?;
+        if !self.options.planted.has(Bug::FlushAheadOfLog) {
+            self.log.sync(memtable.covered_by())?;
+        }
+        if self.options.planted.has(Bug::CutLogBeforeFlush)
+            && let Some(before) = lock(&self.releases).take(memtable.last_mark())
+        {
+            self.log.truncate_before(before)?;
+        }
         let mut added = Vec::new();
         if memtable.entries() > 0 {
             let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
@@ -168,7 +177,9 @@ impl Inner {
         if self.embedded && !self.replaying.load(Relaxed) {
             lock(&self.releases).add(Position(flushed_mark + 1), flushed_mark);
         }
-        let Some(before) = lock(&self.releases).take(flushed_mark) else { return Ok(false) };
+        let too_far = u64::from(self.options.planted.has(Bug::CutOneTooFar));
+        let before = lock(&self.releases).take(flushed_mark + too_far);
+        let Some(before) = before else { return Ok(false) };
         let first = self.log.first();
         self.note_cut(before)?;
         self.log.truncate_before(before)?;
@@ -238,7 +249,10 @@ impl Inner {
     /// versions of the keys.
     fn run(&self, merge: Merge, segment_bytes: Option<u64>, below: usize) -> Result<Output> {
         // The snapshots come before the tree: who begins to read later, reads at `now` or above.
-        let (snapshots, now) = self.snapshots.all(|| self.visible());
+        let (mut snapshots, now) = self.snapshots.all(|| self.visible());
+        if self.options.planted.has(Bug::CompactionForgetsSnapshots) {
+            snapshots.clear();
+        }
         let view = self.view();
         let job = Job {
             vfs: &*self.vfs,
@@ -273,7 +287,7 @@ impl Inner {
             next.flushed_position = next.flushed_position.max(memtable.covered_by());
             next.last_sequence = next.last_sequence.max(memtable.last_sequence());
         }
-        if let Err(error) = next.write(&*self.vfs, &self.dir) {
+        if let Err(error) = next.write(&*self.vfs, &self.dir, self.options.planted) {
             self.poison_if_in_doubt(&error);
             if self.poison.get().is_none() {
                 // The manifest is the old one for sure, so that nothing names the new segments.

@@ -142,7 +142,7 @@ fn a_file_that_is_not_the_last_cannot_be_torn() {
         for (path, bytes) in files.iter().zip(cut_files) {
             put_file(&image, path.file_name().unwrap().to_str().unwrap(), &bytes);
         }
-        let error = open(&image).err().expect("even where only zeros were cut off");
+        let error = open(&image).expect_err("even where only zeros were cut off");
         assert!(is_corrupt(&error), "cut at {cut}: {error}");
         assert!(error.to_string().contains("00000000000000000002.log"), "{error}");
     }

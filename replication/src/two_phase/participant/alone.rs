@@ -8,6 +8,7 @@ use super::{Out, Participant, ParticipantResume};
 use crate::contract::{Effect, Urgency};
 use crate::request::Stamp;
 use crate::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId, Vote};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
 use crate::two_phase::sessions::Standing;
@@ -40,6 +41,8 @@ impl Participant {
         let Some(stamp) = stamp else { return Ok(()) };
         match self.sessions.standing(stamp, 0) {
             Standing::New => Ok(()),
+            Standing::Committed if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
+            Standing::Stale if self.options.planted.has(Bug::StaleSequenceIsNew) => Ok(()),
             Standing::Committed => Err(Vote::Committed),
             Standing::Stale | Standing::Expired => Err(Vote::Refused),
             Standing::TooManyOutstanding => Err(Vote::Overloaded),
