@@ -12,10 +12,15 @@
 //! - A version that some read still needs and nobody will write again must not be overwritten.
 //! - A configuration is a dead end if somebody must still find a version that nobody can write in
 //!   time, or must overwrite in time what somebody called later still has to find.
-//! - Of writes, that one first which has to have happened soonest.
+//! - Of writes, that one first which has to have happened soonest, with all that stands with it.
 //! - An unknown step is taken only if somebody still has to find what it writes, and does find it,
 //!   and as late as can be (`guesses`).
-//! - Unknown ones with the same conditions and effects are interchangeable: the oldest is taken.
+//! - Steps with the same conditions and effects are interchangeable: the one that must have happened
+//!   soonest is taken, and of unknown ones the oldest (`classes`).
+//! - Who wrote a version that nobody else writes and all who found it stand together; what must come
+//!   before the last of them must come before the first (`blocks`).
+//! - A write that can pass with all who find it, before another one overwrites it, does: unless
+//!   somebody may need it only to overwrite something (`separators`).
 //! - Where the same required steps led to the same state, whoever has used fewer unknown ones can do
 //!   all that the other can: if that led nowhere, so does this.
 
