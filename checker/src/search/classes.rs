@@ -23,8 +23,10 @@ pub(super) struct Classes {
     finders: HashSet<u32>,
     /// For each of them how many are taken.
     taken: Vec<usize>,
-    /// For each unknown step its place in `unknown`, and its place among all unknown ones.
-    places: HashMap<u32, (usize, usize)>,
+    /// The same without those of which none is.
+    used: Vec<Used>,
+    /// For each unknown step its place in `unknown`.
+    places: HashMap<u32, usize>,
     /// For each class when it was last met.
     met: Vec<u64>,
     now: u64,
@@ -47,6 +49,7 @@ impl Classes {
             averse: false,
             finders: HashSet::new(),
             taken: Vec::new(),
+            used: Vec::new(),
             places: HashMap::new(),
             met: Vec::new(),
             now: 0,
@@ -63,8 +66,7 @@ impl Classes {
                 classes.of[*member as usize] = class;
             }
             for step in &unknown {
-                let place = (classes.unknown.len(), classes.places.len());
-                classes.places.insert(*step, place);
+                classes.places.insert(*step, classes.unknown.len());
             }
             if let Some(first) = unknown.first() {
                 let is = |(_, condition): &(u32, Condition)| match condition {
@@ -88,14 +90,9 @@ impl Classes {
         classes
     }
 
-    /// How many unknown steps there are.
-    pub(super) fn unknown(&self) -> usize {
-        self.places.len()
-    }
-
-    /// An unknown step's place among all of them.
-    pub(super) fn place(&self, step: u32) -> usize {
-        self.places.get(&step).map_or(0, |(_, place)| *place)
+    /// The unknown steps taken.
+    pub(super) fn used(&self) -> &[Used] {
+        &self.used
     }
 
     /// Whether an unknown step may find this version.
@@ -133,14 +130,43 @@ impl Classes {
     }
 
     pub(super) fn take(&mut self, step: u32) {
-        if let Some((class, _)) = self.places.get(&step) {
+        if let Some(class) = self.places.get(&step) {
             self.taken[*class] += 1;
+            let class = small(*class);
+            match self.used.binary_search_by_key(&class, |used| used.class) {
+                Ok(place) => self.used[place].count += 1,
+                Err(place) => self.used.insert(place, Used { class, count: 1 }),
+            }
         }
     }
 
     pub(super) fn take_back(&mut self, step: u32) {
-        if let Some((class, _)) = self.places.get(&step) {
+        if let Some(class) = self.places.get(&step) {
             self.taken[*class] -= 1;
+            let class = small(*class);
+            if let Ok(place) = self.used.binary_search_by_key(&class, |used| used.class) {
+                self.used[place].count -= 1;
+                if self.used[place].count == 0 {
+                    self.used.remove(place);
+                }
+            }
         }
     }
+}
+
+/// How many unknown steps of a class are taken: always the oldest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    class: u32,
+    count: u32,
+}
+
+/// Whether no more steps of any class are used than by the other; both are by class.
+pub(super) fn is_within(used: &[Used], other: &[Used]) -> bool {
+    let mut others = other.iter();
+    used.iter().all(|used| {
+        others
+            .find(|other| other.class >= used.class)
+            .is_some_and(|other| other.class == used.class && used.count <= other.count)
+    })
 }

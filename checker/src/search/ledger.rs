@@ -1,6 +1,7 @@
 //! What each key is, and what is still to come: the rules by which a step can or cannot be next.
 
 use super::blocks::Blocks;
+use super::separators::Separators;
 use super::{Problem, mixed, small};
 use crate::steps::{Condition, Step};
 
@@ -20,6 +21,9 @@ pub(super) struct Ledger<'a> {
     averse: Vec<u32>,
     /// For each version how many steps still have to find that it is not there.
     unwanted: Vec<u32>,
+    /// For each version whether somebody who finds it changes something.
+    changed: Vec<bool>,
+    separators: Separators,
     /// For each version the steps that write it, by call; and the first that is not taken.
     writing: Vec<Vec<u32>>,
     first_writing: Vec<usize>,
@@ -41,6 +45,8 @@ impl<'a> Ledger<'a> {
             writers: vec![0; problem.versions],
             averse: vec![0; keys],
             unwanted: vec![0; problem.versions],
+            changed: vec![false; problem.versions],
+            separators: Separators::new(problem),
             writing: vec![Vec::new(); problem.versions],
             first_writing: vec![0; problem.versions],
             last_finder: vec![None; problem.versions],
@@ -60,6 +66,11 @@ impl<'a> Ledger<'a> {
             let Step { conditions, effects, required, .. } = &self.problem.steps[step as usize];
             for (_, version) in effects {
                 self.writing[*version as usize].push(step);
+            }
+            for (_, condition) in conditions {
+                if let Condition::Is(version) = condition {
+                    self.changed[*version as usize] |= !effects.is_empty();
+                }
             }
             for (_, condition) in conditions.iter().filter(|_| *required) {
                 if let Condition::Is(version) = condition {
@@ -85,14 +96,28 @@ impl<'a> Ledger<'a> {
     }
 
     /// Whether a write goes unnoticed if it takes place now.
-    pub(super) fn is_harmless(&self, step: &Step) -> bool {
+    pub(super) fn is_harmless(&self, index: u32) -> bool {
+        let step = &self.problem.steps[index as usize];
         step.conditions.is_empty()
             && step.effects.iter().all(|(key, version)| {
                 let current = self.state[*key as usize];
-                self.wanted[*version as usize] == 0
-                    && self.wanted[current as usize] == 0
-                    && self.averse[*key as usize] == 0
+                self.wanted[*version as usize] == 0 && self.wanted[current as usize] == 0
             })
+            && !self.may_separate(index)
+    }
+
+    /// Whether somebody may need it later to find that something is *not* there any more.
+    pub(super) fn may_separate(&self, index: u32) -> bool {
+        let step = &self.problem.steps[index as usize];
+        step.effects.iter().any(|(key, _)| {
+            self.averse[*key as usize] > 0
+                && self.separators.near(*key, step.ret).any(|(missing, version)| {
+                    let is_over = self.blocks.has(version)
+                        && self.writers[version as usize] == 0
+                        && self.state[*key as usize] != version;
+                    !self.taken[missing as usize] && !is_over
+                })
+        })
     }
 
     /// Whether it overwrites what somebody else still needs to find and nobody writes again.
@@ -115,7 +140,13 @@ impl<'a> Ledger<'a> {
     /// Whether it is a mere write, and all who find it are called by then.
     pub(super) fn is_over_by(&self, index: u32, time: u64) -> bool {
         let step = &self.problem.steps[index as usize];
-        let is_over = |version: u32| self.blocks.has(version) || self.wanted[version as usize] == 0;
+        // Who finds something of several keys may have to wait for another one; and who changes it
+        // makes something else.
+        let one_key = self.state.len() == 1;
+        let is_over = |version: u32| {
+            self.wanted[version as usize] == 0
+                || (one_key && !self.changed[version as usize] && self.blocks.has(version))
+        };
         step.required
             && step.conditions.is_empty()
             && step.effects.iter().all(|(_, version)| is_over(*version))
@@ -190,6 +221,7 @@ impl<'a> Ledger<'a> {
                 *first += 1;
             }
         }
+        self.separators.take(step, &self.taken);
         self.blocks.take(index, &self.taken);
         change
     }
@@ -211,6 +243,7 @@ impl<'a> Ledger<'a> {
             let first = &mut self.first_writing[*version as usize];
             *first = (*first).min(place);
         }
+        self.separators.take_back(index, step);
         self.blocks.take_back(index);
         self.count(step, |count| *count += 1);
         self.taken[index as usize] = false;

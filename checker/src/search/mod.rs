@@ -12,10 +12,15 @@
 //! - A version that some read still needs and nobody will write again must not be overwritten.
 //! - A configuration is a dead end if somebody must still find a version that nobody can write in
 //!   time, or must overwrite in time what somebody called later still has to find.
-//! - Of writes, that one first which has to have happened soonest.
+//! - Of writes, that one first which has to have happened soonest, with all that stands with it.
 //! - An unknown step is taken only if somebody still has to find what it writes, and does find it,
 //!   and as late as can be (`guesses`).
-//! - Unknown ones with the same conditions and effects are interchangeable: the oldest is taken.
+//! - Steps with the same conditions and effects are interchangeable: the one that must have happened
+//!   soonest is taken, and of unknown ones the oldest (`classes`).
+//! - Who wrote a version that nobody else writes and all who found it stand together; what must come
+//!   before the last of them must come before the first (`blocks`).
+//! - A write that can pass with all who find it, before another one overwrites it, does: unless
+//!   somebody may need it only to overwrite something (`separators`).
 //! - Where the same required steps led to the same state, whoever has used fewer unknown ones can do
 //!   all that the other can: if that led nowhere, so does this.
 
@@ -23,6 +28,7 @@ mod blocks;
 mod classes;
 mod guesses;
 mod ledger;
+mod separators;
 mod timeline;
 
 pub(crate) use self::blocks::{Conflict, conflict};
@@ -30,7 +36,7 @@ pub(crate) use self::blocks::{Conflict, conflict};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use self::classes::Classes;
+use self::classes::{Classes, Used, is_within};
 use self::guesses::Guesses;
 use self::ledger::Ledger;
 use self::timeline::Timeline;
@@ -71,12 +77,12 @@ pub(crate) fn order(problem: &Problem, configurations_max: usize) -> Option<Vec<
     found.then(|| taken.map(|step| step as usize).collect())
 }
 
-/// With more unknown steps than this, sets of them are told apart only by their hash: the sets
-/// themselves would take too much memory.
-const COMPARED_MAX: usize = 512;
-
 /// Sets of unknown steps remembered for the same required steps and the same state.
 const REMEMBERED_MAX: usize = 256;
+
+/// A configuration with more classes of unknown steps than this is counted as several: it takes as
+/// much memory.
+const USED_FREE: usize = 8;
 
 struct Frame {
     /// The step that led here.
@@ -91,9 +97,7 @@ struct Search<'a> {
     guesses: Guesses,
     classes: Classes,
     hash: u128,
-    /// The unknown steps taken, by their place among all unknown ones.
-    used: Vec<u64>,
-    seen: HashMap<u128, Vec<Box<[u64]>>, BuildHasherDefault<Low64>>,
+    seen: HashMap<u128, Vec<Box<[Used]>>, BuildHasherDefault<Low64>>,
     seen_count: usize,
     frames: Vec<Frame>,
     choices: Vec<u32>,
@@ -103,11 +107,6 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(problem: &'a Problem) -> Self {
         let classes = Classes::new(problem);
-        // Of more of them, the sets themselves would take too much memory.
-        let words = match classes.unknown() {
-            count if count <= COMPARED_MAX => count.div_ceil(64),
-            _ => 0,
-        };
         Self {
             problem,
             timeline: Timeline::new(problem),
@@ -115,7 +114,6 @@ impl<'a> Search<'a> {
             guesses: Guesses::new(problem),
             classes,
             hash: 0,
-            used: vec![0; words],
             seen: HashMap::default(),
             seen_count: 0,
             frames: Vec::new(),
@@ -164,14 +162,14 @@ impl<'a> Search<'a> {
     /// Remembers the configuration, unless one is remembered that could do all that it can.
     fn is_new(&mut self) -> bool {
         let seen = self.seen.entry(self.hash).or_default();
-        let covers = |before: &[u64]| before.iter().zip(&self.used).all(|(b, now)| b & !now == 0);
-        if seen.iter().any(|before| covers(before)) {
+        let used = self.classes.used();
+        if seen.iter().any(|before| is_within(before, used)) {
             return false;
         }
         if seen.len() < REMEMBERED_MAX {
-            seen.push(self.used.clone().into());
+            seen.push(used.into());
         }
-        self.seen_count += 1;
+        self.seen_count += 1 + used.len() / USED_FREE;
         true
     }
 
@@ -190,7 +188,7 @@ impl<'a> Search<'a> {
         self.until = self.until.max(self.timeline.first_return());
         self.timeline.called().find(|index| {
             let step = &problem.steps[*index as usize];
-            ledger.fits(step) && (step.effects.is_empty() || ledger.is_harmless(step))
+            ledger.fits(step) && (step.effects.is_empty() || ledger.is_harmless(*index))
         })
     }
 
@@ -230,16 +228,34 @@ impl<'a> Search<'a> {
     }
 
     /// What can pass at once, with all who find it, goes before what overwrites it anyway: later it
-    /// would be in the way.
+    /// would be in the way. Unless somebody may need it later just to overwrite something, the other
+    /// way round need not be tried at all.
     fn put_passing_first(&mut self, start: usize, first_return: u64) {
         let (ledger, steps) = (&self.ledger, &self.problem.steps);
         let passes = |step: &u32| ledger.is_over_by(*step, first_return);
         let next = self.choices[start..].iter().find(|step| !passes(step));
-        let Some(next) = next.map(|next| &steps[*next as usize]) else { return };
-        if next.conditions.is_empty() {
+        if let Some(next) = next.map(|next| &steps[*next as usize])
+            && next.conditions.is_empty()
+        {
             let goes_first = |step: &u32| passes(step) && ledger.leaves_room(*step, next);
             self.choices[start..].sort_by_key(|step| !goes_first(step));
         }
+        let first =
+            self.choices[start..].iter().find(|step| passes(step) && !ledger.may_separate(**step));
+        let Some(first) = first.copied() else { return };
+        let hides_it = |other: u32| {
+            let other = &steps[other as usize];
+            other.conditions.is_empty() && ledger.leaves_room(first, other)
+        };
+        let mut kept = start;
+        for place in start..self.choices.len() {
+            let step = self.choices[place];
+            if step == first || !hides_it(step) {
+                self.choices[kept] = step;
+                kept += 1;
+            }
+        }
+        self.choices.truncate(kept);
     }
 
     /// Whether an unknown step is worth taking: somebody finds what it changes. If it touches one key
@@ -284,12 +300,10 @@ impl<'a> Search<'a> {
         self.hash ^= self.ledger.take_back(step);
     }
 
-    /// Puts the step into the set of those taken, or takes it out.
+    /// Puts the step into the set of those taken, or takes it out; the unknown ones are counted by
+    /// their classes.
     fn mark(&mut self, step: u32) {
-        if !self.problem.steps[step as usize].required && !self.used.is_empty() {
-            let place = self.classes.place(step);
-            self.used[place / 64] ^= 1 << (place % 64);
-        } else {
+        if self.problem.steps[step as usize].required {
             self.hash ^= mixed(0, u64::from(step));
         }
     }
