@@ -98,6 +98,22 @@ pub enum Operation {
     MicroOperations(Vec<MicroOperation>),
 }
 
+impl Operation {
+    /// How many preconditions it has.
+    pub(crate) fn preconditions(&self) -> usize {
+        match self {
+            Self::CompareAndSet { .. } => 1,
+            Self::Transact { preconditions, .. } => preconditions.len(),
+            Self::Get { .. }
+            | Self::GetMany { .. }
+            | Self::Scan { .. }
+            | Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::MicroOperations(_) => 0,
+        }
+    }
+}
+
 /// A part of a transaction, in Elle's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MicroOperation {

@@ -75,8 +75,16 @@ impl Steps {
         numbering.steps
     }
 
-    /// A read that answered with what nobody wrote, or not before the read was over.
+    /// A read that answered with what nobody wrote, or not before the read was over; or a scan that
+    /// answered with rows it was not asked for.
     pub(crate) fn fabricated(&self, history: &[Record]) -> Option<Verdict> {
+        if let Some(scan) = history.iter().find(|record| is_misplaced(record)) {
+            let who = format!("client {}'s {}", scan.client, scan.operation);
+            let words = format!("{who} has rows out of its range, or out of order");
+            return Some(
+                Verdict::violated(Rule::Fabricated, words, vec![scan.clone()]).blaming(scan),
+            );
+        }
         let mut first_write = vec![u64::MAX; self.versions.len()];
         for step in &self.steps {
             for (_, version) in &step.effects {
@@ -122,6 +130,16 @@ impl Steps {
         };
         Verdict::violated(Rule::Fabricated, format!("{found}, {why}"), operations).blaming(who)
     }
+}
+
+/// Whether a scan answered with a row that is not of its range, or not behind the row before it.
+/// Nothing else looks at such a row.
+fn is_misplaced(record: &Record) -> bool {
+    let Operation::Scan { start, end, rows, .. } = &record.operation else { return false };
+    let is_outside = |key: &String| key < start || end.as_ref().is_some_and(|end| key >= end);
+    record.ending == Ending::Done
+        && (rows.iter().any(|(key, _)| is_outside(key))
+            || rows.windows(2).any(|pair| pair[0].0 >= pair[1].0))
 }
 
 fn writes_value(operation: &Operation, wanted_key: &str, wanted: &str) -> bool {

@@ -5,8 +5,8 @@
 mod written;
 
 use kvorum_checker::{
-    Ending, Entry, FinalCopy, Limits, Rule, Verdict, atomic, converged, linearizable, read_entries,
-    read_lines, serializable, write_copy, write_line,
+    Ending, Entry, FinalCopy, Limits, Operation, Record, Rule, Verdict, atomic, converged,
+    linearizable, read_entries, read_lines, serializable, write_copy, write_line,
 };
 use written::history;
 
@@ -286,6 +286,33 @@ fn a_file_holds_operations_and_copies() {
 }
 
 #[test]
+fn a_scan_answers_with_its_range_and_in_order() {
+    let scan = |start: &str, end: Option<&str>, rows: &[&str]| {
+        let row = |key: &&str| ((*key).to_owned(), "v".to_owned());
+        let (start, end) = (start.to_owned(), end.map(str::to_owned));
+        let rows = rows.iter().map(row).collect();
+        let operation = Operation::Scan { start, end, rows, more: false };
+        let read = Record { client: 2, call: 2, ret: 3, ending: Ending::Done, operation };
+        let mut history = history("1 0 1 put k=v\n1 0 1 put l=v");
+        history.push(read);
+        history
+    };
+    for (name, history, holds) in [
+        ("its range", scan("k", Some("m"), &["k", "l"]), true),
+        ("behind the end", scan("a", Some("k"), &["k"]), false),
+        ("before the start", scan("l", None, &["k", "l"]), false),
+        ("no range at all", scan("z", Some("a"), &["k"]), false),
+        ("backwards", scan("a", None, &["l", "k"]), false),
+        ("one row twice", scan("a", None, &["k", "k", "l"]), false),
+    ] {
+        let expected = (!holds).then_some((Rule::Fabricated, 1));
+        check(name, &linearizable(&history, Limits::default()), expected);
+        check(name, &serializable(&history, Limits::default()), expected);
+        check(name, &atomic(&history), expected);
+    }
+}
+
+#[test]
 fn malformed_lines_are_named() {
     for (line, what) in [
         ("{", "column 1: this is no JSON: EOF"),
@@ -302,6 +329,14 @@ fn malformed_lines_are_named() {
         (
             r#"{"client":1,"op":"put","key":"k","value":"v","call":1,"ret":2,"ok":true,"failed":0}"#,
             "\"failed\" does not belong to \"put\"",
+        ),
+        (
+            r#"{"client":1,"op":"put","key":"k","value":"v","call":1,"ret":2,"ok":false,"failed":0}"#,
+            "\"failed\" is 0, and there is no such precondition",
+        ),
+        (
+            r#"{"client":1,"op":"cas","key":"k","value":"v","call":1,"ret":2,"ok":false,"failed":1}"#,
+            "\"failed\" is 1, and there is no such precondition",
         ),
         (r#"{"op":"get","key":"k","call":1,"ret":2,"ok":true}"#, "\"client\" is missing"),
         (

@@ -31,6 +31,19 @@ fn write(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) {
     vfs.open(path, OpenMode::Create).unwrap().write_at(bytes, 0).unwrap();
 }
 
+/// Whoever opened a pipe in the place of a file would wait for ever.
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for path in [pipe.as_path(), directory.path()] {
+        let refused = RealVfs.open(path, OpenMode::Read).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{refused}");
+    }
+}
+
 #[test]
 fn files_are_made_written_and_read() {
     on_both(|vfs, dir| {

@@ -104,6 +104,12 @@ impl Line {
             return Err(format!("it returned at {ret}, before it was called at {call}"));
         }
         let operation = self.take_operation(op, ending == Ending::Done)?;
+        // What tells of a precondition that is not there would tell nothing, and pass.
+        if let Ending::PreconditionFailed(failed) = ending
+            && failed >= operation.preconditions()
+        {
+            return Err(format!("\"failed\" is {failed}, and there is no such precondition"));
+        }
         Ok(Record { client, call, ret, ending, operation })
     }
 
