@@ -181,6 +181,10 @@ fn wrong_lines_are_named() {
     let cases: &[(&[u8], &[&str])] = &[
         (b"", &["needs an operation"]),
         (b"\n\n", &["needs an operation"]),
+        (
+            br#"{"client":1,"op":"list","ops":[["append","x","1"]],"call":1,"ret":2,"ok":true}"#,
+            &["needs an operation on keys", "--model list-append"],
+        ),
         (b"{}", &["line 1"]),
         (b"not json", &["line 1", "column"]),
         (b"\xff\xfe", &["line 1"]),

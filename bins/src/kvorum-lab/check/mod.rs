@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use kvorum_checker::{
-    Isolation, Limits, Verdict, acyclic, conserved, converged, linearizable, serializable, sessions,
+    Isolation, Limits, Operation, Record, Verdict, acyclic, conserved, converged, linearizable,
+    serializable, sessions,
 };
 
 use crate::error::{LabError, UNDECIDED, VIOLATED};
@@ -184,12 +185,21 @@ fn refuse_nothing(model: Model, file: &File) -> Result<(), LabError> {
     let (missing, line) = match model.is_of_copies() {
         true if file.copies.len() < 2 => ("two copies", "{\"copy\":NAME,\"rows\":[[KEY,VALUE]]}"),
         false if file.history.is_empty() => ("an operation", "{\"client\":N,\"op\":...}"),
+        // It passes over lists.
+        false if model == Model::Linearizable && file.history.iter().all(is_of_lists) => (
+            "an operation on keys: --model list-append judges lists",
+            "{\"client\":N,\"op\":\"put\",...}",
+        ),
         true | false => return Ok(()),
     };
     Err(LabError::usage(
         format!("{}: --model {} needs {missing}", file.name, model.name()),
         format!("a line is {line}"),
     ))
+}
+
+fn is_of_lists(record: &Record) -> bool {
+    matches!(record.operation, Operation::MicroOperations(_))
 }
 
 fn draw(output: &mut Output, arguments: &Check, verdict: &Verdict) -> Result<(), LabError> {
