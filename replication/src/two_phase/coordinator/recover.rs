@@ -8,7 +8,7 @@ use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, TxnId};
-use crate::two_phase::record::{CommittedState, CoordinatorCheckpoint, CoordinatorRecord};
+use crate::two_phase::record::{CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable};
 
 impl Coordinator {
     /// A new epoch, durable before the first transaction gets its number.
@@ -43,7 +43,7 @@ impl Coordinator {
                     self.transactions.insert(txn, committed(number, participants));
                 }
                 if let Some(stamp) = stamp {
-                    self.sessions.committed(stamp);
+                    self.sessions.settle(stamp, ());
                 }
             }
             CoordinatorRecord::Ended { txn } => {
@@ -52,7 +52,7 @@ impl Coordinator {
             CoordinatorRecord::Checkpoint(checkpoint) => {
                 self.epoch = checkpoint.epoch;
                 self.commits = checkpoint.commits;
-                self.sessions.restore(checkpoint.sessions);
+                checkpoint.sessions.restore_into(&mut self.sessions);
                 self.transactions = checkpoint
                     .committed
                     .into_iter()
@@ -66,7 +66,7 @@ impl Coordinator {
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
         let checkpoint = CoordinatorCheckpoint {
             epoch: self.epoch,
-            sessions: self.sessions.table(),
+            sessions: SessionTable::of(&self.sessions),
             commits: self.commits,
             committed: self.transactions.iter().filter_map(committed_state).collect(),
         };

@@ -12,7 +12,7 @@ use crate::request::Transaction;
 use crate::two_phase::locks::{LockSet, LockTable};
 use crate::two_phase::message::{CommitNumber, Decision, TxnId};
 use crate::two_phase::record::{
-    CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared,
+    CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared, SessionTable,
 };
 
 impl Participant {
@@ -55,7 +55,7 @@ impl Participant {
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
                 effects.push(Effect::Apply { mark: at.0, writes });
                 if let Some(stamp) = stamp {
-                    self.sessions.committed(stamp);
+                    self.sessions.settle(stamp, ());
                 }
                 self.remember_alone(txn, true);
             }
@@ -111,7 +111,7 @@ impl Participant {
     /// A checkpoint stands for every record before it.
     fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
         self.incarnation = checkpoint.incarnation;
-        self.sessions.restore(checkpoint.sessions);
+        checkpoint.sessions.restore_into(&mut self.sessions);
         self.transactions.clear();
         self.locks = LockTable::default();
         self.prepared_bytes = 0;
@@ -152,7 +152,7 @@ impl Participant {
                 .collect(),
             decided: self.decided.iter().map(|(txn, it)| (*txn, it.decision)).collect(),
             coordinators: Vec::from([progress]),
-            sessions: self.sessions.table(),
+            sessions: SessionTable::of(&self.sessions),
         };
         self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         effects.push(Effect::Release(self.last));
