@@ -380,7 +380,7 @@ impl Cluster {
                     let chosen = self.ghost.chosen_without_gap();
                     self.events.push(Event::Answered { request, outcome, chosen });
                 }
-                Output::Apply(..) | Output::Install(_) => {}
+                Output::Apply(..) | Output::Install(..) => {}
             }
         }
         if let Some(point) = died_at {

@@ -42,7 +42,8 @@ struct Watched {
 pub(crate) struct Ghost {
     window: u64,
     nodes: BTreeMap<NodeId, Watched>,
-    votes: BTreeMap<(Slot, Ballot), (BTreeSet<Member>, Arc<Batch>)>,
+    /// By slot and ballot: what was accepted, and by whom. One batch, unless somebody forgot.
+    votes: BTreeMap<(Slot, Ballot), Vec<(Arc<Batch>, BTreeSet<Member>)>>,
     chosen: BTreeMap<Slot, Arc<Batch>>,
     /// Acceptors, from which slot on.
     sets: Vec<(Slot, Vec<Member>)>,
@@ -121,15 +122,13 @@ impl Ghost {
                 }
                 Output::Send(_, Message::Accepted { ballot, slot, life }) => {
                     let member = Member { node, life: *life };
-                    let votes = self.votes.get(&(*slot, *ballot));
-                    let is_durable = votes.is_some_and(|(voters, _)| voters.contains(&member));
-                    if !is_durable && *slot > machine.core.applied() {
+                    if !self.has_voted(member, *slot, *ballot) && *slot > machine.core.applied() {
                         self.complain(format!("{node} tells of vote {slot}@{ballot}, which is not durable"));
                     }
                 }
                 Output::Apply(mark, writes) => self.applied(node, *mark, writes),
-                Output::Install(snapshot) => {
-                    if machine.rows != self.states[snapshot.0 as usize] {
+                Output::Install(snapshot, rows) => {
+                    if *rows != self.states[snapshot.0 as usize] {
                         self.complain(format!("{node} installs other rows than there are after #{}", snapshot.0));
                     }
                 }
@@ -150,10 +149,7 @@ impl Ghost {
             }
             Record::Accepted { slot, ballot, batch } => {
                 let member = Member { node, life: watched.life };
-                let is_new = self
-                    .votes
-                    .get(&(*slot, *ballot))
-                    .is_none_or(|(voters, _)| !voters.contains(&member));
+                let is_new = !self.has_voted(member, *slot, *ballot);
                 if is_new && watched.promised.is_some_and(|promised| promised > *ballot) {
                     self.complain(format!("{node} accepts {slot}@{ballot} against its promise"));
                 }
@@ -176,12 +172,22 @@ impl Ghost {
         }
     }
 
+    fn has_voted(&self, member: Member, slot: Slot, ballot: Ballot) -> bool {
+        let votes = self.votes.get(&(slot, ballot)).map(Vec::as_slice).unwrap_or_default();
+        votes.iter().any(|(_, voters)| voters.contains(&member))
+    }
+
     fn vote(&mut self, slot: Slot, ballot: Ballot, member: Member, batch: &Arc<Batch>) {
-        let (voters, proposed) =
-            self.votes.entry((slot, ballot)).or_insert_with(|| (BTreeSet::new(), batch.clone()));
-        voters.insert(member);
-        if proposed != batch {
-            return self.complain(format!("two batches were proposed in {slot}@{ballot}"));
+        let votes = self.votes.entry((slot, ballot)).or_default();
+        let place = votes.iter().position(|(proposed, _)| proposed == batch);
+        let place = place.unwrap_or_else(|| {
+            votes.push((batch.clone(), BTreeSet::new()));
+            votes.len() - 1
+        });
+        votes[place].1.insert(member);
+        let voters = votes[place].1.clone();
+        if votes.len() > 1 {
+            self.complain(format!("two batches were proposed in {slot}@{ballot}"));
         }
         let covers = |(from, _): &&(Slot, Vec<Member>)| *from <= slot;
         let Some((_, members)) = self.sets.iter().rev().find(covers) else { return };

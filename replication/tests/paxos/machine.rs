@@ -48,7 +48,8 @@ pub(crate) enum Output {
     Send(NodeId, Message),
     Reply(RequestId, Outcome),
     Apply(u64, Vec<Write>),
-    Install(SnapshotId),
+    /// With the rows that are in place then.
+    Install(SnapshotId, Rows),
 }
 
 type PaxosEffect = Effect<Message, Record, Resume>;
@@ -261,8 +262,8 @@ impl Machine {
             }
             Effect::Install(snapshot) => {
                 self.say(|| format!("installs snapshot #{}", snapshot.0));
-                self.outputs.push(Output::Install(snapshot));
                 self.install(snapshot);
+                self.outputs.push(Output::Install(snapshot, self.rows.clone()));
             }
             Effect::SetTimer(at) => self.timer = Some(at),
             Effect::Resume(resume) => self.fed_back.push_back(Input::Resume(resume)),

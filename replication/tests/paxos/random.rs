@@ -619,12 +619,10 @@ fn forgetful_acceptors_split_a_slot() {
         };
         let mut schedule = Schedule::new(seed, hostility, false);
         for _ in 0..STEPS {
+            // What rests on the split comes out differently here and there.
             schedule.step();
             if !schedule.cluster.ghost.split.is_empty() {
                 return true;
-            }
-            if schedule.cluster.ghost.wrong.is_some() {
-                return false;
             }
         }
         false

@@ -112,6 +112,7 @@ impl Replica {
         if self.learner.asking.is_some_and(|(asked, _)| asked == peer) {
             self.answer_came();
         }
+        let before = self.learner.chosen;
         let mut slot = from;
         for batch in batches {
             self.learn(slot, batch, effects);
@@ -119,7 +120,12 @@ impl Replica {
         }
         self.learner.announced = self.learner.announced.max(chosen);
         self.apply_what_is_chosen(now, effects);
-        self.catch_up(now, Some(peer), effects);
+        if self.learner.chosen > before {
+            self.catch_up(now, Some(peer), effects);
+        } else if self.learner.chosen < self.learner.announced && self.learner.asking.is_none() {
+            // This one knows no more; it is not asked again and again.
+            self.wait_for(peer, now.after(self.options.resend_interval));
+        }
         self.join_if_caught_up(effects);
     }
 
