@@ -72,7 +72,8 @@ impl Replica {
     /// The log of the one who was asked begins later: a snapshot is needed.
     pub(super) fn truncated(&mut self, now: Time, from: NodeId, first: Slot, effects: &mut Out) {
         let is_answer = self.learner.asking.is_some_and(|(asked, _)| asked == from);
-        if !is_answer || first <= self.learner.chosen.next() || self.snapshots.is_fetching() {
+        let is_busy = self.snapshots.is_fetching() || self.snapshots.is_installing();
+        if !is_answer || first <= self.learner.chosen.next() || is_busy {
             self.counters.duplicates_dropped += 1;
             return;
         }
@@ -275,6 +276,8 @@ impl Replica {
         self.reads_up_to(state.applied, effects);
         self.apply_what_is_chosen(now, effects);
         self.catch_up(now, None, effects);
+        self.confirm_reads(now, effects);
+        self.propose_what_waits(now, effects);
     }
 
     /// Goes on from the end of a snapshot.

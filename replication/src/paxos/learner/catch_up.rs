@@ -16,10 +16,9 @@ impl Replica {
         effects: &mut Out,
     ) {
         let is_behind = self.learner.chosen < self.learner.announced;
-        if !is_behind || self.learner.asking.is_some() || self.snapshots.is_installing() {
-            return;
+        if is_behind && self.learner.asking.is_none() {
+            self.ask_for_batches(now, whom, effects);
         }
-        self.ask_for_batches(now, whom, effects);
     }
 
     /// Asks somebody, whether or not there is anything.
@@ -29,6 +28,9 @@ impl Replica {
         whom: Option<NodeId>,
         effects: &mut Out,
     ) {
+        if self.snapshots.is_installing() {
+            return;
+        }
         let Some(to) = whom.or_else(|| self.some_peer()) else { return };
         let alarm = now.after(self.options.resend_interval);
         self.wait_for(to, alarm);
@@ -131,7 +133,7 @@ impl Replica {
 
     /// A node whose votes do not count follows from afar, and asks to be let in if it was in.
     pub(in crate::paxos) fn ask_to_join(&mut self, now: Time, effects: &mut Out) {
-        if self.learner.asking.is_none() && !self.snapshots.is_installing() {
+        if self.learner.asking.is_none() {
             self.ask_for_batches(now, None, effects);
         }
     }

@@ -119,6 +119,11 @@ impl Replica {
         effects: &mut Out,
     ) {
         self.proposer.see(seen);
+        if !is_granted && self.learner.asking.is_none() {
+            // It hears a leader that does not speak to this node: perhaps because this one was left
+            // out, and does not know it yet.
+            self.ask_for_batches(now, Some(from.node), effects);
+        }
         let Stage::PreVoting { ballot, granted } = &mut self.proposer.stage else { return };
         if *ballot == asked && is_granted {
             granted.insert(from);
