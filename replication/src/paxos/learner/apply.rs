@@ -5,11 +5,12 @@
 //! follows in the same step, so that the shell has it in the log before the rows can be flushed.
 
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::execute::{Judge, Overlay, keys_checked};
 use crate::contract::{Effect, ReadId, Time, Urgency};
-use crate::paxos::message::Slot;
+use crate::paxos::message::{Batch, Slot};
 use crate::paxos::record::{Record, Refusal};
 use crate::paxos::{Out, Replica, points};
 use crate::request::{Answer, Key, Query};
@@ -146,10 +147,11 @@ impl Replica {
     pub(in crate::paxos) fn replay_learned(
         &mut self,
         slot: Slot,
-        batch: alloc::sync::Arc<crate::paxos::message::Batch>,
+        batch: Arc<Batch>,
     ) {
         if slot > self.learner.applied {
             self.learner.known.insert(slot, batch);
+            self.learner.advance();
         }
     }
 }
