@@ -292,6 +292,14 @@ impl Cluster {
         self.now = until;
     }
 
+    /// Lets time pass up to a node's next timer, and rings no other's: those come late.
+    pub(crate) fn wake(&mut self, node: NodeId) {
+        let Some(machine) = self.machine_mut(node) else { return };
+        let Some(at) = machine.timer.take() else { return };
+        self.now = self.now.max(at);
+        self.step(node, Input::Timer);
+    }
+
     /// The next timer that comes up to then; false if there is none.
     fn ring(&mut self, until: Time) -> bool {
         let timer = |node: &NodeId| Some((self.machine(*node)?.timer?, *node));

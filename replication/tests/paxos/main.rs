@@ -6,4 +6,5 @@ mod ghost;
 mod history;
 mod machine;
 mod random;
+mod script;
 mod show;

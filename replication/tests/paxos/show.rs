@@ -3,7 +3,7 @@
 use kvorum_replication::paxos::message::{Batch, Command, Member, Message, Promise, SnapshotPiece};
 use kvorum_replication::paxos::record::{Checkpoint, Record, Replicated, Settled};
 use kvorum_replication::{
-    Answer, Failure, Key, Outcome, Precondition, Query, Row, Stamp, Transaction, Write,
+    Answer, Failure, Key, Outcome, Precondition, Row, Stamp, Transaction, Write,
 };
 
 fn text(bytes: &[u8]) -> String {
@@ -72,19 +72,10 @@ pub(crate) fn answer(answer: &Answer) -> String {
     }
 }
 
-fn rows(rows: &[Row]) -> String {
+pub(crate) fn rows(rows: &[Row]) -> String {
     let rows: Vec<String> =
         rows.iter().map(|(key, value)| format!("{}={}", text(key), text(value))).collect();
     format!("[{}]", rows.join(" "))
-}
-
-pub(crate) fn query(query: &Query) -> String {
-    let keys = |keys: &[Key]| keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" ");
-    match query {
-        Query::Get(key) => format!("get {}", text(key)),
-        Query::GetMany(many) => format!("get {}", keys(many)),
-        Query::Scan(range) => format!("scan {}..", text(&range.start)),
-    }
 }
 
 pub(crate) fn outcome(outcome: &Outcome) -> String {
