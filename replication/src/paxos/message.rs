@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::failing::PaxosRole;
 use super::record::Replicated;
 use crate::contract::{NodeId, SnapshotId};
 use crate::request::{Key, Row, Stamp, Transaction};
@@ -272,6 +273,32 @@ pub enum Message {
         /// Greater than that of the member it was.
         life: u64,
     },
+}
+
+impl Message {
+    /// The role that it is for; `None` if it is for the node as a whole.
+    #[must_use]
+    pub fn addressee(&self) -> Option<PaxosRole> {
+        match self {
+            Self::PreVote { .. } | Self::Prepare { .. } | Self::Accept { .. } => {
+                Some(PaxosRole::Acceptor)
+            }
+            Self::PreVoteAnswer { .. }
+            | Self::Promise(_)
+            | Self::Accepted { .. }
+            | Self::Refused { .. }
+            | Self::HeartbeatAck { .. }
+            | Self::ReadIndex { .. }
+            | Self::Join { .. } => Some(PaxosRole::Proposer),
+            Self::Learn { .. }
+            | Self::Learned { .. }
+            | Self::Truncated { .. }
+            | Self::FetchSnapshot { .. }
+            | Self::SnapshotPiece(_)
+            | Self::SnapshotGone { .. } => Some(PaxosRole::Learner),
+            Self::Heartbeat { .. } | Self::ReadIndexIs { .. } => None,
+        }
+    }
 }
 
 /// Names a read index that was asked for: one that an earlier run of the asker asked for must not

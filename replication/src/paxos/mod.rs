@@ -260,76 +260,38 @@ impl Replica {
             self.counters.strange_dropped += 1;
             return;
         }
-        match message {
-            Message::PreVote { .. } | Message::Prepare { .. } | Message::Accept { .. } => {
-                self.to_acceptor(now, from, message, effects);
-            }
-            Message::PreVoteAnswer { .. }
-            | Message::Promise(_)
-            | Message::Accepted { .. }
-            | Message::Refused { .. }
-            | Message::HeartbeatAck { .. }
-            | Message::ReadIndex { .. }
-            | Message::Join { .. } => self.to_proposer(now, from, message, effects),
-            Message::Heartbeat { ballot, chosen, round } => {
-                self.heartbeat(now, from, ballot, chosen, round, effects);
-            }
-            Message::ReadIndexIs { name, index } => self.index_came(now, name, index, effects),
-            Message::Learn { .. }
-            | Message::Learned { .. }
-            | Message::Truncated { .. }
-            | Message::FetchSnapshot { .. }
-            | Message::SnapshotPiece(_)
-            | Message::SnapshotGone { .. } => self.to_learner(now, from, message, effects),
-        }
-    }
-
-    fn to_acceptor(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Out) {
-        if !self.roles.acceptor_is_up() || !self.has_forgotten {
+        if !self.hears(message.addressee()) {
             self.counters.dropped_not_serving += 1;
             return;
         }
+        let member = |life| Member { node: from, life };
         match message {
             Message::PreVote { ballot } => self.pre_vote(now, from, ballot, effects),
+            Message::PreVoteAnswer { ballot, life, granted, seen } => {
+                self.pre_vote_answer(now, member(life), ballot, granted, seen, effects);
+            }
             Message::Prepare { ballot, from: first } => {
                 self.prepare(now, from, ballot, first, effects);
             }
+            Message::Promise(promise) => self.promise_came(now, from, promise, effects),
             Message::Accept { ballot, slot, batch, chosen } => {
                 self.accept(now, from, ballot, slot, batch, effects);
                 if self.proposer.leader_ballot() == ballot {
                     self.hear_chosen(now, from, ballot, chosen, effects);
                 }
             }
-            _ => unreachable!("the caller chose what is for an acceptor"),
-        }
-    }
-
-    fn to_proposer(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Out) {
-        let member = |life| Member { node: from, life };
-        match message {
-            Message::PreVoteAnswer { ballot, life, granted, seen } => {
-                self.pre_vote_answer(now, member(life), ballot, granted, seen, effects);
-            }
-            Message::Promise(promise) => self.promise_came(now, from, promise, effects),
             Message::Accepted { ballot, slot, life } => {
                 self.accepted(now, member(life), ballot, slot, effects);
             }
             Message::Refused { promised } => self.refused(now, promised, effects),
+            Message::Heartbeat { ballot, chosen, round } => {
+                self.heartbeat(now, from, ballot, chosen, round, effects);
+            }
             Message::HeartbeatAck { ballot, round, life } => {
                 self.heartbeat_acked(now, member(life), ballot, round, effects);
             }
             Message::ReadIndex { name } => self.read_index_asked(now, from, name, effects),
-            Message::Join { life } => self.join(now, from, life, effects),
-            _ => unreachable!("the caller chose what is for a proposer"),
-        }
-    }
-
-    fn to_learner(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Out) {
-        if !self.roles.learner_is_up() {
-            self.counters.dropped_not_serving += 1;
-            return;
-        }
-        match message {
+            Message::ReadIndexIs { name, index } => self.index_came(now, name, index, effects),
             Message::Learn { from: slot } => self.tell_learner(from, slot, effects),
             Message::Learned { from: first, batches, chosen, leader } => {
                 self.batches_came(now, from, first, batches, (chosen, leader), effects);
@@ -340,7 +302,17 @@ impl Replica {
             }
             Message::SnapshotPiece(piece) => self.stage(now, from, piece, effects),
             Message::SnapshotGone { snapshot } => self.snapshot_gone(now, snapshot, effects),
-            _ => unreachable!("the caller chose what is for a learner"),
+            Message::Join { life } => self.join(now, from, life, effects),
+        }
+    }
+
+    /// Whether a role is there to hear something.
+    fn hears(&self, role: Option<PaxosRole>) -> bool {
+        match role {
+            Some(PaxosRole::Acceptor) => self.roles.acceptor_is_up() && self.has_forgotten,
+            Some(PaxosRole::Proposer) => self.roles.proposer_is_up(),
+            Some(PaxosRole::Learner) => self.roles.learner_is_up(),
+            None => true,
         }
     }
 

@@ -92,6 +92,11 @@ impl Cluster {
         }
     }
 
+    /// Nobody watches: what the nodes do rests on lies.
+    pub(crate) fn believe_nothing(&mut self) {
+        self.ghost.is_blind = true;
+    }
+
     pub(crate) fn nodes(&self) -> Vec<NodeId> {
         self.places.keys().copied().collect()
     }

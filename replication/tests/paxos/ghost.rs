@@ -58,6 +58,8 @@ pub(crate) struct Ghost {
     pub(crate) wrong: Option<String>,
     /// Slots in which two batches were chosen: what an amnesiac acceptor leads to.
     pub(crate) split: BTreeSet<Slot>,
+    /// Looks at nothing.
+    pub(crate) is_blind: bool,
 }
 
 impl Ghost {
@@ -77,6 +79,7 @@ impl Ghost {
             next_client: 1,
             wrong: None,
             split: BTreeSet::new(),
+            is_blind: false,
         }
     }
 
@@ -98,6 +101,9 @@ impl Ghost {
 
     /// A node has made a step.
     pub(crate) fn watch(&mut self, node: NodeId, machine: &Machine, outputs: &[Output]) {
+        if self.is_blind {
+            return;
+        }
         let mut watched = self.nodes.remove(&node).unwrap_or_default();
         let records = &machine.disk.log[watched.scanned.min(machine.disk.durable)..machine.disk.durable];
         for record in records {

@@ -60,7 +60,7 @@ impl Runner for Script {
             let cluster = self.cluster.as_mut().ok_or("there is no cluster yet")?;
             run(cluster, command, &mut output)?;
             let mut lines = cluster.take_trace();
-            lines.push(output);
+            lines.push(output.trim_end().to_owned());
             lines.extend(cluster.ghost.wrong.take().map(|what| format!("the ghost: {what}")));
             lines.retain(|line| !line.is_empty());
             output = lines.join("\n");

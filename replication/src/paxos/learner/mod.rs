@@ -116,15 +116,18 @@ impl Learner {
 
     /// As far as batches are known without a gap.
     fn advance(&mut self) {
-        while self.known.contains_key(&self.chosen.next()) {
-            self.chosen = self.chosen.next();
+        for slot in self.known.range(self.chosen.next()..).map(|(slot, _)| *slot) {
+            if slot != self.chosen.next() || slot == self.chosen {
+                break;
+            }
+            self.chosen = slot;
         }
         self.announced = self.announced.max(self.chosen);
     }
 
     /// The first slot whose batch is still in memory.
     pub(super) fn first_retained(&self) -> Slot {
-        Slot(self.applied.0 + 1 - self.retained.batches.len() as u64)
+        Slot(self.applied.next().0.saturating_sub(self.retained.batches.len() as u64))
     }
 
     fn retain(&mut self, batch: Arc<Batch>, slots_max: usize, bytes_max: usize) {

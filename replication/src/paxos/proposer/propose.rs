@@ -17,7 +17,7 @@ use crate::paxos::{Alarm, Out, Replica, Resume, points};
 /// What goes into the next slot.
 enum Next {
     Batch(Arc<Batch>),
-    /// Chosen already, though not known here: to be learnt, not proposed.
+    /// Chosen already.
     Skip,
     Nothing,
 }
@@ -27,6 +27,8 @@ impl Replica {
     /// far as the window and the pipeline allow.
     pub(in crate::paxos) fn propose_what_waits(&mut self, now: Time, effects: &mut Out) {
         while let Stage::Leading(term) = &mut self.proposer.stage {
+            // What somebody knows to be chosen is to be learnt, not proposed.
+            term.next = term.next.max(term.base.next()).max(self.learner.applied.next());
             let (ballot, slot) = (term.ballot, term.next);
             match self.next_batch(ballot, slot) {
                 Next::Batch(batch) => self.propose(now, ballot, slot, batch, effects),
@@ -43,8 +45,7 @@ impl Replica {
         let learner = &self.learner;
         let pending = learner.membership.pending(learner.applied);
         let Stage::Leading(term) = &mut self.proposer.stage else { return Next::Nothing };
-        if slot <= term.base || learner.knows(slot) {
-            term.found.remove(&slot);
+        if learner.knows(slot) {
             return Next::Skip;
         }
         if slot > learner.applied.plus(self.options.window)

@@ -241,6 +241,9 @@ impl Replica {
     pub(in crate::paxos) fn why_unavailable(&self) -> String {
         let all = self.learner.membership.nodes();
         let me = self.options.id;
+        if self.leads() {
+            return format!("{me} leads, and what is proposed before it is not accepted");
+        }
         let up = all.iter().filter(|node| **node == me || self.peers_up.contains(node)).count();
         format!("no leader that a majority follows: {me} reaches {up} of {} replicas", all.len())
     }
