@@ -432,7 +432,10 @@ impl Core for Replica {
         counters.push(("promised", self.acceptor.promised().round));
         counters.push(("slots_chosen", self.learner.chosen.0));
         counters.push(("slots_applied", self.learner.applied.0));
-        counters.push(("slots_retained", self.learner.applied.next().0 - self.learner.first_retained().0));
+        counters.push((
+            "slots_retained",
+            self.learner.applied.next().0 - self.learner.first_retained().0,
+        ));
         counters.push(("sessions", self.learner.sessions.len() as u64));
         counters.push(("queued", self.proposer.queued() as u64));
         counters.push(("reads_waiting", self.reads.in_flight() as u64));

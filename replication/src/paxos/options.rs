@@ -159,7 +159,10 @@ impl ReplicaOptions {
         assert!(!self.founders.is_empty(), "a cluster begins with at least one replica");
         assert!(self.window > 0 && self.pipeline_max > 0, "something must be proposed");
         assert!(self.pipeline_max as u64 <= self.window, "the window bounds the open slots");
-        assert!(self.batch_commands_max > 0 && self.piece_slots_max > 0, "a step must do something");
+        assert!(
+            self.batch_commands_max > 0 && self.piece_slots_max > 0,
+            "a step must do something"
+        );
         assert!(self.snapshot_rows_max > 0 && self.snapshots_max > 0, "a piece holds something");
         assert!(
             self.election_timeout_min < self.election_timeout_max,

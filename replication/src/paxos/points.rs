@@ -64,10 +64,7 @@ pub const ALL: &[Point] = &[
         moment: "the first of the others was asked for a promise",
     },
     Point { name: ACCEPTOR_BEFORE_PROMISE, moment: "a prepare has come; no promise is written" },
-    Point {
-        name: ACCEPTOR_PROMISE_DURABLE,
-        moment: "the promise is durable and nobody was told",
-    },
+    Point { name: ACCEPTOR_PROMISE_DURABLE, moment: "the promise is durable and nobody was told" },
     Point { name: ACCEPTOR_PROMISE_SENT, moment: "the promise is sent" },
     Point { name: PROPOSER_ELECTED, moment: "a quorum has promised; nothing was proposed" },
     Point {

@@ -207,13 +207,7 @@ impl Replica {
     }
 
     /// The leader has answered: the reads of the question may see what is applied up to there.
-    pub(super) fn index_came(
-        &mut self,
-        now: Time,
-        name: ReadName,
-        index: Slot,
-        effects: &mut Out,
-    ) {
+    pub(super) fn index_came(&mut self, now: Time, name: ReadName, index: Slot, effects: &mut Out) {
         let Some((_, reads)) = self.reads.asked.take_if(|(asked, _)| *asked == name) else {
             self.counters.duplicates_dropped += 1;
             return;

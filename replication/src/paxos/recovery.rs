@@ -45,7 +45,10 @@ impl Replica {
             Record::Chosen { slot, refused } => {
                 if !self.replay_chosen(slot, &refused, effects) {
                     let missing = self.learner.applied.next();
-                    self.contradiction(at, &format!("{slot} was applied, and {missing} is missing"));
+                    self.contradiction(
+                        at,
+                        &format!("{slot} was applied, and {missing} is missing"),
+                    );
                 }
             }
             Record::Forgot { life } => {

@@ -254,11 +254,7 @@ impl Cluster {
         self.step(to, Input::Message { from, message });
     }
 
-    fn step(
-        &mut self,
-        node: NodeId,
-        input: Input<Message, <Replica as Core>::Resume>,
-    ) {
+    fn step(&mut self, node: NodeId, input: Input<Message, <Replica as Core>::Resume>) {
         let now = self.now;
         if let Some(machine) = self.machine_mut(node) {
             machine.step(now, input);

@@ -38,12 +38,15 @@ struct Watched {
     chosen: Slot,
 }
 
+/// A batch, and who has accepted it.
+type Voted = (Arc<Batch>, BTreeSet<Member>);
+
 #[derive(Debug)]
 pub(crate) struct Ghost {
     window: u64,
     nodes: BTreeMap<NodeId, Watched>,
     /// By slot and ballot: what was accepted, and by whom. One batch, unless somebody forgot.
-    votes: BTreeMap<(Slot, Ballot), Vec<(Arc<Batch>, BTreeSet<Member>)>>,
+    votes: BTreeMap<(Slot, Ballot), Vec<Voted>>,
     chosen: BTreeMap<Slot, Arc<Batch>>,
     /// Acceptors, from which slot on.
     sets: Vec<(Slot, Vec<Member>)>,
@@ -105,7 +108,8 @@ impl Ghost {
             return;
         }
         let mut watched = self.nodes.remove(&node).unwrap_or_default();
-        let records = &machine.disk.log[watched.scanned.min(machine.disk.durable)..machine.disk.durable];
+        let records =
+            &machine.disk.log[watched.scanned.min(machine.disk.durable)..machine.disk.durable];
         for record in records {
             self.record(node, &mut watched, record);
         }
@@ -123,19 +127,26 @@ impl Ghost {
                 Output::Send(_, Message::Promise(promise)) => {
                     if watched.promised.is_none_or(|promised| promised < promise.ballot) {
                         let ballot = promise.ballot;
-                        self.complain(format!("{node} tells of promise {ballot}, which is not durable"));
+                        self.complain(format!(
+                            "{node} tells of promise {ballot}, which is not durable"
+                        ));
                     }
                 }
                 Output::Send(_, Message::Accepted { ballot, slot, life }) => {
                     let member = Member { node, life: *life };
                     if !self.has_voted(member, *slot, *ballot) && *slot > machine.core.applied() {
-                        self.complain(format!("{node} tells of vote {slot}@{ballot}, which is not durable"));
+                        self.complain(format!(
+                            "{node} tells of vote {slot}@{ballot}, which is not durable"
+                        ));
                     }
                 }
                 Output::Apply(mark, writes) => self.applied(node, *mark, writes),
                 Output::Install(snapshot, rows) => {
                     if *rows != self.states[snapshot.0 as usize] {
-                        self.complain(format!("{node} installs other rows than there are after #{}", snapshot.0));
+                        self.complain(format!(
+                            "{node} installs other rows than there are after #{}",
+                            snapshot.0
+                        ));
                     }
                 }
                 Output::Send(..) | Output::Reply(..) => {}

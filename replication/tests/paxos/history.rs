@@ -69,7 +69,9 @@ impl Asked {
         match (self.stamp, &self.transaction) {
             (Some(stamp), _) => entry.stamp == Some((stamp.client, stamp.sequence)),
             (None, Some(transaction)) => {
-                entry.stamp.is_none() && is_unique(transaction) && *entry.transaction == *transaction
+                entry.stamp.is_none()
+                    && is_unique(transaction)
+                    && *entry.transaction == *transaction
             }
             (None, None) => false,
         }
@@ -85,8 +87,7 @@ fn is_unique(transaction: &Transaction) -> bool {
 /// seen before the request, and not longer than what was chosen before the answer. Taking the
 /// shortest that fits asks the least of those who come later, so it errs never.
 fn real_time(cluster: &Cluster) -> Result<Verdict, String> {
-    let mut verdict =
-        Verdict { slots: cluster.ghost.chosen_without_gap(), ..Verdict::default() };
+    let mut verdict = Verdict { slots: cluster.ghost.chosen_without_gap(), ..Verdict::default() };
     let mut asked: BTreeMap<RequestId, Asked> = BTreeMap::new();
     let mut first_asked: BTreeMap<(u64, u64), usize> = BTreeMap::new();
     let mut seen = 0;
@@ -133,14 +134,13 @@ fn judge_answer(
         Outcome::Session(_) => Ok(0),
         Outcome::Committed => {
             verdict.committed += 1;
-            let is_known = asked.stamp.is_some()
-                || asked.transaction.as_ref().is_some_and(is_unique);
+            let is_known =
+                asked.stamp.is_some() || asked.transaction.as_ref().is_some_and(is_unique);
             if !is_known {
                 return Ok(0);
             }
             let is_it = |entry: &&Entry| entry.fate == Fate::Committed && asked.is(entry);
-            let slot =
-                ghost.order.iter().find(is_it).ok_or("an acknowledged write is lost")?.slot;
+            let slot = ghost.order.iter().find(is_it).ok_or("an acknowledged write is lost")?.slot;
             if slot <= asked.after || slot > chosen {
                 return Err(format!("slot {slot} is not in {}..{chosen}", asked.after));
             }

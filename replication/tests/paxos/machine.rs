@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kvorum_replication::paxos::{PaxosRole, Replica, Resume};
 use kvorum_replication::paxos::message::Message;
 use kvorum_replication::paxos::record::Record;
+use kvorum_replication::paxos::{PaxosRole, Replica, Resume};
 use kvorum_replication::{
     Answer, Core, Effect, Effects, Input, Key, NodeId, Outcome, Position, Query, RequestId, Row,
     SnapshotId, Time, Value, Write,

@@ -544,11 +544,23 @@ impl Schedule {
                     "queued" | "reads_waiting" if count > 0 => {
                         return Err(format!("{node} has {count} {name} for nothing"));
                     }
-                    "campaigns_failed" | "stepped_down" | "quorum_lost" | "reproposed"
-                    | "gaps_filled" | "learned" | "snapshots_installed" | "joins"
-                    | "reads_waited" | "reads_by_lease" | "retries_answered" | "superseded"
-                    | "preconditions_failed" | "accepts_resent" | "window_filled"
-                    | "refused_sent" | "elected" => self.faults.count(name, count),
+                    "campaigns_failed"
+                    | "stepped_down"
+                    | "quorum_lost"
+                    | "reproposed"
+                    | "gaps_filled"
+                    | "learned"
+                    | "snapshots_installed"
+                    | "joins"
+                    | "reads_waited"
+                    | "reads_by_lease"
+                    | "retries_answered"
+                    | "superseded"
+                    | "preconditions_failed"
+                    | "accepts_resent"
+                    | "window_filled"
+                    | "refused_sent"
+                    | "elected" => self.faults.count(name, count),
                     _ => {}
                 }
             }
@@ -598,7 +610,12 @@ fn hostility(seed: u64) -> Hostility {
     hostility
 }
 
-fn run(seed: u64, hostility: Hostility, faults: &mut Faults, tracing: bool) -> Result<Verdict, String> {
+fn run(
+    seed: u64,
+    hostility: Hostility,
+    faults: &mut Faults,
+    tracing: bool,
+) -> Result<Verdict, String> {
     let mut schedule = Schedule::new(seed, hostility, tracing);
     let mut wrong = None;
     for step in 0..STEPS {
@@ -654,7 +671,8 @@ fn forged_messages_stop_nobody() {
 fn seeds(default: &str) -> std::ops::Range<u64> {
     let seeds = std::env::var("KVORUM_SEEDS").unwrap_or_else(|_| default.to_owned());
     let (first, last) = seeds.split_once("..").expect("KVORUM_SEEDS is A..B");
-    first.parse::<u64>().unwrap()..last.parse::<u64>().unwrap()
+    let number = |text: &str| text.parse().expect("KVORUM_SEEDS is A..B");
+    number(first)..number(last)
 }
 
 /// `KVORUM_SEEDS=A..B` runs other seeds, and `KVORUM_SEED=N` one of them with its trace.

@@ -343,9 +343,7 @@ fn look(cluster: &mut Cluster, name: &str, words: &Words<'_>, output: &mut Strin
 fn data(cluster: &Cluster, node: NodeId) -> String {
     match cluster.machine(node) {
         None => "is down".to_owned(),
-        Some(machine) => {
-            show::rows(&machine.rows.clone().into_iter().collect::<Vec<_>>())
-        }
+        Some(machine) => show::rows(&machine.rows.clone().into_iter().collect::<Vec<_>>()),
     }
 }
 
@@ -372,8 +370,7 @@ fn status(cluster: &Cluster, node: NodeId, output: &mut String) -> Result<()> {
 
 fn agree(cluster: &mut Cluster, output: &mut String) -> Result<()> {
     let last = cluster.ghost.chosen_without_gap();
-    let up: Vec<NodeId> =
-        cluster.nodes().into_iter().filter(|node| cluster.is_up(*node)).collect();
+    let up: Vec<NodeId> = cluster.nodes().into_iter().filter(|node| cluster.is_up(*node)).collect();
     for node in &up {
         let machine = cluster.machine(*node).ok_or("it is up")?;
         if machine.core.applied().0 as usize != last || machine.rows != cluster.ghost.states[last] {

@@ -146,7 +146,9 @@ pub(crate) fn message(message: &Message) -> String {
         Message::Accept { ballot, slot, batch: it, chosen } => {
             format!("{kind} {ballot} {slot} {} chosen {chosen}", batch(it))
         }
-        Message::Accepted { ballot, slot, life } => format!("{kind} {ballot} {slot}{}", lived(*life)),
+        Message::Accepted { ballot, slot, life } => {
+            format!("{kind} {ballot} {slot}{}", lived(*life))
+        }
         Message::Heartbeat { ballot, chosen, round } => {
             format!("{kind} {ballot} round {round} chosen {chosen}")
         }
@@ -168,7 +170,9 @@ pub(crate) fn message(message: &Message) -> String {
             format!("{kind} {which} from '{}'", text(from).replace('\0', "+"))
         }
         Message::SnapshotPiece(SnapshotPiece { snapshot, rows: found, last, .. }) => {
-            let last = last.as_ref().map_or(String::new(), |state| format!(" last: {}", replicated(state)));
+            let last = last
+                .as_ref()
+                .map_or(String::new(), |state| format!(" last: {}", replicated(state)));
             format!("{kind} of #{} {}{last}", snapshot.0, rows(found))
         }
         Message::SnapshotGone { snapshot } => format!("{kind} #{}", snapshot.0),
@@ -196,11 +200,8 @@ fn promise(it: &Promise) -> String {
 }
 
 fn replicated(state: &Replicated) -> String {
-    let sets: Vec<String> = state
-        .members
-        .iter()
-        .map(|(from, list)| format!("{} from {from}", members(list)))
-        .collect();
+    let sets: Vec<String> =
+        state.members.iter().map(|(from, list)| format!("{} from {from}", members(list))).collect();
     let sessions: Vec<String> = state
         .sessions
         .iter()

@@ -95,13 +95,7 @@ impl Replica {
     }
 
     /// Some slots were applied in this step: say so in the log, and see who waited for that.
-    fn has_applied(
-        &mut self,
-        now: Time,
-        before: Slot,
-        refused: Vec<Refusal>,
-        effects: &mut Out,
-    ) {
+    fn has_applied(&mut self, now: Time, before: Slot, refused: Vec<Refusal>, effects: &mut Out) {
         let slot = self.learner.applied;
         if slot == before {
             return;
@@ -144,11 +138,7 @@ impl Replica {
     }
 
     /// Takes back what others chose.
-    pub(in crate::paxos) fn replay_learned(
-        &mut self,
-        slot: Slot,
-        batch: Arc<Batch>,
-    ) {
+    pub(in crate::paxos) fn replay_learned(&mut self, slot: Slot, batch: Arc<Batch>) {
         if slot > self.learner.applied {
             self.learner.known.insert(slot, batch);
             self.learner.advance();

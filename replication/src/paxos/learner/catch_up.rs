@@ -141,8 +141,7 @@ impl Replica {
     pub(in crate::paxos) fn join_if_caught_up(&mut self, effects: &mut Out) {
         let leader = self.proposer.leader_ballot().node;
         let (_, members) = self.learner.membership.newest();
-        let was_in =
-            members.iter().any(|it| it.node == self.options.id && it.life < self.life);
+        let was_in = members.iter().any(|it| it.node == self.options.id && it.life < self.life);
         let is_behind = self.learner.applied < self.learner.announced;
         if was_in && !is_behind && leader != self.options.id && leader != Ballot::ZERO.node {
             self.counters.joins_sent += 1;

@@ -267,12 +267,7 @@ impl Replica {
         }
     }
 
-    pub(in crate::paxos) fn refused(
-        &mut self,
-        now: Time,
-        promised: Ballot,
-        effects: &mut Out,
-    ) {
+    pub(in crate::paxos) fn refused(&mut self, now: Time, promised: Ballot, effects: &mut Out) {
         self.proposer.see(promised);
         self.step_down_for(now, promised, effects);
     }

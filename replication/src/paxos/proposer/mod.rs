@@ -15,14 +15,14 @@ mod propose;
 mod requests;
 mod term;
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-pub(super) use self::term::Term;
 use self::requests::{Asked, Queued};
-use super::message::{Ballot, Member, Slot};
+pub(super) use self::term::Term;
 use super::Replica;
+use super::message::{Ballot, Member, Slot};
 use crate::contract::{NodeId, RequestId, Time};
 
 /// How far a proposer has come.

@@ -157,12 +157,7 @@ impl Replica {
     }
 
     /// Says again what was not answered: messages get lost.
-    pub(in crate::paxos) fn resend_alarm(
-        &mut self,
-        now: Time,
-        ballot: Ballot,
-        effects: &mut Out,
-    ) {
+    pub(in crate::paxos) fn resend_alarm(&mut self, now: Time, ballot: Ballot, effects: &mut Out) {
         if self.proposer.term(ballot).is_none() {
             return;
         }

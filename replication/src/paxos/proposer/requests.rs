@@ -56,9 +56,9 @@ impl Replica {
         transaction: Transaction,
         effects: &mut Out,
     ) {
-        let checked = self.check_transaction(stamp, &transaction).map(|bytes| {
-            (Command::Transact { stamp, transaction: Arc::new(transaction) }, bytes)
-        });
+        let checked = self
+            .check_transaction(stamp, &transaction)
+            .map(|bytes| (Command::Transact { stamp, transaction: Arc::new(transaction) }, bytes));
         self.ask(now, request, deadline, checked, effects);
     }
 
@@ -218,7 +218,8 @@ impl Replica {
         let failure = match asked.is_proposed {
             true => {
                 self.counters.unknown += 1;
-                let reason = String::from("it is proposed, and no majority has accepted it in time");
+                let reason =
+                    String::from("it is proposed, and no majority has accepted it in time");
                 Failure::Unknown { reason }
             }
             false => {

@@ -8,7 +8,9 @@ use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, TxnId};
-use crate::two_phase::record::{CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable};
+use crate::two_phase::record::{
+    CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable,
+};
 
 impl Coordinator {
     /// A new epoch, durable before the first transaction gets its number.
