@@ -38,6 +38,10 @@ struct Hostility {
     wipes: bool,
     changes_members: bool,
     leases: bool,
+    /// Elections so often that ballots overtake each other.
+    duels: bool,
+    /// How fast time goes, against the messages.
+    tick_millis: u64,
     truncates: bool,
     restart: AcceptorRestart,
 }
@@ -87,13 +91,23 @@ impl Schedule {
             retained_slots_max: few,
             snapshot_rows_max: 2,
             request_timeout: Duration::from_secs(4),
-            heartbeat_interval: millis(50),
+            heartbeat_interval: millis(100),
             election_timeout_min: millis(300),
             election_timeout_max: millis(600),
             resend_interval: millis(200),
-            lease: hostility.leases.then_some(millis(300)),
+            lease: (hostility.leases && !hostility.duels).then_some(millis(300)),
             acceptor_restart: hostility.restart,
             ..ReplicaOptions::default()
+        };
+        let options = match hostility.duels {
+            false => options,
+            true => ReplicaOptions {
+                heartbeat_interval: millis(40),
+                election_timeout_min: millis(50),
+                election_timeout_max: millis(120),
+                backoff_doublings_max: 4,
+                ..options
+            },
         };
         let mut cluster = Cluster::new(options, hostility.nodes, tracing);
         for node in cluster.nodes() {
@@ -136,7 +150,7 @@ impl Schedule {
             620..780 => self.sync(),
             780..880 => self.ask(),
             880..930 => {
-                let wait = Duration::from_millis(self.random.below(60));
+                let wait = Duration::from_millis(self.random.below(self.hostility.tick_millis));
                 self.cluster.tick(wait);
             }
             930..938 if self.hostility.loses => self.lose(),
@@ -148,6 +162,7 @@ impl Schedule {
             959..961 if self.hostility.fails_roles => self.fail_role(),
             961..962 if self.hostility.changes_members => self.change_members(),
             962..990 => self.mend(),
+            990..996 if self.hostility.duels => self.depose(),
             _ => {}
         }
         self.listen();
@@ -179,6 +194,23 @@ impl Schedule {
         }
         self.cluster.fail_role(node, role, returns);
         self.faults.count("roles failed", 1);
+    }
+
+    /// The leader proposes, and then nobody hears it: its batch is where it got to by then.
+    fn depose(&mut self) {
+        let Some(leader) = self.cluster.leader() else { return };
+        let transaction = self.some_transaction();
+        let deadline = self.cluster.now.after(Duration::from_secs(1));
+        let operation = Operation::Transact { stamp: None, transaction };
+        self.cluster.ask(leader, operation, deadline);
+        self.cluster.sync(leader);
+        for node in self.cluster.nodes() {
+            if node != leader && !self.one_in(3) {
+                self.cluster.block(leader, node);
+                self.cluster.block(node, leader);
+            }
+        }
+        self.faults.count("leaders cut off", 1);
     }
 
     fn change_members(&mut self) {
@@ -587,9 +619,12 @@ fn hostility(seed: u64) -> Hostility {
         wipes: false,
         changes_members: false,
         leases: !mostly(),
+        duels: !mostly(),
         truncates: mostly(),
+        tick_millis: 60,
         restart: AcceptorRestart::Durable,
     };
+    hostility.tick_millis = [30, 60, 150, 300][random.below(4) as usize];
     match random.below(10) {
         0 => (hostility.nodes, hostility.founders) = (1, 1),
         1 | 2 => (hostility.nodes, hostility.founders) = (5, 5),
@@ -708,7 +743,7 @@ fn random_schedules_keep_every_promise() {
         .chain(["roles failed", "campaigns_failed", "stepped_down", "quorum_lost", "reproposed"])
         .chain(["gaps_filled", "learned", "snapshots_installed", "joins", "reads_waited"])
         .chain(["reads_by_lease", "retries_answered", "superseded", "preconditions_failed"])
-        .chain(["window_filled", "refused_sent"])
+        .chain(["window_filled", "refused_sent", "leaders cut off"])
         .chain(points::ALL.iter().map(|point| point.name));
     for what in must_have {
         let times = faults.0.get(what).copied().unwrap_or_default();

@@ -515,6 +515,7 @@ scripts! {
     one_way
     gap
     chosen_slot
+    highest_ballot
     lost_accept
     durable_promise
     acceptor_restart
