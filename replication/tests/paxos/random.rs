@@ -71,6 +71,8 @@ struct Schedule {
     sessions: Vec<RequestId>,
     /// Whom the last redirect named.
     leader: NodeId,
+    /// Who was cut off last while it led: it may not know that another leads.
+    deposed: NodeId,
     heard: usize,
     value: u64,
     wiped: u64,
@@ -95,7 +97,7 @@ impl Schedule {
             election_timeout_min: millis(300),
             election_timeout_max: millis(600),
             resend_interval: millis(200),
-            lease: (hostility.leases && !hostility.duels).then_some(millis(300)),
+            lease: hostility.leases.then_some(millis(300)),
             acceptor_restart: hostility.restart,
             ..ReplicaOptions::default()
         };
@@ -106,6 +108,7 @@ impl Schedule {
                 election_timeout_min: millis(50),
                 election_timeout_max: millis(120),
                 backoff_doublings_max: 4,
+                lease: hostility.leases.then_some(millis(50)),
                 ..options
             },
         };
@@ -120,6 +123,7 @@ impl Schedule {
             clients: Vec::new(),
             sessions: Vec::new(),
             leader: NodeId(1),
+            deposed: NodeId(1),
             heard: 0,
             value: 0,
             wiped: 0,
@@ -210,6 +214,7 @@ impl Schedule {
                 self.cluster.block(node, leader);
             }
         }
+        self.deposed = leader;
         self.faults.count("leaders cut off", 1);
     }
 
@@ -366,7 +371,7 @@ impl Schedule {
                 Query::Scan(Range { start: key(self), end: None, limit: self.pick(&[1, 2, 3, 4]) })
             }
         };
-        let node = self.some_node();
+        let node = if self.one_in(3) { self.deposed } else { self.some_node() };
         let deadline = self.cluster.now.after(Duration::from_secs(2));
         let operation = match self.one_in(5) {
             true => Operation::ReadStale(query),
@@ -619,7 +624,7 @@ fn hostility(seed: u64) -> Hostility {
         wipes: false,
         changes_members: false,
         leases: !mostly(),
-        duels: !mostly(),
+        duels: !mostly() || !mostly(),
         truncates: mostly(),
         tick_millis: 60,
         restart: AcceptorRestart::Durable,
