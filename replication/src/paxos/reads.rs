@@ -117,7 +117,7 @@ impl Replica {
             let reason = String::from("the deadline had passed when the request arrived");
             return Err(Failure::Unavailable { reason });
         }
-        Ok(())
+        self.check_reach()
     }
 
     fn ask_store(&mut self, request: RequestId, query: Query, effects: &mut Out) {

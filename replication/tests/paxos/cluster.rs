@@ -68,6 +68,8 @@ pub(crate) struct Cluster {
     /// Fail points that fired.
     pub(crate) fired: Vec<&'static str>,
     pub(crate) ghost: Ghost,
+    /// Whether each node has a clock of its own.
+    pub(crate) clocks_differ: bool,
 }
 
 impl Cluster {
@@ -88,6 +90,7 @@ impl Cluster {
             events: Vec::new(),
             fired: Vec::new(),
             ghost: Ghost::new(&options),
+            clocks_differ: false,
             options,
         }
     }
@@ -113,6 +116,26 @@ impl Cluster {
             Some(Place::Up(machine)) => Some(machine),
             Some(Place::Down(_)) | None => None,
         }
+    }
+
+    /// What a node's own clock shows: each began at another time, and none runs like the next; within
+    /// what the options allow.
+    fn clock(&self, node: NodeId, now: Time) -> Time {
+        if !self.clocks_differ {
+            return now;
+        }
+        let node = u64::from(node.0);
+        Time(node * 1_000_000_000_000 + now.0 / 1000 * (994 + 2 * node))
+    }
+
+    /// When a node's clock shows this time.
+    fn when(&self, node: NodeId, shown: Time) -> Time {
+        if !self.clocks_differ {
+            return shown;
+        }
+        let node = u64::from(node.0);
+        let passed = shown.0.saturating_sub(node * 1_000_000_000_000);
+        Time(passed.div_ceil(994 + 2 * node) * 1000)
     }
 
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
@@ -184,7 +207,7 @@ impl Cluster {
     }
 
     pub(crate) fn fail_role(&mut self, node: NodeId, role: PaxosRole, returns: bool) {
-        let now = self.now;
+        let now = self.clock(node, self.now);
         if let Some(machine) = self.machine_mut(node) {
             machine.toggle(now, role, returns);
         }
@@ -239,6 +262,10 @@ impl Cluster {
         self.requests += 1;
         let request = RequestId(self.requests);
         self.events.push(Event::Asked { node, request, operation: operation.clone() });
+        let deadline = match deadline {
+            Time::NEVER => Time::NEVER,
+            deadline => self.clock(node, deadline),
+        };
         self.step(node, Input::Request(Request { id: request, deadline, operation }));
         request
     }
@@ -255,7 +282,7 @@ impl Cluster {
     }
 
     fn step(&mut self, node: NodeId, input: Input<Message, <Replica as Core>::Resume>) {
-        let now = self.now;
+        let now = self.clock(node, self.now);
         if let Some(machine) = self.machine_mut(node) {
             machine.step(now, input);
             self.collect(node);
@@ -263,7 +290,7 @@ impl Cluster {
     }
 
     pub(crate) fn sync(&mut self, node: NodeId) {
-        let now = self.now;
+        let now = self.clock(node, self.now);
         if let Some(machine) = self.machine_mut(node) {
             machine.sync(now);
             self.collect(node);
@@ -271,7 +298,7 @@ impl Cluster {
     }
 
     pub(crate) fn flush(&mut self, node: NodeId) {
-        let now = self.now;
+        let now = self.clock(node, self.now);
         if let Some(machine) = self.machine_mut(node) {
             machine.flush(now);
             self.collect(node);
@@ -297,13 +324,14 @@ impl Cluster {
     pub(crate) fn wake(&mut self, node: NodeId) {
         let Some(machine) = self.machine_mut(node) else { return };
         let Some(at) = machine.timer.take() else { return };
+        let at = self.when(node, at);
         self.now = self.now.max(at);
         self.step(node, Input::Timer);
     }
 
     /// The next timer that comes up to then; false if there is none.
     fn ring(&mut self, until: Time) -> bool {
-        let timer = |node: &NodeId| Some((self.machine(*node)?.timer?, *node));
+        let timer = |node: &NodeId| Some((self.when(*node, self.machine(*node)?.timer?), *node));
         let Some((at, node)) = self.nodes().iter().filter_map(timer).min() else { return false };
         if at > until {
             return false;
@@ -352,7 +380,7 @@ impl Cluster {
     }
 
     pub(crate) fn status(&self, node: NodeId) -> Option<Status> {
-        self.machine(node).map(|machine| machine.core.status(self.now))
+        self.machine(node).map(|machine| machine.core.status(self.clock(node, self.now)))
     }
 
     pub(crate) fn counter(&self, node: NodeId, name: &str) -> Option<u64> {

@@ -2,9 +2,11 @@
 //! with crashes and a hostile network, watched after every step by a ghost that sees all logs.
 
 mod cluster;
+mod forge;
 mod ghost;
 mod history;
 mod machine;
 mod random;
+mod roles;
 mod script;
 mod show;

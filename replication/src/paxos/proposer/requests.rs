@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::paxos::learner::Verdict;
-use crate::paxos::message::{Ballot, Batch, Command, Slot};
+use crate::paxos::message::{Ballot, Batch, Command, Member, Slot};
 use crate::paxos::record::Settled;
 use crate::paxos::{Alarm, Out, Replica, reply_failed};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
@@ -150,7 +150,19 @@ impl Replica {
             let reason = String::from("the deadline had passed when the request arrived");
             return Err(Failure::Unavailable { reason });
         }
-        Ok(())
+        self.check_reach()
+    }
+
+    /// Without a leader, and without links to enough replicas to elect one, waiting is in vain.
+    pub(in crate::paxos) fn check_reach(&mut self) -> Result<(), Failure> {
+        let next = self.learner.applied.next();
+        let reaches =
+            |member: Member| member.node == self.options.id || self.peers_up.contains(&member.node);
+        if self.proposer.leader().is_some() || self.learner.membership.is_quorum(next, reaches) {
+            return Ok(());
+        }
+        self.counters.unavailable += 1;
+        Err(Failure::Unavailable { reason: self.why_unavailable() })
     }
 
     pub(in crate::paxos) fn enqueue(
