@@ -6,12 +6,14 @@
 //! kernel, when the thread that started them ends without doing either. So start members on the
 //! thread that keeps the cluster.
 
+mod interrupt;
 mod member;
 mod port;
 mod process;
 mod witness;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
@@ -92,6 +94,14 @@ pub enum ClusterError {
         /// The end of what it logged.
         log: String,
     },
+    /// A member is gone that nobody told to go.
+    #[error("{member} has ended by itself\n{log}")]
+    Died {
+        /// Which.
+        member: Member,
+        /// The end of what it logged.
+        log: String,
+    },
     /// Asked of a member that does not run.
     #[error("{0} does not run")]
     NotRunning(Member),
@@ -124,6 +134,9 @@ pub enum ClusterError {
 pub struct Cluster {
     options: ClusterOptions,
     ports: BTreeMap<Member, ReservedPort>,
+    /// By whom, to whom, and by way of which address.
+    routes: BTreeMap<(Member, Member), SocketAddr>,
+    flags: BTreeMap<Member, Vec<OsString>>,
     watches: BTreeMap<Member, Watch>,
     ground: Cleaner,
 }
@@ -149,7 +162,19 @@ impl Cluster {
             let port = ReservedPort::take().map_err(io_error("taking a port on loopback"))?;
             ports.insert(member, port);
         }
-        Ok(Self { options, ports, watches: BTreeMap::new(), ground })
+        let (routes, flags, watches) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { options, ports, routes, flags, watches, ground })
+    }
+
+    /// From its next start on, `from` dials `to` at this address instead of where that one listens:
+    /// something there passes it on.
+    pub fn route(&mut self, from: Member, to: Member, by_way_of: SocketAddr) {
+        self.routes.insert((from, to), by_way_of);
+    }
+
+    /// From its next start on, a member is always started with these flags as well.
+    pub fn set_flags(&mut self, member: Member, flags: Vec<OsString>) {
+        self.flags.insert(member, flags);
     }
 
     /// Starts every member that does not run, all at once, and waits until all are ready.
@@ -188,9 +213,7 @@ impl Cluster {
         if self.is_running(member) {
             return Err(ClusterError::Running(member));
         }
-        let addresses = self.ports.iter().map(|(&member, port)| (member, port.address()));
-        let addresses: BTreeMap<Member, SocketAddr> = addresses.collect();
-        let mut arguments = member.arguments(&addresses, &self.data_directory(member));
+        let mut arguments = self.arguments(member);
         arguments.extend(flags.iter().map(Into::into));
         let log = self.open_log(member)?;
         // Held while spawning, so that a cleaner on another thread misses no child.
@@ -202,6 +225,20 @@ impl Cluster {
         drop(running);
         self.watches.insert(member, watch);
         Ok(())
+    }
+
+    /// What a member is always started with.
+    fn arguments(&self, member: Member) -> Vec<OsString> {
+        let others = self.ports.iter().map(|(&other, port)| {
+            let route = self.routes.get(&(member, other));
+            (other, route.copied().unwrap_or_else(|| port.address()))
+        });
+        let others: BTreeMap<Member, SocketAddr> = others.collect();
+        let knows_peers = self.routes.keys().any(|(from, _)| *from == member);
+        let (listen, data) = (self.address(member), self.data_directory(member));
+        let mut arguments = member.arguments(listen, &others, knows_peers, &data);
+        arguments.extend(self.flags.get(&member).into_iter().flatten().cloned());
+        arguments
     }
 
     /// Waits until a member that was spawned is ready. One that does not get there is killed.
@@ -263,6 +300,18 @@ impl Cluster {
     /// If it does not run.
     pub fn resume(&mut self, member: Member) -> Result<(), ClusterError> {
         self.signal(member, Signal::CONT)
+    }
+
+    /// Whether a member stands still, by [`Cluster::pause`] or by its own doing.
+    ///
+    /// # Errors
+    /// If it does not run, or the kernel does not say.
+    pub fn is_stopped(&self, member: Member) -> Result<bool, ClusterError> {
+        let process = self.process_id(member).ok_or(ClusterError::NotRunning(member))?;
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+        let stat = stat.map_err(io_error(format!("looking at {member}")))?;
+        // The name before it is in parentheses, and may hold anything.
+        Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
     }
 
     /// Asks a member to stop (SIGTERM) and waits until it is gone.

@@ -1,7 +1,9 @@
 //! What the binaries are made of: the server, a cluster of processes on loopback that the demo and
-//! the tests start, and a load of clients for it.
+//! the tests start, a load of clients for it, and the lab in which it is broken and judged.
 
 pub mod address;
 pub mod cluster;
+pub mod lab;
 pub mod load;
 pub mod server;
+pub mod time;

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -12,36 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use support::{client, run};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{await_no_process_in, client, is_empty, processes_in, run};
 
 /// The demo with a place of its own for temporary files, by which its processes are known.
 fn demo(temporary: &Path) -> Command {
     let mut command = client();
     command.arg("demo").env("TMPDIR", temporary);
     command
-}
-
-fn is_empty(directory: &Path) -> bool {
-    fs::read_dir(directory).unwrap().next().is_none()
-}
-
-/// How many processes have the directory on their command line.
-fn processes_in(directory: &Path) -> usize {
-    let directory = directory.to_str().unwrap();
-    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let command_lines =
-        processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
-    command_lines.filter(|line| String::from_utf8_lossy(line).contains(directory)).count()
-}
-
-fn await_no_process_in(directory: &Path) {
-    let began = Instant::now();
-    while processes_in(directory) > 0 {
-        assert!(began.elapsed() < SOON, "processes are left");
-        std::thread::yield_now();
-    }
 }
 
 /// Starts the demo, and lets it get as far as to its second scene.

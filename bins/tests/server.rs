@@ -171,7 +171,7 @@ fn damaged_data_is_not_served() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[10] ^= 1;
     fs::write(&path, bytes).unwrap();
-    replica("1", dir.path()).failed(6, &[text(&path), "Copy the directory"]);
+    replica("1", dir.path()).failed(6, &[text(&path), "kvorum store verify"]);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_damaged_log_is_not_served() {
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     bytes[end / 2] ^= 0x10;
     fs::write(&path, bytes).unwrap();
-    replica("1", dir.path()).failed(6, &[text(&path), "at byte", "Copy the directory"]);
+    replica("1", dir.path()).failed(6, &[text(&path), "at byte", "kvorum store verify"]);
 }
 
 /// Files of the process may not grow, nor be written behind their first byte, from here on.

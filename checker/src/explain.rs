@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::search::{Found, Problem, search};
+use crate::search::{Conflict, Found, Problem, search};
 use crate::settle::settle;
 use crate::steps::{Condition, Step};
 
@@ -12,22 +12,20 @@ const CONFIGURATIONS_MAX: usize = 20_000;
 /// Steps examined over all tries; shrinking stops when they are used up.
 const STEPS_MAX: usize = 3_000_000;
 
-/// The places in the history of operations that together have no order, by place. The problem is as
-/// it was before it was settled; nothing explains all of it that had returned by `until`.
-pub(crate) fn explain(problem: &Problem, until: u64) -> Vec<usize> {
+/// Operations that together have no order, as few as can be. The problem is as it was before it was
+/// settled; nothing explains all of it that had returned by `until`.
+pub(crate) fn explain(problem: &Problem, until: u64) -> Problem {
     let mut shrinker = Shrinker { steps_left: STEPS_MAX };
-    let mut part = problem.clone();
-    let early = cut(&part, until);
-    if shrinker.has_no_order(&early) {
-        part = early;
-    }
-    let mut chunk = records_of(&part).len().div_ceil(2);
-    while chunk > 0 {
-        shrinker.remove_chunks(&mut part, chunk);
-        chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
-    }
-    let records: BTreeSet<usize> = part.steps.iter().map(|step| step.record).collect();
-    records.into_iter().collect()
+    let early = cut(problem, until);
+    let early_suffices = shrinker.has_no_order(&early);
+    shrinker.shrink(if early_suffices { early } else { problem.clone() })
+}
+
+/// The same, of two that exclude each other; none if it takes others to see it.
+pub(crate) fn explain_conflict(problem: &Problem, conflict: &Conflict) -> Option<Problem> {
+    let mut shrinker = Shrinker { steps_left: STEPS_MAX };
+    let part = conflict.part(problem);
+    shrinker.has_no_order(&part).then(|| shrinker.shrink(part))
 }
 
 struct Shrinker {
@@ -35,6 +33,15 @@ struct Shrinker {
 }
 
 impl Shrinker {
+    fn shrink(&mut self, mut part: Problem) -> Problem {
+        let mut chunk = records_of(&part).len().div_ceil(2);
+        while chunk > 0 {
+            self.remove_chunks(&mut part, chunk);
+            chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
+        }
+        part
+    }
+
     fn remove_chunks(&mut self, part: &mut Problem, chunk: usize) {
         let mut candidates = records_of(part);
         while !candidates.is_empty() {
@@ -89,19 +96,36 @@ fn without(part: &Problem, mut records: BTreeSet<usize>) -> Problem {
 }
 
 /// What clients knew at a time: nothing called later, and what had not returned may have happened
-/// or not. Of what was called later, only what writes a version that was found: that it came later
-/// is what is wrong.
+/// or not. Of what was called later, only what writes a version that was found, and what that found
+/// in turn: that it came later is what is wrong.
 fn cut(problem: &Problem, until: u64) -> Problem {
     let mut early = problem.clone();
+    let mut kept: Vec<bool> = early.steps.iter().map(|step| step.call <= until).collect();
     let mut found: BTreeSet<u32> = BTreeSet::new();
-    for step in early.steps.iter().filter(|step| step.call <= until) {
-        found.extend(step.conditions.iter().filter_map(|(_, condition)| match condition {
+    let finds = |step: &Step| {
+        let is = |(_, condition): &(u32, Condition)| match condition {
             Condition::Is(version) => Some(*version),
             Condition::IsNot(_) => None,
-        }));
+        };
+        step.conditions.iter().filter_map(is).collect::<Vec<u32>>()
+    };
+    for (step, _) in early.steps.iter().zip(&kept).filter(|(_, kept)| **kept) {
+        found.extend(finds(step));
     }
-    let is_found = |step: &Step| step.effects.iter().any(|(_, version)| found.contains(version));
-    early.steps.retain(|step| step.call <= until || is_found(step));
+    loop {
+        let before = found.len();
+        for (step, kept) in early.steps.iter().zip(&mut kept).filter(|(_, kept)| !**kept) {
+            if step.effects.iter().any(|(_, version)| found.contains(version)) {
+                *kept = true;
+                found.extend(finds(step));
+            }
+        }
+        if found.len() == before {
+            break;
+        }
+    }
+    let mut kept = kept.into_iter();
+    early.steps.retain(|_| kept.next().unwrap_or(false));
     for step in &mut early.steps {
         step.required &= step.ret <= until;
     }

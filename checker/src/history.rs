@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Elements of a list that are shown; of a longer one only its end.
+pub(crate) const ELEMENTS_SHOWN_MAX: usize = 8;
+
 /// Operations in any order; the judges sort by time themselves.
 pub type History = Vec<Record>;
 
@@ -90,6 +93,46 @@ pub enum Operation {
         /// Keys and their new values, `None` removes; the last one of a key wins.
         writes: Vec<(String, Option<String>)>,
     },
+    /// Read and write registers, or read and append to lists, one after the other, as one
+    /// transaction.
+    MicroOperations(Vec<MicroOperation>),
+}
+
+/// A part of a transaction, in Elle's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MicroOperation {
+    /// Add to the end of a list; a list that nobody appended to is empty.
+    Append {
+        /// Which list.
+        key: String,
+        /// What.
+        value: String,
+    },
+    /// Set a register.
+    Write {
+        /// Which.
+        key: String,
+        /// To what; `None` removes it.
+        value: Option<String>,
+    },
+    /// Read a list or a register, as the transaction itself left it so far.
+    Read {
+        /// Which.
+        key: String,
+        /// What it was.
+        found: Found,
+    },
+}
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The client never learned it.
+    Unanswered,
+    /// A register's value, if it was there.
+    Register(Option<String>),
+    /// A list's elements, oldest first.
+    List(Vec<String>),
 }
 
 /// What must hold of a key for a transaction to happen.
@@ -103,17 +146,27 @@ pub enum Precondition {
     Equals(String, String),
 }
 
+/// An operation as asked and as answered, without client and times.
+pub(crate) struct Deed<'a>(pub(crate) &'a Record);
+
+impl fmt::Display for Deed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0;
+        write!(f, "{}", record.operation)?;
+        match record.ending {
+            Ending::Done => record.operation.write_answer(f),
+            Ending::NotDone => f.write_str(": did not happen"),
+            Ending::PreconditionFailed(index) => {
+                write!(f, ": did not happen, precondition {index} failed")
+            }
+            Ending::Unknown => f.write_str(": outcome unknown"),
+        }
+    }
+}
+
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "client {} {}", self.client, self.operation)?;
-        match self.ending {
-            Ending::Done => self.operation.write_answer(f)?,
-            Ending::NotDone => f.write_str(": did not happen")?,
-            Ending::PreconditionFailed(index) => {
-                write!(f, ": did not happen, precondition {index} failed")?;
-            }
-            Ending::Unknown => f.write_str(": outcome unknown")?,
-        }
+        write!(f, "client {} {}", self.client, Deed(self))?;
         match self.ending {
             Ending::Unknown => write!(f, ", called at {}", self.call),
             _ => write!(f, ", from {} to {}", self.call, self.ret),
@@ -137,6 +190,38 @@ impl fmt::Display for Operation {
                 write!(f, "cas {key} (absent)->{value}")
             }
             Self::Transact { preconditions, writes } => write_transaction(f, preconditions, writes),
+            Self::MicroOperations(operations) => {
+                for (place, operation) in operations.iter().enumerate() {
+                    let comma = if place == 0 { "" } else { ", " };
+                    write!(f, "{comma}{operation}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for MicroOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Append { key, value } => write!(f, "append {value} to {key}"),
+            Self::Write { key, value: Some(value) } => write!(f, "write {key}={value}"),
+            Self::Write { key, value: None } => write!(f, "remove {key}"),
+            Self::Read { key, found } => write!(f, "read {key}{found}"),
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unanswered => Ok(()),
+            Self::Register(value) => write!(f, "={}", shown(value.as_deref())),
+            Self::List(values) => {
+                let hidden = values.len().saturating_sub(ELEMENTS_SHOWN_MAX);
+                let before = if hidden > 0 { "... " } else { "" };
+                write!(f, "=[{before}{}]", values[hidden..].join(" "))
+            }
         }
     }
 }
@@ -157,7 +242,8 @@ impl Operation {
             Self::Put { .. }
             | Self::Delete { .. }
             | Self::CompareAndSet { .. }
-            | Self::Transact { .. } => f.write_str(": done"),
+            | Self::Transact { .. }
+            | Self::MicroOperations(_) => f.write_str(": done"),
         }
     }
 }

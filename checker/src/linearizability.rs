@@ -1,13 +1,15 @@
 //! One register for each key, and one store for all of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::explain::explain;
+use crate::explain::{explain, explain_conflict};
 use crate::history::Record;
-use crate::search::{Found, Problem, search};
+use crate::search::{Found, Problem, conflict, search};
 use crate::settle::settle;
 use crate::steps::{Condition, Step, Steps};
 use crate::verdict::{Rule, Verdict};
+use crate::words::{Names, tell};
 
 /// How far a judge goes before it gives up.
 #[derive(Clone, Copy, Debug)]
@@ -45,16 +47,14 @@ pub fn serializable(history: &[Record], limits: Limits) -> Verdict {
     if verdict.violation().is_some() {
         return verdict;
     }
-    let mut undecided = (!verdict.holds()).then_some(verdict);
-    for group in groups(&steps) {
-        let name = format!("keys {}", names(&steps, &group));
-        match judge(history, &steps, &group, limits, Rule::Serializability, &name) {
-            Verdict::Holds => {}
-            verdict @ Verdict::Violated(_) => return verdict,
-            verdict @ Verdict::Undecided { .. } => undecided = Some(verdict),
-        }
+    let judge_group = |group: &Group| {
+        let name = format!("keys {}", names(&steps, group));
+        judge(history, &steps, group, limits, Rule::Serializability, &name)
+    };
+    match first_violation(&groups(&steps), judge_group) {
+        Verdict::Holds => verdict,
+        found => found,
     }
-    undecided.unwrap_or(Verdict::Holds)
 }
 
 fn each_key(history: &[Record], steps: &Steps, limits: Limits) -> Verdict {
@@ -66,18 +66,52 @@ fn each_key(history: &[Record], steps: &Steps, limits: Limits) -> Verdict {
             }
         }
     }
-    let mut undecided = None;
-    for (key, members) in (0u32..).zip(of_key) {
-        let group = Group { keys: vec![key], steps: members };
-        let name = format!("key {}", steps.keys[key as usize]);
-        match judge(history, steps, &group, limits, Rule::Linearizability, &name) {
-            Verdict::Holds => {}
-            verdict @ Verdict::Violated(_) => return verdict,
-            verdict @ Verdict::Undecided { .. } => undecided = Some(verdict),
-        }
-    }
-    undecided.unwrap_or(Verdict::Holds)
+    let groups: Vec<Group> =
+        (0u32..).zip(of_key).map(|(key, steps)| Group { keys: vec![key], steps }).collect();
+    let judge_key = |group: &Group| {
+        let name = format!("key {}", names(steps, group));
+        judge(history, steps, group, limits, Rule::Linearizability, &name)
+    };
+    first_violation(&groups, judge_key)
 }
+
+/// Judges groups side by side. The verdict is that of the first group with a violation, whichever
+/// thread is done first.
+fn first_violation(groups: &[Group], judge: impl Fn(&Group) -> Verdict + Sync) -> Verdict {
+    let next = AtomicUsize::new(0);
+    let violated = AtomicUsize::new(usize::MAX);
+    let work = || {
+        let mut verdicts: Vec<(usize, Verdict)> = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= groups.len().min(violated.load(Ordering::Relaxed)) {
+                return verdicts;
+            }
+            let verdict = judge(&groups[place]);
+            if verdict.violation().is_some() {
+                violated.fetch_min(place, Ordering::Relaxed);
+            }
+            if !verdict.holds() {
+                verdicts.push((place, verdict));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut verdicts = std::thread::scope(|scope| {
+        let spawn = |_| scope.spawn(work);
+        let others: Vec<_> = (1..threads.min(THREADS_MAX).min(groups.len())).map(spawn).collect();
+        let mut verdicts = work();
+        for other in others {
+            verdicts.extend(other.join().expect("a judge that panics has found a bug of ours"));
+        }
+        verdicts
+    });
+    verdicts.sort_by_key(|(place, verdict)| (verdict.violation().is_none(), *place));
+    verdicts.into_iter().next().map_or(Verdict::Holds, |(_, verdict)| verdict)
+}
+
+/// More would only add up their memory.
+const THREADS_MAX: usize = 8;
 
 /// Keys that are judged together, and the steps that touch them.
 struct Group {
@@ -93,28 +127,44 @@ fn judge(
     rule: Rule,
     name: &str,
 ) -> Verdict {
-    let mut problem = project(steps, group);
+    let (mut problem, names) = project(steps, group);
     settle(&mut problem);
+    if let Some(conflict) = conflict(&problem)
+        && let Some(part) = explain_conflict(&project(steps, group).0, &conflict)
+    {
+        return name_part(history, &part, &names, rule, name);
+    }
     match search(&problem, limits.configurations_max) {
         Found::Order => Verdict::Holds,
         Found::GaveUp => Verdict::Undecided {
             why: format!("{name}: gave up after {} configurations", limits.configurations_max),
         },
         Found::NoOrder { until } => {
-            let records = explain(&project(steps, group), until);
-            let operations: Vec<Record> =
-                records.into_iter().map(|index| history[index].clone()).collect();
-            let words = format!(
-                "{name}: no order of these {} operations explains what was seen",
-                operations.len()
-            );
-            Verdict::violated(rule, words, operations)
+            let part = explain(&project(steps, group).0, until);
+            name_part(history, &part, &names, rule, name)
         }
     }
 }
 
-/// The group's part of all steps, with its own numbers.
-fn project(steps: &Steps, group: &Group) -> Problem {
+/// The verdict on a part that has no order.
+fn name_part(
+    history: &[Record],
+    part: &Problem,
+    names: &Names<'_>,
+    rule: Rule,
+    name: &str,
+) -> Verdict {
+    let told = tell(history, part, names);
+    let operations = part.steps.iter().map(|step| history[step.record].clone()).collect();
+    let verdict = Verdict::violated(rule, format!("{name}: {}", told.words), operations);
+    match told.blamed {
+        Some(record) => verdict.blaming(&history[record]),
+        None => verdict,
+    }
+}
+
+/// The group's part of all steps, with its own numbers, and what they stand for.
+fn project<'a>(steps: &'a Steps, group: &Group) -> (Problem, Names<'a>) {
     let keys: HashMap<u32, u32> = group.keys.iter().copied().zip(0..).collect();
     let mut versions: HashMap<u32, u32> = HashMap::new();
     let mut number = |version: u32| {
@@ -142,7 +192,12 @@ fn project(steps: &Steps, group: &Group) -> Problem {
             .collect();
         projected.push(Step { conditions, effects, ..*step });
     }
-    Problem { steps: projected, initial, versions: versions.len() }
+    let mut named = vec![0; versions.len()];
+    for (version, number) in &versions {
+        named[*number as usize] = *version;
+    }
+    let names = Names { steps, keys: group.keys.clone(), versions: named };
+    (Problem { steps: projected, initial, versions: versions.len() }, names)
 }
 
 /// Keys that some step joins, directly or through others; keys that stand alone are left out.

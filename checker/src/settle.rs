@@ -33,7 +33,27 @@ pub(crate) fn settle(problem: &mut Problem) {
         let before = problem.steps.len();
         problem.steps.retain(|step| step.required || is_noticed(step, &census));
         if !changed && problem.steps.len() == before {
-            return;
+            break;
+        }
+    }
+    merge_unseen(problem);
+}
+
+/// Makes one version of all that nobody looked for, a key at a time: whoever writes one of them
+/// might as well write another.
+fn merge_unseen(problem: &mut Problem) {
+    let mut sought = vec![false; problem.versions];
+    for version in &problem.initial {
+        sought[*version as usize] = true;
+    }
+    for (_, condition) in problem.steps.iter().flat_map(|step| &step.conditions) {
+        let (Condition::Is(version) | Condition::IsNot(version)) = condition;
+        sought[*version as usize] = true;
+    }
+    let mut unseen: Vec<Option<u32>> = vec![None; problem.initial.len()];
+    for (key, version) in problem.steps.iter_mut().flat_map(|step| &mut step.effects) {
+        if !sought[*version as usize] {
+            *version = *unseen[*key as usize].get_or_insert(*version);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::history::{Ending, Operation, Precondition, Record};
+use crate::history::{Ending, Found, MicroOperation, Operation, Precondition, Record};
 use crate::verdict::{Rule, Verdict};
 
 /// What an operation found when it took place.
@@ -114,7 +114,13 @@ impl Steps {
             Some(_) => "which was written only by what is said not to have happened",
         };
         operations.extend(writers.into_iter().cloned());
-        Verdict::violated(Rule::Fabricated, format!("{key} was {value}, {why}"), operations)
+        let who = &history[read.record];
+        let found = if who.operation.is_read() {
+            format!("client {} read {key}={value}", who.client)
+        } else {
+            format!("client {}'s {} found {key}={value}", who.client, who.operation)
+        };
+        Verdict::violated(Rule::Fabricated, format!("{found}, {why}"), operations).blaming(who)
     }
 }
 
@@ -130,6 +136,10 @@ fn writes_value(operation: &Operation, wanted_key: &str, wanted: &str) -> bool {
         | Operation::GetMany { .. }
         | Operation::Scan { .. }
         | Operation::Delete { .. } => false,
+        Operation::MicroOperations(operations) => operations.iter().any(|operation| {
+            matches!(operation, MicroOperation::Write { key, value: Some(value) }
+                if key == wanted_key && value == wanted)
+        }),
     }
 }
 
@@ -181,6 +191,11 @@ impl Numbering {
                     self.key(key);
                 }
             }
+            Operation::MicroOperations(operations) => {
+                for (key, _) in register_reads(operations).chain(register_writes(operations)) {
+                    self.key(key);
+                }
+            }
         }
     }
 
@@ -224,6 +239,9 @@ impl Numbering {
             Operation::Transact { preconditions, .. } => {
                 preconditions.iter().map(|precondition| self.precondition(precondition)).collect()
             }
+            Operation::MicroOperations(operations) => {
+                register_reads(operations).map(|(key, value)| self.is(key, value)).collect()
+            }
         }
     }
 
@@ -242,6 +260,11 @@ impl Numbering {
             Operation::Transact { writes, .. } => {
                 for (key, value) in writes {
                     set(self, key, value.as_deref());
+                }
+            }
+            Operation::MicroOperations(operations) => {
+                for (key, value) in register_writes(operations) {
+                    set(self, key, value);
                 }
             }
         }
@@ -302,9 +325,39 @@ impl Numbering {
     }
 }
 
+/// What micro-operations found of registers before they themselves wrote them. Lists are no
+/// registers, and what a transaction found of its own writes is its own affair.
+fn register_reads(operations: &[MicroOperation]) -> impl Iterator<Item = (&str, Option<&str>)> {
+    operations.iter().enumerate().filter_map(|(place, operation)| match operation {
+        MicroOperation::Read { key, found: Found::Register(value) } => {
+            let own = register_writes(&operations[..place]).any(|(written, _)| written == key);
+            (!own).then_some((key.as_str(), value.as_deref()))
+        }
+        MicroOperation::Read { .. }
+        | MicroOperation::Append { .. }
+        | MicroOperation::Write { .. } => None,
+    })
+}
+
+fn register_writes(operations: &[MicroOperation]) -> impl Iterator<Item = (&str, Option<&str>)> {
+    operations.iter().filter_map(|operation| match operation {
+        MicroOperation::Write { key, value } => Some((key.as_str(), value.as_deref())),
+        MicroOperation::Read { .. } | MicroOperation::Append { .. } => None,
+    })
+}
+
 impl Operation {
     pub(crate) fn is_read(&self) -> bool {
-        matches!(self, Self::Get { .. } | Self::GetMany { .. } | Self::Scan { .. })
+        match self {
+            Self::Get { .. } | Self::GetMany { .. } | Self::Scan { .. } => true,
+            Self::MicroOperations(operations) => {
+                operations.iter().all(|operation| matches!(operation, MicroOperation::Read { .. }))
+            }
+            Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::CompareAndSet { .. }
+            | Self::Transact { .. } => false,
+        }
     }
 }
 

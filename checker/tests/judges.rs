@@ -5,7 +5,8 @@
 mod written;
 
 use kvorum_checker::{
-    Limits, Rule, Verdict, atomic, converged, linearizable, read_lines, serializable, write_line,
+    Ending, Entry, FinalCopy, Limits, Rule, Verdict, atomic, converged, linearizable, read_entries,
+    read_lines, serializable, write_copy, write_line,
 };
 use written::history;
 
@@ -202,8 +203,11 @@ fn many_transactions_beside_one_torn_read_are_told_apart() {
     let verdict = serializable(&history(&text), Limits::default());
     check("one torn read", &verdict, Some((Rule::Serializability, 3)));
     let shown = verdict.to_string();
-    assert!(shown.contains("get x y: read x150 y149, from 1504 to 1506"), "{shown}");
-    assert!(shown.contains("txn put x=x150 put y=y150: done, from 1500 to 1506"), "{shown}");
+    let torn = "> client 3  get x y: read x150 y149          from 14 ns to 16 ns";
+    assert!(shown.contains(torn), "{shown}");
+    let whole = "  client 1  txn put x=x150 put y=y150: done  from 10 ns to 16 ns";
+    assert!(shown.contains(whole), "{shown}");
+    assert!(shown.contains("(times since 1490 ns of the history)"), "{shown}");
 }
 
 #[test]
@@ -242,6 +246,46 @@ fn lines_are_written_and_read_back() {
 }
 
 #[test]
+fn a_file_holds_operations_and_copies() {
+    let operations = history(
+        "1 0 1 append x 1, read x [1]\n1 2 3 read x, write y 1\n2 4 ? write x -, read y\n2 5 6 read y -",
+    );
+    let copies = ["n1", "n2"].map(|name| {
+        let rows = vec![("k".to_owned(), format!("on {name}"))];
+        (name.to_owned(), rows)
+    });
+    // What is done must say what it found: the second one's read of x is only asked.
+    let operations: Vec<_> = operations
+        .into_iter()
+        .enumerate()
+        .map(|(place, mut record)| {
+            record.ending = if place == 1 { Ending::NotDone } else { record.ending };
+            record
+        })
+        .collect();
+    let mut bytes = Vec::new();
+    write_copy(&mut bytes, &copies[0]).unwrap();
+    for record in &operations {
+        write_line(&mut bytes, record).unwrap();
+    }
+    write_copy(&mut bytes, &copies[1]).unwrap();
+    assert_eq!(read_lines(&bytes[..]).unwrap(), operations);
+    let entries: Vec<Entry> = read_entries(&bytes[..]).map(Result::unwrap).collect();
+    assert_eq!(entries.len(), operations.len() + 2);
+    let read: Vec<FinalCopy> = entries
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Entry::Copy(copy) => Some(copy),
+            Entry::Operation(_) => None,
+        })
+        .collect();
+    assert_eq!(read, copies);
+    check("copies", &converged(&read), Some((Rule::Convergence, 0)));
+    let mixed = history("1 0 1 append x 1, write y 1");
+    assert!(write_line(Vec::new(), &mixed[0]).is_err());
+}
+
+#[test]
 fn malformed_lines_are_named() {
     for (line, what) in [
         ("{", "EOF"),
@@ -251,6 +295,33 @@ fn malformed_lines_are_named() {
         (r#"{"client":1,"op":"get","key":"k","call":1,"ret":2,"ok":"maybe"}"#, "\"ok\" is"),
         (r#"{"client":1,"op":"get","key":"k","call":1,"ok":true}"#, "\"ret\" is missing"),
         (r#"{"client":1,"op":"get","key":"k","rsult":"a","call":1,"ret":2,"ok":true}"#, "rsult"),
+        (
+            r#"{"client":1,"op":"get","key":"k","rows":[],"call":1,"ret":2,"ok":true}"#,
+            "\"rows\" does not belong to \"get\"",
+        ),
+        (
+            r#"{"client":1,"op":"put","key":"k","value":"v","call":1,"ret":2,"ok":true,"failed":0}"#,
+            "\"failed\" does not belong to \"put\"",
+        ),
+        (r#"{"op":"get","key":"k","call":1,"ret":2,"ok":true}"#, "\"client\" is missing"),
+        (
+            r#"{"client":1,"op":"list","ops":[["read","x"]],"call":1,"ret":2,"ok":true}"#,
+            "what it found is missing",
+        ),
+        (
+            r#"{"client":1,"op":"list","ops":[["read","x","1"]],"call":1,"ret":2,"ok":true}"#,
+            "a list is read as a list",
+        ),
+        (
+            r#"{"client":1,"op":"rw","ops":[["write","x","1"],["append","x","1"]],"call":1,"ret":2,"ok":true}"#,
+            "\"ops\"[1], \"append\" in \"rw\": no such micro-operation",
+        ),
+        (
+            r#"{"client":1,"op":"rw","ops":[["read","x","1","2"]],"call":1,"ret":2,"ok":true}"#,
+            "trailing characters",
+        ),
+        (r#"{"copy":"n1"}"#, "\"rows\" is missing"),
+        (r#"{"copy":"n1","rows":[],"client":1}"#, "\"client\" does not belong to \"copy\""),
     ] {
         let text = format!("\n{line}\n");
         let error = read_lines(text.as_bytes()).unwrap_err().to_string();

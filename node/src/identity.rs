@@ -16,9 +16,9 @@ use kvorum_storage::vfs::{OpenMode, Vfs, VfsLock};
 
 use crate::error::NodeError;
 
-const FILE: &str = "IDENTITY";
-const NEW_FILE: &str = "IDENTITY.new";
-const LOCK: &str = "LOCK";
+pub(crate) const FILE: &str = "IDENTITY";
+pub(crate) const NEW_FILE: &str = "IDENTITY.new";
+pub(crate) const LOCK: &str = "LOCK";
 const MAGIC: &[u8; 8] = b"kvorumid";
 const FORMAT_VERSION: u32 = 1;
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -95,6 +95,7 @@ impl IdentityFile {
             _ => Error::io("lock", &lock_path)(error),
         })?;
         let found = read(vfs.as_ref(), &dir.join(FILE))?;
+        check_data(vfs.as_ref(), dir, role, found.as_ref())?;
         let fresh = found.is_none();
         let current = found.unwrap_or(Identity {
             role,
@@ -200,6 +201,29 @@ impl IdentityFile {
     fn lock(&self) -> MutexGuard<'_, Identity> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The identity is written before there is any data, and nobody joins a cluster before there is a
+/// log. So neither is ever there without the other, unless somebody removed it.
+fn check_data(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    role: Role,
+    identity: Option<&Identity>,
+) -> Result<(), NodeError> {
+    let names = vfs.list(dir).map_err(Error::io("list", dir))?;
+    let is_log = |name: &str| name.ends_with(".log");
+    let is_store = |name: &str| ["MANIFEST", "log", "segments"].contains(&name);
+    let has_data = names.iter().any(|name| is_log(name) || is_store(name));
+    let file = match identity {
+        None if has_data => dir.join(FILE),
+        Some(Identity { cluster: Some(_), .. }) if !has_data => match role {
+            Role::Coordinator => dir.join("*.log"),
+            Role::Replica => dir.join("log"),
+        },
+        _ => return Ok(()),
+    };
+    Err(Error::Missing { file }.into())
 }
 
 /// Who the node of a directory is, without locking it; `None` if no node has ever started there.

@@ -6,6 +6,7 @@
 //! loop fed by a [`Handle`], a thread that syncs the log in groups, and one that flushes and
 //! compacts. [`IdentityFile`] says whose a data directory is.
 
+mod clock;
 mod codec;
 mod error;
 mod fail_points;
@@ -14,6 +15,8 @@ mod inspector;
 mod keeper;
 mod mailbox;
 mod node;
+pub mod offline;
+pub mod planted;
 mod report;
 mod runner;
 

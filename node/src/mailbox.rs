@@ -2,7 +2,7 @@
 //! everything it says goes out through its [`Outbox`], a turn at a time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,6 +109,8 @@ pub(crate) struct Mailbox<M> {
     backlog_bytes: AtomicUsize,
     closed: AtomicBool,
     started: Instant,
+    /// Nanoseconds by which the clock is wrong: zero, but in tests.
+    clock_error: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -152,6 +154,14 @@ impl<M> Handle<M> {
         self.mailbox.now()
     }
 
+    /// For tests: from now on the node's clock shows so many nanoseconds more than it should, or
+    /// less. It jumps there at once.
+    pub fn set_clock_error(&self, nanos: i64) {
+        self.mailbox.clock_error.store(nanos, Ordering::SeqCst);
+        // Whoever sleeps until a time has to look at the clock again.
+        self.mailbox.nudge();
+    }
+
     /// Puts events into the mailbox in order, waking the node once for all of them. Requests that
     /// do not fit come back with the reason; everything else is always taken.
     pub fn submit(&self, events: impl IntoIterator<Item = Event<M>>) -> Vec<(Request, Refused)> {
@@ -184,11 +194,13 @@ impl<M> Mailbox<M> {
             backlog_bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             started: Instant::now(),
+            clock_error: AtomicI64::new(0),
         }
     }
 
     pub(crate) fn now(&self) -> Time {
-        Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Time(nanos.saturating_add_signed(self.clock_error.load(Ordering::SeqCst)))
     }
 
     /// Wakes the event loop without an event.

@@ -16,15 +16,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_replication::{Core, Effect, Effects, Input, Position, Role, Time, Urgency};
+use kvorum_replication::{Core, Effect, Effects, Input, Position, Request, Role, Time, Urgency};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{self as storage, Log, LogOptions, Options, Store};
 
+use crate::clock::Clock;
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
 use crate::inspector::Inspector;
 use crate::keeper::Keeper;
 use crate::mailbox::Turn;
+use crate::planted::{Bug, Planted};
 use crate::report::Report;
 
 /// How long a record that nobody waits for may stay in memory: long enough for another group to
@@ -70,6 +72,10 @@ pub struct Node<C: Core> {
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
     payload: Vec<u8>,
+    /// What was appended, for a judge who asked to see it.
+    watched: Option<Vec<(Position, C::Record)>>,
+    clock: Clock,
+    planted: Planted,
 }
 
 impl<C> Node<C>
@@ -141,6 +147,9 @@ where
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
             payload: Vec::new(),
+            watched: None,
+            clock: Clock::default(),
+            planted: Planted::default(),
         }
     }
 
@@ -149,12 +158,37 @@ where
         self.checkpoint_bytes = bytes;
     }
 
+    /// Gives the node a bug on purpose.
+    pub fn set_planted(&mut self, planted: Planted) {
+        self.planted = planted;
+    }
+
+    /// Keeps what is appended from now on for [`Node::take_records`]. Whoever asks for it must take
+    /// it: nothing else bounds it.
+    pub fn watch_records(&mut self) {
+        self.watched.get_or_insert_default();
+    }
+
+    /// The records appended since it was last asked, if they are watched.
+    pub fn take_records(&mut self) -> Vec<(Position, C::Record)> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Hands the core one input and performs what may be performed at once.
     ///
     /// # Panics
     /// If a fail point has stopped the node: [`Node::settle`] comes first.
     pub fn step(&mut self, now: Time, input: InputOf<C>) -> Result<(), NodeError> {
         assert!(self.stopped_at.is_none(), "a stopped node is settled before it takes an input");
+        // A driver counts deadlines on its own clock.
+        let input = match input {
+            Input::Request(request) => {
+                self.clock.read(now);
+                let deadline = self.clock.inner(request.deadline);
+                Input::Request(Request { deadline, ..request })
+            }
+            other => other,
+        };
         self.fed_back.push_back(input);
         self.settle(now)
     }
@@ -162,6 +196,7 @@ where
     /// Goes on where a fail point stopped, releases what waited for records that are durable now,
     /// and feeds back what comes of it. Stops at the next armed fail point.
     pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
+        let now = self.clock.read(now);
         self.notice_room();
         loop {
             self.append_records(now)?;
@@ -208,10 +243,11 @@ where
         self.stopped_at.take()
     }
 
-    /// When the core wants [`Input::Timer`].
+    /// When the core wants [`Input::Timer`], on the driver's clock. A driver whose clock fell has to
+    /// ask again after it called [`Node::settle`].
     #[must_use]
     pub fn timer(&self) -> Option<Time> {
-        self.timer
+        self.timer.map(|timer| self.clock.outer(timer))
     }
 
     /// Hands the core its timer.
@@ -227,7 +263,7 @@ where
         if self.last_urgent > durable {
             Some(now)
         } else if self.last() > durable {
-            Some(self.lazy_since.map_or(now, |since| since.after(SOON)))
+            Some(self.lazy_since.map_or(now, |since| self.clock.outer(since.after(SOON))))
         } else {
             None
         }
@@ -267,10 +303,10 @@ where
     #[must_use]
     pub fn report(&self, now: Time) -> Report {
         Report {
-            status: self.core.status(now),
+            status: self.core.status(self.clock.peek(now)),
             log_last: self.last().0,
             log_durable: self.durable().0,
-            uptime_millis: now.0 / 1_000_000,
+            uptime_millis: self.clock.peek(now).0 / 1_000_000,
             counters: Vec::new(),
         }
     }
@@ -282,24 +318,37 @@ where
     }
 
     fn next_waiting_is_durable(&self) -> bool {
-        self.waiting.front().is_some_and(|(behind, _)| *behind <= self.durable())
+        let reached = match self.planted.has(Bug::ReleaseBeforeSync) {
+            true => self.last(),
+            false => self.durable(),
+        };
+        self.waiting.front().is_some_and(|(behind, _)| *behind <= reached)
     }
 
     /// Appends the step's records, up to a fail point that nothing has to be durable for. An apply
     /// is performed only after its record is in the log, so that a flush, which syncs the log first,
-    /// never writes to a segment what the log could forget.
+    /// never writes to a segment what the log could forget: that holds for points between the two as
+    /// well. (A mark is the position of its record.)
     fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
         let mut waits = self.behind.is_some();
+        let mut applied = Position::ZERO;
         for index in 0..self.current.len() {
+            let is_point = matches!(self.current[index], Pending::Effect(Effect::Point(_)));
+            // A point that waits for a record must not hold up the records after it: those of the
+            // next steps are appended before it is reached.
+            if is_point && !waits && applied <= self.last() {
+                break;
+            }
             let pending = &mut self.current[index];
             match pending {
-                // A point that waits for a record must not hold up the records after it: those of
-                // the next steps are appended before it is reached.
-                Pending::Effect(Effect::Point(_)) if !waits => break,
+                Pending::Effect(Effect::Apply { mark, .. }) => applied = Position(*mark),
                 Pending::Effect(Effect::Persist { at, record, urgency }) => {
                     let (at, urgency) = (*at, *urgency);
                     self.payload.clear();
                     let kind = record.encode(&mut self.payload);
+                    if let Some(watched) = &mut self.watched {
+                        watched.push((at, record.clone()));
+                    }
                     *pending = Pending::Behind(at);
                     waits = true;
                     self.append(now, at, kind, urgency)?;
@@ -343,6 +392,11 @@ where
         while let Some(pending) = self.current.pop_front() {
             match (pending, self.behind) {
                 (Pending::Behind(position), _) => self.behind = Some(position),
+                (Pending::Effect(effect @ Effect::Release(_)), Some(_))
+                    if self.planted.has(Bug::CutBeforeCheckpointDurable) =>
+                {
+                    self.perform(effect)?;
+                }
                 (Pending::Effect(effect), Some(behind)) => {
                     self.waiting.push_back((behind, effect));
                 }

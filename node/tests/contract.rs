@@ -3,11 +3,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_node::NodeError;
 use kvorum_replication::{
-    Effect, NodeId, Outcome, Position, Query, ReadId, RequestId, Time, Urgency, Write,
+    Effect, Input, NodeId, Operation as Asked, Outcome, Position, Query, ReadId, Request,
+    RequestId, Time, Urgency, Write,
 };
 use kvorum_storage::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome as DiskOutcome};
 use kvorum_storage::{Error, LogOptions};
@@ -110,6 +112,34 @@ fn an_armed_point_stops_the_step_before_its_record_is_appended() {
     assert_eq!(bench.node.take_point(), Some("before"));
     bench.node.settle(NOW).unwrap();
     assert_eq!(bench.node.last(), Position(1));
+    bench.sync();
+    assert_eq!(bench.said(), ["late"]);
+}
+
+/// Else a flush could bring to a segment what the log does not know yet, and would again give away
+/// the number of after a crash.
+#[test]
+fn a_point_behind_an_apply_comes_when_the_record_is_in_the_log() {
+    let mut bench = Bench::armed(&["received", "applied"]);
+    bench.order(vec![
+        Effect::Point("received"),
+        Effect::Apply { mark: 1, writes: put("k", "one") },
+        Effect::Apply { mark: 2, writes: put("k", "two") },
+        Effect::Point("applied"),
+        persist(1, Urgency::Soon),
+        persist(2, Urgency::Soon),
+        send("late"),
+    ]);
+    assert_eq!(bench.node.last(), Position::ZERO);
+    assert_eq!(bench.node.take_point(), Some("received"));
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(bench.node.take_point(), Some("applied"));
+    let store = bench.node.store().unwrap();
+    assert_eq!(store.get(b"k").unwrap().as_deref(), Some(b"two".as_slice()));
+    store.flush().unwrap();
+    assert_eq!(store.flushed_mark(), 2);
+    assert_eq!(bench.node.durable(), Position(2), "the flush synced the records of both applies");
+    bench.node.settle(NOW).unwrap();
     bench.sync();
     assert_eq!(bench.said(), ["late"]);
 }
@@ -252,4 +282,24 @@ fn a_store_that_cannot_flush_counts_as_a_full_disk() {
     bench.node.set_stuck(false);
     bench.node.settle(NOW).unwrap();
     assert_eq!(bench.node.core().heard(), ["room false", "room true"]);
+}
+
+#[test]
+fn a_clock_that_falls_moves_no_deadline_away() {
+    let mut bench = Bench::log();
+    bench.order(vec![Effect::SetTimer(NOW.after(Duration::from_secs(5)))]);
+    assert_eq!(bench.node.timer(), Some(NOW.after(Duration::from_secs(5))));
+    let fallen = Time(NOW.0 / 4);
+    bench.node.settle(fallen).unwrap();
+    assert_eq!(bench.node.timer(), Some(fallen.after(Duration::from_secs(5))), "still five");
+    bench.node.fire_timer(fallen).unwrap();
+    let request = Request {
+        id: RequestId(1),
+        deadline: fallen.after(Duration::from_secs(1)),
+        operation: Asked::OpenSession,
+    };
+    bench.node.step(fallen, Input::Request(request)).unwrap();
+    let deadline = NOW.after(Duration::from_secs(1));
+    let heard = bench.node.core().heard().last().unwrap();
+    assert!(heard.contains(&format!("{deadline:?}")), "one second from its now, not {heard}");
 }

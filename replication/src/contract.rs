@@ -68,7 +68,7 @@ impl Time {
 }
 
 /// The number of a record in its node's log. The first is 1, and there are no gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
 impl Position {

@@ -15,7 +15,7 @@ use kvorum_replication::{
 };
 
 use crate::chance::Chance;
-use crate::plan::ClientKnobs;
+use crate::plan::{ClientKnobs, Work};
 use crate::queue::Instant;
 
 /// What a client is busy with.
@@ -46,9 +46,13 @@ impl Task {
 pub(crate) struct Client {
     pub(crate) id: u64,
     pub(crate) chance: Chance,
+    /// Draws of its connections.
+    pub(crate) wire: Chance,
     pub(crate) session: Option<ClientId>,
     sequence: u64,
     values: u64,
+    /// Begun while faults strike; opening a session is none.
+    pub(crate) operations: u64,
     pub(crate) task: Option<Task>,
     /// Only the wake-up of this number counts.
     pub(crate) wake: u64,
@@ -65,9 +69,11 @@ impl Client {
         Self {
             id,
             chance: Chance::new(seed.wrapping_add(id << 40), "client"),
+            wire: Chance::new(seed.wrapping_add(id << 40), "wire"),
             session: None,
             sequence: 0,
             values: 0,
+            operations: 0,
             task: None,
             wake: 0,
             known: BTreeMap::new(),
@@ -78,6 +84,11 @@ impl Client {
 
     pub(crate) fn finish_after(&mut self, writes: u64) {
         self.writes_left = Some(writes);
+    }
+
+    /// Whether it has begun as many operations as it may while faults strike.
+    pub(crate) fn has_done(&self, operations: Option<u64>) -> bool {
+        !self.is_finishing() && operations.is_some_and(|most| self.operations >= most)
     }
 
     pub(crate) fn is_finishing(&self) -> bool {
@@ -104,6 +115,7 @@ impl Client {
         if self.session.is_none() {
             return task(now, Operation::OpenSession, None);
         }
+        self.operations += u64::from(!self.is_finishing());
         if let Some(key) = self.surprise.take() {
             return get(now, key);
         }
@@ -111,6 +123,10 @@ impl Client {
         let reads: &[(u64, Kind)] = &[(25, Kind::Get), (8, Kind::GetMany), (8, Kind::Scan)];
         let writes: &[(u64, Kind)] =
             &[(25, Kind::Put), (8, Kind::Delete), (14, Kind::CompareAndSet), (18, Kind::Transact)];
+        let writes = match knobs.work {
+            Work::Mixed => writes,
+            Work::Bank | Work::Lists => &[(65, Kind::Transact)],
+        };
         let kind = if finishing {
             self.chance.weighted(writes)
         } else {
@@ -154,6 +170,8 @@ impl Client {
         let key = self.key(knobs);
         let value = self.value();
         let recorded = match kind {
+            Kind::Transact if knobs.work == Work::Bank => self.transfer(knobs),
+            Kind::Transact if knobs.work == Work::Lists => self.append(knobs),
             Kind::Delete => checker::Operation::Delete { key },
             Kind::CompareAndSet => {
                 let expected = self.known.get(&key).cloned().flatten();
@@ -189,9 +207,10 @@ impl Client {
         for _ in 0..count {
             let key = self.key(knobs);
             let known = self.known.get(&key).cloned().flatten();
-            let precondition = match (self.chance.below(3), known) {
-                (0, _) => checker::Precondition::Present(key.clone()),
-                (1, Some(value)) => checker::Precondition::Equals(key.clone(), value),
+            // Mostly what is believed to hold: who is only refused writes nothing.
+            let precondition = match (self.chance.below(6), known) {
+                (0, None) | (1 | 2, Some(_)) => checker::Precondition::Present(key.clone()),
+                (3.., Some(value)) => checker::Precondition::Equals(key.clone(), value),
                 _ => checker::Precondition::Absent(key.clone()),
             };
             preconditions.insert(key, precondition);
@@ -199,11 +218,11 @@ impl Client {
         preconditions.into_values().collect()
     }
 
-    fn key(&mut self, knobs: &ClientKnobs) -> String {
+    pub(crate) fn key(&mut self, knobs: &ClientKnobs) -> String {
         format!("k{}", self.chance.below(knobs.keys))
     }
 
-    fn some_keys(&mut self, knobs: &ClientKnobs) -> Vec<String> {
+    pub(crate) fn some_keys(&mut self, knobs: &ClientKnobs) -> Vec<String> {
         let mut keys: Vec<String> =
             (0..self.chance.between(2, 3)).map(|_| self.key(knobs)).collect();
         keys.sort_unstable();
@@ -211,11 +230,16 @@ impl Client {
         keys
     }
 
+    /// A value nobody else writes.
+    pub(crate) fn short_value(&mut self) -> String {
+        self.values += 1;
+        format!("{}.{}", self.id, self.values)
+    }
+
     /// A value nobody else writes, of very different lengths.
     fn value(&mut self) -> String {
-        self.values += 1;
         let padding = *self.chance.pick(&[0, 0, 0, 20, 700]);
-        format!("{}.{}{:.<padding$}", self.id, self.values, "")
+        format!("{}{:.<padding$}", self.short_value(), "")
     }
 }
 
@@ -290,5 +314,6 @@ fn transaction(recorded: &checker::Operation) -> Transaction {
         checker::Operation::Get { .. }
         | checker::Operation::GetMany { .. }
         | checker::Operation::Scan { .. } => unreachable!("reads are no transactions"),
+        checker::Operation::MicroOperations(_) => unreachable!("the store knows none"),
     }
 }

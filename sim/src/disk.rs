@@ -1,15 +1,16 @@
 //! A machine's disk: in memory, knowing what is synced, failing when told, and able to show what
 //! a crash in the middle of any operation would leave.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvorum_storage::vfs::{
-    Armed, CrashMode, Event, Fault as DiskFault, FaultyVfs, MemoryVfs, Operation, Outcome, Phase,
-    Vfs,
+    Armed, CrashMode, Event, Fault as DiskFault, FaultyVfs, MemoryVfs, OpenMode, Operation,
+    Outcome, Phase, Vfs,
 };
 
 use crate::faults::{Counts, Fault};
+use crate::rot::Rot;
 
 /// How a machine stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub(crate) struct Disk {
     armed: Vec<Watched>,
     full: bool,
     doom: Arc<Mutex<Doom>>,
+    rot: Option<Rot>,
 }
 
 /// A fault of this disk, and how often it has been counted.
@@ -59,6 +61,10 @@ struct Watched {
 /// A crash planned for the middle of a disk operation, and what it leaves.
 #[derive(Default)]
 struct Doom {
+    /// So many operations that change names first: what they do is done once in a long while, and
+    /// what must be durable before them is found missing nowhere else.
+    after_names: u64,
+    /// And then so many others.
     after: u64,
     crash: Option<Crash>,
     /// Whether a failed sync also makes the system forget what it should have written.
@@ -76,7 +82,7 @@ impl Disk {
         let doom = Arc::new(Mutex::new(Doom::default()));
         let (theirs, below) = (Arc::clone(&doom), memory.clone());
         faulty.on_operation(move |event| watch(&theirs, &below, event));
-        Self { memory, faulty, armed: Vec::new(), full: false, doom }
+        Self { memory, faulty, armed: Vec::new(), full: false, doom, rot: None }
     }
 
     pub(crate) fn vfs(&self) -> Arc<dyn Vfs> {
@@ -92,9 +98,20 @@ impl Disk {
 
     /// Plans a crash for the middle of a disk operation, after so many others.
     pub(crate) fn doom(&mut self, after: u64, crash: Crash) {
+        self.doom_after_names(0, after, crash);
+    }
+
+    /// The same, but first wait for so many operations that change the names in a directory.
+    pub(crate) fn doom_after_names(&mut self, names: u64, after: u64, crash: Crash) {
         let mut doom = self.lock();
+        doom.after_names = names;
         doom.after = after;
         doom.crash = Some(crash);
+    }
+
+    /// Plans no crash any more.
+    pub(crate) fn spare(&mut self) {
+        self.lock().crash = None;
     }
 
     /// Whether a planned crash has come; the disk is then what it left.
@@ -107,10 +124,29 @@ impl Disk {
     /// What a crash left takes the place of what was; a full disk stays full.
     fn replace(&mut self, image: MemoryVfs) {
         let full = self.full;
+        let rot = self.rot.take();
         *self = Self::over(image);
+        self.rot = rot;
         if full {
             self.fill();
         }
+    }
+
+    /// Another disk with the same content.
+    pub(crate) fn copy(&self) -> Self {
+        Self::over(self.memory.crash_image(CrashMode::KeepAll))
+    }
+
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.memory.files()
+    }
+
+    /// Turns bits over in the byte at this place of a file, counted round it.
+    pub(crate) fn flip(&self, file: &Path, place: u64, mask: u8) {
+        let length = self.memory.open(file, OpenMode::Read).and_then(|file| file.len());
+        let place = place.checked_rem(length.unwrap_or(0)).unwrap_or(0);
+        // An empty file has nothing to rot.
+        let _ = self.memory.flip(file, place, mask);
     }
 
     /// Makes an operation of the disk fail.
@@ -123,6 +159,16 @@ impl Disk {
                 self.lock().forgetful = forgetful;
                 once(Operation::Sync, Outcome::InputOutput)
             }
+            Fault::SyncFull => {
+                self.lock().forgetful = forgetful;
+                let operation = if forgetful { Operation::Sync } else { Operation::SyncDir };
+                once(operation, Outcome::DiskFull)
+            }
+            // A file is read when it is opened, or mapped then; what is mapped is not read again.
+            Fault::ReadFailed => {
+                let operation = if forgetful { Operation::Map } else { Operation::Read };
+                DiskFault { times: 1 + after, ..once(operation, Outcome::InputOutput) }
+            }
             other => unreachable!("{other:?} is not armed on a disk"),
         };
         let armed = self.faulty.arm(disk_fault);
@@ -132,10 +178,46 @@ impl Disk {
     /// No room for anything new until [`Self::heal`].
     pub(crate) fn fill(&mut self) {
         self.full = true;
-        for operation in [Operation::Create, Operation::Allocate] {
-            let armed = self.faulty.arm(DiskFault::always(operation, Outcome::DiskFull));
+        let refused = [
+            (Operation::Create, Outcome::DiskFull),
+            (Operation::Allocate, Outcome::DiskFull),
+            (Operation::Grow, Outcome::ShortWriteFull(100)),
+        ];
+        for (operation, outcome) in refused {
+            let armed = self.faulty.arm(DiskFault::always(operation, outcome));
             self.armed.push(Watched { fault: Fault::DiskFull, armed, counted: 0 });
         }
+    }
+
+    /// Turns a bit over, if none is wrong yet and there is a file for it.
+    pub(crate) fn strike_rot(&mut self, fault: Fault, number: u64) -> bool {
+        if self.rot.is_none() {
+            self.rot = Rot::strike(&self.memory, fault, number);
+            return self.rot.is_some();
+        }
+        false
+    }
+
+    /// The bit that is wrong, if one is.
+    pub(crate) fn rot(&self) -> Option<&Rot> {
+        self.rot.as_ref()
+    }
+
+    /// Whether that damaged file is there still.
+    pub(crate) fn still_has(&self, rot: &Rot) -> bool {
+        rot.is_there(&self.memory)
+    }
+
+    /// Puts the bit right.
+    pub(crate) fn repair_rot(&mut self) {
+        if let Some(rot) = self.rot.take() {
+            rot.repair(&self.memory);
+        }
+    }
+
+    /// A copy of the disk as it is, on which nothing fails but what is wrong with it.
+    pub(crate) fn image(&self) -> MemoryVfs {
+        self.memory.crash_image(CrashMode::KeepAll)
     }
 
     /// No fault strikes any more; those that have not been counted yet are.
@@ -176,12 +258,38 @@ fn watch(doom: &Mutex<Doom>, memory: &MemoryVfs, event: &Event<'_>) {
         return;
     }
     let Some(crash) = doom.crash else { return };
+    if doom.after_names > 0 {
+        doom.after_names -= u64::from(changes_names(event.operation));
+        return;
+    }
     if doom.after > 0 {
         doom.after -= 1;
         return;
     }
     doom.crash = None;
     doom.image = Some((crash, memory.unsynced(), memory.crash_image(crash.mode())));
+}
+
+fn changes_names(operation: Operation) -> bool {
+    match operation {
+        Operation::Create
+        | Operation::Rename
+        | Operation::Remove
+        | Operation::HardLink
+        | Operation::SyncDir => true,
+        Operation::CreateDir
+        | Operation::Open
+        | Operation::List
+        | Operation::Lock
+        | Operation::Read
+        | Operation::Write
+        | Operation::Grow
+        | Operation::Sync
+        | Operation::Length
+        | Operation::SetLength
+        | Operation::Allocate
+        | Operation::Map => false,
+    }
 }
 
 /// The file may have been removed meanwhile, and then there is nothing to forget.

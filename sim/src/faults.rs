@@ -35,8 +35,12 @@ faults! {
     MessageReordered => "message reordered",
     /// A message took far longer than the others.
     MessageDelayed => "message delayed",
+    /// A message took long because the link between two nodes was slow for a while.
+    SlowLink => "message over a slow link",
     /// A link broke and was made anew; what was under way is lost.
     LinkReset => "link reset",
+    /// A link broke again and again, soon after it was made.
+    FlappingLink => "flapping link broke",
     /// A link broke and was made anew, and one end noticed only the new one.
     BreakUnnoticed => "broken link unnoticed",
     /// A node, or several, could reach nobody outside and be reached by nobody.
@@ -57,6 +61,8 @@ faults! {
     TornWrites => "power loss, unsynced data torn",
     /// All machines lost power at once.
     PowerLossAll => "power loss everywhere",
+    /// A process died again, soon after it had started.
+    RestartStorm => "died in a restart storm",
     /// A process died at a named point of the protocol.
     DiedAtPoint => "died at a fail point",
     /// A process stood still at a named point of the protocol.
@@ -67,6 +73,8 @@ faults! {
     DiedWriting => "died in a disk operation",
     /// A process died after it had said some of what it had to say, and not the rest.
     DiedSpeaking => "died between two messages",
+    /// A process died in the middle of a flush, a cut of the log or a compaction, or right after it.
+    DiedMaintaining => "died while flushing or compacting",
     /// A process died while it was reading its log after a start.
     DiedRecovering => "died while recovering",
     /// A process stood still.
@@ -77,8 +85,25 @@ faults! {
     WriteShort => "write cut short",
     /// A sync failed; what it should have made durable may be gone for good.
     SyncFailed => "sync failed",
-    /// There was no room on the disk.
+    /// There was no room on the disk for a new file, for space asked for ahead, or for a file that
+    /// was to grow.
     DiskFull => "disk full",
+    /// A sync of a file or a directory found that there was no room for what it was to bring there.
+    SyncFull => "disk full at a sync",
+    /// A read, or the mapping of a file, failed.
+    ReadFailed => "read failed",
+    /// A bit of a segment turned over.
+    SegmentRot => "bit rot in a segment",
+    /// A bit of a log file that is full turned over.
+    LogRot => "bit rot in the log",
+    /// A bit of the manifest, or of the file that says whose the directory is, turned over.
+    ManifestRot => "bit rot in manifest or identity",
+    /// A timer of a process fired whose clock runs much too fast or too slow.
+    ClockSkew => "timer on a skewed clock",
+    /// A process' clock jumped forward, by up to an hour.
+    ClockForward => "clock jumped forward",
+    /// A process' clock jumped back, by up to an hour.
+    ClockBack => "clock jumped back",
     /// Syncs took very long.
     SlowDisk => "slow disk",
 }

@@ -12,6 +12,15 @@
 
 pub mod two_phase;
 
+pub mod engine;
+
+mod shrink;
+mod totals;
+mod violation;
+
+pub mod planted;
+pub mod reduction;
+
 mod faults;
 mod process;
 mod world;
@@ -23,16 +32,66 @@ mod machine;
 mod network;
 mod plan;
 mod queue;
+mod rot;
 mod trace;
+mod words;
+mod work;
 
 pub use faults::{Counts, Fault};
+pub use planted::Planted;
+pub use reduction::Reduction;
+pub use shrink::{Shrunk, shrink};
+pub use totals::{Simulate, Totals, run_seeds, threads};
+pub use violation::{Promise, Violation};
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kvorum_checker::History;
 use process::Protocol;
 use world::World;
+
+/// Which run it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Decides everything that is not said here.
+    pub seed: u64,
+    /// Whether the answer says line by line what happened. It changes nothing else.
+    pub traced: bool,
+    /// What is left out.
+    pub reduction: Reduction,
+    /// The bug that the nodes have on purpose.
+    pub planted: Planted,
+}
+
+impl Setup {
+    /// The whole run of this seed, with sound nodes and without a trace.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let (reduction, planted) = (Reduction::default(), Planted::default());
+        Self { seed, traced: false, reduction, planted }
+    }
+
+    /// The same, with a trace.
+    #[must_use]
+    pub fn traced(self) -> Self {
+        Self { traced: true, ..self }
+    }
+}
+
+/// As flags, which repeat it.
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--seed {}", self.seed)?;
+        let reduction = self.reduction.to_string();
+        if !reduction.is_empty() {
+            write!(f, " {reduction}")?;
+        }
+        f.write_str(if self.traced { " --trace" } else { "" })
+    }
+}
 
 /// Counters by name.
 pub type Activity = BTreeMap<String, u64>;
@@ -43,7 +102,9 @@ pub struct Run {
     /// Its seed.
     pub seed: u64,
     /// What went wrong, if anything did.
-    pub violation: Option<String>,
+    pub violation: Option<Violation>,
+    /// What there was of it after its reduction.
+    pub planned: Planned,
     /// The faults that struck.
     pub faults: Counts,
     /// What the nodes and their stores did, by name: a run in which nothing was ever flushed says
@@ -57,16 +118,50 @@ pub struct Run {
     pub trace: Option<String>,
 }
 
-/// Runs a protocol from a seed. A process that panics breaks the run like any other violation.
-fn run<P: Protocol>(protocol: P, seed: u64, traced: bool) -> Run {
-    let mut world = World::new(protocol, seed, traced);
+impl Run {
+    /// A run of which nothing is known.
+    fn empty(seed: u64) -> Self {
+        Self {
+            seed,
+            violation: None,
+            planned: Planned::default(),
+            faults: Counts::default(),
+            activity: Activity::new(),
+            history: History::new(),
+            nanoseconds: 0,
+            trace: None,
+        }
+    }
+}
+
+/// The size of a run, for whoever wants a smaller one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// The numbers of the faults that have a time of their own.
+    pub faults: Vec<u32>,
+    /// How many clients there were.
+    pub clients: u64,
+    /// The most operations that one of them began.
+    pub operations: u64,
+    /// After how many milliseconds everything healed, or was to heal.
+    pub heal_at: u64,
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|&text| text.to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// Runs a protocol. A process that panics breaks the run like any other violation.
+fn run<P: Protocol>(protocol: P, setup: &Setup) -> Run {
+    let mut world = World::new(protocol, setup);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
-        let words = panic.downcast_ref::<String>().cloned();
-        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        world.fail(format!("a process panicked: {}", words.unwrap_or_default()));
+        world.fail(Promise::NoPanic, format!("a process panicked: {}", words_of(&*panic)));
     }
     Run {
-        seed,
+        seed: setup.seed,
+        planned: world.planned(),
         violation: world.broken,
         faults: world.counts,
         activity: world.activity,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use kvorum_replication::{RequestId, Time};
+use kvorum_replication::{Operation, RequestId, Time};
 
+use crate::chance::Chance;
 use crate::disk::{Crash, Disk};
-use crate::process::Process;
+use crate::process::{Process, Protocol};
 use crate::queue::Instant;
 
 /// Somebody who asked a process: which client, in which of its attempts.
@@ -33,10 +34,21 @@ pub(crate) struct Trap {
     pub(crate) lasts: u64,
 }
 
-pub(crate) struct Machine<M> {
+/// A death planned for a flush, a cut of the log or a compaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoomedWork {
+    pub(crate) crash: Crash,
+    /// After so many of its disk operations, or when it is done.
+    pub(crate) after: Option<u64>,
+    pub(crate) lasts: u64,
+}
+
+pub(crate) struct Machine<P: Protocol> {
     pub(crate) points: Vec<&'static str>,
     pub(crate) disk: Disk,
-    pub(crate) process: Option<Box<dyn Process<M>>>,
+    /// This machine's own draws: what happens on others does not shift them.
+    pub(crate) chance: Chance,
+    pub(crate) process: Option<Box<dyn Process<P>>>,
     /// Counts starts and ends of processes: what was meant for another run is not for this one.
     pub(crate) run: u64,
     clock: Clock,
@@ -47,33 +59,41 @@ pub(crate) struct Machine<M> {
     /// When the event that begins a sync comes.
     pub(crate) sync_at: Option<Instant>,
     pub(crate) slow_until: Instant,
-    pub(crate) asked: BTreeMap<RequestId, Asker>,
+    pub(crate) asked: BTreeMap<RequestId, (Asker, Operation)>,
     pub(crate) next_request: u64,
     pub(crate) trap: Option<Trap>,
     /// Dies after so many more messages and answers.
     pub(crate) words_left: Option<(u64, u64)>,
+    /// Its store's next work is not survived.
+    pub(crate) doomed_work: Option<DoomedWork>,
     /// The next start dies after so many disk operations.
     pub(crate) doomed_start: Option<(u64, Crash)>,
     /// A disk fault has struck this run, so it may stop with an error.
     pub(crate) struck: bool,
 }
 
-/// A process' own clock: starts at zero with it, and runs a little fast or slow.
+/// A process' own clock: starts at zero with it, runs fast or slow, and may jump.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     started: Instant,
     /// Thousandths of real speed.
     speed: u64,
+    /// All its jumps together, in its own nanoseconds.
+    jumped: i64,
 }
 
-impl<M> Machine<M> {
-    pub(crate) fn new(points: Vec<&'static str>, speed: u64) -> Self {
+/// A clock further from the right speed than this is wrong for everybody to see.
+const SKEW_MIN: u64 = 100;
+
+impl<P: Protocol> Machine<P> {
+    pub(crate) fn new(points: Vec<&'static str>, speed: u64, chance: Chance) -> Self {
         Self {
             points,
             disk: Disk::new(),
+            chance,
             process: None,
             run: 0,
-            clock: Clock { started: 0, speed },
+            clock: Clock { started: 0, speed, jumped: 0 },
             paused_until: None,
             syncing: false,
             timer_at: None,
@@ -83,6 +103,7 @@ impl<M> Machine<M> {
             next_request: 0,
             trap: None,
             words_left: None,
+            doomed_work: None,
             doomed_start: None,
             struck: false,
         }
@@ -97,25 +118,39 @@ impl<M> Machine<M> {
         self.timer_at = None;
         self.sync_at = None;
         self.words_left = None;
-        std::mem::take(&mut self.asked).into_values().collect()
+        std::mem::take(&mut self.asked).into_values().map(|(asker, _)| asker).collect()
     }
 
     /// Begins a run: the clock starts.
-    pub(crate) fn start(&mut self, now: Instant, process: Box<dyn Process<M>>) {
+    pub(crate) fn start(&mut self, now: Instant, process: Box<dyn Process<P>>) {
         self.process = Some(process);
         self.run += 1;
         self.clock.started = now;
+        self.clock.jumped = 0;
     }
 
     /// The process' time.
     pub(crate) fn time(&self, now: Instant) -> Time {
-        Time((now - self.clock.started) * self.clock.speed / 1_000)
+        let shown = (now - self.clock.started) * self.clock.speed / 1_000;
+        Time(shown.saturating_add_signed(self.clock.jumped))
     }
 
-    /// When the process' clock will show this time.
+    /// When the process' clock will show this time, if it does not jump.
     pub(crate) fn instant(&self, time: Time) -> Instant {
-        let passed = u128::from(time.0) * 1_000 / u128::from(self.clock.speed);
+        let shown = i128::from(time.0) - i128::from(self.clock.jumped);
+        let passed = shown.max(0) * 1_000 / i128::from(self.clock.speed);
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
         self.clock.started.saturating_add(passed).saturating_add(1)
+    }
+
+    /// Moves the process' clock, never before its start.
+    pub(crate) fn jump(&mut self, now: Instant, by: i64) {
+        let shown = i64::try_from(self.time(now).0).unwrap_or(i64::MAX);
+        self.clock.jumped = self.clock.jumped.saturating_add(by.max(-shown));
+    }
+
+    /// Whether its clock runs much too fast or too slow.
+    pub(crate) fn is_skewed(&self) -> bool {
+        self.clock.speed.abs_diff(1_000) > SKEW_MIN
     }
 }

@@ -40,6 +40,8 @@ struct Link {
     /// Counts the links of this pair.
     incarnation: u64,
     directions: BTreeMap<NodeId, Direction>,
+    /// This link's own draws: what happens on others does not shift them.
+    chance: Chance,
 }
 
 /// What one end of a link has sent.
@@ -55,29 +57,33 @@ pub(crate) struct Network {
     links: BTreeMap<Pair, Link>,
     /// From whom to whom nothing gets through, and how many partitions say so.
     cuts: BTreeMap<(NodeId, NodeId), u32>,
+    /// Links that are slow, until when, and by how much at most.
+    slow: BTreeMap<Pair, (Instant, u64)>,
     knobs: NetworkKnobs,
-    chance: Chance,
 }
 
 impl Network {
-    pub(crate) fn new(nodes: &[NodeId], knobs: NetworkKnobs, chance: Chance) -> Self {
+    pub(crate) fn new(nodes: &[NodeId], knobs: NetworkKnobs, seed: u64) -> Self {
         let mut links = BTreeMap::new();
         for a in nodes {
             for b in nodes.iter().filter(|b| *b > a) {
                 let directions = [(*a, Direction::default()), (*b, Direction::default())].into();
-                links.insert(Pair(*a, *b), Link { up: false, incarnation: 0, directions });
+                let salt = u64::from(a.0) << 32 | u64::from(b.0) << 48;
+                let chance = Chance::new(seed.wrapping_add(salt), "link");
+                let link = Link { up: false, incarnation: 0, directions, chance };
+                links.insert(Pair(*a, *b), link);
             }
         }
-        Self { links, cuts: BTreeMap::new(), knobs, chance }
+        Self { links, cuts: BTreeMap::new(), slow: BTreeMap::new(), knobs }
     }
 
     pub(crate) fn pairs(&self) -> Vec<Pair> {
         self.links.keys().copied().collect()
     }
 
-    /// How long a message takes at best, and this one.
-    pub(crate) fn latency(&mut self) -> u64 {
-        self.chance.between(self.knobs.latency_min, self.knobs.latency_max)
+    /// The draws of a link.
+    pub(crate) fn chance(&mut self, pair: Pair) -> &mut Chance {
+        &mut self.link(pair).chance
     }
 
     pub(crate) fn set_knobs(&mut self, knobs: NetworkKnobs) {
@@ -115,8 +121,13 @@ impl Network {
         }
     }
 
+    pub(crate) fn slow_down(&mut self, pair: Pair, until: Instant, most: u64) {
+        self.slow.insert(pair, (until, most));
+    }
+
     pub(crate) fn mend_all(&mut self) {
         self.cuts.clear();
+        self.slow.clear();
     }
 
     pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -143,19 +154,25 @@ impl Network {
             counts.count(Fault::MessageCut);
             return Vec::new();
         }
-        if self.chance.per_million(self.knobs.loss) {
+        // One draw for each message, whatever becomes of it: others are not shifted.
+        let mut chance = Chance::new(self.chance(pair).number(), "message");
+        if chance.per_million(self.knobs.loss) {
             counts.count(Fault::MessageLost);
             return Vec::new();
         }
-        let mut wait = self.latency();
-        if self.chance.per_million(self.knobs.delay) {
-            counts.count(Fault::MessageDelayed);
-            wait += self.chance.between(5 * MILLISECOND, 400 * MILLISECOND);
+        let mut wait = chance.between(self.knobs.latency_min, self.knobs.latency_max);
+        if let Some((_, most)) = self.slow.get(&pair).filter(|(until, _)| *until > now) {
+            counts.count(Fault::SlowLink);
+            wait += chance.between(most / 2, *most);
         }
-        let overtakes = self.chance.per_million(self.knobs.reorder);
-        let repeated = self.chance.per_million(self.knobs.repeat);
-        let latest = *self.chance.pick(&[MILLISECOND, 50 * MILLISECOND, 3 * SECOND]);
-        let later = self.chance.below(latest);
+        if chance.per_million(self.knobs.delay) {
+            counts.count(Fault::MessageDelayed);
+            wait += chance.between(5 * MILLISECOND, 400 * MILLISECOND);
+        }
+        let overtakes = chance.per_million(self.knobs.reorder);
+        let repeated = chance.per_million(self.knobs.repeat);
+        let latest = *chance.pick(&[MILLISECOND, 50 * MILLISECOND, 3 * SECOND]);
+        let later = chance.below(latest);
         let link = self.link(pair);
         let incarnation = link.incarnation;
         let direction = link.directions.get_mut(&from).expect("both ends have a direction");

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvorum_node::{Node, NodeError, Report, StoredRecord, Turn};
-use kvorum_replication::{Core, Input, NodeId, Request, Row, Time};
+use kvorum_replication::{Core, Input, NodeId, Operation, Outcome, Position, Request, Row, Time};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{Log, Store};
+
+use crate::violation::{Promise, Violation};
 
 /// What can happen to a process from outside.
 #[derive(Debug)]
@@ -29,10 +31,38 @@ pub(crate) enum Happening<M> {
     PeerDown(NodeId),
 }
 
-/// A running node, of any core with these messages.
-pub(crate) trait Process<M> {
+/// How far a log has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogEnd {
+    /// The last record.
+    pub(crate) last: Position,
+    /// The last one that is durable, as the log says.
+    pub(crate) durable: Position,
+}
+
+/// What a judge says: nothing, or which promise is broken.
+pub(crate) type Judgement = Result<(), Violation>;
+
+/// A broken promise.
+pub(crate) fn broken(promise: Promise, what: String) -> Judgement {
+    Err(Violation { promise, what })
+}
+
+/// Asks a node for all rows it holds.
+pub(crate) type Rows<'a> = &'a dyn Fn() -> Result<Vec<Row>, NodeError>;
+
+/// A core that a protocol's judge can look at.
+pub(crate) trait Audited<P: Protocol>: Core<Message = P::Message> {
+    /// How it is.
+    fn facts(&self) -> P::Facts;
+    /// What a record says.
+    fn note(record: Self::Record) -> P::Note;
+}
+
+/// A running node of a protocol.
+pub(crate) trait Process<P: Protocol> {
     /// Lets something happen to it.
-    fn step(&mut self, now: Time, happening: Happening<M>) -> Result<(), NodeError>;
+    fn step(&mut self, now: Time, happening: Happening<P::Message>) -> Result<(), NodeError>;
     /// See [`Node::settle`].
     fn settle(&mut self, now: Time) -> Result<(), NodeError>;
     /// See [`Node::fire_timer`].
@@ -44,7 +74,7 @@ pub(crate) trait Process<M> {
     /// See [`Node::take_point`].
     fn take_point(&mut self) -> Option<&'static str>;
     /// See [`Node::turn`].
-    fn turn(&mut self) -> &mut Turn<M>;
+    fn turn(&mut self) -> &mut Turn<P::Message>;
     /// See [`Node::log`].
     fn log(&self) -> &Arc<Log>;
     /// See [`Node::store`].
@@ -53,14 +83,17 @@ pub(crate) trait Process<M> {
     fn report(&self, now: Time) -> Report;
     /// All rows it holds.
     fn rows(&self) -> Result<Vec<Row>, NodeError>;
+    /// What it has appended to its log since it was last asked.
+    fn notes(&mut self) -> Vec<(Position, P::Note)>;
+    /// How its core is.
+    fn facts(&self) -> P::Facts;
 }
 
-impl<C> Process<C::Message> for Node<C>
+impl<P: Protocol, C: Audited<P>> Process<P> for Node<C>
 where
-    C: Core,
     C::Record: StoredRecord,
 {
-    fn step(&mut self, now: Time, happening: Happening<C::Message>) -> Result<(), NodeError> {
+    fn step(&mut self, now: Time, happening: Happening<P::Message>) -> Result<(), NodeError> {
         let input = match happening {
             Happening::Started => Input::Started,
             Happening::Request(request) => Input::Request(request),
@@ -91,7 +124,7 @@ where
         Self::take_point(self)
     }
 
-    fn turn(&mut self) -> &mut Turn<C::Message> {
+    fn turn(&mut self) -> &mut Turn<P::Message> {
         Self::turn(self)
     }
 
@@ -122,13 +155,26 @@ where
             }
         }
     }
+
+    fn notes(&mut self) -> Vec<(Position, P::Note)> {
+        let records = self.take_records().into_iter();
+        records.map(|(at, record)| (at, C::note(record))).collect()
+    }
+
+    fn facts(&self) -> P::Facts {
+        self.core().facts()
+    }
 }
 
 /// A cluster of one protocol: who belongs to it, how each is opened, and what must be true of what
 /// they say to each other.
-pub(crate) trait Protocol {
+pub(crate) trait Protocol: Sized {
     /// What the nodes say to each other.
     type Message: Clone + Debug;
+    /// What a judge has to know of a record.
+    type Note;
+    /// How a core is, for a judge.
+    type Facts;
 
     /// All nodes, each with the fail points at which it can be stopped.
     fn members(&self) -> Vec<(NodeId, Vec<&'static str>)>;
@@ -142,13 +188,32 @@ pub(crate) trait Protocol {
         node: NodeId,
         vfs: Arc<dyn Vfs>,
         seed: u64,
-    ) -> Result<Box<dyn Process<Self::Message>>, NodeError>;
+    ) -> Result<Box<dyn Process<Self>>, NodeError>;
 
-    /// Looks at a message that is sent: an error says which promise it breaks.
-    fn observe(&mut self, from: NodeId, to: NodeId, message: &Self::Message) -> Result<(), String>;
+    /// A node has been opened: does its log hold what it must?
+    fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement;
+
+    /// A node has appended records.
+    fn noted(&mut self, node: NodeId, notes: Vec<(Position, Self::Note)>, end: LogEnd)
+    -> Judgement;
+
+    /// A node sends a message.
+    fn says(&mut self, from: NodeId, to: NodeId, message: &Self::Message) -> Judgement;
+
+    /// A node answers a client.
+    fn answers(&mut self, node: NodeId, operation: &Operation, outcome: &Outcome) -> Judgement;
+
+    /// An event is over: is the node as it must be?
+    fn looks(&mut self, node: NodeId, facts: &Self::Facts, rows: Rows<'_>) -> Judgement;
+
+    /// What the judge has counted, by name.
+    fn counted(&self) -> Vec<(&'static str, u64)>;
 
     /// A message in a few words, for the trace.
     fn describe(&self, message: &Self::Message) -> String;
+
+    /// A record in a few words, for the trace.
+    fn describe_note(&self, note: &Self::Note) -> String;
 
     /// Whether there is so little room that a client may be told that its session has expired.
     fn may_expire_sessions(&self) -> bool;

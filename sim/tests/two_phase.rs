@@ -1,13 +1,9 @@
 //! Two-phase commit, simulated: hundreds of clusters, each with its own faults.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+use std::ops::ControlFlow::Continue;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
-use kvorum_checker::Ending;
-use kvorum_sim::{Activity, Counts, two_phase};
+use kvorum_sim::reduction::Knob;
+use kvorum_sim::{Fault, Planted, Reduction, Setup, Totals, run_seeds, threads, two_phase};
 
 /// How many seeds are run; each takes some hundredths of a second without optimisation.
 const SEEDS: u64 = 400;
@@ -35,64 +31,31 @@ const ACTIVITY: &[&str] = &[
     "store log cuts",
 ];
 
-/// What the seeds together must have done to prove anything.
-#[derive(Default)]
-struct Totals {
-    faults: Counts,
-    activity: Activity,
-    done: usize,
-    unknown: usize,
-    broken: Vec<String>,
-}
-
 #[test]
 fn clusters_keep_their_promises_under_faults() {
-    let totals = Mutex::new(Totals::default());
-    let next = AtomicU64::new(0);
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= SEEDS {
-                        return;
-                    }
-                    add(&totals, seed);
-                }
-            });
-        }
-    });
-    let Totals { faults, activity, done, unknown, broken } = totals.into_inner().unwrap();
+    let totals =
+        run_seeds(two_phase::simulate, 0..SEEDS, threads(), Planted::default(), |_| Continue(()));
+    let Totals { seeds, faults, activity, done, unknown, violations, .. } = &totals;
     println!("{faults}{done} operations done, {unknown} of unknown outcome");
-    assert!(
-        broken.is_empty(),
-        "{}\nagain: cargo run -p kvorum-sim --example two_phase -- --seed N --trace",
-        broken.join("\n")
-    );
+    let again = "again: cargo run -p kvorum --bin kvorum-lab -- sim --trace";
+    let broken = violations.iter().map(|(seed, what)| format!("{again} --seed {seed}\n{what}\n"));
+    assert!(violations.is_empty(), "{}", broken.collect::<String>());
     // A run that injected nothing, or in which nothing was done, proves nothing.
+    assert_eq!(*seeds, SEEDS);
     assert_eq!(faults.never(), [], "of these faults none has struck");
     let idle = ACTIVITY.iter().filter(|name| activity.get(**name).is_none_or(|count| *count == 0));
     assert_eq!(idle.collect::<Vec<_>>(), Vec::<&&str>::new(), "this has never happened");
-    assert!(done > 20_000 && unknown > 200, "{done} done, {unknown} unknown");
-}
-
-fn add(totals: &Mutex<Totals>, seed: u64) {
-    let run = two_phase::simulate(seed, false);
-    let mut totals = totals.lock().unwrap();
-    totals.faults.add(&run.faults);
-    for (name, count) in run.activity {
-        *totals.activity.entry(name).or_default() += count;
-    }
-    totals.done += run.history.iter().filter(|record| record.ending == Ending::Done).count();
-    totals.unknown += run.history.iter().filter(|record| record.ending == Ending::Unknown).count();
-    totals.broken.extend(run.violation.map(|what| format!("seed {seed}: {what}")));
+    assert!(*done > 20_000 && *unknown > 200, "{done} done, {unknown} unknown");
 }
 
 /// Otherwise what is found once could not be found again.
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 5, 9] {
-        let (first, second) = (two_phase::simulate(seed, true), two_phase::simulate(seed, true));
+        let (first, second) = (
+            two_phase::simulate(&Setup::new(seed).traced()),
+            two_phase::simulate(&Setup::new(seed).traced()),
+        );
         let (first_trace, second_trace) = (first.trace.unwrap(), second.trace.unwrap());
         assert!(first_trace.lines().count() > 1_000, "seed {seed} hardly does anything");
         let differing = first_trace.lines().zip(second_trace.lines()).find(|(a, b)| a != b);
@@ -101,16 +64,61 @@ fn the_same_seed_gives_the_same_run() {
         assert_eq!(first.history, second.history, "seed {seed}");
         assert_eq!(first.faults, second.faults, "seed {seed}");
     }
-    let traces = [1, 5].map(|seed| two_phase::simulate(seed, true).trace);
+    let traces = [1, 5].map(|seed| two_phase::simulate(&Setup::new(seed).traced()).trace);
     assert_ne!(traces[0], traces[1], "another seed gives another run");
+}
+
+/// A reduced run is as repeatable, and what is left out does not happen.
+#[test]
+fn a_reduced_run_is_one_too() {
+    let flags = "--only-faults 0,2 --clients 2 --operations 9 --calm loss,repeat --heal-at 700";
+    let reduction: Reduction = flags.parse().unwrap();
+    for seed in 0..20 {
+        let setup = Setup { reduction: reduction.clone(), ..Setup::new(seed) }.traced();
+        let (first, second) = (two_phase::simulate(&setup), two_phase::simulate(&setup));
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        let planned = &first.planned;
+        assert!(planned.faults.iter().all(|fault| [0, 2].contains(fault)), "seed {seed}");
+        assert!(planned.clients <= 2 && planned.operations <= 9, "seed {seed}: {planned:?}");
+        assert!(planned.heal_at <= 700, "seed {seed}");
+        assert_eq!(first.faults.of(Fault::MessageLost), 0, "seed {seed}");
+        assert_eq!(first.violation, None, "seed {seed}");
+    }
+}
+
+/// Presumed abort by the book (PROTOCOLS: Mohan, Lindsay and Obermarck 1986): in a calm run a commit
+/// costs four messages and two records for each replica, and two records at the coordinator. What is
+/// counted is what travelled and what was appended, not what nodes say of themselves.
+#[test]
+fn a_calm_commit_costs_what_the_book_says() {
+    let all: Vec<&str> = Knob::ALL.iter().map(|knob| knob.name()).collect();
+    let flags = format!("--only-faults none --operations 60 --calm {}", all.join(","));
+    let mut commits = 0;
+    for seed in 0..40 {
+        let reduction = flags.parse().unwrap();
+        let run = two_phase::simulate(&Setup { reduction, ..Setup::new(seed) });
+        assert_eq!(run.violation, None, "seed {seed}");
+        let count = |name: &str| run.activity[name];
+        commits += count("commits of all replicas");
+        for what in ["messages", "records"] {
+            let (counted, expected) = (
+                count(&format!("commits' {what}")),
+                count(&format!("commits' {what} by the book")),
+            );
+            assert_eq!(counted, expected, "{what} of seed {seed}");
+        }
+    }
+    assert!(commits > 2_000, "{commits} commits");
 }
 
 /// A traced run is the same run as one that nobody watches.
 #[test]
 fn watching_changes_nothing() {
     for seed in 20..30 {
-        let (watched, unwatched) =
-            (two_phase::simulate(seed, true), two_phase::simulate(seed, false));
+        let (watched, unwatched) = (
+            two_phase::simulate(&Setup::new(seed).traced()),
+            two_phase::simulate(&Setup::new(seed)),
+        );
         assert_eq!(watched.history, unwatched.history, "seed {seed}");
         assert_eq!(watched.nanoseconds, unwatched.nanoseconds, "seed {seed}");
     }

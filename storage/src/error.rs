@@ -73,6 +73,16 @@ pub enum Error {
         file: PathBuf,
     },
 
+    /// What is there is not all that was: a repair could not save everything, or was broken off.
+    /// To serve it would be to deny what is lost.
+    #[error("{} is not whole: {why}, as {} says", file.parent().unwrap_or(file).display(), file.display())]
+    Incomplete {
+        /// The file that says so, and what is lost.
+        file: PathBuf,
+        /// In a few words.
+        why: &'static str,
+    },
+
     /// The caller asked for what cannot be. Nothing happened.
     #[error("{what}")]
     Invalid {

@@ -48,6 +48,10 @@
 
 mod store;
 
+pub mod inspect;
+
+pub mod repair;
+
 mod snapshot;
 
 mod scan;
@@ -55,6 +59,8 @@ mod scan;
 mod batch;
 
 mod options;
+
+pub mod planted;
 
 mod compaction;
 
@@ -70,6 +76,8 @@ mod memtable;
 
 mod key;
 
+mod marker;
+
 pub mod log;
 
 pub mod codec;
@@ -83,11 +91,12 @@ pub use cursor::Direction;
 pub use error::{Error, Result};
 pub use key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use log::{
-    Log, LogOptions, LogStats, Position, RecoveryReport, Replay, ReplayedRecord, TornTail,
+    Log, LogDamage, LogExtent, LogItem, LogOptions, LogStats, LogSurvey, Position, RecoveryReport,
+    Replay, ReplayedRecord, TornTail,
 };
 pub use options::Options;
 pub use scan::{KeyRange, Scan};
-pub use segment::Compression;
+pub use segment::{Compression, LostKeys};
 pub use snapshot::Snapshot;
 pub use store::{
     Durability, LevelStats, Maintained, Pressure, Recovery, Stats, Store, VerifyReport,

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::key::Sequence;
 use crate::levels::LEVELS;
 use crate::log::Position;
+use crate::planted::{Bug, Planted};
 use crate::segment::SegmentMeta;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
@@ -74,14 +75,19 @@ impl Manifest {
     ///
     /// After [`Error::DiskFull`] the old one is still there, and nothing else happened. After any
     /// other error it is unknown which of the two the next opening finds.
-    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path, planted: Planted) -> Result<()> {
         let (temporary, path) = (dir.join(NAME_TEMPORARY), dir.join(NAME));
         remove_if_there(vfs, &temporary)?;
         let file =
             vfs.open(&temporary, OpenMode::Create).map_err(Error::io("create", &temporary))?;
         file.write_at(&self.encode(), 0).map_err(Error::io("write", &temporary))?;
-        file.sync().map_err(Error::io("sync", &temporary))?;
+        if !planted.has(Bug::ManifestNotSynced) {
+            file.sync().map_err(Error::io("sync", &temporary))?;
+        }
         vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+        if planted.has(Bug::ManifestDirectoryNotSynced) {
+            return Ok(());
+        }
         vfs.sync_dir(dir).map_err(|source| Error::Io {
             // Whatever the reason, the renaming happened: it may or may not last.
             doing: "sync",
@@ -209,9 +215,9 @@ mod tests {
         let (vfs, dir) = (MemoryVfs::new(), Path::new("/d"));
         vfs.create_dir_all(dir).unwrap();
         assert_eq!(Manifest::read(&vfs, dir).unwrap(), None);
-        Manifest::new().write(&vfs, dir).unwrap();
+        Manifest::new().write(&vfs, dir, Planted::default()).unwrap();
         assert_eq!(Manifest::read(&vfs, dir).unwrap(), Some(Manifest::new()));
-        example().write(&vfs, dir).unwrap();
+        example().write(&vfs, dir, Planted::default()).unwrap();
         assert_eq!(Manifest::read(&vfs, dir).unwrap(), Some(example()));
     }
 

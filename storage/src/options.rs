@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::log::LogOptions;
+use crate::planted::Planted;
 use crate::segment::{Compression, SegmentOptions};
 
 /// How a store behaves. Nothing here is stored: any of it may differ at the next opening.
@@ -39,6 +40,8 @@ pub struct Options {
     pub log_bytes_max: u64,
     /// The log's own options.
     pub log: LogOptions,
+    /// A bug on purpose; the log has its own.
+    pub planted: Planted,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             slow_delay: Duration::from_micros(500),
             log_bytes_max: 1 << 30,
             log: LogOptions::default(),
+            planted: Planted::default(),
         }
     }
 }
@@ -97,6 +101,7 @@ impl Options {
             block_bytes: self.block_bytes,
             filter_bits_per_key: self.filter_bits_per_key,
             compression: self.compression,
+            planted: self.planted,
         }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::cursor::Direction;
 use crate::error::Result;
 use crate::key::Sequence;
+use crate::planted::Bug;
 use crate::scan::{KeyRange, Scan};
 use crate::store::{Inner, lock};
 
@@ -28,12 +29,19 @@ impl Snapshot {
 
     /// The key's value at that point.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.store.view().get(key, self.sequence)
+        self.store.view().get(key, self.sequence())
     }
 
     /// The keys of a range and their values at that point.
     pub fn scan(&self, range: impl Into<KeyRange>, direction: Direction) -> Result<Scan> {
-        self.store.view().scan(range.into(), direction, self.sequence)
+        self.store.view().scan(range.into(), direction, self.sequence())
+    }
+
+    fn sequence(&self) -> Sequence {
+        match self.store.planted().has(Bug::SnapshotSeesLaterWrites) {
+            true => self.store.visible(),
+            false => self.sequence,
+        }
     }
 }
 

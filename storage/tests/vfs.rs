@@ -287,3 +287,24 @@ fn the_hook_sees_every_operation_before_and_after() {
     vfs.list(&dir).unwrap();
     assert_eq!(seen.lock().unwrap().len(), 6);
 }
+
+#[test]
+fn a_full_disk_refuses_what_grows_and_nothing_else() {
+    let (memory, dir) = memory();
+    let vfs = FaultyVfs::new(Arc::new(memory));
+    let file = vfs.open(&dir.join("file"), OpenMode::Create).unwrap();
+    file.write_at(b"0123456789", 0).unwrap();
+    let full = vfs.arm(Fault::always(Operation::Grow, Outcome::ShortWriteFull(1)));
+    file.write_at(b"abc", 7).unwrap();
+    file.set_len(10).unwrap();
+    assert_eq!(full.fired(), 0);
+    let error = file.write_at(b"defg", 8).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert!(file.set_len(11).is_err());
+    assert_eq!(full.fired(), 2);
+    let mut bytes = [0; 16];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 10, "it has not grown");
+    assert_eq!(&bytes[..10], b"0123456adc", "one byte of it was written");
+    vfs.heal();
+    file.write_at(b"defg", 8).unwrap();
+}

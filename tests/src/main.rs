@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use kvorum::load::{Keys, LoadOptions, Until};
 use kvorum_replication::two_phase::points;
+use kvorum_tests::damage::directories;
 use kvorum_tests::fail_points::{Trouble, try_point};
 use kvorum_tests::load::{Kill, kill_under_mix, kill_under_puts};
 use kvorum_tests::race::race;
@@ -61,6 +62,12 @@ enum Arguments {
         #[arg(long, default_value_t = 1)]
         rounds: u32,
     },
+    /// Damage small data directories in every single way, and look what is read from them then
+    Damage {
+        /// Every STEP-th byte and length instead of each
+        #[arg(long, default_value_t = 1)]
+        step: usize,
+    },
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),
@@ -79,6 +86,7 @@ fn main() -> ExitCode {
         }
         Arguments::Mix { ops, clients, keys, kills } => run(try_mix(ops, clients, keys, kills)),
         Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
+        Arguments::Damage { step } => try_damage(step.max(1)),
     };
     match tried {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,6 +95,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn try_damage(step: usize) -> Result<()> {
+    let mut wrong = Vec::new();
+    for directory in directories()? {
+        println!("{}", directory.name);
+        let mut outcome = directory.damage_all(step)?;
+        println!("{outcome}");
+        wrong.append(&mut outcome.failures);
+    }
+    ensure!(wrong.is_empty(), "{} failures, of which the first are:\n{}", wrong.len(), {
+        wrong.truncate(20);
+        wrong.join("\n")
+    });
+    Ok(())
 }
 
 async fn try_race(rounds: u32) -> Result<()> {

@@ -29,7 +29,7 @@ enum Work {
 }
 
 /// Cheap checks first, so that a change which fails does so early.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 8] = [
     Step { command: "cargo fmt --all --check", environment: None, work: Work::Command },
     Step { command: "cargo xtask tidy", environment: None, work: Work::Call(tidy::run) },
     Step { command: "cargo xtask codegen --check", environment: None, work: Work::Call(generated) },
@@ -39,8 +39,19 @@ const STEPS: [Step; 6] = [
         work: Work::Command,
     },
     Step {
+        command: "cargo clippy --workspace --all-targets --features kvorum/planted-bugs -- -D warnings",
+        environment: None,
+        work: Work::Command,
+    },
+    Step {
         command: "cargo doc --workspace --no-deps",
         environment: Some(("RUSTDOCFLAGS", "-D warnings")),
+        work: Work::Command,
+    },
+    // Who finds no bug that is there on purpose would find no other.
+    Step {
+        command: "cargo run -p kvorum --features planted-bugs --bin kvorum-lab -- planted",
+        environment: None,
         work: Work::Command,
     },
     Step { command: TEST_COMMAND, environment: None, work: Work::Command },

@@ -35,23 +35,31 @@ impl Member {
         self.to_string().replace(' ', "-")
     }
 
-    /// The server's command line.
+    /// The server's command line: where it listens, and where it finds the others. A replica is told
+    /// of others only if `knows_peers`; it learns of them from its coordinator otherwise.
     pub(super) fn arguments(
         self,
-        addresses: &BTreeMap<Self, SocketAddr>,
+        listen: SocketAddr,
+        others: &BTreeMap<Self, SocketAddr>,
+        knows_peers: bool,
         data_directory: &Path,
     ) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = match self {
             Self::Coordinator => vec!["coordinator".into()],
             Self::Replica(id) => vec!["replica".into(), "--id".into(), id.to_string().into()],
         };
-        arguments.extend(["--listen".into(), addresses[&self].to_string().into()]);
+        arguments.extend(["--listen".into(), listen.to_string().into()]);
         arguments.extend(["--data-dir".into(), data_directory.into()]);
-        if self == Self::Coordinator {
-            for (member, address) in addresses {
-                if let Self::Replica(id) = member {
-                    arguments.extend(["--replica".into(), format!("{id}={address}").into()]);
-                }
+        let flag = match self {
+            Self::Coordinator => Some("--replica"),
+            Self::Replica(_) if knows_peers => Some("--peer"),
+            Self::Replica(_) => None,
+        };
+        for (member, address) in others {
+            if let (Some(flag), Self::Replica(id)) = (flag, member)
+                && *member != self
+            {
+                arguments.extend([flag.into(), format!("{id}={address}").into()]);
             }
         }
         arguments
@@ -71,10 +79,12 @@ impl Member {
 mod tests {
     use super::*;
 
-    fn command_line(member: Member) -> String {
+    fn command_line(member: Member, knows_peers: bool) -> String {
         let addresses = Member::all(2).zip([7100, 7101, 7102].map(|port| ([127, 0, 0, 1], port)));
-        let addresses = addresses.map(|(member, address)| (member, address.into())).collect();
-        let arguments = member.arguments(&addresses, Path::new("/data"));
+        let addresses: BTreeMap<Member, SocketAddr> =
+            addresses.map(|(member, address)| (member, address.into())).collect();
+        let (listen, data) = (addresses[&member], Path::new("/data"));
+        let arguments = member.arguments(listen, &addresses, knows_peers, data);
         let arguments = arguments.iter().map(|argument| argument.to_str().unwrap());
         arguments.collect::<Vec<_>>().join(" ")
     }
@@ -82,13 +92,17 @@ mod tests {
     #[test]
     fn the_command_lines_are_the_documented_ones() {
         assert_eq!(
-            command_line(Member::Coordinator),
+            command_line(Member::Coordinator, false),
             "coordinator --listen 127.0.0.1:7100 --data-dir /data \
              --replica 1=127.0.0.1:7101 --replica 2=127.0.0.1:7102"
         );
         assert_eq!(
-            command_line(Member::Replica(2)),
+            command_line(Member::Replica(2), false),
             "replica --id 2 --listen 127.0.0.1:7102 --data-dir /data"
+        );
+        assert_eq!(
+            command_line(Member::Replica(2), true),
+            "replica --id 2 --listen 127.0.0.1:7102 --data-dir /data --peer 1=127.0.0.1:7101"
         );
     }
 

@@ -22,6 +22,10 @@ pub(crate) enum Kind {
     Usage,
     /// The cluster, or one of its processes, said so.
     Cluster(ErrorKind),
+    /// A data directory is in use, or is none.
+    Refused,
+    /// A data directory is damaged.
+    Corrupt,
     /// A local file, pipe or terminal failed.
     Io,
     /// Whoever reads our output has stopped reading, as `head` does. Nothing to report.
@@ -34,6 +38,8 @@ impl Kind {
             Self::NotFound => "not-found",
             Self::Usage => "usage",
             Self::Cluster(kind) => kind.name(),
+            Self::Refused => "refused",
+            Self::Corrupt => "corrupt",
             Self::Io => "io",
             Self::OutputClosed => "output-closed",
         }
@@ -100,6 +106,7 @@ impl CommandError {
             Kind::Usage | Kind::Cluster(ErrorKind::Invalid) => 2,
             Kind::Cluster(ErrorKind::Conflict | ErrorKind::PreconditionFailed) => 3,
             Kind::Io
+            | Kind::Refused
             | Kind::Cluster(
                 ErrorKind::Unavailable
                 | ErrorKind::Overloaded
@@ -109,7 +116,7 @@ impl CommandError {
             Kind::Cluster(
                 ErrorKind::Unknown | ErrorKind::SessionExpired | ErrorKind::StaleSequence,
             ) => 5,
-            Kind::Cluster(ErrorKind::Corrupt) => 6,
+            Kind::Corrupt | Kind::Cluster(ErrorKind::Corrupt) => 6,
         }
     }
 
@@ -180,6 +187,8 @@ mod tests {
             (Kind::Cluster(ErrorKind::DiskFull), 4),
             (Kind::Cluster(ErrorKind::Refused), 4),
             (Kind::Io, 4),
+            (Kind::Refused, 4),
+            (Kind::Corrupt, 6),
             (Kind::Cluster(ErrorKind::Unknown), 5),
             (Kind::Cluster(ErrorKind::SessionExpired), 5),
             (Kind::Cluster(ErrorKind::StaleSequence), 5),

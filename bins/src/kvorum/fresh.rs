@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use kvorum::cluster::{Cluster, ClusterError, ClusterOptions, Program};
 
 use crate::error::CommandError;
-use crate::signals;
 
 /// Takes ports and a directory for a coordinator and three replicas; none runs yet. If a signal
 /// ends this process, they end with it.
@@ -16,7 +15,8 @@ pub(crate) fn cluster(directory: Option<PathBuf>) -> Result<Cluster, CommandErro
     let program = Program::with_subcommand(this, "serve");
     let options = ClusterOptions { directory, ..ClusterOptions::new(program) };
     let cluster = Cluster::new(options).map_err(failed)?;
-    signals::clean_up_on(cluster.cleaner())?;
+    let signals = cluster.cleaner().clean_up_on_signals();
+    signals.map_err(|error| CommandError::io("cannot wait for signals", &error))?;
     Ok(cluster)
 }
 

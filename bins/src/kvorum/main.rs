@@ -12,7 +12,6 @@ mod members;
 mod output;
 mod pages;
 mod shell;
-mod signals;
 mod statement;
 mod text;
 
@@ -53,6 +52,10 @@ fn run(global: &Global, command: Command) -> Result<ExitCode, CommandError> {
         // It has threads and runtimes of its own.
         Command::Bench(arguments) => {
             bench::bench(global, &mut output, arguments).map(|()| ExitCode::SUCCESS)?
+        }
+        // It talks to nobody.
+        Command::Store(command) => {
+            commands::store(&mut output, &command).map(|()| ExitCode::SUCCESS)?
         }
         command => run_in_runtime(global, command, &mut output)?,
     };
@@ -112,7 +115,7 @@ async fn dispatch(
             commands::import(&connect(global).await?, output, arguments).await
         }
         Command::Demo(arguments) => return demo::demo(global, output, arguments).await,
-        Command::Serve(_) | Command::Bench(_) => {
+        Command::Serve(_) | Command::Bench(_) | Command::Store(_) => {
             unreachable!("they run without the client's runtime")
         }
     }?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::error::{CommandError, Kind};
 
@@ -54,6 +54,18 @@ impl Output {
             // A note that cannot be shown is no reason to fail.
             let _ = writeln!(io::stderr(), "{note}");
         }
+        Ok(())
+    }
+
+    /// Says on standard error that the result is not all that it might be; programs are told too.
+    pub(crate) fn warn(&mut self, warning: &str) -> Result<(), CommandError> {
+        self.flush()?;
+        let warning = match self.format {
+            Format::Text => format!("warning: {warning}"),
+            Format::Json => json!({"warning": warning}).to_string(),
+        };
+        // The exit code says it as well.
+        let _ = writeln!(io::stderr(), "{warning}");
         Ok(())
     }
 

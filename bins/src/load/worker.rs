@@ -409,6 +409,7 @@ mod tests {
                 Some((kind, happened)) => Err(ClientError {
                     kind,
                     happened,
+                    failed_precondition: None,
                     what: format!("refused as {kind}"),
                     remedy: String::new(),
                 }),

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use kvorum_node::FailPoint;
 use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::points::{self, Point};
+use kvorum_sim::Planted;
 
 use super::logging::check_filter;
 use crate::address::host_and_port;
@@ -135,6 +136,32 @@ pub struct Process {
     /// passing; may be repeated. --help lists the names
     #[arg(long, value_name = "NAME=abort|pause[@N]", value_parser = fail_point)]
     pub fail_point: Vec<FailPoint>,
+
+    /// For tests: the disk is full as long as this file exists; FILE.refused gets a byte for every
+    /// operation that was refused for that
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub disk_full_while: Option<PathBuf>,
+
+    /// For tests: the node's clock is wrong by as many milliseconds as this file says; FILE.jumps
+    /// gets a byte for every jump
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub clock_wrong_by: Option<PathBuf>,
+
+    /// For tests of the tests: the node has this bug
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, value_name = "BUG", hide = true, value_parser = planted_bug)]
+    pub plant: Option<kvorum_sim::planted::Bug>,
+}
+
+impl Process {
+    /// The bug that the node has, if any. An ordinary build has neither flag nor bug.
+    pub(super) fn planted(&self) -> Planted {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.plant {
+            return Planted::of(bug);
+        }
+        Planted::default()
+    }
 }
 
 /// How a cluster replicates.
@@ -184,6 +211,11 @@ fn workers(text: &str) -> Result<usize, String> {
         Ok(count @ 1..=WORKERS_MAX) => Ok(count),
         _ => Err(format!("it is a number from 1 to {WORKERS_MAX}")),
     }
+}
+
+#[cfg(feature = "planted-bugs")]
+fn planted_bug(text: &str) -> Result<kvorum_sim::planted::Bug, String> {
+    kvorum_sim::planted::Bug::by_name(text).ok_or_else(|| "there is no such bug".to_owned())
 }
 
 fn fail_point(text: &str) -> Result<FailPoint, String> {

@@ -42,8 +42,14 @@ impl ServeError {
     }
 
     fn corrupt(what: impl Into<String>) -> Self {
-        let remedy = "nothing was changed. Copy the directory before trying to repair it; the \
-                      other replicas hold the same rows";
+        let remedy = "nothing was changed. kvorum store verify names all that is wrong, and kvorum \
+                      store repair saves what it can; the other replicas hold the same rows";
+        Self { kind: Kind::Corrupt, what: what.into(), remedy: remedy.to_owned() }
+    }
+
+    fn incomplete(what: impl Into<String>) -> Self {
+        let remedy = "a node that has lost rows or promises may not serve. kvorum store dump reads \
+                      what is left; the other replicas hold the same rows";
         Self { kind: Kind::Corrupt, what: what.into(), remedy: remedy.to_owned() }
     }
 
@@ -68,6 +74,7 @@ impl ServeError {
         let what = error.to_string();
         match error {
             StorageError::Corrupt { .. } | StorageError::Missing { .. } => Self::corrupt(what),
+            StorageError::Incomplete { .. } => Self::incomplete(what),
             StorageError::Locked { .. } => Self::refused(
                 format!("the data directory {} is in use by another process", data_dir.display()),
                 "stop that process, or give this one a --data-dir of its own",

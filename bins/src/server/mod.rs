@@ -4,7 +4,9 @@
 //! binary alone can start a whole cluster.
 
 mod arguments;
+mod clock_jumps;
 mod error;
+mod full_disk;
 mod logging;
 mod serve;
 mod signals;

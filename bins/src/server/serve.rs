@@ -17,6 +17,7 @@ use kvorum_replication::two_phase::{
 };
 use kvorum_replication::{Core, NodeId, Role};
 use kvorum_rpc::server::{Inspect, Server, ServerError, ServerOptions, Serving};
+use kvorum_sim::Planted;
 use kvorum_storage::vfs::{RealVfs, Vfs};
 use kvorum_storage::{LogOptions, Options};
 use tokio::sync::oneshot;
@@ -25,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use super::arguments::{Coordinator, Peer, Process, Protocol, Replica};
 use super::error::ServeError;
 use super::signals::{End, Signals};
+use super::{clock_jumps, full_disk};
 
 /// How long a coordinator that serves waits for links to its replicas before it says that it is
 /// ready. Replicas that run answer within milliseconds; for those that do not nobody should wait.
@@ -58,11 +60,17 @@ pub(super) fn replica(arguments: &Replica) -> Result<(), ServeError> {
         process: &arguments.process,
         points: points::PARTICIPANT,
     };
-    let options = ParticipantOptions { id: arguments.id, seed: seed()?, ..Default::default() };
-    let log = log_options()?;
+    let planted = arguments.process.planted();
+    let options = ParticipantOptions {
+        id: arguments.id,
+        seed: seed()?,
+        planted: planted.two_phase,
+        ..Default::default()
+    };
+    let log = log_options(planted)?;
     serve(&setup, |vfs, armed| {
         let core = Participant::new(options);
-        let options = Options { log, ..Options::default() };
+        let options = Options { log, planted: planted.storage, ..Options::default() };
         Node::open_store(vfs, &arguments.data_dir, options, core, armed)
     })
 }
@@ -80,8 +88,14 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
         points: points::COORDINATOR,
     };
     let replicas = arguments.replica.iter().map(|replica| replica.id).collect();
-    let options = CoordinatorOptions { replicas, seed: seed()?, ..Default::default() };
-    let log = log_options()?;
+    let planted = arguments.process.planted();
+    let options = CoordinatorOptions {
+        replicas,
+        seed: seed()?,
+        planted: planted.two_phase,
+        ..Default::default()
+    };
+    let log = log_options(planted)?;
     serve(&setup, |vfs, armed| {
         let core = CoordinatorCore::new(options);
         Node::open_log(vfs, &arguments.data_dir, log, core, armed)
@@ -123,19 +137,23 @@ where
     let of_node = |error| ServeError::of_node(error, setup.data_dir);
     let known: Vec<&str> = setup.points.iter().map(|point| point.name).collect();
     let fail_points = FailPoints::new(setup.process.fail_point.clone(), &known).map_err(of_node)?;
-    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+    let vfs = disk(setup)?;
     let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, setup.role, setup.id);
     let identity = Arc::new(identity.map_err(of_node)?);
     check_members(setup, &identity)?;
     let (server, outbox) =
         Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;
-    let node = open(vfs, fail_points.names()).map_err(of_node)?;
+    let mut node = open(vfs, fail_points.names()).map_err(of_node)?;
+    node.set_planted(setup.process.planted().node);
     let (ended, node_end) = oneshot::channel();
     let on_end = Box::new(move || {
         // Nobody waits any more if the end was asked for.
         let _ = ended.send(());
     });
     let runner = Runner::start(node, outbox, fail_points, on_end).map_err(of_node)?;
+    if let Some(control) = &setup.process.clock_wrong_by {
+        clock_jumps::follow(control, runner.handle()).map_err(cannot_break)?;
+    }
     let inspector = runner.inspector();
     let inspect: Inspect =
         Arc::new(move |start, limit| inspector.rows(start, limit).map_err(|e| e.to_string()));
@@ -148,6 +166,19 @@ where
             Err(of_rpc(error, setup))
         }
     }
+}
+
+/// The disk, which a test may want to be full at times.
+fn disk(setup: &Setup<'_>) -> Result<Arc<dyn Vfs>, ServeError> {
+    let real: Arc<dyn Vfs> = Arc::new(RealVfs);
+    match &setup.process.disk_full_while {
+        Some(control) => full_disk::full_while(real, control).map_err(cannot_break),
+        None => Ok(real),
+    }
+}
+
+fn cannot_break(error: io::Error) -> ServeError {
+    ServeError::failed(format!("cannot fail as the test wants: {error}"), "")
 }
 
 /// A coordinator keeps its replicas: one that is new has none of the rows, and one that is gone
@@ -293,8 +324,8 @@ async fn stop(
 
 /// The log's options, with chance in them, so that no client can write a value that would pass for a
 /// frame of the log.
-fn log_options() -> Result<LogOptions, ServeError> {
-    Ok(LogOptions { salt: seed()?, ..LogOptions::default() })
+fn log_options(planted: Planted) -> Result<LogOptions, ServeError> {
+    Ok(LogOptions { salt: seed()?, planted: planted.storage, ..LogOptions::default() })
 }
 
 /// Chance for the cores, which take it as a number: replicas that restart together shall not ask

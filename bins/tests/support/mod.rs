@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::mem;
 use std::path::Path;
@@ -71,6 +72,37 @@ pub(crate) fn client() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvorum"));
     command.env_remove("KVORUM_CONNECT").env_remove("KVORUM_LOG");
     command
+}
+
+/// The lab.
+pub(crate) fn lab() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvorum-lab"));
+    command.env_remove("KVORUM_LOG");
+    command
+}
+
+/// Whether there is nothing in a directory.
+pub(crate) fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).unwrap().next().is_none()
+}
+
+/// How many processes have the directory on their command line.
+pub(crate) fn processes_in(directory: &Path) -> usize {
+    let directory = directory.to_str().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let command_lines =
+        processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    command_lines.filter(|line| String::from_utf8_lossy(line).contains(directory)).count()
+}
+
+/// Waits until no process has the directory on its command line.
+#[track_caller]
+pub(crate) fn await_no_process_in(directory: &Path) {
+    let began = Instant::now();
+    while processes_in(directory) > 0 {
+        assert!(began.elapsed() < PATIENCE, "processes are left");
+        thread::yield_now();
+    }
 }
 
 /// The server.

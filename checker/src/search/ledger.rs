@@ -1,10 +1,8 @@
 //! What each key is, and what is still to come: the rules by which a step can or cannot be next.
 
+use super::blocks::Blocks;
 use super::{Problem, mixed, small};
 use crate::steps::{Condition, Step};
-
-/// Of a version that more steps write than this, it is not looked whether one is left in time.
-const LOOKED_AT_MAX: usize = 256;
 
 pub(super) struct Ledger<'a> {
     problem: &'a Problem,
@@ -20,15 +18,14 @@ pub(super) struct Ledger<'a> {
     writers: Vec<u32>,
     /// For each key, how many steps still have to find it *not* to be something.
     averse: Vec<u32>,
-    /// For each version the steps that write it, by call.
+    /// For each version how many steps still have to find that it is not there.
+    unwanted: Vec<u32>,
+    /// For each version the steps that write it, by call; and the first that is not taken.
     writing: Vec<Vec<u32>>,
+    first_writing: Vec<usize>,
     /// For each version the required step that finds it and was called last.
     last_finder: Vec<Option<u32>>,
-    /// For each key the required steps that write it, by return; and the first not taken.
-    writers_of: Vec<Vec<u32>>,
-    first_left: Vec<usize>,
-    /// For each required step the places of its effects in `writers_of`.
-    ranks: Vec<Vec<usize>>,
+    blocks: Blocks,
 }
 
 impl<'a> Ledger<'a> {
@@ -43,14 +40,13 @@ impl<'a> Ledger<'a> {
             wanted: vec![0; problem.versions],
             writers: vec![0; problem.versions],
             averse: vec![0; keys],
+            unwanted: vec![0; problem.versions],
             writing: vec![Vec::new(); problem.versions],
+            first_writing: vec![0; problem.versions],
             last_finder: vec![None; problem.versions],
-            writers_of: vec![Vec::new(); keys],
-            first_left: vec![0; keys],
-            ranks: vec![Vec::new(); steps],
+            blocks: Blocks::new(problem),
         };
         ledger.list_by_version();
-        ledger.list_by_key();
         for step in &problem.steps {
             ledger.count(step, |count| *count += 1);
         }
@@ -59,7 +55,7 @@ impl<'a> Ledger<'a> {
 
     fn list_by_version(&mut self) {
         let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
-        order.sort_by_key(|step| self.problem.steps[*step as usize].call);
+        order.sort_by_key(|step| (self.problem.steps[*step as usize].call, *step));
         for step in order {
             let Step { conditions, effects, required, .. } = &self.problem.steps[step as usize];
             for (_, version) in effects {
@@ -73,21 +69,9 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn list_by_key(&mut self) {
-        let mut order: Vec<u32> = (0..small(self.problem.steps.len())).collect();
-        order.sort_by_key(|step| self.problem.steps[*step as usize].ret);
-        for index in order {
-            let step = &self.problem.steps[index as usize];
-            for (key, _) in step.effects.iter().filter(|_| step.required) {
-                let writers = &mut self.writers_of[*key as usize];
-                self.ranks[index as usize].push(writers.len());
-                writers.push(index);
-            }
-        }
-    }
-
-    pub(super) fn is_taken(&self, step: u32) -> bool {
-        self.taken[step as usize]
+    /// For each key its version.
+    pub(super) fn state(&self) -> &[u32] {
+        &self.state
     }
 
     pub(super) fn fits(&self, step: &Step) -> bool {
@@ -123,35 +107,43 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// Whether it makes a version that stays until too late: it must not be overwritten before
-    /// somebody called later has found it, and somebody else must have overwritten it by then.
-    pub(super) fn shuts_out(&self, index: u32) -> bool {
+    /// Whether something else has to come before it: see `blocks`.
+    pub(super) fn is_early(&self, index: u32) -> bool {
+        self.blocks.is_early(index, &self.taken)
+    }
+
+    /// Whether it is a mere write, and all who find it are called by then.
+    pub(super) fn is_over_by(&self, index: u32, time: u64) -> bool {
         let step = &self.problem.steps[index as usize];
-        step.effects.iter().any(|(key, version)| {
-            let Some(finder) = self.last_finder[*version as usize] else { return false };
-            let stays = self.state[*key as usize] != *version
-                && self.writers[*version as usize] == 1
-                && finder != index
-                && !self.taken[finder as usize];
-            let until = self.problem.steps[finder as usize].call;
-            let writers = &self.writers_of[*key as usize];
-            let left = |other: &&u32| **other != index && !self.taken[**other as usize];
-            stays
-                && writers[self.first_left[*key as usize]..]
-                    .iter()
-                    .find(left)
-                    .is_some_and(|other| self.problem.steps[*other as usize].ret < until)
+        let is_over = |version: u32| self.blocks.has(version) || self.wanted[version as usize] == 0;
+        step.required
+            && step.conditions.is_empty()
+            && step.effects.iter().all(|(_, version)| is_over(*version))
+            && self.blocks.is_over_by(index, time)
+    }
+
+    /// Whether nobody needs what the step overwrites, or the next one overwrites that too.
+    pub(super) fn leaves_room(&self, index: u32, next: &Step) -> bool {
+        self.problem.steps[index as usize].effects.iter().all(|(key, _)| {
+            let current = self.state[*key as usize];
+            self.wanted[current as usize] == 0 || next.effects.iter().any(|(other, _)| other == key)
         })
     }
 
-    /// Whether somebody else still has to find what the step writes, or that its key is not
-    /// something.
+    /// When the step must have been taken.
+    pub(super) fn deadline(&self, index: u32) -> u64 {
+        self.blocks.deadline(index)
+    }
+
+    /// Whether somebody still has to find what an unknown step writes, or that what it overwrites is
+    /// not there: if neither, all that happens before it is overwritten could happen without it.
     pub(super) fn is_useful(&self, step: u32) -> bool {
         let step = &self.problem.steps[step as usize];
         step.effects.iter().any(|(key, version)| {
             let finds = |condition: &&(u32, Condition)| condition.1 == Condition::Is(*version);
             let own = step.conditions.iter().filter(finds).count();
-            self.wanted[*version as usize] as usize > own || self.averse[*key as usize] > 0
+            let current = self.state[*key as usize];
+            self.wanted[*version as usize] as usize > own || self.unwanted[current as usize] > 0
         })
     }
 
@@ -172,10 +164,9 @@ impl<'a> Ledger<'a> {
         overwrites
             && step.conditions.iter().all(|(key, condition)| match condition {
                 Condition::Is(version) if self.state[*key as usize] != *version => {
-                    let writing = &self.writing[*version as usize];
-                    let in_time = |w: &&u32| self.problem.steps[**w as usize].call <= step.ret;
-                    self.writers[*version as usize] > 0 && writing.len() > LOOKED_AT_MAX
-                        || writing.iter().take_while(in_time).any(|w| !self.taken[*w as usize])
+                    let first = self.first_writing[*version as usize];
+                    let first = self.writing[*version as usize].get(first);
+                    first.is_some_and(|first| self.problem.steps[*first as usize].call <= step.ret)
                 }
                 Condition::Is(_) | Condition::IsNot(_) => true,
             })
@@ -191,12 +182,15 @@ impl<'a> Ledger<'a> {
             let before = std::mem::replace(&mut self.state[*key as usize], *version);
             self.overwritten.push(before);
             change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
-            let writers = &self.writers_of[*key as usize];
-            let first = &mut self.first_left[*key as usize];
-            while writers.get(*first).is_some_and(|step| self.taken[*step as usize]) {
+        }
+        for (_, version) in &step.effects {
+            let writing = &self.writing[*version as usize];
+            let first = &mut self.first_writing[*version as usize];
+            while writing.get(*first).is_some_and(|step| self.taken[*step as usize]) {
                 *first += 1;
             }
         }
+        self.blocks.take(index, &self.taken);
         change
     }
 
@@ -209,10 +203,15 @@ impl<'a> Ledger<'a> {
             self.state[*key as usize] = before;
             change ^= mixed(1, u64::from(before)) ^ mixed(1, u64::from(*version));
         }
-        for ((key, _), rank) in step.effects.iter().zip(&self.ranks[index as usize]) {
-            let first = &mut self.first_left[*key as usize];
-            *first = (*first).min(*rank);
+        for (_, version) in &step.effects {
+            let by_call = |other: &u32| (self.problem.steps[*other as usize].call, *other);
+            let place = self.writing[*version as usize]
+                .binary_search_by_key(&(step.call, index), by_call)
+                .expect("it was listed with those that write the version");
+            let first = &mut self.first_writing[*version as usize];
+            *first = (*first).min(place);
         }
+        self.blocks.take_back(index);
         self.count(step, |count| *count += 1);
         self.taken[index as usize] = false;
         change
@@ -228,7 +227,10 @@ impl<'a> Ledger<'a> {
                         change(&mut self.needed[*version as usize]);
                     }
                 }
-                Condition::IsNot(_) => change(&mut self.averse[*key as usize]),
+                Condition::IsNot(version) => {
+                    change(&mut self.averse[*key as usize]);
+                    change(&mut self.unwanted[*version as usize]);
+                }
             }
         }
         for (_, version) in &step.effects {

@@ -19,17 +19,22 @@
 //! - Where the same required steps led to the same state, whoever has used fewer unknown ones can do
 //!   all that the other can: if that led nowhere, so does this.
 
+mod blocks;
+mod classes;
 mod guesses;
 mod ledger;
 mod timeline;
 
+pub(crate) use self::blocks::{Conflict, conflict};
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use self::classes::Classes;
 use self::guesses::Guesses;
 use self::ledger::Ledger;
 use self::timeline::Timeline;
-use crate::steps::Step;
+use crate::steps::{Condition, Step};
 
 /// Some keys' steps, with keys and versions numbered from zero within it.
 #[derive(Clone, Debug)]
@@ -58,6 +63,14 @@ pub(crate) fn search(problem: &Problem, configurations_max: usize) -> Found {
     search.run(configurations_max)
 }
 
+/// An order of the problem's steps, by their places, if one is found.
+pub(crate) fn order(problem: &Problem, configurations_max: usize) -> Option<Vec<usize>> {
+    let mut search = Search::new(problem);
+    let found = search.run(configurations_max) == Found::Order;
+    let taken = search.frames.iter().filter_map(|frame| frame.taken);
+    found.then(|| taken.map(|step| step as usize).collect())
+}
+
 /// With more unknown steps than this, sets of them are told apart only by their hash: the sets
 /// themselves would take too much memory.
 const COMPARED_MAX: usize = 512;
@@ -76,14 +89,9 @@ struct Search<'a> {
     timeline: Timeline,
     ledger: Ledger<'a>,
     guesses: Guesses,
-    /// The steps that may or may not have happened, by call, each with its class: those of a class
-    /// have the same conditions and effects.
-    optional: Vec<(u32, u32)>,
-    classes: usize,
-    /// For each step its place in `optional`, if it is there.
-    places: Vec<usize>,
+    classes: Classes,
     hash: u128,
-    /// The unknown steps taken, by their place in `optional`.
+    /// The unknown steps taken, by their place among all unknown ones.
     used: Vec<u64>,
     seen: HashMap<u128, Vec<Box<[u64]>>, BuildHasherDefault<Low64>>,
     seen_count: usize,
@@ -94,44 +102,25 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(problem: &'a Problem) -> Self {
-        let mut search = Self {
+        let classes = Classes::new(problem);
+        // Of more of them, the sets themselves would take too much memory.
+        let words = match classes.unknown() {
+            count if count <= COMPARED_MAX => count.div_ceil(64),
+            _ => 0,
+        };
+        Self {
             problem,
             timeline: Timeline::new(problem),
             ledger: Ledger::new(problem),
             guesses: Guesses::new(problem),
-            optional: Vec::new(),
-            classes: 0,
-            places: vec![0; problem.steps.len()],
+            classes,
             hash: 0,
-            used: Vec::new(),
+            used: vec![0; words],
             seen: HashMap::default(),
             seen_count: 0,
             frames: Vec::new(),
             choices: Vec::new(),
             until: 0,
-        };
-        search.list_optional();
-        search
-    }
-
-    fn list_optional(&mut self) {
-        let mut classes = std::collections::BTreeMap::new();
-        let mut optional: Vec<u32> = (0..small(self.problem.steps.len()))
-            .filter(|step| !self.problem.steps[*step as usize].required)
-            .collect();
-        optional.sort_by_key(|step| (self.problem.steps[*step as usize].call, *step));
-        for step in optional {
-            let Step { conditions, effects, .. } = &self.problem.steps[step as usize];
-            let next = small(classes.len());
-            let class = *classes.entry((conditions, effects)).or_insert(next);
-            self.optional.push((step, class));
-        }
-        self.classes = classes.len();
-        if self.optional.len() <= COMPARED_MAX {
-            self.used = vec![0; self.optional.len().div_ceil(64)];
-        }
-        for ((step, _), place) in self.optional.iter().zip(0..) {
-            self.places[*step as usize] = place;
         }
     }
 
@@ -210,31 +199,71 @@ impl<'a> Search<'a> {
             return;
         }
         let first_return = self.timeline.first_return();
-        let choices = self.timeline.called().filter(|index| self.may_take(*index));
-        let choices: Vec<u32> = choices.collect();
-        self.choices.extend(choices);
-        let steps = &self.problem.steps;
-        self.choices[start..].sort_by_key(|step| (steps[*step as usize].ret, *step));
-        let mut tried = vec![false; self.classes];
-        for index in 0..self.optional.len() {
-            let (step, class) = self.optional[index];
-            if steps[step as usize].call > first_return {
-                break;
-            }
-            if !self.ledger.is_taken(step) && !tried[class as usize] {
-                tried[class as usize] = true;
-                if self.may_take(step) && self.ledger.is_useful(step) {
-                    self.choices.push(step);
-                }
+        self.choices.extend(self.timeline.called());
+        let Self { choices, classes, ledger, problem, .. } = self;
+        choices[start..].sort_by_key(|step| (problem.steps[*step as usize].ret, *step));
+        classes.begin();
+        let mut kept = start;
+        for place in start..choices.len() {
+            let step = choices[place];
+            if classes.is_first(step) {
+                choices[kept] = step;
+                kept += 1;
             }
         }
+        choices.truncate(kept);
+        let unknown = choices.len();
+        let is_called = |step: &u32| problem.steps[*step as usize].call <= first_return;
+        choices.extend(classes.first_unknown(ledger.state()).into_iter().filter(is_called));
+        kept = start;
+        for place in start..self.choices.len() {
+            let step = self.choices[place];
+            if self.may_take(step) && (place < unknown || self.is_useful(step)) {
+                self.choices[kept] = step;
+                kept += 1;
+            }
+        }
+        self.choices.truncate(kept);
+        let ledger = &self.ledger;
+        self.choices[start..].sort_by_key(|step| ledger.deadline(*step));
+        self.put_passing_first(start, first_return);
+    }
+
+    /// What can pass at once, with all who find it, goes before what overwrites it anyway: later it
+    /// would be in the way.
+    fn put_passing_first(&mut self, start: usize, first_return: u64) {
+        let (ledger, steps) = (&self.ledger, &self.problem.steps);
+        let passes = |step: &u32| ledger.is_over_by(*step, first_return);
+        let next = self.choices[start..].iter().find(|step| !passes(step));
+        let Some(next) = next.map(|next| &steps[*next as usize]) else { return };
+        if next.conditions.is_empty() {
+            let goes_first = |step: &u32| passes(step) && ledger.leaves_room(*step, next);
+            self.choices[start..].sort_by_key(|step| !goes_first(step));
+        }
+    }
+
+    /// Whether an unknown step is worth taking: somebody finds what it changes. If it touches one key
+    /// only, that is who comes next.
+    fn is_useful(&self, index: u32) -> bool {
+        let Step { conditions, effects, .. } = &self.problem.steps[index as usize];
+        let [(key, version)] = effects[..] else { return self.ledger.is_useful(index) };
+        if conditions.iter().any(|(other, _)| *other != key) || self.classes.is_found(version) {
+            return self.ledger.is_useful(index);
+        }
+        let current = self.ledger.state()[key as usize];
+        let finds = |condition: &(u32, Condition)| match condition.1 {
+            Condition::Is(found) => found == version,
+            Condition::IsNot(missed) => missed == current && current != version,
+        };
+        let steps = &self.problem.steps;
+        self.timeline.called().any(|other| steps[other as usize].conditions.iter().any(finds))
     }
 
     fn may_take(&self, index: u32) -> bool {
         let step = &self.problem.steps[index as usize];
         self.ledger.fits(step)
             && !self.ledger.destroys(step)
-            && !self.ledger.shuts_out(index)
+            && !self.ledger.is_early(index)
             && self.guesses.allow(self.problem, index)
     }
 
@@ -242,6 +271,7 @@ impl<'a> Search<'a> {
         self.hash ^= self.ledger.take(step);
         self.hash ^= self.guesses.take(self.problem, step);
         self.timeline.take(step);
+        self.classes.take(step);
         self.mark(step);
     }
 
@@ -249,6 +279,7 @@ impl<'a> Search<'a> {
     fn take_back(&mut self, step: u32) {
         self.mark(step);
         self.timeline.take_back(step);
+        self.classes.take_back(step);
         self.hash ^= self.guesses.take_back(self.problem, step);
         self.hash ^= self.ledger.take_back(step);
     }
@@ -256,7 +287,7 @@ impl<'a> Search<'a> {
     /// Puts the step into the set of those taken, or takes it out.
     fn mark(&mut self, step: u32) {
         if !self.problem.steps[step as usize].required && !self.used.is_empty() {
-            let place = self.places[step as usize];
+            let place = self.classes.place(step);
             self.used[place / 64] ^= 1 << (place % 64);
         } else {
             self.hash ^= mixed(0, u64::from(step));

@@ -1,9 +1,10 @@
 //! Histories as short lines, for tests: `CLIENT CALL RET OPERATION [-> ANSWER]`.
 //!
 //! `RET` is `?` if the outcome is unknown; a leading `!` on the operation says it did not happen,
-//! `!0` that its precondition 0 failed. `-` stands for an absent key.
+//! `!0` that its precondition 0 failed. `-` stands for an absent key. Transactions of
+//! micro-operations are written `append x 1, read x [1 2], write y 3, read y 3, read z`.
 
-use kvorum_checker::{Ending, History, Operation, Precondition, Record};
+use kvorum_checker::{Ending, Found, History, MicroOperation, Operation, Precondition, Record};
 
 /// Reads such lines; panics on nonsense, which is a mistake in the test.
 pub(crate) fn history(text: &str) -> History {
@@ -70,6 +71,32 @@ fn parse(operation: &str, rest: &[&str], answer: Option<&str>) -> Option<Operati
                 }
             }
             Operation::Transact { preconditions, writes }
+        }
+        ("append" | "read" | "write", _) => {
+            let text = format!("{operation} {}", rest.join(" "));
+            Operation::MicroOperations(text.split(',').map(micro).collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
+
+fn micro(text: &str) -> Option<MicroOperation> {
+    let (verb, rest) = text.trim().split_once(' ')?;
+    let (key, argument) = match rest.trim().split_once(' ') {
+        Some((key, argument)) => (key.to_owned(), Some(argument.trim())),
+        None => (rest.to_owned(), None),
+    };
+    Some(match (verb, argument) {
+        ("append", Some(added)) => MicroOperation::Append { key, value: added.to_owned() },
+        ("write", Some(new)) => MicroOperation::Write { key, value: value(new) },
+        ("read", None) => MicroOperation::Read { key, found: Found::Unanswered },
+        ("read", Some(found)) => {
+            let list = found.strip_prefix('[').and_then(|found| found.strip_suffix(']'));
+            let found = match list {
+                Some(list) => Found::List(list.split_whitespace().map(str::to_owned).collect()),
+                None => Found::Register(value(found)),
+            };
+            MicroOperation::Read { key, found }
         }
         _ => return None,
     })

@@ -7,6 +7,7 @@ mod fields;
 mod two_phase;
 
 use bytes::Bytes;
+use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_storage::codec::Malformed;
 
 /// A record that can live in a log.
@@ -19,4 +20,10 @@ pub trait StoredRecord: Sized {
 
     /// Whether recovery may begin with a record of this kind.
     fn is_checkpoint(kind: u8) -> bool;
+}
+
+/// Whether recovery of a node, of whatever role, may begin with a record of this kind: kinds are
+/// unique over all roles.
+pub(crate) fn is_checkpoint(kind: u8) -> bool {
+    CoordinatorRecord::is_checkpoint(kind) || ParticipantRecord::is_checkpoint(kind)
 }

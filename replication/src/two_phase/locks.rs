@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use super::message::TxnId;
+use super::planted::{Bug, Planted};
 use crate::request::{Key, Range, Transaction, Write};
 
 /// The keys one transaction locks, each once.
@@ -22,6 +23,17 @@ impl LockSet {
     pub(super) fn of(transaction: &Transaction) -> Self {
         let checked = transaction.preconditions.iter().map(|precondition| precondition.key());
         Self::new(&transaction.writes, checked.cloned().collect())
+    }
+
+    /// What of it a bug on purpose leaves.
+    pub(super) fn planted(mut self, planted: Planted) -> Self {
+        if planted.has(Bug::CheckWithoutLock) {
+            self.shared.clear();
+        }
+        if planted.has(Bug::LockFirstKeyOnly) {
+            self.exclusive.truncate(1);
+        }
+        self
     }
 
     /// Of keys both written and checked only the write counts.
@@ -90,6 +102,14 @@ impl LockTable {
                 self.by_key.remove(key);
             }
         }
+    }
+
+    /// Who holds a lock, once for each lock.
+    pub(super) fn holders(&self) -> impl Iterator<Item = TxnId> {
+        self.by_key.values().flat_map(|lock| match lock {
+            Lock::Exclusive(txn) => core::slice::from_ref(txn).iter().copied(),
+            Lock::Shared(txns) => txns.iter().copied(),
+        })
     }
 
     /// Keys locked.

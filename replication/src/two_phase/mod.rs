@@ -38,11 +38,13 @@
 //! what carries it; and it may cut the log at a released position only when everything applied
 //! before the release is flushed.
 
+pub mod audit;
 pub mod coordinator;
 mod locks;
 pub mod message;
 pub mod options;
 pub mod participant;
+pub mod planted;
 pub mod points;
 pub mod record;
 

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::planted::Planted;
 use crate::contract::NodeId;
 use crate::limits::Limits;
 
@@ -46,6 +47,8 @@ pub struct CoordinatorOptions {
     /// The same over all sessions, so that a checkpoint fits into one record; the least recently
     /// used session makes room.
     pub outstanding_max: usize,
+    /// A bug on purpose.
+    pub planted: Planted,
 }
 
 impl Default for CoordinatorOptions {
@@ -67,6 +70,7 @@ impl Default for CoordinatorOptions {
             sessions_max: 65_536,
             outstanding_per_session_max: 1024,
             outstanding_max: 1 << 20,
+            planted: Planted::default(),
         }
     }
 }
@@ -110,6 +114,8 @@ pub struct ParticipantOptions {
     pub outstanding_per_session_max: usize,
     /// One phase: as the coordinator's limit of this name.
     pub outstanding_max: usize,
+    /// A bug on purpose.
+    pub planted: Planted,
 }
 
 impl Default for ParticipantOptions {
@@ -130,6 +136,7 @@ impl Default for ParticipantOptions {
             sessions_max: 65_536,
             outstanding_per_session_max: 1024,
             outstanding_max: 1 << 20,
+            planted: Planted::default(),
         }
     }
 }

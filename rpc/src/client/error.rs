@@ -11,6 +11,8 @@ pub struct ClientError {
     pub kind: ErrorKind,
     /// Whether the operation may have changed something.
     pub happened: Happened,
+    /// Of a transaction that did not happen since a precondition does not hold: which one, from 0.
+    pub failed_precondition: Option<usize>,
     /// What went wrong, and where.
     pub what: String,
     /// What to do about it; a sentence.
@@ -84,9 +86,13 @@ impl ClientError {
     /// A server's failure, in words for whoever has to do something about it.
     pub(super) fn from_failure(operation: &str, failure: Failure, at: &str) -> Self {
         let happened = failure.happened();
+        let mut failed_precondition = None;
+        if let Failure::PreconditionFailed { index, .. } = &failure {
+            failed_precondition = usize::try_from(*index).ok();
+        }
         let (kind, why, remedy) = explain(failure);
         let what = format!("{operation} failed: {why} ({at})");
-        Self { kind, happened, what, remedy: remedy.to_owned() }
+        Self { kind, happened, failed_precondition, what, remedy: remedy.to_owned() }
     }
 
     pub(super) fn invalid(reason: String) -> Self {
@@ -149,7 +155,7 @@ impl ClientError {
     }
 
     fn new(kind: ErrorKind, happened: Happened, what: String, remedy: &str) -> Self {
-        Self { kind, happened, what, remedy: remedy.to_owned() }
+        Self { kind, happened, failed_precondition: None, what, remedy: remedy.to_owned() }
     }
 }
 

@@ -8,10 +8,14 @@ use kvorum_replication::{
 };
 
 use super::{Event, World};
+use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::machine::Asker;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND};
+use crate::violation::Promise;
+use crate::words;
+use crate::work::money_is_wrong;
 
 /// Attempts at one operation before a client gives it up.
 const ATTEMPTS_MAX: u64 = 8;
@@ -19,8 +23,9 @@ const ATTEMPTS_MAX: u64 = 8;
 /// The same once everything is healed: it must get through.
 const ATTEMPTS_AFTER_MAX: u64 = 400;
 
-/// How long a client waits before it tries again, at most.
-const RETRY_MAX: u64 = 40 * MILLISECOND;
+/// How long a client waits before it tries again, at most; so much more each time. One that gives
+/// up soon leaves many writes of unknown outcome, which are hard to judge and show little.
+const RETRY_MAX: u64 = 20 * MILLISECOND;
 
 impl<P: Protocol> World<P> {
     pub(super) fn wake_client(&mut self, client: usize, wait: u64) {
@@ -34,7 +39,8 @@ impl<P: Protocol> World<P> {
         let now = self.queue.now();
         let knobs = self.plan.clients;
         let this = &mut self.clients[client];
-        if this.wake != wake || this.is_done() {
+        let is_idle = this.task.is_none() && this.has_done(knobs.operations);
+        if this.wake != wake || this.is_done() || is_idle {
             return;
         }
         match &mut this.task {
@@ -106,11 +112,13 @@ impl<P: Protocol> World<P> {
         stamped: bool,
     ) {
         let knobs = self.plan.clients;
+        // One draw for each attempt, whatever becomes of it: others are not shifted.
+        let mut wire = Chance::new(self.clients[asker.client].wire.number(), "request");
         let mut copies = 1;
-        if self.wire.per_million(knobs.loss) {
+        if wire.per_million(knobs.loss) {
             self.counts.count(Fault::RequestLost);
             copies = 0;
-        } else if stamped && self.wire.per_million(knobs.repeat) {
+        } else if stamped && wire.per_million(knobs.repeat) {
             // The copy may arrive after the answer to the other: as an attempt that nobody heard
             // of would.
             self.counts.count(Fault::RequestRepeated);
@@ -120,8 +128,8 @@ impl<P: Protocol> World<P> {
             }
         }
         for copy in 0..copies {
-            let late = if copy == 0 { 0 } else { self.wire.below(2_000 * MILLISECOND) };
-            let wait = self.wire.between(30 * MICROSECOND, 300 * MICROSECOND) + late;
+            let late = if copy == 0 { 0 } else { wire.below(2_000 * MILLISECOND) };
+            let wait = wire.between(30 * MICROSECOND, 300 * MICROSECOND) + late;
             // The node fills in what is its own.
             let request = Request {
                 id: RequestId(0),
@@ -144,18 +152,19 @@ impl<P: Protocol> World<P> {
         machine.next_request += 1;
         request.id = RequestId(machine.next_request);
         request.deadline = now.after(Duration::from_nanos(timeout));
-        machine.asked.insert(request.id, asker);
+        machine.asked.insert(request.id, (asker, request.operation.clone()));
         self.tell(node, Happening::Request(request));
     }
 
     pub(super) fn send_answer(&mut self, node: NodeId, asker: Asker, outcome: Outcome) {
-        if self.wire.per_million(self.plan.clients.loss) {
+        let mut wire = Chance::new(self.clients[asker.client].wire.number(), "answer");
+        if wire.per_million(self.plan.clients.loss) {
             self.counts.count(Fault::RequestLost);
-            self.say(node, || format!("to c{}, lost: {outcome:?}", asker.client));
+            self.say(node, || format!("to c{} (lost): {}", asker.client, words::outcome(&outcome)));
             return;
         }
-        self.say(node, || format!("to c{}: {outcome:?}", asker.client));
-        let wait = self.wire.between(30 * MICROSECOND, 300 * MICROSECOND);
+        self.say(node, || format!("to c{}: {}", asker.client, words::outcome(&outcome)));
+        let wait = wire.between(30 * MICROSECOND, 300 * MICROSECOND);
         self.queue.after(wait, Event::Answer { asker, outcome: Box::new(outcome) });
     }
 
@@ -167,7 +176,7 @@ impl<P: Protocol> World<P> {
         };
         task.uncertain |= task.is_write();
         task.attempt = 0;
-        let wait = this.chance.below(RETRY_MAX);
+        let wait = this.chance.below(RETRY_MAX * task.attempts.clamp(1, ATTEMPTS_MAX));
         self.wake_client(asker.client, wait);
     }
 
@@ -186,10 +195,10 @@ impl<P: Protocol> World<P> {
             Outcome::Answer(Answer::Failed(_)) => self.finish(asker.client, Ending::NotDone),
             Outcome::Answer(answer) => match task.recorded.as_mut().map(|r| fill(r, answer)) {
                 Some(Ok(())) => self.finish(asker.client, Ending::Done),
-                Some(Err(what)) => self.fail(what),
+                Some(Err(what)) => self.fail(Promise::TellsTruth, what),
                 None => {
                     let what = format!("{:?} was answered as a read", task.operation);
-                    self.fail(what);
+                    self.fail(Promise::TellsTruth, what);
                 }
             },
             Outcome::Failed(failure) => self.failed(asker.client, failure),
@@ -210,7 +219,7 @@ impl<P: Protocol> World<P> {
             Failure::Invalid { .. } | Failure::SessionExpired | Failure::StaleSequence
         ) {
             let what = format!("client {client} was told {failure:?} of {:?}", task.operation);
-            self.fail(what);
+            self.fail(Promise::TellsTruth, what);
             return;
         }
         let retry = match failure {
@@ -222,9 +231,15 @@ impl<P: Protocol> World<P> {
             }
             _ => task.uncertain,
         };
+        // Asked again for ever it would be refused for ever.
+        let refused = matches!(failure, Failure::PreconditionFailed { .. });
+        if retry && refused && task.attempts >= ATTEMPTS_MAX {
+            self.finish(client, Ending::Unknown);
+            return;
+        }
         if retry {
             task.attempt = 0;
-            let wait = this.chance.below(RETRY_MAX);
+            let wait = this.chance.below(RETRY_MAX * task.attempts.clamp(1, ATTEMPTS_MAX));
             self.wake_client(client, wait);
             return;
         }
@@ -250,8 +265,14 @@ impl<P: Protocol> World<P> {
         if let Some(operation) = task.recorded {
             let record = Record { client: this.id, call: task.called, ret: now, ending, operation };
             remember(this, &record);
+            let wrong = (ending == Ending::Done)
+                .then(|| money_is_wrong(&self.plan.clients, &record))
+                .flatten();
             self.trace.line(now, format!("c{client}"), || record.to_string());
             self.history.push(record);
+            if let Some(what) = wrong {
+                self.fail(Promise::Conserves, what);
+            }
         }
         self.wake_client(client, wait);
     }
@@ -305,5 +326,6 @@ fn remember(client: &mut crate::client::Client, record: &Record) {
         checker::Operation::GetMany { keys, results } => {
             client.known.extend(keys.iter().cloned().zip(results.iter().cloned()));
         }
+        checker::Operation::MicroOperations(_) => unreachable!("the store knows none"),
     }
 }

@@ -1,12 +1,16 @@
 //! How a run comes to rest, and what is looked at then.
 
-use kvorum_checker::{Ending, Limits, Operation, Record, Verdict, atomic, converged, serializable};
+use kvorum_checker::{
+    Ending, Isolation, Limits, Operation, Record, Verdict, acyclic, atomic, converged, serializable,
+};
 use kvorum_replication::{NodeId, Row};
 
 use super::{Event, World};
-use crate::plan::NetworkKnobs;
+use crate::plan::{NetworkKnobs, Work};
 use crate::process::Protocol;
 use crate::queue::{Instant, MILLISECOND, SECOND};
+use crate::violation::Promise;
+use crate::work::{as_lists, money_is_wrong};
 
 /// How often it is looked whether a run has come to rest.
 const LOOK: u64 = 20 * MILLISECOND;
@@ -48,9 +52,14 @@ impl<P: Protocol> World<P> {
                 None => {
                     self.say("plan", || "at rest; the power fails everywhere".to_owned());
                     self.phase = Phase::Restarted { until: now + REST_MAX };
+                    for (name, count) in self.protocol.counted() {
+                        self.activity.insert(name.to_owned(), count);
+                    }
                     self.cut_power_everywhere();
                 }
-                Some(what) if now > until => self.fail(format!("no rest after healing: {what}")),
+                Some(what) if now > until => {
+                    self.fail(Promise::ComesToRest, format!("no rest after healing: {what}"));
+                }
                 Some(_) => {}
             },
             Phase::Restarted { until } => match self.unrest() {
@@ -59,7 +68,8 @@ impl<P: Protocol> World<P> {
                     self.judge();
                 }
                 Some(what) if now > until => {
-                    self.fail(format!("no rest after the last restart: {what}"));
+                    let what = format!("no rest after the last restart: {what}");
+                    self.fail(Promise::ComesToRest, what);
                 }
                 Some(_) => {}
             },
@@ -74,16 +84,24 @@ impl<P: Protocol> World<P> {
         self.network.set_knobs(NetworkKnobs::calm());
         self.plan.clients.loss = 0;
         self.plan.clients.repeat = 0;
+        for node in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.repair(node);
+        }
         for machine in self.machines.values_mut() {
             machine.struck |= machine.disk.settle(&mut self.counts);
             machine.disk.heal(&mut self.counts);
             machine.trap = None;
             machine.words_left = None;
+            machine.doomed_work = None;
             machine.doomed_start = None;
             machine.slow_until = 0;
         }
-        for client in &mut self.clients {
-            client.finish_after(WRITES_AFTER);
+        for client in 0..self.clients.len() {
+            self.clients[client].finish_after(WRITES_AFTER);
+            if self.clients[client].task.is_none() {
+                // It may have had nothing to do any more.
+                self.wake_client(client, 0);
+            }
         }
     }
 
@@ -123,7 +141,7 @@ impl<P: Protocol> World<P> {
                 Ok(rows) => copies.push((node.to_string(), rows, *node)),
                 Err(error) => {
                     let what = format!("{node} cannot be read: {error}");
-                    self.fail(what);
+                    self.fail(Promise::NamesDamage, what);
                     return;
                 }
             }
@@ -131,15 +149,27 @@ impl<P: Protocol> World<P> {
         for (_, rows, node) in &copies {
             let record = seen(*node, rows, now);
             self.say(node, || format!("holds {}", record.operation));
+            if let Some(what) = money_is_wrong(&self.plan.clients, &record) {
+                self.fail(Promise::Conserves, what);
+            }
             self.history.push(record);
         }
         let copies: Vec<(String, Vec<Row>)> =
             copies.into_iter().map(|(name, rows, _)| (name, rows)).collect();
-        for verdict in
-            [converged(&copies), atomic(&self.history), serializable(&self.history, LIMITS)]
-        {
+        let isolation = Isolation::StrictSerializable;
+        let dependencies = match self.plan.clients.work {
+            Work::Mixed | Work::Bank => acyclic(&self.history, isolation),
+            Work::Lists => acyclic(&as_lists(&self.history), isolation),
+        };
+        let verdicts = [
+            (Promise::Converges, converged(&copies)),
+            (Promise::Atomic, atomic(&self.history)),
+            (Promise::Serializable, dependencies),
+            (Promise::Serializable, serializable(&self.history, LIMITS)),
+        ];
+        for (promise, verdict) in verdicts {
             if !matches!(verdict, Verdict::Holds) {
-                self.fail(verdict.to_string());
+                self.fail(promise, verdict.to_string());
             }
         }
     }
@@ -155,7 +185,8 @@ impl<P: Protocol> World<P> {
             Err(error) => Some(error),
         };
         if let Some(problem) = problem {
-            self.fail(format!("the store of {node} is damaged: {problem}"));
+            let what = format!("the store of {node} is damaged: {problem}");
+            self.fail(Promise::NamesDamage, what);
         }
     }
 }

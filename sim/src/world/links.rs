@@ -19,7 +19,7 @@ impl<P: Protocol> World<P> {
         }
         let both_run = [pair.0, pair.1].iter().all(|node| self.machines[node].process.is_some());
         if !both_run || self.network.is_cut_either_way(pair) {
-            let wait = self.chance.between(RETRY, 8 * RETRY);
+            let wait = self.network.chance(pair).between(RETRY, 8 * RETRY);
             self.queue.after(wait, Event::Connect(pair));
             return;
         }
@@ -41,17 +41,22 @@ impl<P: Protocol> World<P> {
         let mut last = 0;
         for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
             let run = self.machines[&node].run;
-            if self.phase == Phase::Faults && self.chance.one_in(10) {
+            let missed = self.phase == Phase::Faults && self.network.chance(pair).one_in(10);
+            if missed && self.plan.breaks_unnoticed {
                 self.counts.count(Fault::BreakUnnoticed);
                 continue;
             }
             // Mostly the system says so; if it was the machine that died, only silence does.
-            let most = if self.chance.one_in(6) { 400 * MILLISECOND } else { 5 * MILLISECOND };
-            let wait = self.chance.below(most);
+            let most = if self.network.chance(pair).one_in(6) {
+                400 * MILLISECOND
+            } else {
+                5 * MILLISECOND
+            };
+            let wait = self.network.chance(pair).below(most);
             last = last.max(wait);
             self.queue.after(wait, Event::Link { node, run, peer, up: false });
         }
-        let wait = last + self.chance.between(1, 8 * RETRY);
+        let wait = last + self.network.chance(pair).between(1, 8 * RETRY);
         self.queue.after(wait, Event::Connect(pair));
     }
 
@@ -75,15 +80,14 @@ impl<P: Protocol> World<P> {
     pub(super) fn doubt_link(&mut self, pair: Pair) {
         if self.network.is_up(pair) {
             let link = self.network.incarnation(pair);
-            let wait = self.chance.between(20 * MILLISECOND, 400 * MILLISECOND);
+            let wait = self.network.chance(pair).between(20 * MILLISECOND, 400 * MILLISECOND);
             self.queue.after(wait, Event::Break { pair, link });
         }
     }
 
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: P::Message) {
-        if let Err(what) = self.protocol.observe(from, to, &message) {
-            self.fail(what);
-        }
+        let judgement = self.protocol.says(from, to, &message);
+        self.heed(judgement);
         let now = self.queue.now();
         let passages = self.network.send(now, from, to, &mut self.counts);
         let protocol = &self.protocol;

@@ -2,15 +2,16 @@
 
 use kvorum_node::NodeError;
 use kvorum_replication::NodeId;
-use kvorum_storage::{Error, Position};
+use kvorum_storage::{Error, Maintained, Position};
 
 use super::{Event, World};
 use crate::disk::Crash;
 use crate::faults::Fault;
-use crate::machine::{AtPoint, Trap};
+use crate::machine::{AtPoint, DoomedWork, Trap};
 use crate::network::Pair;
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND, SECOND};
+use crate::violation::Promise;
 use crate::world::ending::Phase;
 
 /// How long a log waits for room on a full disk before it tries again, as in production.
@@ -23,7 +24,7 @@ impl<P: Protocol> World<P> {
     pub(super) fn start(&mut self, node: NodeId) {
         self.starts += 1;
         if self.starts > STARTS_MAX {
-            self.fail(format!("{node} does not stay up"));
+            self.fail(Promise::StaysUp, format!("{node} does not stay up"));
             return;
         }
         let machine = self.machine(node);
@@ -38,6 +39,7 @@ impl<P: Protocol> World<P> {
         }
         match opened {
             Ok(process) => {
+                self.audit_opened(node, &*process);
                 let now = self.queue.now();
                 self.machine(node).start(now, process);
                 self.say(node, || "starts".to_owned());
@@ -64,9 +66,14 @@ impl<P: Protocol> World<P> {
             return;
         }
         machine.timer_at = None;
+        let skewed = machine.is_skewed();
         if let Some(process) = &mut machine.process {
             let due = process.timer().is_some_and(|timer| timer <= now);
-            let result = if due { process.fire_timer(now) } else { Ok(()) };
+            // If not, its clock fell, and it has to see that.
+            let result = if due { process.fire_timer(now) } else { process.settle(now) };
+            if due && skewed {
+                self.counts.count(Fault::ClockSkew);
+            }
             self.follow(node, result);
         }
     }
@@ -107,6 +114,7 @@ impl<P: Protocol> World<P> {
 
     /// Hands on what the process said; false if it died over it.
     fn speak(&mut self, node: NodeId) -> bool {
+        self.audit_records(node);
         let machine = self.machine(node);
         let Some(process) = &mut machine.process else { return false };
         let turn = std::mem::take(process.turn());
@@ -119,7 +127,7 @@ impl<P: Protocol> World<P> {
         let dies = words > left;
         let mut answers = Vec::new();
         for (request, outcome) in turn.replies {
-            answers.extend(machine.asked.remove(&request).map(|asker| (asker, outcome)));
+            answers.extend(machine.asked.remove(&request).map(|asked| (asked, outcome)));
         }
         for (to, message) in turn.sends {
             if left == 0 {
@@ -128,11 +136,13 @@ impl<P: Protocol> World<P> {
             left -= 1;
             self.send(node, to, message);
         }
-        for (asker, outcome) in answers {
+        for ((asker, operation), outcome) in answers {
             if left == 0 {
                 break;
             }
             left -= 1;
+            let judgement = self.protocol.answers(node, &operation, &outcome);
+            self.heed(judgement);
             self.send_answer(node, asker, outcome);
         }
         if dies {
@@ -179,23 +189,26 @@ impl<P: Protocol> World<P> {
             let _ = process.settle(now);
             let _ = process.log().write();
         }
+        self.audit_last_records(node);
     }
 
     /// Ends a process in whose disk a planned crash has come.
     fn dies_of_doom(&mut self, node: NodeId, fault: Fault) -> bool {
         let machine = self.machine(node);
         let Some(kind) = machine.disk.take_doom() else { return false };
+        self.audit_last_records(node);
         self.harvest(node);
         self.counts.count(fault);
         self.counts.count(kind);
         self.say(node, || format!("{}: {}", fault.name(), kind.name()));
-        let lasts = self.chance.between(MILLISECOND, 300 * MILLISECOND);
+        let lasts = self.machine(node).chance.between(MILLISECOND, 300 * MILLISECOND);
         self.gone_for(node, lasts);
         true
     }
 
     /// Ends a process now.
     pub(super) fn die(&mut self, node: NodeId, crash: Crash, lasts: u64) {
+        self.audit_last_records(node);
         self.harvest(node);
         let machine = self.machines.get_mut(&node).expect("only members are named");
         machine.disk.settle(&mut self.counts);
@@ -212,15 +225,17 @@ impl<P: Protocol> World<P> {
     /// A process that met an error stops, as in production; only a fault of its disk excuses that.
     fn stop_failed(&mut self, node: NodeId, error: NodeError) {
         self.say(node, || format!("stops: {error}"));
+        self.audit_last_records(node);
         let counts = &mut self.counts;
         let machine = self.machines.get_mut(&node).expect("only members are named");
-        machine.struck |= machine.disk.settle(counts);
+        machine.struck |= machine.disk.settle(counts) || machine.disk.rot().is_some();
         if !machine.struck {
-            self.fail(format!("{node} stopped although its disk did not fail: {error}"));
+            let what = format!("{node} stopped although its disk did not fail: {error}");
+            self.fail(Promise::StaysUp, what);
             return;
         }
         machine.disk.crash(Crash::Kill);
-        let lasts = self.chance.between(MILLISECOND, 200 * MILLISECOND);
+        let lasts = self.machine(node).chance.between(MILLISECOND, 200 * MILLISECOND);
         self.gone_for(node, lasts);
     }
 
@@ -251,8 +266,9 @@ impl<P: Protocol> World<P> {
     fn gone_for(&mut self, node: NodeId, lasts: u64) {
         let askers = self.machine(node).stop();
         for asker in askers {
-            if !self.wire.one_in(4) {
-                let wait = self.wire.between(100 * MICROSECOND, 5 * MILLISECOND);
+            let wire = &mut self.clients[asker.client].wire;
+            if !wire.one_in(4) {
+                let wait = wire.between(100 * MICROSECOND, 5 * MILLISECOND);
                 self.queue.after(wait, Event::Gone { asker });
             }
         }
@@ -263,7 +279,7 @@ impl<P: Protocol> World<P> {
     }
 
     /// Plans the process' timer and its next sync.
-    fn plan_wake(&mut self, node: NodeId) {
+    pub(super) fn plan_wake(&mut self, node: NodeId) {
         let now = self.queue.now();
         let time = self.time(node);
         let machine = self.machine(node);
@@ -291,8 +307,8 @@ impl<P: Protocol> World<P> {
         let now = self.queue.now();
         let time = self.time(node);
         let disk = self.plan.disk;
-        let wait = self.chance.between(disk.sync_min, disk.sync_max);
-        let slow = self.chance.between(20 * MILLISECOND, 300 * MILLISECOND);
+        let wait = self.machine(node).chance.between(disk.sync_min, disk.sync_max);
+        let slow = self.machine(node).chance.between(20 * MILLISECOND, 300 * MILLISECOND);
         let machine = self.machine(node);
         if machine.run != run {
             return;
@@ -300,7 +316,9 @@ impl<P: Protocol> World<P> {
         machine.sync_at = None;
         let Some(process) = &mut machine.process else { return };
         if machine.syncing || process.sync_due(time).is_none_or(|due| due > time) {
-            self.plan_wake(node);
+            // Its clock fell, and it has to see that.
+            let result = process.settle(time);
+            self.follow(node, result);
             return;
         }
         machine.syncing = true;
@@ -333,6 +351,7 @@ impl<P: Protocol> World<P> {
                 if self.dies_of_doom(node, Fault::DiedWriting) {
                     return;
                 }
+                self.say(node, || format!("log durable up to #{target}"));
                 let Some(process) = &mut self.machine(node).process else { return };
                 let result = process.settle(now);
                 self.follow(node, result);
@@ -352,10 +371,11 @@ impl<P: Protocol> World<P> {
     }
 
     fn plan_maintenance(&mut self, node: NodeId) {
-        let machine = self.machine(node);
+        let machine = &self.machines[&node];
         if machine.process.as_ref().is_some_and(|process| process.store().is_some()) {
             let run = machine.run;
-            let wait = self.chance.between(MILLISECOND, 60 * MILLISECOND);
+            let most = self.plan.disk.maintenance_max;
+            let wait = self.machine(node).chance.between(100 * MICROSECOND, most);
             self.queue.after(wait, Event::Maintain { node, run });
         }
     }
@@ -366,18 +386,46 @@ impl<P: Protocol> World<P> {
         if machine.run != run {
             return;
         }
+        let doomed = machine.doomed_work;
+        if let Some(DoomedWork { crash, after: Some(after), .. }) = doomed {
+            machine.disk.doom(after, crash);
+        }
         let Some(process) = &machine.process else { return };
         let Some(store) = process.store() else { return };
-        if let Err(error) = store.maintain() {
-            let counts = &mut self.counts;
-            let machine = self.machines.get_mut(&node).expect("only members are named");
-            machine.struck |= machine.disk.settle(counts);
-            if !machine.struck {
-                self.fail(format!("{node} cannot maintain its store on a sound disk: {error}"));
+        let worked = match store.maintain() {
+            Ok(Maintained::Did(_)) => true,
+            Ok(Maintained::Nothing) => false,
+            Err(error) => {
+                self.cannot_maintain(node, &error);
+                true
+            }
+        };
+        let fault = if doomed.is_some() { Fault::DiedMaintaining } else { Fault::DiedWriting };
+        if self.dies_of_doom(node, fault) {
+            self.machine(node).doomed_work = None;
+            return;
+        }
+        if let Some(DoomedWork { crash, after, lasts }) = doomed {
+            let machine = self.machine(node);
+            if after.is_some() {
+                machine.disk.spare();
+            }
+            if worked {
+                machine.doomed_work = None;
+                self.counts.count(fault);
+                return self.die(node, crash, lasts);
             }
         }
-        if !self.dies_of_doom(node, Fault::DiedWriting) {
-            self.plan_maintenance(node);
+        self.plan_maintenance(node);
+    }
+
+    fn cannot_maintain(&mut self, node: NodeId, error: &Error) {
+        let counts = &mut self.counts;
+        let machine = self.machines.get_mut(&node).expect("only members are named");
+        machine.struck |= machine.disk.settle(counts) || machine.disk.rot().is_some();
+        if !machine.struck {
+            let what = format!("{node} cannot maintain its store on a sound disk: {error}");
+            self.fail(Promise::StaysUp, what);
         }
     }
 

@@ -5,10 +5,12 @@
 //! held. Then the power fails everywhere at once, and what comes back is judged: every copy is the
 //! same, and one history of what clients saw explains all of it.
 
+mod audits;
 mod clients;
 mod ending;
 mod links;
 mod machines;
+mod rot;
 mod strikes;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,6 @@ use std::collections::BTreeMap;
 use kvorum_checker::History;
 use kvorum_replication::{NodeId, Outcome, Request, Time};
 
-use crate::Activity;
 use crate::chance::Chance;
 use crate::client::Client;
 use crate::faults::Counts;
@@ -24,8 +25,10 @@ use crate::machine::{Asker, Machine};
 use crate::network::{Network, Pair, Passage};
 use crate::plan::{Plan, Strike};
 use crate::process::Protocol;
-use crate::queue::{Instant, Queue};
+use crate::queue::{Instant, MILLISECOND, Queue};
 use crate::trace::Trace;
+use crate::violation::{Promise, Violation};
+use crate::{Activity, Planned, Setup};
 
 use ending::Phase;
 
@@ -61,12 +64,39 @@ pub(crate) enum Event<M> {
     Client { client: usize, wake: u64 },
     /// A fault of the plan.
     Strike(Strike),
+    /// Nothing keeps messages on this way any more.
+    Mend { from: NodeId, to: NodeId },
     /// A fault of the plan is over.
     Relief(Strike),
     /// A process starts.
     Start { node: NodeId, run: u64 },
     /// A look whether the phase is over.
     Look,
+}
+
+impl<M> Event<M> {
+    /// The node whose process the event is for, if it is for one.
+    fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Deliver { to: node, .. }
+            | Self::Link { node, .. }
+            | Self::Timer { node, .. }
+            | Self::SyncBegins { node, .. }
+            | Self::SyncEnds { node, .. }
+            | Self::Maintain { node, .. }
+            | Self::Ask { node, .. }
+            | Self::Start { node, .. } => Some(*node),
+            Self::Connect(_)
+            | Self::Break { .. }
+            | Self::Answer { .. }
+            | Self::Gone { .. }
+            | Self::Client { .. }
+            | Self::Strike(_)
+            | Self::Mend { .. }
+            | Self::Relief(_)
+            | Self::Look => None,
+        }
+    }
 }
 
 pub(crate) struct World<P: Protocol> {
@@ -78,40 +108,45 @@ pub(crate) struct World<P: Protocol> {
     pub(crate) activity: Activity,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
-    pub(crate) machines: BTreeMap<NodeId, Machine<P::Message>>,
+    pub(crate) machines: BTreeMap<NodeId, Machine<P>>,
     pub(crate) clients: Vec<Client>,
     pub(crate) attempts: u64,
     pub(crate) history: History,
     pub(crate) phase: Phase,
-    /// Draws for disks and machines.
+    /// Draws for what strikes all machines.
     pub(crate) chance: Chance,
-    /// Draws of the clients' connections.
-    pub(crate) wire: Chance,
     /// What went wrong, if anything did: the run stops there.
-    pub(crate) broken: Option<String>,
+    pub(crate) broken: Option<Violation>,
     pub(crate) starts: u64,
 }
 
 impl<P: Protocol> World<P> {
-    pub(crate) fn new(protocol: P, seed: u64, traced: bool) -> Self {
+    pub(crate) fn new(protocol: P, setup: &Setup) -> Self {
+        let seed = setup.seed;
         let members = protocol.members();
         let nodes: Vec<NodeId> = members.iter().map(|(node, _)| *node).collect();
-        let plan = Plan::new(seed, &nodes, protocol.writer());
+        let plan = Plan::new(seed, &nodes, protocol.writer()).reduced(&setup.reduction);
         let mut chance = Chance::new(seed, "machines");
         let machines = members
             .into_iter()
             .map(|(node, points)| {
-                let speed = if chance.one_in(2) { 1_000 } else { chance.between(900, 1_100) };
-                (node, Machine::new(points, speed))
+                let speed = match chance.below(4) {
+                    0 | 1 => 1_000,
+                    2 => chance.between(900, 1_100),
+                    _ => chance.between(500, 2_000),
+                };
+                let speed = if plan.clocks_alike { 1_000 } else { speed };
+                let own = Chance::new(seed.wrapping_add(u64::from(node.0) << 32), "machine");
+                (node, Machine::new(points, speed, own))
             })
             .collect();
         let clients = (0..plan.clients.clients).map(|id| Client::new(id, seed)).collect();
         Self {
             seed,
-            network: Network::new(&nodes, plan.network, Chance::new(seed, "network")),
+            network: Network::new(&nodes, plan.network, seed),
             protocol,
             queue: Queue::new(),
-            trace: Trace::new(traced),
+            trace: Trace::new(setup.traced),
             counts: Counts::default(),
             activity: Activity::new(),
             plan,
@@ -121,7 +156,6 @@ impl<P: Protocol> World<P> {
             history: History::new(),
             phase: Phase::Faults,
             chance,
-            wire: Chance::new(seed, "wire"),
             broken: None,
             starts: 0,
         }
@@ -135,15 +169,21 @@ impl<P: Protocol> World<P> {
                 return;
             }
             let Some(event) = self.queue.next() else {
-                self.fail("nothing is going to happen any more".to_owned());
+                let what = "nothing is going to happen any more".to_owned();
+                self.fail(Promise::ComesToRest, what);
                 return;
             };
+            let node = event.node();
             self.handle(event);
+            if let Some(node) = node {
+                self.audit(node);
+            }
         }
-        self.fail(format!("no rest after {EVENTS_MAX} events"));
+        self.fail(Promise::ComesToRest, format!("no rest after {EVENTS_MAX} events"));
     }
 
     fn begin(&mut self) {
+        self.introduce();
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
         for node in nodes {
             self.start(node);
@@ -154,10 +194,34 @@ impl<P: Protocol> World<P> {
         for client in 0..self.clients.len() {
             self.wake_client(client, 0);
         }
-        for (at, strike) in self.plan.strikes.clone() {
-            self.queue.at(at, Event::Strike(strike));
+        for strike in self.plan.strikes.clone() {
+            self.queue.at(strike.at, Event::Strike(strike));
         }
         self.queue.at(self.plan.safety_ends, Event::Look);
+    }
+
+    /// For whoever reads the trace without having seen one.
+    fn introduce(&mut self) {
+        let (clients, faults) = (self.clients.len(), self.plan.strikes.len());
+        let heals = self.plan.safety_ends / MILLISECOND;
+        let writer = self.protocol.writer();
+        self.say("plan", || {
+            format!(
+                "{clients} clients c0, c1, ..; {writer} takes the writes; {faults} planned faults; \
+                 everything heals at {heals} ms"
+            )
+        });
+        for strike in self.plan.strikes.clone() {
+            let Strike { index, at, fault, node, other, lasts, .. } = strike;
+            self.say("plan", || {
+                format!(
+                    "fault {index} at {} ms: {} on {node} (with {other}), {} ms",
+                    at / MILLISECOND,
+                    fault.name(),
+                    lasts / MILLISECOND
+                )
+            });
+        }
     }
 
     fn handle(&mut self, event: Event<P::Message>) {
@@ -183,6 +247,7 @@ impl<P: Protocol> World<P> {
             Event::Gone { asker } => self.gone(asker),
             Event::Client { client, wake } => self.client_acts(client, wake),
             Event::Strike(strike) => self.strike(strike),
+            Event::Mend { from, to } => self.network.mend(from, to),
             Event::Relief(strike) => self.relieve(strike),
             Event::Start { node, run } => {
                 let machine = self.machine(node);
@@ -196,28 +261,14 @@ impl<P: Protocol> World<P> {
 
     /// Until when the process that this event is for stands still, if it does.
     fn pausing(&self, event: &Event<P::Message>) -> Option<Instant> {
-        let node = match event {
-            Event::Deliver { to: node, .. }
-            | Event::Link { node, .. }
-            | Event::Timer { node, .. }
-            | Event::SyncBegins { node, .. }
-            | Event::SyncEnds { node, .. }
-            | Event::Maintain { node, .. }
-            | Event::Ask { node, .. } => *node,
-            Event::Connect(_)
-            | Event::Break { .. }
-            | Event::Answer { .. }
-            | Event::Gone { .. }
-            | Event::Client { .. }
-            | Event::Strike(_)
-            | Event::Relief(_)
-            | Event::Start { .. }
-            | Event::Look => return None,
-        };
+        if matches!(event, Event::Start { .. }) {
+            return None;
+        }
+        let node = event.node()?;
         self.machines[&node].paused_until.filter(|until| *until > self.queue.now())
     }
 
-    pub(crate) fn machine(&mut self, node: NodeId) -> &mut Machine<P::Message> {
+    pub(crate) fn machine(&mut self, node: NodeId) -> &mut Machine<P> {
         self.machines.get_mut(&node).expect("only members are named")
     }
 
@@ -225,9 +276,19 @@ impl<P: Protocol> World<P> {
         self.machines[&node].time(self.queue.now())
     }
 
-    pub(crate) fn fail(&mut self, what: String) {
+    pub(crate) fn fail(&mut self, promise: Promise, what: String) {
         self.say("!", || what.clone());
-        self.broken.get_or_insert(what);
+        self.broken.get_or_insert(Violation { promise, what });
+    }
+
+    /// How large the run was.
+    pub(crate) fn planned(&self) -> Planned {
+        Planned {
+            faults: self.plan.strikes.iter().map(|strike| strike.index).collect(),
+            clients: self.plan.clients.clients,
+            operations: self.clients.iter().map(|client| client.operations).max().unwrap_or(0),
+            heal_at: self.plan.safety_ends / MILLISECOND,
+        }
     }
 
     pub(crate) fn say(&mut self, who: impl std::fmt::Display, words: impl FnOnce() -> String) {

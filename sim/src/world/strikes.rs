@@ -6,10 +6,11 @@ use super::{Event, World};
 use crate::chance::Chance;
 use crate::disk::Crash;
 use crate::faults::Fault;
-use crate::machine::{AtPoint, Trap};
+use crate::machine::{AtPoint, DoomedWork, Trap};
 use crate::network::Pair;
 use crate::plan::Strike;
 use crate::process::Protocol;
+use crate::queue::{MILLISECOND, SECOND};
 use crate::world::ending::Phase;
 
 /// Disk operations, passings of a fail point, or words before a planned death, at most.
@@ -20,9 +21,11 @@ impl<P: Protocol> World<P> {
         if self.phase != Phase::Faults {
             return;
         }
-        let Strike { fault, node, other, lasts, number } = strike;
+        let Strike { index, at: _, fault, node, other, lasts, number } = strike;
         let now = self.queue.now();
-        self.say("plan", || format!("{} on {node}, {} us", fault.name(), lasts / 1_000));
+        self.say("plan", || {
+            format!("fault {index}: {} on {node}, {} us", fault.name(), lasts / 1_000)
+        });
         let ahead = number % AHEAD_MAX;
         let crash = drawn_crash(number);
         match fault {
@@ -33,8 +36,18 @@ impl<P: Protocol> World<P> {
             Fault::DiedAtPoint => self.set_trap(&strike, AtPoint::Die(crash)),
             Fault::PausedAtPoint => self.set_trap(&strike, AtPoint::Pause),
             Fault::IsolatedAtPoint => self.set_trap(&strike, AtPoint::Isolate),
-            Fault::DiedWriting => self.machine(node).disk.doom(ahead, crash),
+            Fault::DiedWriting => {
+                let (names, after) =
+                    if number >> 40 & 1 == 0 { (0, ahead) } else { (1 + ahead, number >> 41 & 3) };
+                self.machine(node).disk.doom_after_names(names, after, crash);
+            }
             Fault::DiedSpeaking => self.machine(node).words_left = Some((ahead, lasts)),
+            Fault::DiedMaintaining => {
+                // The one that decides has nothing to flush.
+                let node = if node == self.protocol.writer() { other } else { node };
+                let after = (number >> 40 & 1 == 0).then_some((number >> 41) % AHEAD_MAX);
+                self.machine(node).doomed_work = Some(DoomedWork { crash, after, lasts });
+            }
             Fault::DiedRecovering => {
                 self.machine(node).doomed_start = Some((ahead / 2, crash));
                 self.die(node, crash, lasts);
@@ -60,7 +73,22 @@ impl<P: Protocol> World<P> {
                 self.counts.count(fault);
                 self.cut_way(node, other, lasts);
             }
-            Fault::WriteFailed | Fault::WriteShort | Fault::SyncFailed => {
+            Fault::FlappingLink => self.flap(&strike),
+            Fault::SlowLink => {
+                let most = MILLISECOND << (number % 8);
+                self.network.slow_down(Pair::of(node, other), now + lasts, most);
+            }
+            Fault::RestartStorm => self.storm(&strike),
+            Fault::ClockForward | Fault::ClockBack => self.jump_clock(&strike),
+            Fault::SegmentRot | Fault::LogRot | Fault::ManifestRot => self.rot(&strike),
+            Fault::ReadFailed => {
+                self.machine(node).disk.arm(fault, ahead / 4, 0, number.is_multiple_of(2));
+                // Most reading is done at a start.
+                if number >> 20 & 1 == 0 {
+                    self.die(node, Crash::Kill, lasts);
+                }
+            }
+            Fault::WriteFailed | Fault::WriteShort | Fault::SyncFailed | Fault::SyncFull => {
                 let bytes = usize::try_from(number % 600).unwrap_or(0);
                 self.machine(node).disk.arm(fault, ahead / 2, bytes, number.is_multiple_of(3));
             }
@@ -75,6 +103,7 @@ impl<P: Protocol> World<P> {
             | Fault::MessageDelayed
             | Fault::MessageCut
             | Fault::BreakUnnoticed
+            | Fault::ClockSkew
             | Fault::RequestLost
             | Fault::RequestRepeated => unreachable!("{fault:?} has no time of its own"),
         }
@@ -83,14 +112,62 @@ impl<P: Protocol> World<P> {
     /// The end of a fault that lasts.
     pub(super) fn relieve(&mut self, strike: Strike) {
         match strike.fault {
-            Fault::OneWayPartition => self.network.mend(strike.node, strike.other),
             Fault::DiskFull => {
                 let machine = self.machines.get_mut(&strike.node).expect("only members are named");
                 machine.struck |= machine.disk.settle(&mut self.counts);
                 machine.disk.heal(&mut self.counts);
             }
+            Fault::SegmentRot | Fault::LogRot | Fault::ManifestRot => self.repair(strike.node),
             other => unreachable!("{other:?} does not end by itself"),
         }
+    }
+
+    /// Breaks a link, and again when it may just have been made.
+    fn flap(&mut self, strike: &Strike) {
+        let pair = Pair::of(strike.node, strike.other);
+        if self.network.is_up(pair) {
+            self.counts.count(Fault::FlappingLink);
+            let link = self.network.incarnation(pair);
+            self.break_link(pair, link);
+        }
+        self.strike_again(strike, 80 * MILLISECOND);
+    }
+
+    /// Kills a process, and again when it may just have started.
+    fn storm(&mut self, strike: &Strike) {
+        let mut chance = Chance::new(strike.number, "storm");
+        if self.machines[&strike.node].process.is_some() {
+            self.counts.count(Fault::RestartStorm);
+            let up_after = chance.between(MILLISECOND, 20 * MILLISECOND);
+            self.die(strike.node, drawn_crash(strike.number), up_after);
+        }
+        self.strike_again(strike, 60 * MILLISECOND);
+    }
+
+    /// Plans what is left of a fault that strikes many times.
+    fn strike_again(&mut self, strike: &Strike, most: u64) {
+        let mut chance = Chance::new(strike.number, "again");
+        let wait = chance.between(MILLISECOND, most);
+        if wait < strike.lasts {
+            let lasts = strike.lasts - wait;
+            let rest = Strike { lasts, number: chance.number(), ..*strike };
+            self.queue.after(wait, Event::Strike(rest));
+        }
+    }
+
+    /// A process' clock shows another time from now on; its driver notices when it wakes up.
+    fn jump_clock(&mut self, strike: &Strike) {
+        let now = self.queue.now();
+        let mut chance = Chance::new(strike.number, "jump");
+        let most = *chance.pick(&[50 * MILLISECOND, 5 * SECOND, 3_600 * SECOND]);
+        let by = i64::try_from(chance.between(MILLISECOND, most)).unwrap_or(i64::MAX);
+        let machine = self.machine(strike.node);
+        if machine.process.is_none() {
+            return;
+        }
+        machine.jump(now, if strike.fault == Fault::ClockBack { -by } else { by });
+        self.counts.count(strike.fault);
+        self.plan_wake(strike.node);
     }
 
     /// Parts the nodes into two groups that cannot reach each other.
@@ -114,9 +191,7 @@ impl<P: Protocol> World<P> {
     pub(super) fn cut_way(&mut self, from: NodeId, to: NodeId, lasts: u64) {
         self.network.cut(from, to);
         self.doubt_link(Pair::of(from, to));
-        let fault = Fault::OneWayPartition;
-        let strike = Strike { fault, node: from, other: to, lasts, number: 0 };
-        self.queue.after(lasts, Event::Relief(strike));
+        self.queue.after(lasts, Event::Mend { from, to });
     }
 
     fn set_trap(&mut self, strike: &Strike, what: AtPoint) {

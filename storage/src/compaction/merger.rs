@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::cursor::Merge;
 use crate::error::{Error, Result};
 use crate::levels::Levels;
+use crate::planted::Bug;
 use crate::segment::{Segment, SegmentMeta, SegmentOptions, SegmentWriter, path_of};
 use crate::vfs::Vfs;
 
@@ -79,10 +80,12 @@ impl Job<'_> {
         if let Some(last) = writer {
             finished.push(last.finish()?);
         }
-        if !finished.is_empty() {
+        let planted = self.options.planted;
+        if !finished.is_empty() && !planted.has(Bug::SegmentDirectoryNotSynced) {
             self.vfs.sync_dir(self.dir).map_err(Error::io("sync", self.dir))?;
         }
-        let open = |meta: SegmentMeta| Segment::open(self.vfs, self.dir, meta).map(Arc::new);
+        let open =
+            |meta: SegmentMeta| Segment::open(self.vfs, self.dir, meta, planted).map(Arc::new);
         Ok(Output { segments: finished.into_iter().map(open).collect::<Result<_>>()?, entries })
     }
 
@@ -91,6 +94,7 @@ impl Job<'_> {
     }
 
     fn is_oldest(&self, key: &[u8]) -> bool {
-        !self.levels.spans_from(self.below, key)
+        let too_deep = usize::from(self.options.planted.has(Bug::DropDeletesEarly));
+        !self.levels.spans_from(self.below + too_deep, key)
     }
 }

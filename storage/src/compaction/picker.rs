@@ -6,6 +6,7 @@
 //! part of it is merged equally often.
 
 use crate::levels::LEVELS;
+use crate::planted::{Bug, Planted};
 use crate::segment::SegmentMeta;
 
 /// When a level is too large.
@@ -14,6 +15,7 @@ pub(crate) struct Limits {
     pub(crate) level0_segments: usize,
     pub(crate) level1_bytes: u64,
     pub(crate) level_step: u64,
+    pub(crate) planted: Planted,
 }
 
 impl Limits {
@@ -70,6 +72,9 @@ pub(crate) fn pick(shape: &Shape<'_>, limits: &Limits, resume: &Resume) -> Optio
     if shape[from].is_empty() || fullness(from) < if from == 0 { 1000 } else { 1001 } {
         return None;
     }
+    if from == 0 && limits.planted.has(Bug::CompactNewestFirst) {
+        return Some(plan(shape, 0, &shape[0][..1]));
+    }
     if from == 0 {
         return Some(pick_level0(shape));
     }
@@ -124,7 +129,10 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { level0_segments: 2, level1_bytes: 100, level_step: 10 };
+    fn limits() -> Limits {
+        let planted = Planted::default();
+        Limits { level0_segments: 2, level1_bytes: 100, level_step: 10, planted }
+    }
 
     /// A tree as text: levels apart by `|`, segments as `id:smallest-largest:bytes`.
     fn parse(tree: &str) -> [Vec<SegmentMeta>; LEVELS] {
@@ -153,7 +161,7 @@ mod tests {
         for (level, key) in resume {
             places[*level] = Some(key.as_bytes().to_vec());
         }
-        let plan = pick(&shape, &LIMITS, &places).map_or("nothing".into(), |plan| {
+        let plan = pick(&shape, &limits(), &places).map_or("nothing".into(), |plan| {
             let verb = if plan.is_move() { "move" } else { "merge" };
             format!("{verb} {} {:?} into {:?}", plan.from, plan.inputs, plan.overlapped)
         });

@@ -1,10 +1,10 @@
 //! A log file: its names, and the block at its front that says whose frames it holds.
 //!
 //! ```text
-//!  0         8         12        16        24        32        40        48                   512
-//!  ┌─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬──────────────────────┐
-//!  │KVORUMLG │ version │checksum │ number  │identity │ first   │recycled │ zeros                │
-//!  └─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴──────────────────────┘
+//!  0         8         12        16        24        32        40        48         56        512
+//!  ┌─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬──────────┬──────────┐
+//!  │KVORUMLG │ version │checksum │ number  │identity │ first   │recycled │ capacity │ zeros    │
+//!  └─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴──────────┴──────────┘
 //!  then frames, from byte 512 on
 //! ```
 //!
@@ -29,7 +29,11 @@ pub(super) const FILE_HEADER_BYTES: usize = 512;
 pub(super) const FRAMES_AT: u64 = FILE_HEADER_BYTES as u64;
 
 const MAGIC: [u8; 8] = *b"KVORUMLG";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The version before: its files neither know their capacity nor are sealed.
+const VERSION_WITHOUT_CAPACITY: u32 = 1;
+
 const CHECKED_FROM: usize = 16;
 
 /// No log lives to see such a number; below it, adding never overflows.
@@ -85,24 +89,29 @@ pub(super) struct FileHeader {
     pub(super) first: u64,
     /// Whether old bytes may follow the last frame; otherwise zeros do.
     pub(super) recycled: bool,
+    /// The file is at least so long: space for that much was reserved before the file counted. A
+    /// shorter one was cut by somebody else. 0 in files of a version that did not know.
+    pub(super) capacity: u64,
 }
 
 impl FileHeader {
-    pub(super) fn new(number: u64, salt: u64, first: u64, recycled: bool) -> Self {
-        Self { number, identity: identity(number, salt), first, recycled }
+    pub(super) fn new(number: u64, salt: u64, first: u64, capacity: u64, recycled: bool) -> Self {
+        Self { number, identity: identity(number, salt), first, recycled, capacity }
     }
 
     pub(super) fn encode(self) -> Vec<u8> {
+        let version = if self.capacity == 0 { VERSION_WITHOUT_CAPACITY } else { VERSION };
         let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        codec::put_u32(&mut bytes, VERSION);
+        codec::put_u32(&mut bytes, version);
         codec::put_u32(&mut bytes, 0);
         codec::put_u64(&mut bytes, self.number);
         codec::put_u64(&mut bytes, self.identity);
         codec::put_u64(&mut bytes, self.first);
         codec::put_u64(&mut bytes, u64::from(self.recycled));
+        codec::put_u64(&mut bytes, self.capacity);
         bytes.resize(FILE_HEADER_BYTES, 0);
-        let checksum = header_checksum(self.number, &bytes[CHECKED_FROM..]);
+        let checksum = header_checksum(self.number, version, &bytes[CHECKED_FROM..]);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -112,11 +121,12 @@ impl FileHeader {
         if reader.array()? != MAGIC {
             return Err(Malformed("not a log file"));
         }
-        if reader.u32()? != VERSION {
+        let version = reader.u32()?;
+        if version != VERSION && version != VERSION_WITHOUT_CAPACITY {
             return Err(Malformed("a log file of an unknown version"));
         }
         let checksum = reader.u32()?;
-        if checksum != header_checksum(number, reader.rest()) {
+        if checksum != header_checksum(number, version, reader.rest()) {
             return Err(Malformed("the checksum of the file's header does not match"));
         }
         let stored = reader.u64()?;
@@ -125,6 +135,7 @@ impl FileHeader {
             identity: reader.u64()?,
             first: reader.u64()?,
             recycled: reader.u64()? != 0,
+            capacity: if version == VERSION_WITHOUT_CAPACITY { 0 } else { reader.u64()? },
         };
         if header.number != number {
             return Err(Malformed("the file's header is another file's"));
@@ -135,8 +146,39 @@ impl FileHeader {
         Ok(header)
     }
 
-    /// Reads the header of the live file `number`.
+    /// The header of which `damaged` is left, if the first frame's word on identity and position,
+    /// and the file's length, can be proven by it: either the checksum that still stands there is
+    /// that of the header so made, or all but the checksum is. What hit both leaves nothing to go by.
+    pub(super) fn prove(
+        number: u64,
+        damaged: &[u8],
+        identity: u64,
+        first: u64,
+        file_bytes: u64,
+    ) -> Option<Self> {
+        let sums = 12..CHECKED_FROM;
+        let candidates = [(false, file_bytes), (true, file_bytes), (false, 0), (true, 0)];
+        candidates.into_iter().find_map(|(recycled, capacity)| {
+            let header = Self { number, identity, first, recycled, capacity };
+            let whole = header.encode();
+            let same =
+                |range: std::ops::Range<usize>| damaged.get(range.clone()) == whole.get(range);
+            let rest = same(0..sums.start) && same(sums.end..FILE_HEADER_BYTES);
+            (same(sums.clone()) || rest).then_some(header)
+        })
+    }
+
+    /// Reads the header of the live file `number`, which must be as long as it says.
     pub(super) fn read(vfs: &dyn Vfs, dir: &Path, number: u64) -> Result<Self> {
+        let (header, len) = Self::read_with_length(vfs, dir, number)?;
+        if len < header.capacity {
+            return Err(header.cut(dir, len));
+        }
+        Ok(header)
+    }
+
+    /// Reads the header of the live file `number`, and how long the file is.
+    pub(super) fn read_with_length(vfs: &dyn Vfs, dir: &Path, number: u64) -> Result<(Self, u64)> {
         let path = Name::Live(number).path(dir);
         let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
         let mut bytes = [0; FILE_HEADER_BYTES];
@@ -146,13 +188,21 @@ impl FileHeader {
         } else {
             Self::decode(number, &bytes)
         };
-        header.map_err(Malformed::at(&path, 0))
+        let header = header.map_err(Malformed::at(&path, 0))?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        Ok((header, len))
+    }
+
+    /// The error for a file that has become shorter than it ever was.
+    pub(super) fn cut(self, dir: &Path, len: u64) -> Error {
+        let what = format!("the file ends here, and had {} bytes", self.capacity);
+        Error::corrupt(&Name::Live(self.number).path(dir), len, what)
     }
 }
 
 /// Begins with the number that the name says, so that a file under another's name does not match.
-fn header_checksum(number: u64, bytes: &[u8]) -> u32 {
-    codec::checksum(Place { file: number, offset: u64::from(VERSION) }, bytes)
+fn header_checksum(number: u64, version: u32, bytes: &[u8]) -> u32 {
+    codec::checksum(Place { file: number, offset: u64::from(version) }, bytes)
 }
 
 /// Spreads number and salt over 64 bits, one to one for a given salt: SplitMix64's finish.
@@ -179,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_bit_of_the_header_counts() {
-        let header = FileHeader::new(3, 99, 17, true);
+        let header = FileHeader::new(3, 99, 17, 4096, true);
         let bytes = header.encode();
         assert_eq!(bytes.len(), FILE_HEADER_BYTES);
         assert_eq!(FileHeader::decode(3, &bytes), Ok(header));

@@ -50,11 +50,22 @@ impl Listing {
         Ok(listing)
     }
 
+    /// The numbers of the live files, oldest first.
+    pub(super) fn live(&self) -> impl Iterator<Item = u64> {
+        self.live.iter().copied()
+    }
+
+    /// The number of the last file, if no live file is there although there must be one.
+    pub(super) fn missing_last(&self) -> Option<u64> {
+        let free = self.free.last().filter(|_| self.live.is_empty());
+        free.map(|(number, _)| number.saturating_add(1))
+    }
+
     /// The headers of the live files, oldest first; none at all in a new directory. Fails if one
     /// is missing: the newest file never leaves a log, and the others leave it oldest first.
     pub(super) fn headers(&self, vfs: &dyn Vfs, dir: &Path) -> Result<Vec<FileHeader>> {
-        if let (true, Some((number, _))) = (self.live.is_empty(), self.free.last()) {
-            return Err(Error::Missing { file: Name::Live(number.saturating_add(1)).path(dir) });
+        if let Some(number) = self.missing_last() {
+            return Err(Error::Missing { file: Name::Live(number).path(dir) });
         }
         let mut headers: Vec<FileHeader> = Vec::new();
         for number in &self.live {

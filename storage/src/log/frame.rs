@@ -27,6 +27,9 @@ pub(super) const IDENTITY_AT: usize = 8;
 /// Where in the header the position of the first record stands.
 pub(super) const FIRST_AT: usize = 24;
 
+/// The number of records that says: the log goes on in the next file. No frame has so many.
+const SEAL: u32 = u32::MAX;
+
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHeader {
@@ -80,9 +83,15 @@ impl FrameHeader {
         FRAME_HEADER_BYTES as u64 + u64::from(self.payload_bytes)
     }
 
+    /// Whether it is a seal: the last frame of a file that another one follows.
+    pub(super) fn is_seal(self) -> bool {
+        self.records == SEAL
+    }
+
     /// The position after the frame's last record.
     pub(super) fn next(self) -> u64 {
-        self.first.saturating_add(u64::from(self.records))
+        let records = if self.is_seal() { 0 } else { self.records };
+        self.first.saturating_add(u64::from(records))
     }
 }
 
@@ -100,6 +109,11 @@ impl Group {
         buffer.clear();
         buffer.resize(FRAME_HEADER_BYTES, 0);
         Self { buffer, first, records: 0 }
+    }
+
+    /// The frame that ends a file when the next one is there; it would hold `next` as well.
+    pub(super) fn seal(next: u64) -> Self {
+        Self { records: SEAL, ..Self::new(next, Vec::new()) }
     }
 
     /// Adds a record made of `parts`.
@@ -167,6 +181,11 @@ impl Records {
     /// The records of a payload whose checksum was right.
     pub(super) fn new(header: FrameHeader, payload: Bytes) -> Self {
         Self { payload, next: header.first, left: header.records }
+    }
+
+    /// The position of the next record, whether or not it can be read.
+    pub(super) fn next_position(&self) -> u64 {
+        self.next
     }
 
     /// The next record as position, kind and payload; none after the last. Fails if the payload

@@ -43,6 +43,10 @@ mod open;
 
 mod replay;
 
+mod rewrite;
+
+mod survey;
+
 mod tail;
 
 mod reader;
@@ -60,14 +64,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use options::{LogOptions, LogStats};
 pub use replay::{RecoveryReport, Replay, ReplayedRecord, TornTail};
+pub(crate) use rewrite::Rewriter;
+pub use survey::{LogDamage, LogExtent, LogItem, LogSurvey};
 
 use self::file::Name;
 use self::files::Files;
 use self::frame::Group;
+pub(crate) use self::open::LOCK_NAME;
 use self::state::{Goal, Poison, State};
 use self::writer::{Failure, Writer};
 use crate::error::{Error, Result};
 use crate::vfs::{Vfs, VfsLock};
+
+/// Whether a file of this name belongs to a log.
+pub(crate) fn is_log_name(name: &str) -> bool {
+    name == LOCK_NAME || Name::parse(name).is_some()
+}
 
 /// The number of a record in a log. The first is 1; 0 stands before all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,6 +225,12 @@ impl Log {
     #[must_use]
     pub fn stats(&self) -> LogStats {
         lock(&self.state).stats
+    }
+
+    /// Whether [`Log::truncate_before`] would take a file out of the log.
+    #[must_use]
+    pub fn would_cut(&self, position: Position) -> bool {
+        lock(&self.files).oldest_before(position.0).is_some()
     }
 
     /// Takes the files out of the log that hold only records before `position`. The last file always

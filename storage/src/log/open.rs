@@ -12,10 +12,11 @@ use super::replay::{Replay, TornTail};
 use super::tail::{self, Tail};
 use super::writer::{Failure, Maker, OpenFile, Writer};
 use crate::error::{Error, Result};
+use crate::marker;
 use crate::vfs::{OpenMode, Vfs, VfsLock};
 
 /// The lock's file name. Not merely `LOCK`, so that a log can share a directory.
-const LOCK_NAME: &str = "log.lock";
+pub(crate) const LOCK_NAME: &str = "log.lock";
 
 /// What an open log consists of.
 pub(super) struct Opened {
@@ -29,11 +30,12 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result
     options.validate()?;
     vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
     let lock = lock(&*vfs, dir)?;
+    marker::refuse(&*vfs, dir)?;
     let listing = Listing::read(&*vfs, dir)?;
     let headers = listing.headers(&*vfs, dir)?;
     // Everything that can refuse to open comes before the first change to the disk.
     let last = headers.last().copied();
-    let tail = last.map(|last| tail::find(&*vfs, dir, last)).transpose()?;
+    let tail = last.map(|last| tail::find(&*vfs, dir, last, options.planted)).transpose()?;
     let free = listing.tidy(&*vfs, &options)?;
     let (writer, replay) = match (last, tail) {
         (Some(last), Some(tail)) => resume(&vfs, dir, options, &headers, last, &tail)?,
@@ -61,11 +63,13 @@ fn begin(vfs: &Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<(Writer,
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         vfs.sync_dir(parent).map_err(Error::io("sync the directory", parent))?;
     }
-    let maker = Maker { vfs: &**vfs, dir, number: 1, first: 1, capacity: options.file_bytes };
+    let (capacity, planted) = (options.file_bytes, options.planted);
+    let maker = Maker { vfs: &**vfs, dir, number: 1, first: 1, capacity, planted };
     let made = maker.make(options.salt);
     let file = made.map_err(|(Failure::Refused(error) | Failure::Broken(error))| error)?;
     let writer = Writer::new(Arc::clone(vfs), dir, options, file, 0, true);
-    let replay = Replay::new(Arc::clone(vfs), dir.to_path_buf(), VecDeque::new(), (0, 0), None);
+    let files = VecDeque::new();
+    let replay = Replay::new(Arc::clone(vfs), dir.to_path_buf(), options, files, (0, 0), None);
     Ok((writer, replay))
 }
 
@@ -81,7 +85,7 @@ fn resume(
 ) -> Result<(Writer, Replay)> {
     let path = Name::Live(header.number).path(dir);
     let file = vfs.open(&path, OpenMode::ReadWrite).map_err(Error::io("open", &path))?;
-    tail.settle(&*file, &path)?;
+    tail.settle(&*file, &path, options.planted)?;
     vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
 
     let torn = (tail.remains > tail.offset).then(|| TornTail {
@@ -91,7 +95,7 @@ fn resume(
     });
     let end = (tail.offset, tail.next);
     let files = headers.iter().copied().collect();
-    let replay = Replay::new(Arc::clone(vfs), dir.to_path_buf(), files, end, torn);
+    let replay = Replay::new(Arc::clone(vfs), dir.to_path_buf(), options, files, end, torn);
 
     let capacity = file.len().map_err(Error::io("read the length of", &path))?;
     let file = OpenFile { header, path, file, offset: tail.offset, capacity };

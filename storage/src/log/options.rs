@@ -3,6 +3,7 @@
 use super::file::FILE_HEADER_BYTES;
 use super::frame::FRAME_HEADER_BYTES;
 use crate::error::{Error, Result};
+use crate::planted::Planted;
 
 /// The largest [`LogOptions::record_bytes_max`]: lengths of frames are 32 bits wide.
 const RECORD_BYTES_LIMIT: usize = 1 << 30;
@@ -25,6 +26,8 @@ pub struct LogOptions {
     /// Goes into every checksum of the files that are made from now on. A number that clients
     /// cannot guess keeps them from planting bytes that look like a frame.
     pub salt: u64,
+    /// A bug on purpose.
+    pub planted: Planted,
 }
 
 impl Default for LogOptions {
@@ -35,6 +38,7 @@ impl Default for LogOptions {
             record_bytes_max: 64 << 20,
             pending_bytes_max: 256 << 20,
             salt: 0,
+            planted: Planted::default(),
         }
     }
 }

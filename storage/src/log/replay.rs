@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Position;
 use super::file::{FileHeader, Name};
 use super::frame::Records;
+use super::options::LogOptions;
 use super::reader::{FrameReader, Step};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::vfs::Vfs;
 pub struct Replay {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
+    options: LogOptions,
     files: VecDeque<FileHeader>,
     /// Where the last file ends, and the position that follows.
     end: (u64, u64),
@@ -72,6 +74,7 @@ impl Replay {
     pub(super) fn new(
         vfs: Arc<dyn Vfs>,
         dir: PathBuf,
+        options: LogOptions,
         files: VecDeque<FileHeader>,
         end: (u64, u64),
         torn: Option<TornTail>,
@@ -80,6 +83,7 @@ impl Replay {
         Self {
             vfs,
             dir,
+            options,
             files,
             end,
             reader: None,
@@ -136,7 +140,8 @@ impl Replay {
                 return Ok(true);
             }
             let Some(file) = self.files.pop_front() else { return Ok(false) };
-            self.reader = Some(FrameReader::open(&*self.vfs, &self.dir, file)?);
+            self.reader =
+                Some(FrameReader::open(&*self.vfs, &self.dir, file, self.options.planted)?);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::error::Error;
 
 /// A frame takes no more records once it is this big, so that replaying holds little in memory,
 /// and large backlogs fit into files.
-const GROUP_BYTES: usize = 1 << 20;
+pub(super) const GROUP_BYTES: usize = 1 << 20;
 
 /// So many buffers are kept for the groups to come.
 const SPARE_BUFFERS_MAX: usize = 4;
@@ -89,6 +89,7 @@ impl Refusal {
             | Error::Overloaded { .. }
             | Error::Locked { .. }
             | Error::Missing { .. }
+            | Error::Incomplete { .. }
             | Error::Invalid { .. } => {
                 Self { doing: "write", path: PathBuf::new(), kind: io::ErrorKind::Other, why }
             }

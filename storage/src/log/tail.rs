@@ -20,9 +20,10 @@ use std::path::Path;
 
 use super::file::FileHeader;
 use super::frame::{FIRST_AT, FRAME_HEADER_BYTES, FrameHeader, IDENTITY_AT};
-use super::reader::{FrameReader, Step, Window, header_at};
+use super::reader::{FrameReader, Step, Window, frame_at, header_at};
 use crate::codec::Place;
 use crate::error::{Error, Result};
+use crate::planted::{Bug, Planted};
 use crate::vfs::{Vfs, VfsFile};
 
 /// How much is searched, overwritten or written again at once.
@@ -45,13 +46,17 @@ pub(super) struct Tail {
     pub(super) remains: u64,
 }
 
-/// Reads the last log file to its end. Changes nothing.
-pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader) -> Result<Tail> {
-    let mut reader = FrameReader::open(vfs, dir, file)?;
+/// Reads the last log file to its end. Changes nothing. Fails if it says that another one follows.
+pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader, planted: Planted) -> Result<Tail> {
+    let mut reader = FrameReader::open(vfs, dir, file, planted)?;
     // The frames that no later one has proven durable, as first position and offset.
     let mut unproven: VecDeque<(u64, u64)> = VecDeque::new();
     let mut marked = false;
     while let Step::Frame { offset, header } = reader.step()? {
+        if header.is_seal() {
+            let next = super::file::Name::Live(file.number + 1).path(dir);
+            return Err(Error::Missing { file: next });
+        }
         while unproven.front().is_some_and(|(first, _)| *first <= header.durable_before) {
             unproven.pop_front();
         }
@@ -59,25 +64,59 @@ pub(super) fn find(vfs: &dyn Vfs, dir: &Path, file: FileHeader) -> Result<Tail> 
         unproven.push_back((header.first, offset));
     }
     let (offset, next) = (reader.offset(), reader.next_position());
-    let mut tail = Tail {
+    let remains = remains(&mut reader, file)?;
+    Ok(Tail {
         offset,
         next,
         unproven: unproven.front().map_or(offset, |(_, offset)| *offset),
         marked,
-        remains: offset,
-    };
-    let mut window = reader.into_window();
-    let mut remains = Remains::search(&mut window, file, offset)?;
-    if begins_frame(&mut window, offset, next)? {
+        remains,
+    })
+}
+
+/// How far the remains reach that stand where a reader of the last file found no further frame.
+/// Fails if what cannot be read there had been synced.
+pub(super) fn remains(reader: &mut FrameReader, file: FileHeader) -> Result<u64> {
+    let (offset, next) = (reader.offset(), reader.next_position());
+    let window = reader.window();
+    let mut remains = Remains::search(window, file, offset)?;
+    if begins_frame(window, offset, next)? {
         remains.end = remains.end.max(offset + FRAME_HEADER_BYTES as u64);
     }
     if remains.durable_before >= next {
-        let path = super::file::Name::Live(file.number).path(dir);
         let what = format!("the frame of position {next} had been synced and cannot be read");
-        return Err(Error::corrupt(&path, offset, what));
+        return Err(Error::corrupt(window.path(), offset, what));
     }
-    tail.remains = remains.end;
-    Ok(tail)
+    Ok(remains.end)
+}
+
+/// The next good frame at or behind `from`, as its offset and header: where to go on behind damage.
+pub(super) fn search(
+    reader: &mut FrameReader,
+    identity: u64,
+    from: u64,
+) -> Result<Option<(u64, FrameHeader)>> {
+    let window = reader.window();
+    let mut offset = from;
+    while offset < window.file_bytes() {
+        let left = usize::try_from(window.file_bytes() - offset).unwrap_or(usize::MAX);
+        let count = left.min(CHUNK_BYTES);
+        let Some(chunk) = window.bytes(offset, count)? else { break };
+        for candidate in candidates(chunk, identity) {
+            let at = (offset + candidate as u64).checked_sub(IDENTITY_AT as u64);
+            let Some(at) = at.filter(|at| *at >= from) else { continue };
+            if let Some(header) =
+                frame_at(window, Place { file: identity, offset: at }, Planted::default())?
+            {
+                return Ok(Some((at, header)));
+            }
+        }
+        if count == left {
+            break;
+        }
+        offset += (count - size_of::<u64>() + 1) as u64;
+    }
+    Ok(None)
 }
 
 /// Whether a damaged header, with even its file's identity gone, still names the position that was
@@ -167,9 +206,11 @@ fn candidates(chunk: &[u8], identity: u64) -> Vec<usize> {
 impl Tail {
     /// Makes true on the disk what [`find`] has found: cuts the remains, and makes durable what
     /// counts. May be broken off anywhere, and done again.
-    pub(super) fn settle(&self, file: &dyn VfsFile, path: &Path) -> Result<()> {
+    pub(super) fn settle(&self, file: &dyn VfsFile, path: &Path, planted: Planted) -> Result<()> {
         self.write_again(file, path)?;
-        self.cut(file, path)?;
+        if !planted.has(Bug::LeaveTornTail) {
+            self.cut(file, path)?;
+        }
         file.sync().map_err(Error::io("sync", path))
     }
 

@@ -11,7 +11,11 @@ use super::frame::{FRAME_HEADER_BYTES, Group};
 use super::options::{LogOptions, LogStats};
 use crate::codec::Place;
 use crate::error::{Error, Result};
+use crate::planted::{Bug, Planted};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
+
+/// Frames leave so much room at the end of a file: for a mark, and for the seal.
+const RESERVE_BYTES: u64 = 2 * FRAME_HEADER_BYTES as u64;
 
 /// A write that did not succeed.
 #[derive(Debug)]
@@ -106,10 +110,11 @@ impl Writer {
     /// must come again.
     pub(super) fn write(&mut self, group: &mut Group, files: &Mutex<Files>) -> Result<(), Failure> {
         let bytes = group.bytes() as u64;
-        if self.file.offset + bytes > self.file.capacity {
+        if self.file.offset + bytes + RESERVE_BYTES > self.file.capacity {
             self.next_file(group.first(), bytes, files)?;
         }
         self.put(group).map_err(Failure::unless_full)?;
+        self.stats.frames += 1;
         self.marked = false;
         self.written = group.last();
         Ok(())
@@ -118,7 +123,11 @@ impl Writer {
     /// Makes everything written durable.
     pub(super) fn sync(&mut self) -> Result<(), Failure> {
         if self.unsynced {
-            let synced = self.file.file.sync().map_err(Error::io("sync", &self.file.path));
+            let mut synced = self.file.file.sync();
+            if synced.is_err() && self.options.planted.has(Bug::RetryFailedSync) {
+                synced = self.file.file.sync();
+            }
+            let synced = synced.map_err(Error::io("sync", &self.file.path));
             synced.map_err(Failure::Broken)?;
             self.stats.syncs += 1;
             self.unsynced = false;
@@ -150,24 +159,27 @@ impl Writer {
         file.write_at(frame, *offset).map_err(Error::io("write", path))?;
         *offset += frame.len() as u64;
         self.unsynced = true;
-        self.stats.frames += 1;
         self.stats.bytes += frame.len() as u64;
         Ok(())
     }
 
     /// Goes on in a new file. The old one is synced first, so that only the last file of a log can
-    /// hold what was not.
+    /// hold what was not; and it is sealed before anything is written to the new one, so that the
+    /// new one cannot be missed unnoticed.
     fn next_file(
         &mut self,
         first: u64,
         frame_bytes: u64,
         files: &Mutex<Files>,
     ) -> Result<(), Failure> {
-        self.sync()?;
+        self.sync_full_file()?;
         let number = self.file.header.number + 1;
-        let capacity = self.options.file_bytes.max(FRAMES_AT + frame_bytes);
-        let maker = Maker { vfs: &*self.vfs, dir: &self.dir, number, first, capacity };
+        let needed = FRAMES_AT + frame_bytes + RESERVE_BYTES;
+        let capacity = self.options.file_bytes.max(needed);
+        let planted = self.options.planted;
+        let maker = Maker { vfs: &*self.vfs, dir: &self.dir, number, first, capacity, planted };
         let made = self.make_or_recycle(&maker, files)?;
+        self.seal()?;
         self.stats.files_made += 1;
         self.stats.files_recycled += u64::from(made.header.recycled);
         let used = std::mem::replace(&mut self.file, made).offset;
@@ -178,6 +190,20 @@ impl Writer {
         files.live.push_back(Live { number, first, bytes: FRAMES_AT });
         self.marked = true;
         Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), Failure> {
+        // A file of the version that had no seals may have no room for one.
+        if self.file.offset + FRAME_HEADER_BYTES as u64 <= self.file.capacity {
+            self.put(&mut Group::seal(self.written + 1)).map_err(Failure::unless_full)?;
+            self.sync_full_file()?;
+        }
+        Ok(())
+    }
+
+    fn sync_full_file(&mut self) -> Result<(), Failure> {
+        self.unsynced &= !self.options.planted.has(Bug::SkipSyncOfFullFile);
+        self.sync()
     }
 
     fn make_or_recycle(
@@ -211,6 +237,7 @@ pub(super) struct Maker<'a> {
     pub(super) number: u64,
     pub(super) first: u64,
     pub(super) capacity: u64,
+    pub(super) planted: Planted,
 }
 
 impl Maker<'_> {
@@ -223,9 +250,7 @@ impl Maker<'_> {
         let file = file.map_err(Failure::Refused)?;
         let allocated = file.allocate(self.capacity).map_err(Error::io("reserve space for", &path));
         let made = match allocated {
-            Ok(()) => {
-                self.finish(file, &path, FileHeader::new(self.number, salt, self.first, false))
-            }
+            Ok(()) => self.finish(file, &path, self.header(salt, false)),
             Err(error) => Err(Failure::Refused(error)),
         };
         if made.is_err() {
@@ -239,23 +264,32 @@ impl Maker<'_> {
     fn recycle(&self, free: &Path, salt: u64) -> Result<OpenFile, Failure> {
         let file = self.vfs.open(free, OpenMode::ReadWrite).map_err(Error::io("open", free));
         let file = file.map_err(Failure::Refused)?;
-        self.finish(file, free, FileHeader::new(self.number, salt, self.first, true))
+        self.finish(file, free, self.header(salt, true))
+    }
+
+    fn header(&self, salt: u64, recycled: bool) -> FileHeader {
+        FileHeader::new(self.number, salt, self.first, self.capacity, recycled)
     }
 
     fn finish(
         &self,
         file: Arc<dyn VfsFile>,
         from: &Path,
-        header: FileHeader,
+        mut header: FileHeader,
     ) -> Result<OpenFile, Failure> {
+        if self.planted.has(Bug::ReplayRecycledRecords) {
+            header.identity = 1;
+        }
         let path = Name::Live(self.number).path(self.dir);
         let written = file.write_at(&header.encode(), 0).map_err(Error::io("write", from));
         written.map_err(Failure::unless_full)?;
         file.sync().map_err(Error::io("sync", from)).map_err(Failure::unless_full)?;
         let renamed = self.vfs.rename(from, &path).map_err(Error::io("rename", from));
         renamed.map_err(Failure::unless_full)?;
-        let synced = self.vfs.sync_dir(self.dir).map_err(Error::io("sync the directory", self.dir));
-        synced.map_err(Failure::Broken)?;
+        if !self.planted.has(Bug::SkipLogDirectorySync) {
+            let synced = self.vfs.sync_dir(self.dir);
+            synced.map_err(Error::io("sync the directory", self.dir)).map_err(Failure::Broken)?;
+        }
         Ok(OpenFile { header, path, file, offset: FRAMES_AT, capacity: self.capacity })
     }
 }

@@ -17,6 +17,7 @@ mod check;
 mod cursor;
 mod filter;
 mod reader;
+mod salvage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ use crate::key::{KEY_BYTES_MAX, Sequence};
 pub(crate) use self::cursor::SegmentCursor;
 pub(crate) use self::filter::hash;
 pub(crate) use self::reader::{Check, Segment};
+pub use self::salvage::LostKeys;
+pub(crate) use self::salvage::{Entry, Piece, Salvage, read_meta};
 pub(crate) use self::writer::{SegmentOptions, SegmentWriter};
 
 const MAGIC: [u8; 8] = *b"kvorumsg";

@@ -11,6 +11,7 @@ use super::{Compression, Footer, Handle, SegmentMeta, filter, path_of};
 use crate::codec::{Place, checksum, put_u32};
 use crate::error::{Error, Result};
 use crate::key::{Kind, Tag, compare};
+use crate::planted::{Bug, Planted};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// Entries between restarts. In the index every key is one, so that it is searched in place.
@@ -24,6 +25,7 @@ pub(crate) struct SegmentOptions {
     pub(crate) block_bytes: usize,
     pub(crate) filter_bits_per_key: u32,
     pub(crate) compression: Compression,
+    pub(crate) planted: Planted,
 }
 
 /// A segment that is being written. It exists once [`SegmentWriter::finish`] said so and its
@@ -113,6 +115,9 @@ impl SegmentWriter {
         if !self.block.is_empty() {
             self.end_block()?;
         }
+        if self.hashes.len() > 1 && self.options.planted.has(Bug::FilterForgetsKey) {
+            self.hashes.pop();
+        }
         let filter = filter::build(&self.hashes, self.options.filter_bits_per_key);
         let filter = self.put_block(filter, Compression::None)?;
         let mut meta = SegmentMeta {
@@ -136,7 +141,9 @@ impl SegmentWriter {
         self.pending.extend_from_slice(&footer);
         put_u32(&mut self.pending, checksum(place, &footer));
         self.write_pending()?;
-        self.file.sync().map_err(Error::io("sync", &self.path))?;
+        if !self.options.planted.has(Bug::SegmentNotSynced) {
+            self.file.sync().map_err(Error::io("sync", &self.path))?;
+        }
         meta.bytes = self.written;
         Ok(meta)
     }

@@ -48,6 +48,6 @@ impl Store {
             flushed_mark: 0,
             ..manifest.clone()
         };
-        copy.write(vfs, dir)
+        copy.write(vfs, dir, inner.options.planted)
     }
 }

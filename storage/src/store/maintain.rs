@@ -11,7 +11,9 @@ use crate::compaction::{Job, Limits, Output, Plan, Resume, Retention, pick, whol
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::{Error, Result};
 use crate::levels::LEVELS;
+use crate::log::Position;
 use crate::memtable::Memtable;
+use crate::planted::Bug;
 use crate::segment::{Check, Segment};
 
 /// What [`Store::maintain`] did.
@@ -108,6 +110,7 @@ impl Inner {
                 level0_segments: self.options.level0_segments,
                 level1_bytes: self.options.level1_bytes,
                 level_step: self.options.level_step,
+                planted: self.options.planted,
             };
             if let Some(plan) = pick(&self.view().levels.shape(), &limits, &resume) {
                 self.compact(&plan, &mut resume)?;
@@ -148,7 +151,14 @@ impl Inner {
         let view = self.view();
         let Some(memtable) = view.frozen.last() else { return Ok(false) };
         // A segment must never hold what the log could still lose.
-        self.log.sync(memtable.covered_by())?;
+        if !self.options.planted.has(Bug::FlushAheadOfLog) {
+            self.log.sync(memtable.covered_by())?;
+        }
+        if self.options.planted.has(Bug::CutLogBeforeFlush)
+            && let Some(before) = lock(&self.releases).take(memtable.last_mark())
+        {
+            self.log.truncate_before(before)?;
+        }
         let mut added = Vec::new();
         if memtable.entries() > 0 {
             let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
@@ -165,16 +175,31 @@ impl Inner {
     fn cut_log(&self) -> Result<bool> {
         let flushed_mark = self.flushed_mark.load(Relaxed);
         if self.embedded && !self.replaying.load(Relaxed) {
-            lock(&self.releases).add(crate::log::Position(flushed_mark + 1), flushed_mark);
+            lock(&self.releases).add(Position(flushed_mark + 1), flushed_mark);
         }
-        let Some(before) = lock(&self.releases).take(flushed_mark) else { return Ok(false) };
+        let too_far = u64::from(self.options.planted.has(Bug::CutOneTooFar));
+        let before = lock(&self.releases).take(flushed_mark + too_far);
+        let Some(before) = before else { return Ok(false) };
         let first = self.log.first();
+        self.note_cut(before)?;
         self.log.truncate_before(before)?;
         self.log_bytes_flushed.store(self.log.bytes(), Relaxed);
         // Only whole files go: most words free none.
         let is_cut = self.log.first() > first;
         count(&self.counters.log_cuts, u64::from(is_cut));
         Ok(is_cut)
+    }
+
+    /// Writes down that the log may begin here, before it does: a log that begins behind what the
+    /// manifest says has lost files.
+    fn note_cut(&self, before: Position) -> Result<()> {
+        let rests_on = Position(before.0.saturating_sub(1));
+        let noted = lock(&self.manifest).flushed_position >= rests_on;
+        if noted || !self.log.would_cut(before) {
+            return Ok(());
+        }
+        let edit = Edit { removed: BTreeSet::new(), added: Vec::new(), flushed: None };
+        self.install_resting_on(edit, rests_on)
     }
 
     /// Carries out a plan. The caller holds `compacting`, so that no other takes the same segments.
@@ -224,7 +249,10 @@ impl Inner {
     /// versions of the keys.
     fn run(&self, merge: Merge, segment_bytes: Option<u64>, below: usize) -> Result<Output> {
         // The snapshots come before the tree: who begins to read later, reads at `now` or above.
-        let (snapshots, now) = self.snapshots.all(|| self.visible());
+        let (mut snapshots, now) = self.snapshots.all(|| self.visible());
+        if self.options.planted.has(Bug::CompactionForgetsSnapshots) {
+            snapshots.clear();
+        }
         let view = self.view();
         let job = Job {
             vfs: &*self.vfs,
@@ -241,6 +269,11 @@ impl Inner {
 
     /// Makes an edit part of the store: first on disk, then in memory.
     fn install(&self, edit: Edit<'_>) -> Result<()> {
+        self.install_resting_on(edit, Position::default())
+    }
+
+    /// As [`Self::install`]; nothing before and at this position of the log is needed any more.
+    fn install_resting_on(&self, edit: Edit<'_>, rests_on: Position) -> Result<()> {
         let mut manifest = lock(&self.manifest);
         let mut next = manifest.clone();
         next.generation += 1;
@@ -248,12 +281,13 @@ impl Inner {
         next.segments.retain(|(_, segment)| !edit.removed.contains(&segment.id));
         let added = edit.added.iter().map(|(level, segment)| (*level, segment.meta().clone()));
         next.segments.extend(added);
+        next.flushed_position = next.flushed_position.max(rests_on);
         if let Some(memtable) = edit.flushed {
             next.flushed_mark = memtable.last_mark();
             next.flushed_position = next.flushed_position.max(memtable.covered_by());
             next.last_sequence = next.last_sequence.max(memtable.last_sequence());
         }
-        if let Err(error) = next.write(&*self.vfs, &self.dir) {
+        if let Err(error) = next.write(&*self.vfs, &self.dir, self.options.planted) {
             self.poison_if_in_doubt(&error);
             if self.poison.get().is_none() {
                 // The manifest is the old one for sure, so that nothing names the new segments.

@@ -37,12 +37,14 @@ use crate::key::Sequence;
 use crate::log::{Log, Position};
 use crate::manifest::Manifest;
 use crate::options::Options;
+use crate::planted::Planted;
 use crate::scan::{KeyRange, Scan};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
+pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
 pub use self::stats::{LevelStats, Stats};
 pub use self::verify::VerifyReport;
 pub(crate) use self::view::View;
@@ -139,6 +141,10 @@ impl Store {
 }
 
 impl Inner {
+    pub(crate) fn planted(&self) -> Planted {
+        self.options.planted
+    }
+
     pub(crate) fn visible(&self) -> Sequence {
         self.visible.load(Acquire)
     }

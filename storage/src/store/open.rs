@@ -19,15 +19,17 @@ use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
 use crate::manifest::{self, Manifest};
+use crate::marker;
 use crate::memtable::Memtable;
 use crate::options::Options;
+use crate::planted::Planted;
 use crate::segment::{Segment, id_of, path_of};
 use crate::snapshot::Snapshots;
 use crate::vfs::{Vfs, VfsLock};
 
-const LOCK: &str = "store.lock";
-const LOG: &str = "log";
-pub(super) const SEGMENTS: &str = "segments";
+pub(crate) const LOCK: &str = "store.lock";
+pub(crate) const LOG: &str = "log";
+pub(crate) const SEGMENTS: &str = "segments";
 
 /// What the log has that segments may not have: the owner reads it, oldest record first, and
 /// applies again what its records say.
@@ -102,6 +104,7 @@ fn open(
         vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
     }
     let lock = lock_dir(&*vfs, dir)?;
+    marker::refuse(&*vfs, dir)?;
     let mut manifest = match Manifest::read(&*vfs, dir)? {
         Some(manifest) => {
             // It may have been renamed by a process that died before it could sync that. It must
@@ -109,12 +112,12 @@ fn open(
             vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
             manifest
         }
-        None => begin(&*vfs, dir)?,
+        None => begin(&*vfs, dir, options.planted)?,
     };
     if manifest.generation > 1 && !has_files(&*vfs, &log_dir)? {
         return Err(Error::Missing { file: log_dir });
     }
-    let segments = open_segments(&*vfs, &segments_dir, &manifest)?;
+    let segments = open_segments(&*vfs, &segments_dir, &manifest, options.planted)?;
     let levels = Levels::new(segments);
     if let Some((level, a, b)) = levels.overlap() {
         let what = format!("segments {a:#x} and {b:#x} of level {level} overlap");
@@ -126,7 +129,7 @@ fn open(
     if manifest.generation == 1 {
         // From now on a log that is not there is a log that was lost.
         manifest.generation = 2;
-        manifest.write(&*vfs, dir)?;
+        manifest.write(&*vfs, dir, options.planted)?;
     }
     let view =
         View { active: Arc::new(Memtable::new()), frozen: Vec::new(), levels: Arc::new(levels) };
@@ -173,7 +176,7 @@ fn lock_dir(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn VfsLock>> {
 }
 
 /// Makes a new store, unless there are parts of an old one.
-fn begin(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
+fn begin(vfs: &dyn Vfs, dir: &Path, planted: Planted) -> Result<Manifest> {
     let has_segments = !list_segments(vfs, &dir.join(SEGMENTS))?.is_empty();
     if has_segments || has_files(vfs, &dir.join(LOG))? {
         return Err(Error::Missing { file: dir.join(manifest::NAME) });
@@ -184,7 +187,7 @@ fn begin(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
         vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
     }
     let manifest = Manifest::new();
-    manifest.write(vfs, dir)?;
+    manifest.write(vfs, dir, planted)?;
     Ok(manifest)
 }
 
@@ -202,21 +205,26 @@ fn open_segments(
     vfs: &dyn Vfs,
     dir: &Path,
     manifest: &Manifest,
+    planted: Planted,
 ) -> Result<Vec<(usize, Arc<Segment>)>> {
     let open = |(level, meta): &(usize, _)| {
-        let segment = Segment::open(vfs, dir, Clone::clone(meta))?;
+        let segment = Segment::open(vfs, dir, Clone::clone(meta), planted)?;
         Ok((*level, Arc::new(segment)))
     };
     manifest.segments.iter().map(open).collect()
 }
 
-/// The segments rest on log records that were durable: a log that ends before them lost some.
+/// The segments rest on log records that were durable: a log that ends before them lost some. And
+/// nothing behind those was cut off: neither may a log begin later.
 fn check_log(log: &Log, manifest: &Manifest, log_dir: &Path) -> Result<()> {
-    let (last, flushed) = (log.last(), manifest.flushed_position);
-    if last >= flushed {
+    let (first, last, flushed) = (log.first(), log.last(), manifest.flushed_position);
+    let what = if last < flushed {
+        format!("the log ends at record {last}, but record {flushed} had been durable")
+    } else if first > flushed.next() {
+        format!("the log begins at record {first}, but record {} was still needed", flushed.next())
+    } else {
         return Ok(());
-    }
-    let what = format!("the log ends at record {last}, but record {flushed} had been durable");
+    };
     Err(Error::corrupt(log_dir, 0, what))
 }
 

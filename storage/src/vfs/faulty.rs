@@ -39,6 +39,9 @@ pub enum Operation {
     Read,
     /// [`VfsFile::write_at`]
     Write,
+    /// A [`VfsFile::write_at`] or [`VfsFile::set_len`] that makes a file longer, besides what it is
+    /// by itself. Only faults can name it; the hook never sees it.
+    Grow,
     /// [`VfsFile::sync`]
     Sync,
     /// [`VfsFile::len`]
@@ -63,6 +66,7 @@ impl Operation {
             | Self::HardLink
             | Self::SyncDir
             | Self::Write
+            | Self::Grow
             | Self::Sync
             | Self::SetLength
             | Self::Allocate => true,
@@ -299,6 +303,12 @@ impl Shared {
         struck
     }
 
+    /// Whether it matters if a write makes its file longer: to ask costs something.
+    fn watches_growth(&self) -> bool {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.iter().any(|fault| fault.state.fault.operation == Operation::Grow)
+    }
+
     fn tell(&self, operation: Operation, path: &Path, phase: Phase) {
         let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(hook) = hook {
@@ -311,12 +321,17 @@ impl Shared {
         &self,
         operation: Operation,
         path: &Path,
+        grows: impl FnOnce() -> io::Result<bool>,
         succeed: impl FnOnce() -> io::Result<T>,
         fail: impl FnOnce(Outcome) -> io::Result<()>,
     ) -> io::Result<T> {
         self.operations.fetch_add(1, Ordering::SeqCst);
         self.tell(operation, path, Phase::Before);
-        let result = match self.outcome(operation, path) {
+        let mut outcome = self.outcome(operation, path);
+        if outcome.is_none() && self.watches_growth() && grows()? {
+            outcome = self.outcome(Operation::Grow, path);
+        }
+        let result = match outcome {
             None => succeed(),
             Some(outcome) => fail(outcome).and_then(|()| Err(outcome.error())),
         };
@@ -331,7 +346,7 @@ impl Shared {
         path: &Path,
         succeed: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
-        self.perform(operation, path, succeed, |_| Ok(()))
+        self.perform(operation, path, || Ok(false), succeed, |_| Ok(()))
     }
 }
 
@@ -403,7 +418,9 @@ impl VfsFile for FaultyFile {
             let count = outcome.bytes_written().min(bytes.len());
             if count > 0 { self.file.write_at(&bytes[..count], offset) } else { Ok(()) }
         };
-        self.shared.perform(Operation::Write, &self.path, succeed, fail)
+        let end = offset.saturating_add(bytes.len() as u64);
+        let grows = || Ok(self.file.len()? < end);
+        self.shared.perform(Operation::Write, &self.path, grows, succeed, fail)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -415,7 +432,9 @@ impl VfsFile for FaultyFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.plain(Operation::SetLength, || self.file.set_len(len))
+        let grows = || Ok(self.file.len()? < len);
+        let succeed = || self.file.set_len(len);
+        self.shared.perform(Operation::SetLength, &self.path, grows, succeed, |_| Ok(()))
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

@@ -17,6 +17,7 @@ pub(crate) fn options() -> LogOptions {
         record_bytes_max: 1 << 20,
         pending_bytes_max: 4 << 20,
         salt: 7,
+        ..LogOptions::default()
     }
 }
 

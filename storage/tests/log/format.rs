@@ -10,6 +10,7 @@ use kvorum_storage::vfs::MemoryVfs;
 use crate::fixture::{DIR, disk_of, live_files, options, read};
 
 const VERSION_1: &[u8] = include_bytes!("fixtures/version-1.log");
+const VERSION_2: &[u8] = include_bytes!("fixtures/version-2.log");
 
 fn format_options() -> LogOptions {
     LogOptions { file_bytes: 720, salt: 0, ..options() }
@@ -26,12 +27,18 @@ fn the_same_records_make_the_same_file() {
     let position = log.append_parts(255, &[b"two ", b"parts"]).unwrap();
     log.sync(position).unwrap();
     drop(log);
-    assert_eq!(read(&vfs, &live_files(&vfs)[0]), VERSION_1);
+    assert_eq!(read(&vfs, &live_files(&vfs)[0]), VERSION_2);
 }
 
 #[test]
-fn a_file_of_version_1_is_read() {
-    let vfs = disk_of("00000000000000000001.log", VERSION_1);
+fn files_of_each_version_are_read() {
+    for file in [VERSION_1, VERSION_2] {
+        check_read(file);
+    }
+}
+
+fn check_read(file: &[u8]) {
+    let vfs = disk_of("00000000000000000001.log", file);
     let (_log, mut replay) = Log::open(Arc::new(vfs), Path::new(DIR), format_options()).unwrap();
     let mut records = Vec::new();
     while let Some(record) = replay.next().unwrap() {

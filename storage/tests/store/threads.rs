@@ -90,7 +90,8 @@ fn readers_see_whole_batches_and_never_go_back() {
     });
     let stats = store.stats();
     assert!(stats.flushes > 20 && stats.compactions > 0, "{stats:?}");
-    assert!(stats.log.syncs <= stats.log.appends, "{:?}", stats.log);
+    // A new log file costs two more.
+    assert!(stats.log.syncs <= stats.log.appends + 2 * stats.log.files_made, "{:?}", stats.log);
     assert!(store.verify().unwrap().problems.is_empty());
 }
 

@@ -11,11 +11,12 @@ use kvorum::cluster::{Cluster, Member};
 use kvorum::load::{
     HISTORY_VALUE_BYTES_MIN, KEY_BYTES_MIN, Keys, Load, LoadError, LoadOptions, Mix, Summary, Until,
 };
+use kvorum::time::duration;
 use kvorum_replication::Happened;
 use kvorum_rpc::client::ErrorKind;
 use tokio::task::LocalSet;
 
-use crate::arguments::{Global, duration};
+use crate::arguments::Global;
 use crate::connection;
 use crate::error::{CommandError, Kind};
 use crate::fresh;

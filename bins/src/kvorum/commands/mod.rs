@@ -6,6 +6,7 @@ mod inspect;
 mod keys;
 mod scan;
 mod status;
+mod store;
 mod txn;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ pub(crate) use inspect::inspect;
 pub(crate) use keys::{del, get, put, value_of};
 pub(crate) use scan::scan;
 pub(crate) use status::status;
+pub(crate) use store::{Store, store};
 pub(crate) use txn::{TransactionText, commit, read_line, read_transaction};
 
 /// An argument's bytes, whatever they are.

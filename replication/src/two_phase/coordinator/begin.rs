@@ -13,6 +13,7 @@ use crate::request::{Failure, Outcome, Stamp, Transaction};
 use crate::sessions::Standing;
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{Message, OnePhase, Prepare, TxnId};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 
 impl Coordinator {
@@ -78,7 +79,7 @@ impl Coordinator {
         self.check_room().map_err(Outcome::Failed)?;
         self.check_load(bytes).map_err(Outcome::Failed)?;
         self.check_reach(now, deadline).map_err(Outcome::Failed)?;
-        let locks = LockSet::of(transaction);
+        let locks = LockSet::of(transaction).planted(self.options.planted);
         self.locks.acquire(self.next_txn(), &locks).map_err(|key| {
             self.counters.conflicts += 1;
             Outcome::Failed(Failure::Conflict { key })
@@ -97,6 +98,8 @@ impl Coordinator {
         let in_flight = self.by_stamp.get(&stamp.client).map_or(0, BTreeMap::len);
         match self.sessions.standing(stamp, in_flight) {
             Standing::New => Ok(()),
+            Standing::Settled(()) if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
+            Standing::Stale if self.options.planted.has(Bug::StaleSequenceIsNew) => Ok(()),
             Standing::Settled(()) => {
                 self.counters.retries_answered += 1;
                 Err(Outcome::Committed)

@@ -6,6 +6,7 @@ use super::state::Phase;
 use super::{Alarm, Coordinator, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::message::{CommitNumber, Decision, Knowledge, Message, TxnId};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::CoordinatorRecord;
 
@@ -30,7 +31,9 @@ impl Coordinator {
             return;
         };
         unacknowledged.swap_remove(index);
-        if unacknowledged.is_empty() {
+        let is_over =
+            unacknowledged.is_empty() || self.options.planted.has(Bug::EndBeforeAllAcknowledged);
+        if is_over {
             effects.point(points::COORDINATOR_ALL_ACKNOWLEDGED);
             self.forget(txn);
             self.persist(CoordinatorRecord::Ended { txn }, Urgency::Soon, effects);
@@ -86,6 +89,9 @@ impl Coordinator {
             return;
         }
         let knowledge = match self.transactions.get(&txn).map(|active| &active.phase) {
+            None if self.options.planted.has(Bug::PresumeCommit) => {
+                Knowledge::Decided(Decision::Commit(self.commits.next()))
+            }
             None => Knowledge::Decided(Decision::Abort),
             Some(Phase::Committed { number, .. }) => Knowledge::Decided(Decision::Commit(*number)),
             Some(Phase::Voting { .. } | Phase::Alone | Phase::Committing { .. }) => {

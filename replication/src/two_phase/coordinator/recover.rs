@@ -8,6 +8,7 @@ use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, TxnId};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
     CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable,
 };
@@ -16,6 +17,9 @@ impl Coordinator {
     /// A new epoch, durable before the first transaction gets its number.
     pub(super) fn start(&mut self, effects: &mut Out) {
         self.epoch += 1;
+        if self.options.planted.has(Bug::EpochNotPersisted) {
+            return effects.push(Effect::Resume(CoordinatorResume::Serving));
+        }
         self.persist(CoordinatorRecord::Started { epoch: self.epoch }, Urgency::Now, effects);
         effects.push(Effect::Resume(CoordinatorResume::Serving));
     }
@@ -41,10 +45,13 @@ impl Coordinator {
             CoordinatorRecord::Committed { txn, number, stamp, participants } => {
                 self.commits = self.commits.max(number);
                 // One without participants has nobody to tell, and would never end.
-                if !participants.is_empty() {
+                let takes_up = !self.options.planted.has(Bug::ForgetDecisionsAtRestart);
+                if !participants.is_empty() && takes_up {
                     self.transactions.insert(txn, committed(number, participants));
                 }
-                if let Some(stamp) = stamp {
+                if let Some(stamp) = stamp
+                    && !self.options.planted.has(Bug::SessionsNotRecovered)
+                {
                     self.sessions.settle(stamp, ());
                 }
             }
@@ -66,12 +73,23 @@ impl Coordinator {
 
     /// The whole durable state in one record, after which older ones are not needed.
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
-        let checkpoint = CoordinatorCheckpoint {
+        let mut checkpoint = CoordinatorCheckpoint {
             epoch: self.epoch,
             sessions: SessionTable::of(&self.sessions),
             commits: self.commits,
             committed: self.transactions.iter().filter_map(committed_state).collect(),
         };
+        if self.options.planted.has(Bug::CheckpointForgetsDecisions) {
+            let is_durable =
+                |txn: &TxnId| matches!(self.transactions[txn].phase, Phase::Committed { .. });
+            checkpoint.committed.retain(|state| is_durable(&state.txn));
+        }
+        if self.options.planted.has(Bug::CheckpointForgetsSessions) {
+            for session in &mut checkpoint.sessions.sessions {
+                session.answered_below = 0;
+                session.committed.clear();
+            }
+        }
         self.persist(CoordinatorRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         effects.push(Effect::Release(self.last));
     }

@@ -9,6 +9,7 @@ use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::request::{Failure, Outcome, Stamp};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::CoordinatorRecord;
 
@@ -102,7 +103,8 @@ impl Coordinator {
         }
         effects.point(points::COORDINATOR_BEFORE_REPLY);
         for request in waiters {
-            effects.push(Effect::Reply { request, outcome: Outcome::Committed });
+            let reply = Effect::Reply { request, outcome: Outcome::Committed };
+            self.options.planted.push_held(Bug::AnswerBeforeDecisionDurable, reply, effects);
         }
         effects.point(points::COORDINATOR_AFTER_REPLY);
         // The locks go with this: the next prepare of a key follows the commit on every link.
@@ -225,6 +227,16 @@ impl Coordinator {
                 let missing: Vec<String> =
                     missing.iter().map(|replica| format!("{replica}")).collect();
                 let reason = format!("no vote from {} in time", missing.join(", "));
+                if self.options.planted.has(Bug::CountLateYes) && !active.waiters.is_empty() {
+                    let alarm = now.after(self.options.vote_timeout);
+                    active.alarm = Some(alarm);
+                    self.alarms.set(alarm, Alarm::Transaction(txn));
+                    for request in core::mem::take(&mut active.waiters) {
+                        let failure = Failure::Unavailable { reason: reason.clone() };
+                        reply_failed(request, failure, effects);
+                    }
+                    return;
+                }
                 self.give_up(txn, reason, effects);
             }
             Phase::Alone => self.unknown_alone(txn, effects),
@@ -268,7 +280,8 @@ impl Coordinator {
         }
         let finished_below = self.finished_below();
         let message = Message::Decide { txn, decision, finished_below };
-        effects.push(Effect::Send { to, message });
+        let decide = Effect::Send { to, message };
+        self.options.planted.push_held(Bug::TellBeforeDecisionDurable, decide, effects);
     }
 }
 

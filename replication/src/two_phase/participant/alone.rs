@@ -9,6 +9,7 @@ use crate::contract::{Effect, Urgency};
 use crate::request::Stamp;
 use crate::sessions::Standing;
 use crate::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId, Vote};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
 
@@ -40,6 +41,8 @@ impl Participant {
         let Some(stamp) = stamp else { return Ok(()) };
         match self.sessions.standing(stamp, 0) {
             Standing::New => Ok(()),
+            Standing::Settled(()) if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
+            Standing::Stale if self.options.planted.has(Bug::StaleSequenceIsNew) => Ok(()),
             Standing::Settled(()) => Err(Vote::Committed),
             Standing::Stale | Standing::Expired => Err(Vote::Refused),
             Standing::TooManyOutstanding => Err(Vote::Overloaded),

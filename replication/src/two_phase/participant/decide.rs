@@ -6,6 +6,7 @@ use super::state::{Decided, Promised, Stage};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
 
@@ -54,7 +55,8 @@ impl Participant {
             None => self.acknowledge_again(txn, number, effects),
             Some(Stage::Prepared { commit: Some(_), .. }) => self.counters.duplicates_dropped += 1,
             Some(Stage::Prepared { commit, alarm, .. })
-                if number > self.applied && !self.early.contains_key(&number) =>
+                if (number > self.applied || self.options.planted.has(Bug::ApplyOutOfOrder))
+                    && !self.early.contains_key(&number) =>
             {
                 *commit = Some(number);
                 if let Some(alarm) = alarm.take() {
@@ -98,11 +100,12 @@ impl Participant {
     fn apply_in_order(&mut self, effects: &mut Out) {
         let mut turn: Vec<(CommitNumber, TxnId, Promised)> = Vec::new();
         while let Some(entry) = self.early.first_entry() {
-            if *entry.key() != self.applied.next() {
+            let is_next = *entry.key() == self.applied.next();
+            if !is_next && !self.options.planted.has(Bug::ApplyOutOfOrder) {
                 break;
             }
             let (number, txn) = entry.remove_entry();
-            self.applied = number;
+            self.applied = self.applied.max(number);
             turn.push((number, txn, self.forget(txn)));
         }
         if turn.is_empty() {
@@ -126,7 +129,9 @@ impl Participant {
             effects.point(points::PARTICIPANT_BEFORE_ACKNOWLEDGE);
             self.counters.acknowledgements_sent += 1;
             let message = Message::Acknowledge { txn: *txn };
-            effects.push(Effect::Send { to: txn.coordinator, message });
+            let acknowledgement = Effect::Send { to: txn.coordinator, message };
+            let bug = Bug::AcknowledgeBeforeDurable;
+            self.options.planted.push_held(bug, acknowledgement, effects);
             effects.point(points::PARTICIPANT_ACKNOWLEDGED);
             effects.push(Effect::Resume(ParticipantResume::Decided(*txn)));
         }

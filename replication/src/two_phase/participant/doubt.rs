@@ -8,6 +8,7 @@ use super::state::{Decided, Stage};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::message::{Decision, Knowledge, Message, TxnId};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::record::ParticipantRecord;
 
 impl Participant {
@@ -20,6 +21,10 @@ impl Participant {
             unreachable!("only what is prepared has an alarm");
         };
         *inquiries = inquiries.saturating_add(1);
+        if *inquiries > 1 && self.options.planted.has(Bug::AbortOnTimeoutAfterYes) {
+            *alarm = None;
+            return self.abort(txn, effects);
+        }
         let wait = backed_off(first, max, *inquiries);
         let at = now.after(wait);
         *alarm = Some(at);
@@ -103,6 +108,9 @@ impl Participant {
     /// It can't be committed without this participant's vote. Promises, durably, never to give it:
     /// then it is aborted, whatever comes later.
     fn promise_never(&mut self, from: NodeId, txn: TxnId, effects: &mut Out) {
+        if self.options.planted.has(Bug::AbortWithoutPromise) {
+            return self.send_knowledge(from, txn, Knowledge::Decided(Decision::Abort), effects);
+        }
         if self.decided.len() >= self.options.decided_max {
             self.counters.overloaded += 1;
             return self.send_knowledge(from, txn, Knowledge::Undecided, effects);

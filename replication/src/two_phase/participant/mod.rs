@@ -16,6 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
+use super::audit::{ParticipantAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::ParticipantOptions;
@@ -166,6 +167,35 @@ impl Participant {
             alarms: Alarms::new(),
             counters: Counters::default(),
             options,
+        }
+    }
+
+    /// How it is now, for a judge.
+    #[must_use]
+    pub fn audit(&self) -> ParticipantAudit {
+        let options = &self.options;
+        let promised = |promised: &Promised| match promised.stage {
+            Stage::Logging | Stage::Prepared { .. } => true,
+            Stage::Checking { .. } | Stage::Alone(_) => false,
+        };
+        // What is being prepared gets an outcome that is remembered, room or not.
+        let outcomes_max = options.decided_max.saturating_add(options.prepared_max);
+        let tables = [
+            ("transactions", self.transactions.len(), options.prepared_max),
+            ("bytes prepared", self.prepared_bytes, options.prepared_bytes_max),
+            ("outcomes", self.decided.len(), outcomes_max),
+            ("waiting reads", self.waiting.len(), options.waiting_reads_max),
+            ("sessions", self.sessions.len(), options.sessions_max),
+        ];
+        let open = self.transactions.iter();
+        ParticipantAudit {
+            open: open.clone().map(|(txn, _)| *txn).collect(),
+            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| *txn).collect(),
+            lock_holders: self.locks.holders().collect(),
+            applied: self.applied,
+            alone: self.alone,
+            is_unfit: self.unfit.is_some(),
+            tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
         }
     }
 

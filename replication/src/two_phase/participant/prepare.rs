@@ -10,6 +10,7 @@ use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::request::{Answer, Key, Query};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{Decision, Message, Prepare, TxnId, Vote};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
 
@@ -54,7 +55,8 @@ impl Participant {
             }
             return true;
         }
-        if let Some(decided) = self.decided.get(&txn).copied() {
+        let looks_back = !self.options.planted.has(Bug::PrepareAfterDecision);
+        if let Some(decided) = self.decided.get(&txn).copied().filter(|_| looks_back) {
             self.counters.duplicates_dropped += 1;
             match decided.decision {
                 Decision::Commit(number) if decided.durable => {
@@ -68,7 +70,7 @@ impl Participant {
             }
             return true;
         }
-        if txn < self.finished_below {
+        if txn < self.finished_below && !self.options.planted.has(Bug::StalePrepare) {
             self.counters.duplicates_dropped += 1;
             self.send_vote(txn, Vote::Refused, effects);
             return true;
@@ -91,7 +93,7 @@ impl Participant {
         if !self.has_room {
             return Err(Vote::DiskFull);
         }
-        let locks = LockSet::of(&prepare.transaction);
+        let locks = LockSet::of(&prepare.transaction).planted(self.options.planted);
         self.locks.acquire(prepare.txn, &locks).map_err(Vote::Conflict)?;
         Ok((locks, bytes))
     }
@@ -162,7 +164,8 @@ impl Participant {
         effects.point(points::PARTICIPANT_VOTE_DURABLE);
         self.counters.votes_yes_sent += 1;
         let message = Message::Vote { txn, vote: Vote::Yes };
-        effects.push(Effect::Send { to: txn.coordinator, message });
+        let vote = Effect::Send { to: txn.coordinator, message };
+        self.options.planted.push_held(Bug::VoteBeforePreparedDurable, vote, effects);
         effects.point(points::PARTICIPANT_VOTE_SENT);
         effects.push(Effect::Resume(ParticipantResume::Prepared(txn)));
     }

@@ -15,6 +15,7 @@ use super::{Alarm, Out, Participant, reply_failed};
 use crate::contract::{Effect, NodeId, ReadId, Time};
 use crate::request::{Answer, Failure, Operation, Outcome, Query, Request};
 use crate::two_phase::message::{Message, TxnId};
+use crate::two_phase::planted::Bug;
 
 impl Participant {
     pub(super) fn request(&mut self, now: Time, request: Request, effects: &mut Out) {
@@ -52,8 +53,11 @@ impl Participant {
         if let Err(reason) = self.options.limits.check_query(&query) {
             return self.fail_read(asker, Failure::Invalid { reason }, effects);
         }
-        let waits_for = self.in_the_way(&query);
-        if waits_for.is_empty() {
+        let mut waits_for = self.in_the_way(&query);
+        if self.options.planted.has(Bug::ReadWaitsForOne) {
+            waits_for = waits_for.into_iter().take(1).collect();
+        }
+        if waits_for.is_empty() || self.options.planted.has(Bug::ReadWhilePrepared) {
             return self.ask_store(asker, query, effects);
         }
         if self.waiting.len() >= self.options.waiting_reads_max {

@@ -11,6 +11,7 @@ use crate::contract::{Effect, NodeId, Position, Time, Urgency};
 use crate::request::Transaction;
 use crate::two_phase::locks::{LockSet, LockTable};
 use crate::two_phase::message::{CommitNumber, Decision, TxnId};
+use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
     CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared, SessionTable,
 };
@@ -32,6 +33,10 @@ impl Participant {
         self.serving = true;
         let in_doubt: Vec<TxnId> = self.transactions.keys().copied().collect();
         for txn in in_doubt {
+            if self.options.planted.has(Bug::ForgetVoteAtRestart) {
+                self.forget(txn);
+                continue;
+            }
             let at = self.doubt_begins(now);
             let promised = self.transactions.get_mut(&txn).expect("its key was just read");
             if let Stage::Prepared { alarm, .. } = &mut promised.stage {
@@ -54,7 +59,9 @@ impl Participant {
             }
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
                 effects.push(Effect::Apply { mark: at.0, writes });
-                if let Some(stamp) = stamp {
+                if let Some(stamp) = stamp
+                    && !self.options.planted.has(Bug::SessionsNotRecovered)
+                {
                     self.sessions.settle(stamp, ());
                 }
                 self.remember_alone(txn, true);
@@ -69,7 +76,10 @@ impl Participant {
             self.finished_below = finished_below;
             self.decided = self.decided.split_off(&finished_below);
         }
-        let locks = LockSet::new(&writes, checked);
+        let mut locks = LockSet::new(&writes, checked).planted(self.options.planted);
+        if self.options.planted.has(Bug::ForgetLocksAtRestart) {
+            locks = LockSet::default();
+        }
         // No run of this program writes records that contradict each other.
         if self.transactions.contains_key(&txn) || self.locks.acquire(txn, &locks).is_err() {
             self.unfit = Some(format!(
@@ -138,11 +148,12 @@ impl Participant {
         let progress =
             CoordinatorProgress { finished_below: self.finished_below, applied: self.applied };
         let in_log = |promised: &Promised| match promised.stage {
-            Stage::Logging | Stage::Prepared { .. } => true,
+            Stage::Logging => !self.options.planted.has(Bug::CheckpointForgetsPromises),
+            Stage::Prepared { .. } => true,
             // Nothing of it is in the log yet; or its commit is.
             Stage::Checking { .. } | Stage::Alone(_) => false,
         };
-        let checkpoint = ParticipantCheckpoint {
+        let mut checkpoint = ParticipantCheckpoint {
             incarnation: self.incarnation,
             prepared: self
                 .transactions
@@ -154,6 +165,12 @@ impl Participant {
             coordinators: Vec::from([progress]),
             sessions: SessionTable::of(&self.sessions),
         };
+        if self.options.planted.has(Bug::CheckpointForgetsSessions) {
+            for session in &mut checkpoint.sessions.sessions {
+                session.answered_below = 0;
+                session.committed.clear();
+            }
+        }
         self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         effects.push(Effect::Release(self.last));
     }

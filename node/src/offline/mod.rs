@@ -1,0 +1,216 @@
+//! Looks at the data directory of a node that does not run: whose it is, what its records mean, and
+//! what was under way.
+//!
+//! The engine checks bytes ([`kvorum_storage::inspect`]); what the records say only a node knows.
+//! Directories of stores without a node can be looked at as well.
+
+mod ledger;
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kvorum_replication::Role;
+use kvorum_storage::inspect::{
+    Directory, Finding, Grade, Layout, LogPlan, Lost, Overlay, Owner, Summary, Verified, own_batch,
+};
+use kvorum_storage::repair::{Loss, Mending, Repaired, Target, repair};
+use kvorum_storage::vfs::Vfs;
+use kvorum_storage::{Error, Options, Position, ReplayedRecord};
+
+use crate::codec::is_checkpoint;
+use crate::error::NodeError;
+use crate::identity::{FILE, Identity, LOCK, NEW_FILE, read_identity};
+
+pub use self::ledger::{InDoubt, Ledger};
+pub use self::record::{Meaning, meaning};
+
+/// A node's files beside those of its engine.
+const NODE: Owner = Owner {
+    layout: None,
+    files: &[FILE],
+    leftovers: &[NEW_FILE],
+    locks: &[LOCK],
+    is_checkpoint: Some(is_checkpoint),
+};
+
+/// Whose a directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A node's.
+    Node(Identity),
+    /// A node's, whose identity is not to be read: its role is guessed by what is there.
+    Lost {
+        /// By the records of its log, or by its files.
+        role: Role,
+        /// What is wrong with the file.
+        what: String,
+    },
+    /// A store's or a log's that no node runs on.
+    Nobody,
+}
+
+impl Whose {
+    /// The role of the node, if it is one's.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        match self {
+            Self::Node(identity) => Some(identity.role),
+            Self::Lost { role, .. } => Some(*role),
+            Self::Nobody => None,
+        }
+    }
+}
+
+/// A data directory that is looked at. No node can start on it meanwhile.
+#[derive(Debug)]
+pub struct Offline {
+    whose: Whose,
+    directory: Directory,
+}
+
+/// What the log of a directory says beyond its segments.
+#[derive(Debug)]
+pub struct Read {
+    /// Which part of the log can be used.
+    pub plan: LogPlan,
+    /// The rows that it decides.
+    pub overlay: Overlay,
+    /// What was under way at its end.
+    pub in_doubt: Vec<InDoubt>,
+    /// The first record that its owner cannot have written, and why.
+    pub misread: Option<(Position, String)>,
+}
+
+impl Offline {
+    /// Locks the directory, and sees whose it is.
+    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self, NodeError> {
+        let whose = match read_identity(&*vfs, dir) {
+            Ok(Some(identity)) => Whose::Node(identity),
+            Ok(None) => whose_without_identity(&vfs, dir)?,
+            Err(NodeError::Storage(Error::Corrupt { what, .. })) => {
+                let role = match guess_role(&vfs, dir) {
+                    Err(NodeError::Storage(Error::Invalid { .. })) => Role::Replica,
+                    guessed => guessed?,
+                };
+                Whose::Lost { role, what: what.into_owned() }
+            }
+            Err(error) => return Err(error),
+        };
+        let directory = Directory::open(vfs, dir, owner(&whose))?;
+        Ok(Self { whose, directory })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn whose(&self) -> &Whose {
+        &self.whose
+    }
+
+    /// The engine's part.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Reads and checks everything.
+    pub fn verify(&self) -> Result<Verified, NodeError> {
+        let mut verified = self.directory.verify(&mut self.check())?;
+        if let Some((file, what)) = self.damage()? {
+            let (grade, lost) = (Grade::Damage, Lost::File);
+            verified.findings.insert(0, Finding { grade, file, offset: 0, what, lost });
+        }
+        Ok(verified)
+    }
+
+    /// Saves what can be saved; see [`kvorum_storage::repair`].
+    pub fn repair(&self, target: Target<'_>, options: &Options) -> Result<Repaired, NodeError> {
+        let what = |(file, what): (PathBuf, String)| format!("{}: {what}", file.display());
+        let losses = self.damage()?.map(what).map(|what| Loss::Owner { what });
+        let losses = losses.into_iter().collect();
+        let mending = Mending { options, check: &mut self.check(), losses };
+        Ok(repair(&self.directory, target, mending)?)
+    }
+
+    /// Whether a record is one that the node has written where it stands.
+    fn check(&self) -> impl FnMut(&ReplayedRecord) -> Result<(), String> + use<> {
+        let role = self.whose.role();
+        let mut run: Option<(u64, Ledger)> = None;
+        move |record: &ReplayedRecord| {
+            // Whatever the owner of a bare log puts there is its own affair.
+            let Some(role) = role else { return Ok(()) };
+            meaning(role, record.kind, &record.payload)?;
+            let at = record.position.0;
+            // Behind a hole, and when the log is read once more, nothing before is known.
+            let known = run.take().filter(|(next, _)| *next == at);
+            let mut ledger = known.map_or_else(|| Ledger::new(role, at), |(_, ledger)| ledger);
+            let taken = ledger.take(record).map(drop);
+            run = Some((at + 1, ledger));
+            taken
+        }
+    }
+
+    /// What is wrong with the node's own part.
+    fn damage(&self) -> Result<Option<(PathBuf, String)>, NodeError> {
+        let dir = self.directory.path();
+        Ok(match &self.whose {
+            Whose::Lost { what, .. } => Some((dir.join(FILE), what.clone())),
+            // A node joins a cluster once its log has begun.
+            Whose::Node(identity) if identity.cluster.is_some() && self.directory.is_blank()? => {
+                Some((self.directory.log_dir(), "the node's data is gone".to_owned()))
+            }
+            Whose::Node(_) | Whose::Nobody => None,
+        })
+    }
+
+    /// Reads the log as far as it can be used.
+    pub fn read(&self) -> Result<Read, NodeError> {
+        let plan = self.directory.plan_log()?;
+        let Some(role) = self.whose.role() else {
+            let (overlay, misread) = match self.directory.layout() {
+                Layout::Store => self.directory.replay(&plan, &mut own_batch)?,
+                Layout::Log => (self.directory.overlay(), None),
+            };
+            return Ok(Read { plan, overlay, in_doubt: Vec::new(), misread });
+        };
+        let mut ledger = Ledger::new(role, plan.used.start);
+        let mut batch_of = |record: &ReplayedRecord| ledger.take(record);
+        let (overlay, misread) = self.directory.replay(&plan, &mut batch_of)?;
+        Ok(Read { plan, overlay, in_doubt: ledger.in_doubt(), misread })
+    }
+
+    /// Counts everything.
+    pub fn summary(&self, read: &Read) -> Result<Summary, NodeError> {
+        Ok(self.directory.summary(&read.overlay, read.plan.extent.clone())?)
+    }
+}
+
+fn owner(whose: &Whose) -> Owner {
+    let layout = |role| match role {
+        Role::Coordinator => Layout::Log,
+        Role::Replica => Layout::Store,
+    };
+    match whose.role() {
+        Some(role) => Owner { layout: Some(layout(role)), ..NODE },
+        None => Owner::default(),
+    }
+}
+
+/// A directory without an identity: an embedded store's, or a node's that lost the file.
+fn whose_without_identity(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Whose, NodeError> {
+    let names = vfs.list(dir).map_err(Error::io("list", dir))?;
+    if !names.iter().any(|name| name == LOCK || name == NEW_FILE) {
+        return Ok(Whose::Nobody);
+    }
+    let what = "is missing".to_owned();
+    Ok(Whose::Lost { role: guess_role(vfs, dir)?, what })
+}
+
+/// A coordinator keeps its log in the directory itself, a replica has a store.
+fn guess_role(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Role, NodeError> {
+    let directory = Directory::open(Arc::clone(vfs), dir, NODE)?;
+    Ok(match directory.layout() {
+        Layout::Store => Role::Replica,
+        Layout::Log => Role::Coordinator,
+    })
+}

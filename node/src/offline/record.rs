@@ -1,0 +1,122 @@
+//! What a record says, in fields that can be shown.
+
+use bytes::Bytes;
+use kvorum_replication::two_phase::message::{Decision, TxnId};
+use kvorum_replication::two_phase::record::{
+    CoordinatorCheckpoint, CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord,
+};
+use kvorum_replication::{NodeId, Role, Stamp, Write};
+
+use crate::codec::StoredRecord;
+
+/// A record of a node's log, read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meaning {
+    /// What it is called: prepared, decided, committed.
+    pub name: &'static str,
+    /// The transaction that it is about.
+    pub txn: Option<TxnId>,
+    /// Everything else that is short, in order: name and value.
+    pub fields: Vec<(&'static str, String)>,
+    /// What it writes, in order.
+    pub writes: Vec<Write>,
+    /// The keys that it locks without writing them.
+    pub checked: Vec<Bytes>,
+}
+
+/// Reads a record as a node of this role does; says why it is none of that role's.
+pub fn meaning(role: Role, kind: u8, payload: &Bytes) -> Result<Meaning, String> {
+    let read = match role {
+        Role::Coordinator => CoordinatorRecord::decode(kind, payload).map(of_coordinator),
+        Role::Replica => ParticipantRecord::decode(kind, payload).map(of_participant),
+    };
+    read.map_err(|malformed| malformed.to_string())
+}
+
+fn of_coordinator(record: CoordinatorRecord) -> Meaning {
+    match record {
+        CoordinatorRecord::Started { epoch } => {
+            named("started", None, vec![("epoch", epoch.to_string())])
+        }
+        CoordinatorRecord::SessionOpened { client } => {
+            named("session-opened", None, vec![("client", client.0.to_string())])
+        }
+        CoordinatorRecord::Committed { txn, number, stamp, participants } => {
+            let mut fields = vec![("number", number.0.to_string()), nodes(&participants)];
+            fields.extend(stamped(stamp));
+            named("committed", Some(txn), fields)
+        }
+        CoordinatorRecord::Ended { txn } => named("ended", Some(txn), Vec::new()),
+        CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
+            epoch,
+            sessions,
+            commits,
+            committed,
+        }) => {
+            let fields = vec![
+                ("epoch", epoch.to_string()),
+                ("commits", commits.0.to_string()),
+                ("not-ended", committed.len().to_string()),
+                ("sessions", sessions.sessions.len().to_string()),
+            ];
+            named("checkpoint", None, fields)
+        }
+    }
+}
+
+fn of_participant(record: ParticipantRecord) -> Meaning {
+    match record {
+        ParticipantRecord::Started { incarnation } => {
+            named("started", None, vec![("incarnation", incarnation.to_string())])
+        }
+        ParticipantRecord::Prepared(prepared) => Meaning {
+            writes: prepared.writes,
+            checked: prepared.checked,
+            ..named("prepared", Some(prepared.txn), vec![nodes(&prepared.participants)])
+        },
+        ParticipantRecord::Decided { txn, decision } => {
+            let fields = match decision {
+                Decision::Abort => vec![("decision", "abort".to_owned())],
+                Decision::Commit(number) => {
+                    vec![("decision", "commit".to_owned()), ("number", number.0.to_string())]
+                }
+            };
+            named("decided", Some(txn), fields)
+        }
+        ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
+            let fields = stamped(stamp).into_iter().collect();
+            Meaning { writes, ..named("committed-alone", Some(txn), fields) }
+        }
+        ParticipantRecord::Checkpoint(ParticipantCheckpoint {
+            incarnation,
+            prepared,
+            decided,
+            coordinators,
+            sessions,
+        }) => {
+            let applied = coordinators.iter().map(|progress| progress.applied.0).max();
+            let fields = vec![
+                ("incarnation", incarnation.to_string()),
+                ("applied", applied.unwrap_or_default().to_string()),
+                ("in-doubt", prepared.len().to_string()),
+                ("outcomes", decided.len().to_string()),
+                ("sessions", sessions.sessions.len().to_string()),
+            ];
+            named("checkpoint", None, fields)
+        }
+    }
+}
+
+fn named(name: &'static str, txn: Option<TxnId>, fields: Vec<(&'static str, String)>) -> Meaning {
+    Meaning { name, txn, fields, writes: Vec::new(), checked: Vec::new() }
+}
+
+fn nodes(nodes: &[NodeId]) -> (&'static str, String) {
+    let list: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    ("participants", list.join(","))
+}
+
+fn stamped(stamp: Option<Stamp>) -> Option<(&'static str, String)> {
+    let shown = |stamp: Stamp| format!("{}:{}", stamp.client.0, stamp.sequence);
+    stamp.map(|stamp| ("client", shown(stamp)))
+}

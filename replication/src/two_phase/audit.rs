@@ -1,0 +1,47 @@
+//! What a judge may look at in a running core, after any step. Nothing of the protocol depends on
+//! it.
+
+use alloc::vec::Vec;
+
+use super::message::{CommitNumber, TxnId};
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What is in it.
+    pub name: &'static str,
+    /// How much of it.
+    pub len: usize,
+    /// The most there may be.
+    pub max: usize,
+}
+
+/// A look at a coordinator.
+#[derive(Clone, Debug)]
+pub struct CoordinatorAudit {
+    /// Transactions that are not over.
+    pub open: Vec<TxnId>,
+    /// Who holds locks, once for each.
+    pub lock_holders: Vec<TxnId>,
+    /// What it keeps.
+    pub tables: Vec<Table>,
+}
+
+/// A look at a participant.
+#[derive(Clone, Debug)]
+pub struct ParticipantAudit {
+    /// Transactions without an outcome.
+    pub open: Vec<TxnId>,
+    /// Those among them that it has promised to commit if told so.
+    pub promised: Vec<TxnId>,
+    /// Who holds locks, once for each.
+    pub lock_holders: Vec<TxnId>,
+    /// The newest commit applied.
+    pub applied: CommitNumber,
+    /// One-phase commits that are not durable yet.
+    pub alone: usize,
+    /// Whether its log contradicts itself.
+    pub is_unfit: bool,
+    /// What it keeps.
+    pub tables: Vec<Table>,
+}

@@ -1,0 +1,190 @@
+//! Bugs on purpose, each a known trap, so that what is to catch them can be seen to catch them.
+//!
+//! Without the feature `planted-bugs` there are none: a [`Planted`] takes no room, there is only
+//! one, and [`Planted::has`] is constantly false, so that a build for use contains none of it.
+
+use crate::contract::{Effect, Effects};
+
+macro_rules! bugs {
+    ($($name:ident => $word:literal, $trap:literal, $rule:literal;)*) => {
+        /// A known trap, and the smallest mistake that falls into it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $(#[doc = $trap] $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// What flags call it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// The mistake, in a sentence.
+            #[must_use]
+            pub const fn trap(self) -> &'static str {
+                match self {
+                    $(Self::$name => $trap,)*
+                }
+            }
+
+            /// The rule that it breaks.
+            #[must_use]
+            pub const fn rule(self) -> &'static str {
+                match self {
+                    $(Self::$name => $rule,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    AnswerBeforeDecisionDurable => "answer-before-decision-durable",
+        "the client is told of a commit before its record is durable",
+        "nothing that rests on a record leaves before the record is durable";
+    TellBeforeDecisionDurable => "tell-before-decision-durable",
+        "participants are told of a commit before its record is durable",
+        "COMMIT is sent only after the decision is forced";
+    VoteBeforePreparedDurable => "vote-before-prepared-durable",
+        "a yes vote is sent before the prepared record is durable",
+        "a vote of yes is sent only after the prepared record is forced";
+    AcknowledgeBeforeDurable => "acknowledge-before-durable",
+        "a participant acknowledges a commit before its record is durable, so that the coordinator forgets it",
+        "a decision is kept until every participant has it durably";
+    ForgetVoteAtRestart => "forget-vote-at-restart",
+        "a participant that restarts drops what it had prepared and not heard the outcome of",
+        "a vote of yes is never forgotten";
+    ForgetLocksAtRestart => "forget-locks-at-restart",
+        "a participant that restarts does not lock again what it has prepared",
+        "locks are taken again for transactions in doubt";
+    AbortOnTimeoutAfterYes => "abort-on-timeout-after-yes",
+        "a participant in doubt gives the transaction up when nobody answers in time",
+        "after a vote of yes only others decide";
+    ReadWhilePrepared => "read-while-prepared",
+        "a participant answers a read from the old value although it has voted yes on a new one",
+        "a read waits for what was prepared when it came";
+    ReadWaitsForOne => "read-waits-for-one",
+        "a read of several keys waits for one of the prepared transactions that write them, not for all",
+        "a read of several keys is of one moment";
+    StalePrepare => "stale-prepare",
+        "a prepare that comes after its transaction was over and forgotten is taken for a new one",
+        "a prepare of a forgotten transaction is never prepared again";
+    PrepareAfterDecision => "prepare-after-decision",
+        "a prepare that comes after the decision on it is taken for a new one",
+        "a repeated prepare is answered from what is remembered";
+    EndBeforeAllAcknowledged => "end-before-all-acknowledged",
+        "the coordinator ends a commit once the first participant has acknowledged it",
+        "a decision is kept until every participant has it durably";
+    ForgetDecisionsAtRestart => "forget-decisions-at-restart",
+        "a coordinator that restarts does not take up the commits that were not acknowledged",
+        "the restarted coordinator finishes by its log";
+    CountLateYes => "count-late-yes",
+        "the coordinator gives a transaction up in time, and commits it when the missing yes comes after all",
+        "what was aborted stays aborted";
+    PresumeCommit => "presume-commit",
+        "the coordinator answers that a transaction it does not know was committed",
+        "what the coordinator does not know is aborted";
+    EpochNotPersisted => "epoch-not-persisted",
+        "a coordinator that restarts begins a new epoch without writing it down",
+        "a transaction's number is never used again after a restart";
+    AbortWithoutPromise => "abort-without-promise",
+        "a participant that has not voted answers one in doubt with abort, and may still vote yes",
+        "who says that it has not voted has promised never to";
+    CheckWithoutLock => "check-without-lock",
+        "keys that preconditions speak of are looked at and not locked",
+        "a precondition holds at the moment at which the transaction happens";
+    LockFirstKeyOnly => "lock-first-key-only",
+        "of several keys that a transaction writes only the first is locked",
+        "transactions that conflict do not prepare together";
+    ApplyOutOfOrder => "apply-out-of-order",
+        "a participant applies commits in the order in which it hears of them",
+        "commits are applied in the order of their numbers everywhere";
+    RetryIsNew => "retry-is-new",
+        "a retry of a write that is committed is not looked up in the session, and done again",
+        "a request is done once, however often it is sent";
+    StaleSequenceIsNew => "stale-sequence-is-new",
+        "a request from before what its session still remembers is taken for a new one",
+        "a request is done once, however often it is sent";
+    SessionsNotRecovered => "sessions-not-recovered",
+        "a restart does not bring back which writes of a session are committed",
+        "the table of sessions is durable";
+    CheckpointForgetsSessions => "checkpoint-forgets-sessions",
+        "a checkpoint keeps which sessions there are, and not what they have committed",
+        "a checkpoint stands for every record before it";
+    CheckpointForgetsPromises => "checkpoint-forgets-promises",
+        "a participant's checkpoint leaves out promises whose records are appended and not yet durable",
+        "a checkpoint stands for every record before it";
+    CheckpointForgetsDecisions => "checkpoint-forgets-decisions",
+        "the coordinator's checkpoint leaves out commits whose records are appended and not yet durable",
+        "a checkpoint stands for every record before it";
+}
+
+/// Which bug there is, if any. By default none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted {
+    #[cfg(feature = "planted-bugs")]
+    bug: Option<Bug>,
+}
+
+impl Planted {
+    /// This bug and no other.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub const fn of(bug: Bug) -> Self {
+        Self { bug: Some(bug) }
+    }
+
+    /// Whether it is this one.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub const fn has(self, bug: Bug) -> bool {
+        matches!(self.bug, Some(planted) if planted as u8 == bug as u8)
+    }
+
+    /// Whether it is this one: this build has none.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[must_use]
+    pub const fn has(self, _: Bug) -> bool {
+        false
+    }
+
+    /// Adds an effect that waits for the records before it, or with this bug does not.
+    pub(super) fn push_held<M, P, R>(
+        self,
+        bug: Bug,
+        effect: Effect<M, P, R>,
+        effects: &mut Effects<M, P, R>,
+    ) {
+        if self.has(bug) { effects.push_unheld(effect) } else { effects.push(effect) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(feature = "planted-bugs"))]
+    #[test]
+    fn there_are_none_unless_asked_for() {
+        assert_eq!(size_of::<Planted>(), 0);
+        const { assert!(!Planted {}.has(Bug::ALL[0])) };
+        assert!(!Bug::ALL.iter().any(|bug| Planted::default().has(*bug)));
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn there_is_the_one_asked_for() {
+        for bug in Bug::ALL {
+            let found: &[Bug] = &[*bug];
+            let has = |planted: Planted| Bug::ALL.iter().filter(move |bug| planted.has(**bug));
+            assert!(has(Planted::of(*bug)).eq(found));
+            assert_eq!(has(Planted::default()).count(), 0);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Bugs on purpose, gathered from the crates that have them, and the hunt for each of them.
+//!
+//! A simulator that finds nothing may be blind. So each known trap of the protocol, the node and
+//! the engine can be walked into on purpose, and it is shown that a violation is found within a
+//! bounded number of seeds. An ordinary build has no such bug: see the feature `planted-bugs`.
+
+#[cfg(feature = "planted-bugs")]
+mod hunt;
+#[cfg(feature = "planted-bugs")]
+mod row;
+
+use kvorum_replication::two_phase::planted as two_phase;
+use kvorum_storage::planted as storage;
+
+use kvorum_node::planted as node;
+
+use crate::Simulate;
+
+#[cfg(feature = "planted-bugs")]
+pub use hunt::{Found, Hunted, control, hunt};
+#[cfg(feature = "planted-bugs")]
+pub use row::{Bounds, Row};
+
+/// Which bug the nodes of a run have, if any. By default none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted {
+    /// That of their engines.
+    pub storage: storage::Planted,
+    /// That of their cores.
+    pub two_phase: two_phase::Planted,
+    /// That of the shells around the cores.
+    pub node: node::Planted,
+}
+
+/// What is simulated to find a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A cluster that commits in two phases: [`crate::two_phase::simulate`].
+    Cluster,
+    /// A store by itself, for what no cluster asks of it: [`crate::engine::simulate`].
+    Engine,
+}
+
+impl Place {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Cluster, Self::Engine];
+
+    /// What reports call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "2pc",
+            Self::Engine => "engine",
+        }
+    }
+
+    /// How it is simulated.
+    #[must_use]
+    pub fn simulate(self) -> Simulate {
+        match self {
+            Self::Cluster => crate::two_phase::simulate,
+            Self::Engine => crate::engine::simulate,
+        }
+    }
+}
+
+/// A bug of any part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Of the protocol.
+    TwoPhase(two_phase::Bug),
+    /// Of the shell.
+    Node(node::Bug),
+    /// Of the engine.
+    Storage(storage::Bug),
+}
+
+impl Bug {
+    /// All of them: the protocol's, the shell's, the engine's.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let two_phase = two_phase::Bug::ALL.iter().copied().map(Self::TwoPhase);
+        let node = node::Bug::ALL.iter().copied().map(Self::Node);
+        let storage = storage::Bug::ALL.iter().copied().map(Self::Storage);
+        two_phase.chain(node).chain(storage)
+    }
+
+    /// The one that flags call by this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::all().find(|bug| bug.name() == name)
+    }
+
+    /// What is to find it: nearly always a whole cluster.
+    #[must_use]
+    pub fn place(self) -> Place {
+        match self {
+            Self::Storage(
+                storage::Bug::LeaveTornTail
+                | storage::Bug::TrustBlocks
+                | storage::Bug::SnapshotSeesLaterWrites
+                | storage::Bug::CompactionForgetsSnapshots,
+            ) => Place::Engine,
+            Self::TwoPhase(_) | Self::Node(_) | Self::Storage(_) => Place::Cluster,
+        }
+    }
+
+    /// What flags call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TwoPhase(bug) => bug.name(),
+            Self::Node(bug) => bug.name(),
+            Self::Storage(bug) => bug.name(),
+        }
+    }
+
+    /// The mistake, in a sentence.
+    #[must_use]
+    pub fn trap(self) -> &'static str {
+        match self {
+            Self::TwoPhase(bug) => bug.trap(),
+            Self::Node(bug) => bug.trap(),
+            Self::Storage(bug) => bug.trap(),
+        }
+    }
+
+    /// The rule that it breaks.
+    #[must_use]
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::TwoPhase(bug) => bug.rule(),
+            Self::Node(bug) => bug.rule(),
+            Self::Storage(bug) => bug.rule(),
+        }
+    }
+}
+
+impl Planted {
+    /// The bug of this name and no other.
+    #[cfg(feature = "planted-bugs")]
+    pub fn named(name: &str) -> Result<Self, String> {
+        Bug::by_name(name).map(Self::of).ok_or_else(|| {
+            let names: Vec<&str> = Bug::all().map(Bug::name).collect();
+            format!("there is no bug {name:?}; there are: {}", names.join(", "))
+        })
+    }
+
+    /// The bug of this name: this build has none.
+    #[cfg(not(feature = "planted-bugs"))]
+    pub fn named(name: &str) -> Result<Self, String> {
+        Err(format!("no bug {name:?}: this program was built without the feature planted-bugs"))
+    }
+
+    /// This bug and no other.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub fn of(bug: Bug) -> Self {
+        let mut planted = Self::default();
+        match bug {
+            Bug::TwoPhase(bug) => planted.two_phase = two_phase::Planted::of(bug),
+            Bug::Node(bug) => planted.node = node::Planted::of(bug),
+            Bug::Storage(bug) => planted.storage = storage::Planted::of(bug),
+        }
+        planted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_bug_has_a_name_of_its_own_and_is_found_by_it() {
+        let names: BTreeSet<&str> = Bug::all().map(Bug::name).collect();
+        assert_eq!(names.len(), Bug::all().count());
+        for bug in Bug::all() {
+            assert_eq!(Bug::by_name(bug.name()), Some(bug));
+            let is_plain = |character: char| character.is_ascii_alphanumeric() || character == '-';
+            assert!(bug.name().chars().all(is_plain), "{}", bug.name());
+            assert!(!bug.trap().ends_with('.') && !bug.rule().ends_with('.'), "{}", bug.name());
+        }
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    #[test]
+    fn there_are_none_unless_asked_for() {
+        assert_eq!(size_of::<Planted>(), 0);
+        assert!(Bug::all().all(|bug| Planted::named(bug.name()).is_err()));
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn a_hunt_finds_the_same_with_any_number_of_threads() {
+        let bug = Bug::by_name("forget-locks-at-restart").expect("there is one");
+        let alone = hunt(bug, 100, 1);
+        assert!(matches!(alone, Hunted::Found(_)), "{alone:?}");
+        assert_eq!(alone, hunt(bug, 100, 3));
+    }
+}

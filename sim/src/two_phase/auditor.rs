@@ -1,0 +1,473 @@
+//! The auditor: keeps a book of its own of what everybody said, wrote and held, and looks after
+//! every event whether that fits together.
+//!
+//! It believes no node. What is durable it takes from the log's own word and from what a restart
+//! finds; what is committed, from the records; what a replica must hold, from the transactions that
+//! the prepares named, in the order of the commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvorum_replication::two_phase::audit::{CoordinatorAudit, ParticipantAudit, Table};
+use kvorum_replication::two_phase::message::{
+    CommitNumber, Decision, Knowledge, Message, Prepare, TxnId, Vote,
+};
+use kvorum_replication::{NodeId, Operation, Outcome, Position, Transaction, Write};
+
+use super::diary::{Diary, Note};
+use crate::process::{Judgement, LogEnd, Rows, broken};
+use crate::violation::Promise;
+
+/// What a replica must hold.
+type Contents = BTreeMap<Bytes, Bytes>;
+
+/// A look at a core.
+#[derive(Debug)]
+pub(crate) enum Facts {
+    Coordinator(CoordinatorAudit),
+    Participant(ParticipantAudit),
+}
+
+#[derive(Debug)]
+pub(super) struct Auditor {
+    diaries: BTreeMap<NodeId, Diary>,
+    /// What each transaction asks for, and who votes on it.
+    prepares: BTreeMap<TxnId, Prepare>,
+    /// What each transaction was said to have come to, by anybody.
+    decisions: BTreeMap<TxnId, Decision>,
+    /// Who has said yes to what, ever.
+    voted: BTreeSet<(NodeId, TxnId)>,
+    /// The same, as long as it binds.
+    bound: BTreeSet<(NodeId, TxnId)>,
+    /// Who has said of a commit that it is durable there.
+    acknowledged: BTreeSet<(TxnId, NodeId)>,
+    /// The newest commit that each has acknowledged.
+    newest_acknowledged: BTreeMap<NodeId, CommitNumber>,
+    /// The coordinator has said that everything below is over.
+    over_below: Option<TxnId>,
+    /// Which transaction has each place in the serial order; the first has place 1.
+    order: Vec<TxnId>,
+    /// What a replica holds after each of them; the first entry is the empty beginning.
+    contents: Vec<Arc<Contents>>,
+    /// What each replica was found to hold last: so many commits, of its own or in the order.
+    looked: BTreeMap<NodeId, (CommitNumber, usize)>,
+    /// Messages about each transaction that are part of its normal course.
+    pub(super) messages: BTreeMap<TxnId, u64>,
+    /// Records that each transaction has left in logs.
+    pub(super) records: BTreeMap<TxnId, u64>,
+}
+
+impl Auditor {
+    pub(super) fn new(nodes: impl Iterator<Item = NodeId>) -> Self {
+        Self {
+            diaries: nodes.map(|node| (node, Diary::default())).collect(),
+            prepares: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            voted: BTreeSet::new(),
+            bound: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            newest_acknowledged: BTreeMap::new(),
+            over_below: None,
+            order: Vec::new(),
+            contents: vec![Arc::default()],
+            looked: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            records: BTreeMap::new(),
+        }
+    }
+
+    /// Transactions with a place in the order.
+    pub(super) fn order(&self) -> &[TxnId] {
+        &self.order
+    }
+
+    fn diary(&mut self, node: NodeId) -> &mut Diary {
+        self.diaries.entry(node).or_default()
+    }
+
+    fn has(&self, node: NodeId, what: impl FnOnce(&Diary) -> bool) -> bool {
+        self.diaries.get(&node).is_some_and(what)
+    }
+
+    /// A node has started, and this is what its log holds.
+    pub(super) fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
+        let diary = self.diary(node);
+        let (durable, last) = (diary.durable(), end.last);
+        if last < durable {
+            return broken(
+                Promise::Remembers,
+                format!("the log of {node} ends at {last}, and {durable} was durable"),
+            );
+        }
+        diary.reopened(last);
+        if node == NodeId::COORDINATOR {
+            let newest = usize::try_from(diary.newest_commit().0).unwrap_or(usize::MAX);
+            self.order.truncate(newest);
+            self.contents.truncate(newest + 1);
+        }
+        self.looked.remove(&node);
+        Ok(())
+    }
+
+    /// A node has appended these records, and says that its log is durable so far.
+    pub(super) fn noted(
+        &mut self,
+        node: NodeId,
+        notes: Vec<(Position, Note)>,
+        end: LogEnd,
+    ) -> Judgement {
+        for (at, note) in notes {
+            match &note {
+                Note::Committed { txn, number, participants, .. } => {
+                    self.commits(*txn, *number, participants)?;
+                }
+                Note::Ended { txn } => self.ends(*txn)?,
+                Note::Prepared { .. }
+                | Note::Decided { .. }
+                | Note::Alone { .. }
+                | Note::Started { .. }
+                | Note::Other => {}
+            }
+            if let Note::Committed { txn, .. }
+            | Note::Ended { txn }
+            | Note::Prepared { txn }
+            | Note::Decided { txn, .. }
+            | Note::Alone { txn, .. } = &note
+            {
+                *self.records.entry(*txn).or_default() += 1;
+            }
+            self.diary(node).add(at, note);
+        }
+        self.diary(node).is_durable(end.durable);
+        Ok(())
+    }
+
+    /// The coordinator writes down a commit.
+    fn commits(&mut self, txn: TxnId, number: CommitNumber, participants: &[NodeId]) -> Judgement {
+        if number.0 != self.order.len() as u64 + 1 {
+            let last = self.order.len();
+            return broken(
+                Promise::OneOrder,
+                format!("{txn} is committed as {number}, and the last commit was #{last}"),
+            );
+        }
+        let Some(prepare) = self.prepares.get(&txn) else {
+            return broken(
+                Promise::OneDecision,
+                format!("{txn} is committed, and nobody was asked to prepare it"),
+            );
+        };
+        if let Some(node) = participants.iter().find(|node| !self.voted.contains(&(**node, txn))) {
+            return broken(
+                Promise::Atomic,
+                format!("{txn} is committed, and {node} has never voted yes on it"),
+            );
+        }
+        let mut contents = self.contents.last().map_or_else(Contents::new, |it| (**it).clone());
+        apply(&mut contents, &prepare.transaction.writes);
+        self.order.push(txn);
+        self.contents.push(Arc::new(contents));
+        Ok(())
+    }
+
+    /// The coordinator writes down that a commit is over.
+    fn ends(&mut self, txn: TxnId) -> Judgement {
+        let participants = self.prepares.get(&txn).map(|prepare| prepare.participants.clone());
+        let missing = participants.iter().flat_map(|them| them.iter());
+        match missing.copied().find(|node| !self.acknowledged.contains(&(txn, *node))) {
+            Some(node) => broken(
+                Promise::Remembers,
+                format!("the coordinator forgets {txn}, which {node} has not acknowledged"),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// A message is sent.
+    pub(super) fn says(&mut self, from: NodeId, to: NodeId, message: &Message) -> Judgement {
+        if let Message::Prepare(Prepare { txn, .. })
+        | Message::Vote { txn, .. }
+        | Message::Decide { txn, .. }
+        | Message::Acknowledge { txn } = message
+        {
+            *self.messages.entry(*txn).or_default() += 1;
+        }
+        match message {
+            Message::Prepare(prepare) => self.prepares(prepare),
+            Message::Vote { txn, vote: Vote::Yes } => self.promises(from, *txn),
+            Message::Vote { txn, vote: Vote::Committed } => self.committed_alone(from, *txn),
+            Message::Decide { txn, decision, finished_below } => {
+                self.over_below = self.over_below.max(Some(*finished_below));
+                self.decides(from, to, *txn, *decision)
+            }
+            Message::Inform { txn, knowledge: Knowledge::Decided(decision) } => {
+                self.decides(from, to, *txn, *decision)
+            }
+            Message::Acknowledge { txn } => self.acknowledges(from, *txn),
+            Message::Vote { .. }
+            | Message::Inform { .. }
+            | Message::Inquire { .. }
+            | Message::Read { .. }
+            | Message::ReadAnswer { .. } => Ok(()),
+        }
+    }
+
+    fn prepares(&mut self, prepare: &Prepare) -> Judgement {
+        let txn = prepare.txn;
+        self.over_below = self.over_below.max(Some(prepare.finished_below));
+        if !self.has(txn.coordinator, |diary| diary.has_started(txn.epoch)) {
+            return broken(
+                Promise::WaitsForDisk,
+                format!("{txn} is begun, and its epoch is not durable at the coordinator"),
+            );
+        }
+        match self.prepares.get(&txn) {
+            Some(known) if known.transaction != prepare.transaction => broken(
+                Promise::OneDecision,
+                format!("{txn} names two transactions: its number was used again"),
+            ),
+            Some(_) => Ok(()),
+            None => {
+                self.prepares.insert(txn, prepare.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn promises(&mut self, node: NodeId, txn: TxnId) -> Judgement {
+        if !self.has(node, |diary| diary.has_prepared(txn)) {
+            return broken(
+                Promise::WaitsForDisk,
+                format!("{node} votes yes on {txn}, and its promise is not durable"),
+            );
+        }
+        if self.has(node, |diary| diary.has_prepared_after_decision(txn)) {
+            return broken(
+                Promise::OneDecision,
+                format!("{node} promises and votes yes on {txn}, whose end it had written down"),
+            );
+        }
+        self.voted.insert((node, txn));
+        self.bound.insert((node, txn));
+        Ok(())
+    }
+
+    fn committed_alone(&mut self, node: NodeId, txn: TxnId) -> Judgement {
+        let stamp = self.prepares.get(&txn).and_then(|prepare| prepare.one_phase?.stamp);
+        let is_there = self.has(node, |diary| {
+            let asked = stamp.map(|stamp| (stamp.client, stamp.sequence));
+            diary.has_alone(txn) || asked.is_some_and(|asked| diary.has_committed_for(asked))
+        });
+        match is_there {
+            true => Ok(()),
+            false => broken(
+                Promise::WaitsForDisk,
+                format!("{node} says that {txn} is committed there, and no durable record does"),
+            ),
+        }
+    }
+
+    /// Nobody may say of a transaction what contradicts what anybody said before. One exception:
+    /// who has acknowledged a commit cannot be hurt by hearing that it was aborted, which is what
+    /// is presumed of all that is over, and is the answer to a message from long ago.
+    fn decides(&mut self, who: NodeId, whom: NodeId, txn: TxnId, decision: Decision) -> Judgement {
+        if decision == Decision::Abort && self.acknowledged.contains(&(txn, whom)) {
+            return Ok(());
+        }
+        let known = *self.decisions.entry(txn).or_insert(decision);
+        if known != decision {
+            return broken(
+                Promise::OneDecision,
+                format!("{who} tells {whom} that {txn} is {decision:?}, and it was {known:?}"),
+            );
+        }
+        let Decision::Commit(number) = decision else { return Ok(()) };
+        let written = self.diaries.get(&txn.coordinator).and_then(|diary| diary.committed(txn));
+        match written {
+            Some(place) if place == number => Ok(()),
+            Some(place) => broken(
+                Promise::OneOrder,
+                format!("{who} tells {whom} that {txn} is {number}, and it was written as {place}"),
+            ),
+            None => broken(
+                Promise::WaitsForDisk,
+                format!("{who} tells {whom} that {txn} is committed, which no durable record says"),
+            ),
+        }
+    }
+
+    fn acknowledges(&mut self, node: NodeId, txn: TxnId) -> Judgement {
+        match self.diary(node).decided(txn) {
+            Some((Decision::Commit(number), true)) => {
+                self.acknowledged.insert((txn, node));
+                let newest = self.newest_acknowledged.entry(node).or_default();
+                *newest = number.max(*newest);
+                Ok(())
+            }
+            known => broken(
+                Promise::WaitsForDisk,
+                format!(
+                    "{node} acknowledges {txn}; what it wrote of it, and whether that is durable: \
+                     {known:?}"
+                ),
+            ),
+        }
+    }
+
+    /// A client is told how its request ended.
+    pub(super) fn answers(
+        &mut self,
+        node: NodeId,
+        operation: &Operation,
+        outcome: &Outcome,
+    ) -> Judgement {
+        let (Outcome::Committed, Operation::Transact { stamp, transaction }) = (outcome, operation)
+        else {
+            return Ok(());
+        };
+        let is_written = match stamp.map(|stamp| (stamp.client, stamp.sequence)) {
+            // With one replica it is that one that writes it down.
+            Some(asked) => self.diaries.values().any(|diary| diary.has_committed_for(asked)),
+            None => self.is_committed(transaction),
+        };
+        match is_written {
+            true => Ok(()),
+            false => broken(
+                Promise::WaitsForDisk,
+                format!("{node} tells a client that {operation:?} is done; no durable record does"),
+            ),
+        }
+    }
+
+    fn is_committed(&self, transaction: &Transaction) -> bool {
+        let asked = self.prepares.values().filter(|it| *it.transaction == *transaction);
+        asked.into_iter().any(|prepare| {
+            let txn = prepare.txn;
+            self.diaries.values().any(|it| it.committed(txn).is_some() || it.has_alone(txn))
+        })
+    }
+
+    /// An event is over, and this is how a node is now.
+    pub(super) fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {
+        match facts {
+            Facts::Coordinator(audit) => {
+                tables(node, &audit.tables)?;
+                locks(node, &audit.lock_holders, &audit.open)
+            }
+            Facts::Participant(audit) => {
+                if audit.is_unfit {
+                    let what = format!("{node} finds that its own log contradicts itself");
+                    return broken(Promise::Remembers, what);
+                }
+                // Who decides alone finds outcomes in its log that it may forget with the next
+                // prepare, and no sooner.
+                let starting = self.diary(node).alone_len() > 0;
+                let bounded = audit.tables.iter().filter(|it| !starting || it.name != "outcomes");
+                tables(node, bounded)?;
+                locks(node, &audit.lock_holders, &audit.open)?;
+                self.still_bound(node, audit)?;
+                self.holds(node, audit, rows)
+            }
+        }
+    }
+
+    /// Who has voted yes knows of it until it is over.
+    fn still_bound(&mut self, node: NodeId, audit: &ParticipantAudit) -> Judgement {
+        let first = TxnId { coordinator: NodeId(0), epoch: 0, number: 0 };
+        let bound = self.bound.range((node, first)..).take_while(|(it, _)| *it == node);
+        let freed: Vec<TxnId> =
+            bound.map(|(_, txn)| *txn).filter(|txn| !audit.promised.contains(txn)).collect();
+        for txn in freed {
+            let is_over = match self.decisions.get(&txn) {
+                Some(Decision::Commit(number)) => *number <= audit.applied,
+                Some(Decision::Abort) => true,
+                None => self.over_below.is_some_and(|below| txn < below),
+            };
+            if !is_over {
+                return broken(
+                    Promise::Remembers,
+                    format!("{node} has voted yes on {txn}, which is not over, and has forgotten"),
+                );
+            }
+            self.bound.remove(&(node, txn));
+        }
+        Ok(())
+    }
+
+    /// A replica holds what the commits up to its newest one say.
+    fn holds(&mut self, node: NodeId, audit: &ParticipantAudit, rows: Rows<'_>) -> Judgement {
+        let alone = self.diary(node).alone_len();
+        let seen = (audit.applied, alone);
+        let last = self.looked.get(&node).copied();
+        if last == Some(seen) || audit.alone > 0 {
+            return Ok(());
+        }
+        let acknowledged = self.newest_acknowledged.get(&node).copied().unwrap_or_default();
+        let before = last.map_or(acknowledged, |(applied, _)| applied.max(acknowledged));
+        if audit.applied < before {
+            return broken(
+                Promise::Remembers,
+                format!("{node} holds the commits up to {}, and had {before}", audit.applied),
+            );
+        }
+        let place = usize::try_from(audit.applied.0).unwrap_or(usize::MAX);
+        let Some(contents) = self.contents.get(place).cloned() else {
+            let what = format!("{node} has applied {}, which is no commit", audit.applied);
+            return broken(Promise::OneOrder, what);
+        };
+        let mut expected = (*contents).clone();
+        apply(&mut expected, self.diary(node).alone_writes());
+        // A disk that fails is told of where it matters; here there is nothing to compare.
+        let Ok(rows) = rows() else { return Ok(()) };
+        self.looked.insert(node, seen);
+        let rows: Contents = rows.into_iter().collect();
+        let keys: BTreeSet<&Bytes> = rows.keys().chain(expected.keys()).collect();
+        match keys.into_iter().find(|key| rows.get(*key) != expected.get(*key)) {
+            None => Ok(()),
+            Some(key) => broken(
+                Promise::HoldsCommits,
+                format!(
+                    "{node}, with the commits up to {} and {alone} of its own, holds {} under \
+                     {}, and the commits say {}",
+                    audit.applied,
+                    shown(rows.get(key)),
+                    String::from_utf8_lossy(key),
+                    shown(expected.get(key)),
+                ),
+            ),
+        }
+    }
+}
+
+fn shown(value: Option<&Bytes>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), |it| String::from_utf8_lossy(it).into_owned())
+}
+
+fn apply<'a>(contents: &mut Contents, writes: impl IntoIterator<Item = &'a Write>) {
+    for write in writes {
+        match write {
+            Write::Put(key, value) => contents.insert(key.clone(), value.clone()),
+            Write::Delete(key) => contents.remove(key),
+        };
+    }
+}
+
+fn tables<'a>(node: impl Display, tables: impl IntoIterator<Item = &'a Table>) -> Judgement {
+    match tables.into_iter().find(|table| table.len > table.max) {
+        Some(Table { name, len, max }) => {
+            broken(Promise::Bounded, format!("{node} has {len} {name}, and may have {max}"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn locks(node: impl Display, holders: &[TxnId], open: &[TxnId]) -> Judgement {
+    match holders.iter().find(|txn| !open.contains(txn)) {
+        Some(txn) => {
+            broken(Promise::LocksEnd, format!("{node} holds a lock for {txn}, which is over"))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,177 @@
+//! What a node has written down, as a judge remembers it: kept beside the node's log, out of
+//! nothing but the records appended and how far the log says that it is durable.
+
+use std::collections::BTreeMap;
+
+use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
+use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
+use kvorum_replication::{ClientId, NodeId, Position, Stamp, Write};
+
+/// Which write of which session.
+pub(super) type Asked = (ClientId, u64);
+
+/// What a judge has to know of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    Started { epoch: u64 },
+    Prepared { txn: TxnId },
+    Committed { txn: TxnId, number: CommitNumber, asked: Option<Asked>, participants: Vec<NodeId> },
+    Ended { txn: TxnId },
+    Decided { txn: TxnId, decision: Decision },
+    Alone { txn: TxnId, asked: Option<Asked>, writes: Vec<Write> },
+    Other,
+}
+
+fn asked(stamp: Stamp) -> Asked {
+    (stamp.client, stamp.sequence)
+}
+
+impl From<CoordinatorRecord> for Note {
+    fn from(record: CoordinatorRecord) -> Self {
+        match record {
+            CoordinatorRecord::Started { epoch } => Self::Started { epoch },
+            CoordinatorRecord::Committed { txn, number, stamp, participants } => Self::Committed {
+                txn,
+                number,
+                asked: stamp.map(asked),
+                participants: participants.to_vec(),
+            },
+            CoordinatorRecord::Ended { txn } => Self::Ended { txn },
+            CoordinatorRecord::SessionOpened { .. } | CoordinatorRecord::Checkpoint(_) => {
+                Self::Other
+            }
+        }
+    }
+}
+
+impl From<ParticipantRecord> for Note {
+    fn from(record: ParticipantRecord) -> Self {
+        match record {
+            ParticipantRecord::Started { incarnation } => Self::Started { epoch: incarnation },
+            ParticipantRecord::Prepared(prepared) => Self::Prepared { txn: prepared.txn },
+            ParticipantRecord::Decided { txn, decision } => Self::Decided { txn, decision },
+            ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
+                Self::Alone { txn, asked: stamp.map(asked), writes }
+            }
+            ParticipantRecord::Checkpoint(_) => Self::Other,
+        }
+    }
+}
+
+/// One node's records, oldest first, of all its runs.
+#[derive(Debug, Default)]
+pub(super) struct Diary {
+    notes: BTreeMap<Position, Note>,
+    /// Up to here the node has been seen to be durable.
+    durable: Position,
+    prepared: BTreeMap<TxnId, Position>,
+    decided: BTreeMap<TxnId, (Decision, Position)>,
+    committed: BTreeMap<TxnId, (CommitNumber, Position)>,
+    /// Writes of sessions that are committed here.
+    asked: BTreeMap<Asked, Position>,
+    alone: BTreeMap<TxnId, Position>,
+    started: BTreeMap<u64, Position>,
+}
+
+impl Diary {
+    pub(super) fn add(&mut self, at: Position, note: Note) {
+        match &note {
+            Note::Started { epoch } => {
+                self.started.insert(*epoch, at);
+            }
+            Note::Prepared { txn } => {
+                self.prepared.insert(*txn, at);
+            }
+            Note::Committed { txn, number, asked, .. } => {
+                self.committed.insert(*txn, (*number, at));
+                self.asked.extend(asked.map(|asked| (asked, at)));
+            }
+            Note::Decided { txn, decision } => {
+                self.decided.insert(*txn, (*decision, at));
+            }
+            Note::Alone { txn, asked, .. } => {
+                self.alone.insert(*txn, at);
+                self.asked.extend(asked.map(|asked| (asked, at)));
+            }
+            Note::Ended { .. } | Note::Other => {}
+        }
+        self.notes.insert(at, note);
+    }
+
+    /// The log says that it is durable up to here.
+    pub(super) fn is_durable(&mut self, to: Position) {
+        self.durable = self.durable.max(to);
+    }
+
+    pub(super) fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// A new run found records up to `last`: what stood behind is gone, the rest is durable.
+    pub(super) fn reopened(&mut self, last: Position) {
+        self.notes.split_off(&last.next());
+        let kept = |at: &Position| *at <= last;
+        self.prepared.retain(|_, at| kept(at));
+        self.decided.retain(|_, (_, at)| kept(at));
+        self.committed.retain(|_, (_, at)| kept(at));
+        self.asked.retain(|_, at| kept(at));
+        self.alone.retain(|_, at| kept(at));
+        self.started.retain(|_, at| kept(at));
+        self.durable = last;
+    }
+
+    fn has(&self, at: Option<&Position>) -> bool {
+        at.is_some_and(|at| *at <= self.durable)
+    }
+
+    pub(super) fn has_started(&self, epoch: u64) -> bool {
+        self.has(self.started.get(&epoch))
+    }
+
+    pub(super) fn has_prepared(&self, txn: TxnId) -> bool {
+        self.has(self.prepared.get(&txn))
+    }
+
+    /// Whether it promised what it had written down as decided before. (A vote may leave after the
+    /// decision, since it waits for its record.)
+    pub(super) fn has_prepared_after_decision(&self, txn: TxnId) -> bool {
+        let decided = self.decided.get(&txn).map(|(_, at)| at);
+        decided.is_some_and(|decided| self.prepared.get(&txn).is_some_and(|at| at > decided))
+    }
+
+    /// The place of a commit whose record is durable.
+    pub(super) fn committed(&self, txn: TxnId) -> Option<CommitNumber> {
+        self.committed.get(&txn).filter(|(_, at)| *at <= self.durable).map(|(number, _)| *number)
+    }
+
+    /// What the node wrote down of the end of a transaction, durably or not.
+    pub(super) fn decided(&self, txn: TxnId) -> Option<(Decision, bool)> {
+        self.decided.get(&txn).map(|(decision, at)| (*decision, *at <= self.durable))
+    }
+
+    pub(super) fn has_alone(&self, txn: TxnId) -> bool {
+        self.has(self.alone.get(&txn))
+    }
+
+    pub(super) fn has_committed_for(&self, asked: Asked) -> bool {
+        self.has(self.asked.get(&asked))
+    }
+
+    /// The newest commit that this coordinator has written down, durably or not.
+    pub(super) fn newest_commit(&self) -> CommitNumber {
+        self.committed.values().map(|(number, _)| *number).max().unwrap_or(CommitNumber::ZERO)
+    }
+
+    /// The writes of what this replica committed alone, in order.
+    pub(super) fn alone_writes(&self) -> impl Iterator<Item = &Write> {
+        let writes = self.notes.values().filter_map(|note| match note {
+            Note::Alone { writes, .. } => Some(writes),
+            _ => None,
+        });
+        writes.flatten()
+    }
+
+    pub(super) fn alone_len(&self) -> usize {
+        self.alone.len()
+    }
+}

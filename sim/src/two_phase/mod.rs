@@ -1,0 +1,197 @@
+//! Clusters of two-phase commit: one coordinator and its replicas.
+
+mod auditor;
+mod diary;
+mod sizes;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use kvorum_node::{ClusterId, IdentityFile, Node, NodeError, StoredRecord};
+use kvorum_replication::two_phase::message::{Message, TxnId};
+use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
+use kvorum_replication::two_phase::{Coordinator, Participant, points};
+use kvorum_replication::{NodeId, Operation, Outcome, Position, Role};
+use kvorum_storage::vfs::Vfs;
+
+use self::auditor::{Auditor, Facts};
+use self::diary::Note;
+use self::sizes::Sizes;
+use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
+use crate::{Planted, Run, Setup};
+
+/// Simulates a cluster: one coordinator, and mostly three replicas.
+#[must_use]
+pub fn simulate(setup: &Setup) -> Run {
+    crate::run(Cluster::new(setup), setup)
+}
+
+/// Where each machine keeps its data.
+const DIR: &str = "/data";
+
+const CLUSTER: ClusterId = ClusterId(*b"simulated-------");
+
+struct Cluster {
+    sizes: Sizes,
+    planted: Planted,
+    auditor: Auditor,
+    /// Who has written down that it belongs to the cluster.
+    joined: BTreeSet<NodeId>,
+}
+
+impl Cluster {
+    fn new(setup: &Setup) -> Self {
+        let sizes = Sizes::new(setup.seed, setup.planted);
+        let nodes = std::iter::once(NodeId::COORDINATOR).chain(sizes.replicas());
+        let (planted, auditor) = (setup.planted, Auditor::new(nodes));
+        Self { sizes, planted, auditor, joined: BTreeSet::new() }
+    }
+
+    /// As a server does before it opens a node: the directory must be this node's, and once it has
+    /// joined a cluster it stays in it.
+    fn check_identity(
+        &mut self,
+        node: NodeId,
+        vfs: &Arc<dyn Vfs>,
+    ) -> Result<IdentityFile, NodeError> {
+        let coordinates = node == NodeId::COORDINATOR;
+        let role = if coordinates { Role::Coordinator } else { Role::Replica };
+        let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), role, node)?;
+        if self.joined.contains(&node) {
+            let cluster = file.identity().cluster;
+            assert_eq!(cluster, Some(CLUSTER), "{node} has forgotten its cluster");
+        }
+        Ok(file)
+    }
+
+    fn set_up<C>(&self, mut node: Node<C>) -> Box<dyn Process<Self>>
+    where
+        C: Audited<Self> + 'static,
+        C::Record: StoredRecord,
+    {
+        node.set_checkpoint_bytes(self.sizes.checkpoint_bytes);
+        node.set_planted(self.planted.node);
+        node.watch_records();
+        Box::new(node)
+    }
+}
+
+impl Audited<Cluster> for Coordinator {
+    fn facts(&self) -> Facts {
+        Facts::Coordinator(self.audit())
+    }
+
+    fn note(record: CoordinatorRecord) -> Note {
+        record.into()
+    }
+}
+
+impl Audited<Cluster> for Participant {
+    fn facts(&self) -> Facts {
+        Facts::Participant(self.audit())
+    }
+
+    fn note(record: ParticipantRecord) -> Note {
+        record.into()
+    }
+}
+
+fn names(points: &[points::Point]) -> Vec<&'static str> {
+    points.iter().map(|point| point.name).collect()
+}
+
+fn owned(points: &[points::Point]) -> Vec<String> {
+    points.iter().map(|point| point.name.to_owned()).collect()
+}
+
+impl Protocol for Cluster {
+    type Message = Message;
+    type Note = Note;
+    type Facts = Facts;
+
+    fn members(&self) -> Vec<(NodeId, Vec<&'static str>)> {
+        let coordinator = (NodeId::COORDINATOR, names(points::COORDINATOR));
+        let replicas = self.sizes.replicas().map(|node| (node, names(points::PARTICIPANT)));
+        std::iter::once(coordinator).chain(replicas).collect()
+    }
+
+    fn writer(&self) -> NodeId {
+        NodeId::COORDINATOR
+    }
+
+    fn open(
+        &mut self,
+        node: NodeId,
+        vfs: Arc<dyn Vfs>,
+        seed: u64,
+    ) -> Result<Box<dyn Process<Self>>, NodeError> {
+        let dir = Path::new(DIR);
+        let identity = self.check_identity(node, &vfs)?;
+        let process = if node == NodeId::COORDINATOR {
+            let core = Coordinator::new(self.sizes.coordinator(seed));
+            let armed = owned(points::COORDINATOR);
+            self.set_up(Node::open_log(vfs, dir, self.sizes.log_options(), core, armed)?)
+        } else {
+            let core = Participant::new(self.sizes.participant(node, seed));
+            let armed = owned(points::PARTICIPANT);
+            self.set_up(Node::open_store(vfs, dir, self.sizes.store_options(), core, armed)?)
+        };
+        // Once there is a log, as servers do.
+        identity.adopt_cluster(CLUSTER)?;
+        self.joined.insert(node);
+        Ok(process)
+    }
+
+    fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
+        self.auditor.reopened(node, end)
+    }
+
+    fn noted(&mut self, node: NodeId, notes: Vec<(Position, Note)>, end: LogEnd) -> Judgement {
+        self.auditor.noted(node, notes, end)
+    }
+
+    fn says(&mut self, from: NodeId, to: NodeId, message: &Message) -> Judgement {
+        self.auditor.says(from, to, message)
+    }
+
+    fn answers(&mut self, node: NodeId, operation: &Operation, outcome: &Outcome) -> Judgement {
+        self.auditor.answers(node, operation, outcome)
+    }
+
+    fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {
+        self.auditor.looks(node, facts, rows)
+    }
+
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        let commits = self.auditor.order();
+        let sum = |of: &BTreeMap<TxnId, u64>| commits.iter().filter_map(|txn| of.get(txn)).sum();
+        let (count, replicas) = (commits.len() as u64, u64::from(self.sizes.replicas));
+        vec![
+            ("commits of all replicas", count),
+            ("commits' messages", sum(&self.auditor.messages)),
+            // Mohan, Lindsay and Obermarck 1986: prepare, vote, decision, acknowledgement.
+            ("commits' messages by the book", 4 * replicas * count),
+            ("commits' records", sum(&self.auditor.records)),
+            // Decision and end; promise and decision of each replica.
+            ("commits' records by the book", (2 + 2 * replicas) * count),
+        ]
+    }
+
+    fn describe(&self, message: &Message) -> String {
+        words::message(message)
+    }
+
+    fn describe_note(&self, note: &Note) -> String {
+        words::note(note)
+    }
+
+    fn may_expire_sessions(&self) -> bool {
+        self.sizes.may_expire_sessions()
+    }
+
+    fn is_written_point(&self, point: &str) -> bool {
+        point == points::COORDINATOR_DECISION_WRITTEN
+    }
+}

@@ -1,0 +1,68 @@
+//! Messages in a few words, for the trace.
+
+use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Vote};
+
+use super::diary::Note;
+use crate::words::{asked, found, text, transaction};
+
+/// A message in a few words.
+pub(super) fn message(message: &Message) -> String {
+    match message {
+        Message::Prepare(prepare) => {
+            let how = if prepare.one_phase.is_some() { "decide alone" } else { "prepare" };
+            let (txn, below) = (prepare.txn, prepare.finished_below);
+            format!("{how} {txn}:{} [over below {below}]", transaction(&prepare.transaction))
+        }
+        Message::Vote { txn, vote } => format!("{txn}: {}", self::vote(vote)),
+        Message::Decide { txn, decision, finished_below } => {
+            format!("{txn} is {} [over below {finished_below}]", self::decision(*decision))
+        }
+        Message::Acknowledge { txn } => format!("{txn} is applied and durable here"),
+        Message::Inquire { txn } => format!("how did {txn} end?"),
+        Message::Inform { txn, knowledge: Knowledge::Decided(decision) } => {
+            format!("{txn} is {}", self::decision(*decision))
+        }
+        Message::Inform { txn, knowledge: Knowledge::Undecided } => {
+            format!("{txn} is not decided, as far as is known here")
+        }
+        Message::Read { read, epoch, query } => format!("read {epoch}.{read}: {}", asked(query)),
+        Message::ReadAnswer { read, epoch, answer } => {
+            format!("read {epoch}.{read} finds {}", found(answer))
+        }
+    }
+}
+
+fn decision(decision: Decision) -> String {
+    match decision {
+        Decision::Commit(number) => format!("committed as {number}"),
+        Decision::Abort => "aborted".to_owned(),
+    }
+}
+
+fn vote(vote: &Vote) -> String {
+    match vote {
+        Vote::Yes => "votes yes".to_owned(),
+        Vote::Conflict(key) => format!("votes no, {} is locked", text(key)),
+        Vote::PreconditionFailed { index, key } => {
+            format!("votes no, precondition {index} does not hold, on {}", text(key))
+        }
+        Vote::Refused => "votes no, it was given up here".to_owned(),
+        Vote::Overloaded => "votes no, too much is prepared".to_owned(),
+        Vote::DiskFull => "votes no, the disk is full".to_owned(),
+        Vote::Failed(why) => format!("votes no: {why}"),
+        Vote::Committed => "is committed here, durably".to_owned(),
+    }
+}
+
+/// A record in a few words.
+pub(super) fn note(note: &Note) -> String {
+    match note {
+        Note::Started { epoch } => format!("this is start {epoch}"),
+        Note::Prepared { txn } => format!("the promise to commit {txn} if told so"),
+        Note::Committed { txn, number, .. } => format!("{txn} is committed as {number}"),
+        Note::Ended { txn } => format!("everybody has {txn}"),
+        Note::Decided { txn, decision } => format!("{txn} is {}", self::decision(*decision)),
+        Note::Alone { txn, .. } => format!("{txn} is committed, alone"),
+        Note::Other => "a session, or a checkpoint".to_owned(),
+    }
+}

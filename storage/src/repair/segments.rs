@@ -1,0 +1,200 @@
+//! Saves the tree: shares the segments that are sound, writes the others anew from what can be read
+//! of them, and makes a manifest if there is none.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::moving;
+use super::{Loss, Repaired};
+use crate::error::{Error, Result};
+use crate::inspect::{Directory, Entries, LogPlan, map_segment};
+use crate::levels::LEVELS;
+use crate::log::Position;
+use crate::manifest::Manifest;
+use crate::options::Options;
+use crate::segment::{
+    Entry, LostKeys, Piece, Salvage, Segment, SegmentMeta, SegmentWriter, path_of,
+};
+use crate::vfs::Vfs;
+
+/// Puts the segments into a directory that holds none, and answers with their manifest.
+pub(super) fn save(
+    source: &Directory,
+    plan: &LogPlan,
+    dir: &Path,
+    options: &Options,
+    repaired: &mut Repaired,
+) -> Result<Manifest> {
+    let vfs = &**source.vfs();
+    let mut saving = Saving { source, vfs, dir, options, repaired };
+    let mut manifest = match source.manifest() {
+        Some(manifest) => saving.each(manifest)?,
+        None => saving.all(plan)?,
+    };
+    // From two on a log that is not there is a log that was lost.
+    manifest.generation = manifest.generation.max(1) + 1;
+    if plan.is_lossy {
+        let last = plan.used.end.saturating_sub(1);
+        manifest.flushed_position = manifest.flushed_position.min(Position(last));
+    }
+    vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
+    Ok(manifest)
+}
+
+struct Saving<'a> {
+    source: &'a Directory,
+    vfs: &'a dyn Vfs,
+    dir: &'a Path,
+    options: &'a Options,
+    repaired: &'a mut Repaired,
+}
+
+impl Saving<'_> {
+    /// Each segment that the manifest names, on its level.
+    fn each(&mut self, manifest: &Manifest) -> Result<Manifest> {
+        let mut saved = Manifest { segments: Vec::new(), ..manifest.clone() };
+        let newest_file = self.source.segment_files().last().copied().unwrap_or_default();
+        saved.next_segment = saved.next_segment.max(newest_file + 1);
+        for (level, meta) in &manifest.segments {
+            if let Some(meta) = self.one(meta, &mut saved.next_segment)? {
+                saved.segments.push((*level, meta));
+            }
+        }
+        Ok(saved)
+    }
+
+    /// One segment, as it is or written anew; none if nothing of it can be read.
+    fn one(&mut self, meta: &SegmentMeta, next_id: &mut u64) -> Result<Option<SegmentMeta>> {
+        let from = path_of(&self.source.segments_dir(), meta.id);
+        let map = match map_segment(self.source, meta.id) {
+            Ok(map) => map,
+            Err(Error::Missing { .. }) => {
+                let (from_key, to) = (meta.smallest.clone(), Some(meta.largest.clone()));
+                let why = "the file is missing".to_owned();
+                let keys = LostKeys { file: from, offset: 0, why, from: from_key, to };
+                self.repaired.losses.push(Loss::Keys(keys));
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let checked =
+            Segment::of_bytes(&from, meta.clone(), map.clone()).and_then(|segment| segment.check());
+        if checked.is_ok() {
+            moving::share(self.vfs, &from, &path_of(self.dir, meta.id))?;
+            self.repaired.segments_kept += 1;
+            return Ok(Some(meta.clone()));
+        }
+        let mut writer = Writer::new(self, None, next_id);
+        let mut salvage = Salvage::new(&from, meta.id, map, Some(meta.clone()));
+        let (mut lost, mut entries) = (Vec::new(), 0);
+        while let Some(piece) = salvage.next() {
+            match piece {
+                Piece::Block(block) => {
+                    for entry in block {
+                        entries += 1;
+                        writer.add(&entry)?;
+                    }
+                }
+                Piece::Lost(keys) => lost.push(keys),
+            }
+        }
+        let mut written = writer.finish()?;
+        if lost.is_empty() && entries != meta.entries {
+            let (from_key, to) = (meta.smallest.clone(), Some(meta.largest.clone()));
+            let why = format!("holds {entries} entries, where the manifest says {}", meta.entries);
+            lost.push(LostKeys { file: from, offset: 0, why, from: from_key, to });
+        }
+        self.repaired.losses.extend(lost.into_iter().map(Loss::Keys));
+        self.repaired.segments_rewritten += 1;
+        self.repaired.entries_rewritten += entries;
+        Ok(written.pop())
+    }
+
+    /// Everything that is in any segment, merged into one sorted level: without a manifest nobody
+    /// knows which of two segments is above the other, but each entry knows how new it is.
+    fn all(&mut self, plan: &LogPlan) -> Result<Manifest> {
+        let newest_file = self.source.segment_files().last().copied().unwrap_or_default();
+        let mut next_segment = newest_file + 1;
+        let mut merged = Entries::of_tree(self.source, Bytes::new())?;
+        let segment_bytes = Some(self.options.segment_bytes);
+        let mut writer = Writer::new(self, segment_bytes, &mut next_segment);
+        let mut last: Option<Entry> = None;
+        let (mut entries, mut repeated, mut last_sequence) = (0, false, 0);
+        while let Some(entry) = merged.next()? {
+            if last.as_ref().is_some_and(|last| last.key == entry.key && last.tag == entry.tag) {
+                // An entry is in one segment only, unless a compaction was broken off.
+                repeated = true;
+                continue;
+            }
+            entries += 1;
+            last_sequence = last_sequence.max(entry.tag.sequence());
+            writer.add(&entry)?;
+            last = Some(entry);
+        }
+        let written = writer.finish()?;
+        let repaired = &mut *self.repaired;
+        repaired.losses.extend(merged.lost.drain(..).map(Loss::Keys));
+        repaired.losses.extend(repeated.then_some(Loss::Leftovers));
+        repaired.manifest_rebuilt = true;
+        repaired.segments_rewritten += self.source.segment_files().len() as u64;
+        repaired.entries_rewritten += entries;
+        Ok(Manifest {
+            generation: 1,
+            next_segment,
+            // All of the log is applied again: that gives the same rows, whatever of it is in
+            // segments already.
+            flushed_mark: plan.used.start.saturating_sub(1),
+            flushed_position: Position(plan.used.end.saturating_sub(1)),
+            last_sequence,
+            segments: written.into_iter().map(|meta| (LEVELS - 1, meta)).collect(),
+        })
+    }
+}
+
+/// Writes entries that come in order to one or several segments.
+struct Writer<'a> {
+    vfs: &'a dyn Vfs,
+    dir: &'a Path,
+    options: &'a Options,
+    segment_bytes: Option<u64>,
+    next_id: &'a mut u64,
+    current: Option<SegmentWriter>,
+    finished: Vec<SegmentMeta>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(saving: &Saving<'a>, segment_bytes: Option<u64>, next_id: &'a mut u64) -> Writer<'a> {
+        let Saving { vfs, dir, options, .. } = *saving;
+        Writer { vfs, dir, options, segment_bytes, next_id, current: None, finished: Vec::new() }
+    }
+
+    fn add(&mut self, entry: &Entry) -> Result<()> {
+        let segment_bytes = self.segment_bytes;
+        // The versions of a key stay together: levels promise disjoint ranges of keys.
+        let is_full = |writer: &mut SegmentWriter| {
+            segment_bytes.is_some_and(|bytes| writer.bytes() >= bytes)
+                && writer.last_key() != entry.key
+        };
+        if let Some(full) = self.current.take_if(is_full) {
+            self.finished.push(full.finish()?);
+        }
+        let writer = match &mut self.current {
+            Some(writer) => writer,
+            None => {
+                let id = *self.next_id;
+                *self.next_id += 1;
+                let options = self.options.segment();
+                self.current.insert(SegmentWriter::create(self.vfs, self.dir, id, options)?)
+            }
+        };
+        writer.add(&entry.key, entry.tag, &entry.value)
+    }
+
+    fn finish(mut self) -> Result<Vec<SegmentMeta>> {
+        if let Some(last) = self.current.take() {
+            self.finished.push(last.finish()?);
+        }
+        Ok(self.finished)
+    }
+}
