@@ -428,6 +428,13 @@ where
             Effect::Release(position) => {
                 self.keeper.release(storage::Position(position.0))?;
             }
+            Effect::TakeSnapshot(_)
+            | Effect::ReadSnapshot { .. }
+            | Effect::DropSnapshot(_)
+            | Effect::Stage { .. }
+            | Effect::Install(_) => {
+                unreachable!("two-phase commit, which is all that runs here, copies no stores")
+            }
             Effect::Persist { .. } => {
                 unreachable!("records are appended before a step is performed")
             }

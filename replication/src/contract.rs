@@ -28,7 +28,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::request::{Answer, Outcome, Query, Request, Write};
+use crate::request::{Answer, Outcome, Query, Request, Row, Write};
 
 /// Names a process of the cluster. Replicas carry the number given by `--id`, from 1; a two-phase
 /// commit coordinator is [`NodeId::COORDINATOR`].
@@ -95,6 +95,12 @@ pub struct RequestId(pub u64);
 /// Names a read that a core asked of its own store. Chosen by the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadId(pub u64);
+
+/// Names a whole state of a store: the mark of the last batch that is in it. Under a protocol that
+/// copies stores from node to node the marks mean the same on all of them, so it names the same rows
+/// everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(pub u64);
 
 /// How soon a record has to be durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,7 +169,9 @@ pub enum Effect<M, P, R> {
         message: M,
     },
     /// Apply writes to the store, all or none, visible to the next read. Nothing is written to
-    /// disk: recovery repeats it from the record it rests on.
+    /// disk: recovery repeats it from the record it rests on. That record may stand behind it in the
+    /// same step: the shell appends a step's records before it applies, and makes the log durable up
+    /// to there before what was applied goes to a segment.
     Apply {
         /// Never falls; recovery skips marks that the store's segments already cover.
         mark: u64,
@@ -184,6 +192,38 @@ pub enum Effect<M, P, R> {
         /// What is asked.
         query: Query,
     },
+    /// Hold the store as it is now, everything applied before this effect included, under this name,
+    /// which is the mark of the last [`Effect::Apply`]. A snapshot does not outlive the process.
+    TakeSnapshot(SnapshotId),
+    /// As [`Effect::Read`], of a snapshot that is held; answered by [`Input::Read`]. The shell may
+    /// answer a scan with fewer rows than asked for, as long as it says that there are more.
+    ReadSnapshot {
+        /// The core's name for it.
+        read: ReadId,
+        /// Of which.
+        snapshot: SnapshotId,
+        /// What is asked.
+        query: Query,
+    },
+    /// The snapshot is not needed any more.
+    DropSnapshot(SnapshotId),
+    /// Put rows aside for [`Effect::Install`], behind those staged before, in byte order of their
+    /// keys. They are no part of the store yet, and no reader sees them. The shell makes them
+    /// durable before it appends the next record of this core, in this step or a later one; what a
+    /// crash leaves behind without such a record may be thrown away.
+    Stage {
+        /// To be what.
+        snapshot: SnapshotId,
+        /// Throw away what was staged before.
+        first: bool,
+        /// The next rows.
+        rows: Vec<Row>,
+    },
+    /// Have the staged rows, and nothing else, in the store, as if everything up to this mark had
+    /// been applied: all at once for readers, and for a crash. It stands behind a record that says
+    /// so; recovery repeats it from there, and a store whose segments already reach the mark skips
+    /// it, as it skips an [`Effect::Apply`]. Snapshots taken before keep their rows.
+    Install(SnapshotId),
     /// Ask for [`Input::Timer`] at this time; replaces what was asked for before.
     SetTimer(Time),
     /// Hand this back as [`Input::Resume`] once everything before it was performed.
@@ -237,6 +277,13 @@ impl<M, P, R> Effects<M, P, R> {
     pub fn point(&mut self, name: &'static str) {
         if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
             self.list.push(Effect::Point(name));
+        }
+    }
+
+    /// As [`Effects::point`], among the effects that rest on no record.
+    pub fn point_unheld(&mut self, name: &'static str) {
+        if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
+            self.push_unheld(Effect::Point(name));
         }
     }
 
@@ -308,7 +355,7 @@ pub trait Core {
     );
 
     /// Takes back one record of the log, oldest first, before [`Input::Started`]. May only emit
-    /// [`Effect::Apply`], with the mark that the live run gave it.
+    /// [`Effect::Apply`], with the mark that the live run gave it, and [`Effect::Install`].
     fn recover(
         &mut self,
         at: Position,

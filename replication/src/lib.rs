@@ -9,14 +9,20 @@
 
 extern crate alloc;
 
+mod alarms;
 pub mod contract;
+mod counters;
 pub mod limits;
+pub mod paxos;
+pub mod points;
 pub mod random;
 pub mod request;
+mod sessions;
 pub mod two_phase;
 
 pub use contract::{
-    Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
+    Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, SnapshotId, Status,
+    Time, Urgency,
 };
 pub use limits::Limits;
 pub use request::{

@@ -54,12 +54,20 @@ pub enum Operation {
     OpenSession,
     /// Read; linearizable.
     Read(Query),
+    /// Read what the replica that is asked holds at that moment, be it old: for when only few
+    /// replicas are left, or speed is worth more. A prefix of the one order all the same.
+    ReadStale(Query),
     /// Write, all or nothing, if every precondition holds; strictly serializable.
     Transact {
         /// Makes a retry harmless; without one a repeated request is a new one.
         stamp: Option<Stamp>,
         /// What to write.
         transaction: Transaction,
+    },
+    /// Have these replicas, and no others, take part; under protocols that can change it.
+    ChangeMembers {
+        /// All of them, those that stay included.
+        members: Vec<NodeId>,
     },
 }
 
@@ -135,6 +143,15 @@ pub struct Transaction {
     pub preconditions: Vec<Precondition>,
     /// In order; the last write of a key wins.
     pub writes: Vec<Write>,
+}
+
+impl Transaction {
+    /// Bytes of all its keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let checked = self.preconditions.iter().map(Precondition::bytes);
+        checked.chain(self.writes.iter().map(Write::bytes)).fold(0, usize::saturating_add)
+    }
 }
 
 /// What must hold of a key for a transaction to happen.

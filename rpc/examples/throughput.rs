@@ -60,8 +60,10 @@ fn answer(event: Event<Message>, value: &Bytes, turn: &mut Turn<Message>) {
         Event::Request(request) => {
             let outcome = match request.operation {
                 Operation::OpenSession => Outcome::Session(ClientId(1)),
-                Operation::Read(_) => Outcome::Answer(Answer::Value(Some(value.clone()))),
-                Operation::Transact { .. } => Outcome::Committed,
+                Operation::Read(_) | Operation::ReadStale(_) => {
+                    Outcome::Answer(Answer::Value(Some(value.clone())))
+                }
+                Operation::Transact { .. } | Operation::ChangeMembers { .. } => Outcome::Committed,
             };
             turn.replies.push((request.id, outcome));
         }

@@ -38,10 +38,8 @@
 //! what carries it; and it may cut the log at a released position only when everything applied
 //! before the release is flushed.
 
-mod alarms;
 pub mod audit;
 pub mod coordinator;
-mod counters;
 mod locks;
 pub mod message;
 pub mod options;
@@ -49,7 +47,6 @@ pub mod participant;
 pub mod planted;
 pub mod points;
 pub mod record;
-mod sessions;
 
 pub use coordinator::{Coordinator, CoordinatorResume};
 pub use options::{CoordinatorOptions, ParticipantOptions};

@@ -1,14 +1,7 @@
 //! The fail points of two-phase commit: the moments between two steps of the protocol at which a
 //! test makes a process die or pause, to see what the others and its successor make of it.
 
-/// A moment of the protocol with a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
-    /// What the command line calls it.
-    pub name: &'static str,
-    /// Which moment it is, in one sentence.
-    pub moment: &'static str,
-}
+pub use crate::points::Point;
 
 /// Before anything is done about a transaction.
 pub const COORDINATOR_BEFORE_BEGIN: &str = "coordinator-before-begin";

@@ -1,11 +1,13 @@
 //! What coordinator and participants keep in their logs.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::message::{CommitNumber, Decision, TxnId};
 use crate::contract::NodeId;
 use crate::request::{ClientId, Key, Stamp, Write};
+use crate::sessions::Sessions;
 
 /// What the coordinator keeps: presumed abort, so nothing before a commit and nothing of an abort.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +75,28 @@ pub struct SessionTable {
     pub next_client: u64,
     /// Each open session.
     pub sessions: Vec<SessionState>,
+}
+
+impl SessionTable {
+    pub(super) fn of(sessions: &Sessions<()>) -> Self {
+        let state = |(client, answered_below, settled): (_, _, &BTreeMap<u64, ()>)| SessionState {
+            client,
+            answered_below,
+            committed: settled.keys().copied().collect(),
+        };
+        Self {
+            next_client: sessions.next_client().0,
+            sessions: sessions.list().map(state).collect(),
+        }
+    }
+
+    pub(super) fn restore_into(self, sessions: &mut Sessions<()>) {
+        let states = self.sessions.into_iter().map(|state| {
+            let settled = state.committed.into_iter().map(|sequence| (sequence, ())).collect();
+            (state.client, state.answered_below, settled)
+        });
+        sessions.restore(self.next_client, states);
+    }
 }
 
 /// One session of a checkpoint.

@@ -183,9 +183,11 @@ fn real_time(
         match event {
             Event::Asked { request, operation, .. } => {
                 let (query, stamp) = match operation {
-                    Operation::Read(query) => (Some(query.clone()), None),
+                    Operation::Read(query) | Operation::ReadStale(query) => {
+                        (Some(query.clone()), None)
+                    }
                     Operation::Transact { stamp, .. } => (None, *stamp),
-                    Operation::OpenSession => (None, None),
+                    Operation::OpenSession | Operation::ChangeMembers { .. } => (None, None),
                 };
                 let mut after = seen;
                 if let Some(stamp) = stamp {

@@ -214,6 +214,11 @@ where
             Effect::Release(position) => self.release(position),
             Effect::Point(name) => self.die(name),
             Effect::Persist { .. } => unreachable!("records are appended before"),
+            Effect::TakeSnapshot(_)
+            | Effect::ReadSnapshot { .. }
+            | Effect::DropSnapshot(_)
+            | Effect::Stage { .. }
+            | Effect::Install(_) => unreachable!("two-phase commit copies no stores"),
         }
     }
 

@@ -176,7 +176,10 @@ fn single(stamp: Option<Stamp>, write: Write) -> Operation {
 fn operation_bytes(operation: &Operation) -> usize {
     match operation {
         Operation::Transact { transaction, .. } => transaction_bytes(transaction),
-        Operation::OpenSession | Operation::Read(_) => 0,
+        Operation::OpenSession
+        | Operation::Read(_)
+        | Operation::ReadStale(_)
+        | Operation::ChangeMembers { .. } => 0,
     }
 }
 

@@ -73,8 +73,8 @@ impl Requests {
         let deadline = self.handle.now().after(timeout);
         let (answer, answered) = oneshot::channel();
         let writes = match operation {
-            Operation::Transact { .. } => true,
-            Operation::OpenSession | Operation::Read(_) => false,
+            Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
+            Operation::OpenSession | Operation::Read(_) | Operation::ReadStale(_) => false,
         };
         let waiting = Waiting { answer, deadline, writes, bytes };
         self.waiting.borrow_mut().insert(id, waiting);

@@ -99,7 +99,10 @@ fn answering(outcome: Outcome) -> Behaviour {
         let Event::Request(request) = event else { return };
         let outcome = match &request.operation {
             Operation::OpenSession => rows.answer(&request.operation),
-            Operation::Read(_) | Operation::Transact { .. } => outcome.clone(),
+            Operation::Read(_)
+            | Operation::ReadStale(_)
+            | Operation::Transact { .. }
+            | Operation::ChangeMembers { .. } => outcome.clone(),
         };
         turn.replies.push((request.id, outcome));
     })

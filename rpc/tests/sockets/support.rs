@@ -194,18 +194,20 @@ impl Rows {
                 self.sessions += 1;
                 Outcome::Session(ClientId(self.sessions))
             }
-            Operation::Read(Query::Get(key)) => {
+            Operation::Read(Query::Get(key)) | Operation::ReadStale(Query::Get(key)) => {
                 Outcome::Answer(Answer::Value(self.rows.get(key).cloned()))
             }
-            Operation::Read(Query::GetMany(keys)) => Outcome::Answer(Answer::Values(
-                keys.iter().map(|key| self.rows.get(key).cloned()).collect(),
-            )),
-            Operation::Read(Query::Scan(range)) => {
+            Operation::Read(Query::GetMany(keys)) | Operation::ReadStale(Query::GetMany(keys)) => {
+                let values = keys.iter().map(|key| self.rows.get(key).cloned());
+                Outcome::Answer(Answer::Values(values.collect()))
+            }
+            Operation::Read(Query::Scan(range)) | Operation::ReadStale(Query::Scan(range)) => {
                 let mut rows = self.rows.iter().filter(|(key, _)| range.contains(key));
                 let page = rows.by_ref().take(range.limit as usize);
                 let page = page.map(|(key, value)| (key.clone(), value.clone())).collect();
                 Outcome::Answer(Answer::Rows { rows: page, more: rows.next().is_some() })
             }
+            Operation::ChangeMembers { .. } => Outcome::Committed,
             Operation::Transact { stamp, transaction } => {
                 if let Some(stamp) = stamp {
                     let asked = self.asked.entry((stamp.client, stamp.sequence)).or_default();

@@ -94,9 +94,11 @@ impl<P: Protocol> World<P> {
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
         let chance = &mut self.clients[client].chance;
         let elsewhere = match operation {
-            Operation::Read(_) => chance.one_in(2),
+            Operation::Read(_) | Operation::ReadStale(_) => chance.one_in(2),
             // To be told where to go.
-            Operation::OpenSession | Operation::Transact { .. } => chance.one_in(20),
+            Operation::OpenSession
+            | Operation::Transact { .. }
+            | Operation::ChangeMembers { .. } => chance.one_in(20),
         };
         if elsewhere { *chance.pick(&nodes) } else { writer }
     }

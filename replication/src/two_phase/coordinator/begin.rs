@@ -10,11 +10,11 @@ use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
+use crate::sessions::Standing;
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{Message, OnePhase, Prepare, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
-use crate::two_phase::sessions::Standing;
 
 impl Coordinator {
     pub(super) fn transact(
@@ -98,9 +98,9 @@ impl Coordinator {
         let in_flight = self.by_stamp.get(&stamp.client).map_or(0, BTreeMap::len);
         match self.sessions.standing(stamp, in_flight) {
             Standing::New => Ok(()),
-            Standing::Committed if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
+            Standing::Settled(()) if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
             Standing::Stale if self.options.planted.has(Bug::StaleSequenceIsNew) => Ok(()),
-            Standing::Committed => {
+            Standing::Settled(()) => {
                 self.counters.retries_answered += 1;
                 Err(Outcome::Committed)
             }

@@ -16,19 +16,19 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::state::{Active, PendingRead, Phase};
-use super::alarms::Alarms;
 use super::audit::{CoordinatorAudit, Table};
-use super::counters::counters;
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::CoordinatorOptions;
 use super::record::CoordinatorRecord;
-use super::sessions::{Origin, SessionLimits, Sessions};
+use crate::alarms::Alarms;
 use crate::contract::{
     Core, Effect, Effects, Input, NodeId, Position, RequestId, Role, Status, Time, Urgency,
 };
+use crate::counters::counters;
 use crate::random::Random;
 use crate::request::{ClientId, Failure, Operation, Outcome, Request};
+use crate::sessions::{Origin, SessionLimits, Sessions};
 
 type Out = Effects<Message, CoordinatorRecord, CoordinatorResume>;
 
@@ -94,7 +94,7 @@ pub struct Coordinator {
     begun: u64,
     /// Commits in the log.
     commits: CommitNumber,
-    sessions: Sessions,
+    sessions: Sessions<()>,
     /// Writes with a stamp that are in flight: until the commit is durable, or aborted.
     by_stamp: BTreeMap<ClientId, BTreeMap<u64, TxnId>>,
     /// Everything that is not over: in flight, or committed and not acknowledged by everybody.
@@ -157,7 +157,15 @@ impl Coordinator {
         }
         match operation {
             Operation::OpenSession => self.open_session(id, effects),
-            Operation::Read(query) => self.read(now, id, deadline, query, effects),
+            // Its replicas answer from a prefix of the serial order, fresh or waited for: a read
+            // that may be stale costs no less here.
+            Operation::Read(query) | Operation::ReadStale(query) => {
+                self.read(now, id, deadline, query, effects);
+            }
+            Operation::ChangeMembers { .. } => {
+                let reason = String::from("under two-phase commit the replicas are fixed");
+                reply_failed(id, Failure::Invalid { reason }, effects);
+            }
             Operation::Transact { stamp, transaction } => {
                 self.transact(now, id, deadline, stamp, transaction, effects);
             }

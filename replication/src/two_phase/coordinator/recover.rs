@@ -9,7 +9,9 @@ use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, TxnId};
 use crate::two_phase::planted::Bug;
-use crate::two_phase::record::{CommittedState, CoordinatorCheckpoint, CoordinatorRecord};
+use crate::two_phase::record::{
+    CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable,
+};
 
 impl Coordinator {
     /// A new epoch, durable before the first transaction gets its number.
@@ -50,7 +52,7 @@ impl Coordinator {
                 if let Some(stamp) = stamp
                     && !self.options.planted.has(Bug::SessionsNotRecovered)
                 {
-                    self.sessions.committed(stamp);
+                    self.sessions.settle(stamp, ());
                 }
             }
             CoordinatorRecord::Ended { txn } => {
@@ -59,7 +61,7 @@ impl Coordinator {
             CoordinatorRecord::Checkpoint(checkpoint) => {
                 self.epoch = checkpoint.epoch;
                 self.commits = checkpoint.commits;
-                self.sessions.restore(checkpoint.sessions);
+                checkpoint.sessions.restore_into(&mut self.sessions);
                 self.transactions = checkpoint
                     .committed
                     .into_iter()
@@ -73,7 +75,7 @@ impl Coordinator {
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
         let mut checkpoint = CoordinatorCheckpoint {
             epoch: self.epoch,
-            sessions: self.sessions.table(),
+            sessions: SessionTable::of(&self.sessions),
             commits: self.commits,
             committed: self.transactions.iter().filter_map(committed_state).collect(),
         };

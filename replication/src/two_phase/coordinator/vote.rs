@@ -85,7 +85,7 @@ impl Coordinator {
             self.alarms.cancel(at, Alarm::Transaction(txn));
         }
         if let Some(stamp) = stamp {
-            self.sessions.committed(stamp);
+            self.sessions.settle(stamp, ());
         }
         self.counters.committed += 1;
 

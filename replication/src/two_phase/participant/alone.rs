@@ -7,11 +7,11 @@ use super::state::{Alone, Decided, Stage};
 use super::{Out, Participant, ParticipantResume};
 use crate::contract::{Effect, Urgency};
 use crate::request::Stamp;
+use crate::sessions::Standing;
 use crate::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId, Vote};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
-use crate::two_phase::sessions::Standing;
 
 /// Retries that wait for one commit; a client sends one at a time, and one that is dropped here is
 /// answered with "unknown" by the coordinator in time.
@@ -41,9 +41,9 @@ impl Participant {
         let Some(stamp) = stamp else { return Ok(()) };
         match self.sessions.standing(stamp, 0) {
             Standing::New => Ok(()),
-            Standing::Committed if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
+            Standing::Settled(()) if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
             Standing::Stale if self.options.planted.has(Bug::StaleSequenceIsNew) => Ok(()),
-            Standing::Committed => Err(Vote::Committed),
+            Standing::Settled(()) => Err(Vote::Committed),
             Standing::Stale | Standing::Expired => Err(Vote::Refused),
             Standing::TooManyOutstanding => Err(Vote::Overloaded),
         }
@@ -58,7 +58,7 @@ impl Participant {
         self.alone += 1;
         self.counters.committed_alone += 1;
         if let Some(stamp) = stamp {
-            self.sessions.committed(stamp);
+            self.sessions.settle(stamp, ());
             self.alone_stamps.insert((stamp.client, stamp.sequence), txn);
         }
         self.remember_alone(txn, false);

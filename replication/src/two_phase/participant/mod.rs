@@ -16,19 +16,19 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
-use super::alarms::Alarms;
 use super::audit::{ParticipantAudit, Table};
-use super::counters::counters;
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::ParticipantOptions;
 use super::record::ParticipantRecord;
-use super::sessions::{Origin, SessionLimits, Sessions};
+use crate::alarms::Alarms;
 use crate::contract::{
     Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
 };
+use crate::counters::counters;
 use crate::random::Random;
 use crate::request::{Answer, ClientId, Failure, Outcome};
+use crate::sessions::{Origin, SessionLimits, Sessions};
 
 type Out = Effects<Message, ParticipantRecord, ParticipantResume>;
 
@@ -116,7 +116,7 @@ pub struct Participant {
     /// Commits that wait for the one before them.
     early: BTreeMap<CommitNumber, TxnId>,
     /// One phase: the writes that this participant committed.
-    sessions: Sessions,
+    sessions: Sessions<()>,
     last_read: u64,
     /// Reads of preconditions that the store is about to answer.
     checks: BTreeMap<ReadId, TxnId>,

@@ -21,18 +21,21 @@ impl Participant {
     pub(super) fn request(&mut self, now: Time, request: Request, effects: &mut Out) {
         let Request { id, deadline, operation } = request;
         match operation {
-            Operation::Read(_) if self.unfit.is_some() => {
+            Operation::Read(_) | Operation::ReadStale(_) if self.unfit.is_some() => {
                 let reason = self.unfit.clone().unwrap_or_default();
                 reply_failed(id, Failure::Storage { reason }, effects);
             }
-            Operation::Read(_) if !self.serving => {
+            Operation::Read(_) | Operation::ReadStale(_) if !self.serving => {
                 let reason = format!("{} is starting", self.options.id);
                 reply_failed(id, Failure::Unavailable { reason }, effects);
             }
-            Operation::Read(query) => {
+            // A fresh read costs no more here, unless its keys are in doubt.
+            Operation::Read(query) | Operation::ReadStale(query) => {
                 self.read(now, Asker::Client(id), query, deadline, effects);
             }
-            Operation::OpenSession | Operation::Transact { .. } => {
+            Operation::OpenSession
+            | Operation::Transact { .. }
+            | Operation::ChangeMembers { .. } => {
                 reply_failed(id, Failure::Redirect { to: NodeId::COORDINATOR }, effects);
             }
         }

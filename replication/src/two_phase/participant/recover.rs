@@ -13,7 +13,7 @@ use crate::two_phase::locks::{LockSet, LockTable};
 use crate::two_phase::message::{CommitNumber, Decision, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
-    CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared,
+    CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared, SessionTable,
 };
 
 impl Participant {
@@ -62,7 +62,7 @@ impl Participant {
                 if let Some(stamp) = stamp
                     && !self.options.planted.has(Bug::SessionsNotRecovered)
                 {
-                    self.sessions.committed(stamp);
+                    self.sessions.settle(stamp, ());
                 }
                 self.remember_alone(txn, true);
             }
@@ -121,7 +121,7 @@ impl Participant {
     /// A checkpoint stands for every record before it.
     fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
         self.incarnation = checkpoint.incarnation;
-        self.sessions.restore(checkpoint.sessions);
+        checkpoint.sessions.restore_into(&mut self.sessions);
         self.transactions.clear();
         self.locks = LockTable::default();
         self.prepared_bytes = 0;
@@ -163,7 +163,7 @@ impl Participant {
                 .collect(),
             decided: self.decided.iter().map(|(txn, it)| (*txn, it.decision)).collect(),
             coordinators: Vec::from([progress]),
-            sessions: self.sessions.table(),
+            sessions: SessionTable::of(&self.sessions),
         };
         if self.options.planted.has(Bug::CheckpointForgetsSessions) {
             for session in &mut checkpoint.sessions.sessions {

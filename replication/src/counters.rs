@@ -17,4 +17,4 @@ macro_rules! counters {
     };
 }
 
-pub(super) use counters;
+pub(crate) use counters;

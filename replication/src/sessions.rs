@@ -1,17 +1,17 @@
-//! Which writes of which client sessions have committed, so that a retry is answered instead of
-//! repeated (Raft dissertation §6.3).
+//! How writes of client sessions were settled, so that a retry is answered instead of repeated
+//! (Raft dissertation §6.3).
 //!
 //! The table changes only with records of the log, in their order: what a restarted node rebuilds
-//! is what it had, evictions included.
+//! is what it had, evictions included. `V` says how a write was settled: under two-phase commit only
+//! commits are remembered, under Paxos refusals too.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 
-use super::record::{SessionState, SessionTable};
 use crate::request::{ClientId, Stamp};
 
 /// Where a table's sessions come from, and so which of them makes room first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// Given out here: an unknown session has expired. The least recently used makes room.
     Given,
     /// Learnt from stamps: an unknown session is new, unless it is as old as one that made room.
@@ -21,44 +21,44 @@ pub(super) enum Origin {
 
 /// How much a table may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SessionLimits {
-    pub(super) sessions_max: usize,
-    pub(super) outstanding_per_session_max: usize,
-    pub(super) outstanding_max: usize,
+pub(crate) struct SessionLimits {
+    pub(crate) sessions_max: usize,
+    pub(crate) outstanding_per_session_max: usize,
+    pub(crate) outstanding_max: usize,
 }
 
 /// What the table says of a stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing<V> {
     New,
-    Committed,
+    Settled(V),
     Stale,
     Expired,
     TooManyOutstanding,
 }
 
 #[derive(Clone, Debug)]
-struct Session {
+struct Session<V> {
     /// Its place in the order of eviction.
     rank: u64,
     answered_below: u64,
-    committed: BTreeSet<u64>,
+    settled: BTreeMap<u64, V>,
 }
 
 /// The table.
 #[derive(Clone, Debug)]
-pub(super) struct Sessions {
+pub(crate) struct Sessions<V> {
     origin: Origin,
     limits: SessionLimits,
     next_client: u64,
     next_rank: u64,
-    by_client: BTreeMap<ClientId, Session>,
+    by_client: BTreeMap<ClientId, Session<V>>,
     by_rank: BTreeMap<u64, ClientId>,
     outstanding: usize,
 }
 
-impl Sessions {
-    pub(super) fn new(origin: Origin, limits: SessionLimits) -> Self {
+impl<V: Clone> Sessions<V> {
+    pub(crate) fn new(origin: Origin, limits: SessionLimits) -> Self {
         Self {
             origin,
             limits,
@@ -71,100 +71,100 @@ impl Sessions {
     }
 
     /// The number that the next session given out gets.
-    pub(super) fn next_client(&self) -> ClientId {
+    pub(crate) fn next_client(&self) -> ClientId {
         ClientId(self.next_client)
     }
 
     /// A session was given out.
-    pub(super) fn opened(&mut self, client: ClientId) {
+    pub(crate) fn opened(&mut self, client: ClientId) {
         self.next_client = self.next_client.max(client.0.saturating_add(1));
-        self.insert(client, 0, BTreeSet::new());
+        self.insert(client, 0, BTreeMap::new());
         self.make_room();
     }
 
     /// What is known of a write, `in_flight` others of the same session not being decided yet.
-    pub(super) fn standing(&self, stamp: Stamp, in_flight: usize) -> Standing {
+    pub(crate) fn standing(&self, stamp: Stamp, in_flight: usize) -> Standing<V> {
         let Some(session) = self.by_client.get(&stamp.client) else {
             let learnable = self.origin == Origin::Learnt && stamp.client.0 >= self.next_client;
             return if learnable { Standing::New } else { Standing::Expired };
         };
-        if session.committed.contains(&stamp.sequence) {
-            return Standing::Committed;
+        if let Some(how) = session.settled.get(&stamp.sequence) {
+            return Standing::Settled(how.clone());
         }
         if stamp.sequence < session.answered_below {
             return Standing::Stale;
         }
         let max = self.limits.outstanding_per_session_max;
-        if session.committed.len() + in_flight < max {
+        if session.settled.len() + in_flight < max {
             return Standing::New;
         }
         // Only now count without those that this very stamp lets us forget.
-        match session.committed.range(stamp.answered_below..).count() + in_flight < max {
+        match session.settled.range(stamp.answered_below..).count() + in_flight < max {
             true => Standing::New,
             false => Standing::TooManyOutstanding,
         }
     }
 
-    /// A write has committed.
-    pub(super) fn committed(&mut self, stamp: Stamp) {
+    /// A write was settled.
+    pub(crate) fn settle(&mut self, stamp: Stamp, how: V) {
         if !self.by_client.contains_key(&stamp.client) {
             match self.origin {
                 Origin::Given => return,
                 Origin::Learnt if stamp.client.0 < self.next_client => return,
-                Origin::Learnt => self.insert(stamp.client, 0, BTreeSet::new()),
+                Origin::Learnt => self.insert(stamp.client, 0, BTreeMap::new()),
             }
         }
         let session = self.by_client.get_mut(&stamp.client).expect("it was there or was inserted");
-        let before = session.committed.len();
+        let before = session.settled.len();
         session.answered_below = session.answered_below.max(stamp.answered_below);
-        session.committed = session.committed.split_off(&session.answered_below);
+        session.settled = session.settled.split_off(&session.answered_below);
         if stamp.sequence >= session.answered_below {
-            session.committed.insert(stamp.sequence);
+            session.settled.insert(stamp.sequence, how);
         }
-        self.outstanding = self.outstanding + session.committed.len() - before;
+        self.outstanding = self.outstanding + session.settled.len() - before;
         self.touch(stamp.client);
         self.make_room();
     }
 
     /// Sessions in the table.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_client.len()
     }
 
-    /// The table as a checkpoint keeps it.
-    pub(super) fn table(&self) -> SessionTable {
-        let sessions = self.by_rank.values().map(|client| {
+    /// The sessions as a checkpoint keeps them, those that make room first before the others: whose
+    /// it is, below what its writes are answered, and how those from there on were settled.
+    pub(crate) fn list(&self) -> impl Iterator<Item = (ClientId, u64, &BTreeMap<u64, V>)> {
+        self.by_rank.values().map(|client| {
             let session = &self.by_client[client];
-            SessionState {
-                client: *client,
-                answered_below: session.answered_below,
-                committed: session.committed.iter().copied().collect(),
-            }
-        });
-        SessionTable { next_client: self.next_client, sessions: sessions.collect() }
+            (*client, session.answered_below, &session.settled)
+        })
     }
 
     /// Takes back what a checkpoint kept, instead of all there is.
-    pub(super) fn restore(&mut self, table: SessionTable) {
+    pub(crate) fn restore(
+        &mut self,
+        next_client: u64,
+        sessions: impl Iterator<Item = (ClientId, u64, BTreeMap<u64, V>)>,
+    ) {
         *self = Self::new(self.origin, self.limits);
-        self.next_client = table.next_client;
-        for state in table.sessions {
-            self.insert(state.client, state.answered_below, state.committed.into_iter().collect());
+        self.next_client = next_client;
+        for (client, answered_below, settled) in sessions {
+            self.insert(client, answered_below, settled);
         }
         self.make_room();
     }
 
-    fn insert(&mut self, client: ClientId, answered_below: u64, committed: BTreeSet<u64>) {
+    fn insert(&mut self, client: ClientId, answered_below: u64, settled: BTreeMap<u64, V>) {
         self.remove(client);
-        self.outstanding += committed.len();
+        self.outstanding += settled.len();
         let rank = self.new_rank(client);
         self.by_rank.insert(rank, client);
-        self.by_client.insert(client, Session { rank, answered_below, committed });
+        self.by_client.insert(client, Session { rank, answered_below, settled });
     }
 
     fn remove(&mut self, client: ClientId) {
         if let Some(session) = self.by_client.remove(&client) {
-            self.outstanding -= session.committed.len();
+            self.outstanding -= session.settled.len();
             self.by_rank.remove(&session.rank);
         }
     }
@@ -202,6 +202,8 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     const LIMITS: SessionLimits =
@@ -211,7 +213,11 @@ mod tests {
         Stamp { client: ClientId(client), sequence, answered_below }
     }
 
-    fn given(sessions: u64) -> Sessions {
+    fn listed(table: &Sessions<()>) -> Vec<(ClientId, u64, BTreeMap<u64, ()>)> {
+        table.list().map(|(client, below, settled)| (client, below, settled.clone())).collect()
+    }
+
+    fn given(sessions: u64) -> Sessions<()> {
         let mut table = Sessions::new(Origin::Given, LIMITS);
         for client in 1..=sessions {
             assert_eq!(table.next_client(), ClientId(client));
@@ -224,22 +230,22 @@ mod tests {
     fn a_write_is_new_then_committed_then_stale() {
         let mut table = given(1);
         assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::New);
-        table.committed(stamp(1, 1, 1));
-        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Committed);
+        table.settle(stamp(1, 1, 1), ());
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Settled(()));
         // Another write does not forget it, unless it says that its answer has arrived.
-        table.committed(stamp(1, 3, 1));
-        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Committed);
+        table.settle(stamp(1, 3, 1), ());
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Settled(()));
         assert_eq!(table.standing(stamp(1, 2, 1), 0), Standing::New);
-        table.committed(stamp(1, 4, 2));
+        table.settle(stamp(1, 4, 2), ());
         assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Stale);
-        assert_eq!(table.standing(stamp(1, 3, 2), 0), Standing::Committed);
+        assert_eq!(table.standing(stamp(1, 3, 2), 0), Standing::Settled(()));
     }
 
     #[test]
     fn a_session_remembers_so_many_writes_and_no_more() {
         let mut table = given(1);
-        table.committed(stamp(1, 1, 1));
-        table.committed(stamp(1, 2, 1));
+        table.settle(stamp(1, 1, 1), ());
+        table.settle(stamp(1, 2, 1), ());
         assert_eq!(table.standing(stamp(1, 3, 1), 0), Standing::New);
         assert_eq!(table.standing(stamp(1, 3, 1), 1), Standing::TooManyOutstanding);
         // What the stamp itself lets go does not count.
@@ -249,13 +255,13 @@ mod tests {
     #[test]
     fn the_least_recently_used_makes_room() {
         let mut table = given(2);
-        table.committed(stamp(1, 1, 1));
+        table.settle(stamp(1, 1, 1), ());
         table.opened(ClientId(3));
         assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Expired);
-        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Committed);
+        assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Settled(()));
         assert_eq!(table.standing(stamp(9, 1, 1), 0), Standing::Expired);
         // A commit of an evicted session is no session.
-        table.committed(stamp(2, 1, 1));
+        table.settle(stamp(2, 1, 1), ());
         assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Expired);
         assert_eq!(table.len(), 2);
     }
@@ -264,13 +270,13 @@ mod tests {
     fn too_many_outstanding_writes_make_room_too() {
         let mut table = given(2);
         for sequence in 1..=3 {
-            table.committed(stamp(1, sequence, 1));
+            table.settle(stamp(1, sequence, 1), ());
         }
-        table.committed(stamp(2, 1, 1));
+        table.settle(stamp(2, 1, 1), ());
         assert_eq!(table.len(), 2);
-        table.committed(stamp(2, 2, 1));
+        table.settle(stamp(2, 2, 1), ());
         assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Expired);
-        assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Committed);
+        assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Settled(()));
     }
 
     #[test]
@@ -278,15 +284,15 @@ mod tests {
         let mut table = Sessions::new(Origin::Learnt, LIMITS);
         for client in [5, 2, 7] {
             assert_eq!(table.standing(stamp(client, 1, 1), 0), Standing::New);
-            table.committed(stamp(client, 1, 1));
+            table.settle(stamp(client, 1, 1), ());
         }
         // 2 was the oldest, though not the least recently used; 1 is as old, 3 is not.
         assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Expired);
         assert_eq!(table.standing(stamp(1, 1, 1), 0), Standing::Expired);
         assert_eq!(table.standing(stamp(3, 1, 1), 0), Standing::New);
-        assert_eq!(table.standing(stamp(5, 1, 1), 0), Standing::Committed);
+        assert_eq!(table.standing(stamp(5, 1, 1), 0), Standing::Settled(()));
         // One that is too old is not learnt again.
-        table.committed(stamp(1, 2, 1));
+        table.settle(stamp(1, 2, 1), ());
         assert_eq!(table.len(), 2);
     }
 
@@ -298,16 +304,17 @@ mod tests {
                 if origin == Origin::Given {
                     table.opened(ClientId(client));
                 }
-                table.committed(stamp(client, 1, 1));
+                table.settle(stamp(client, 1, 1), ());
             }
-            table.committed(stamp(1, 2, 1));
+            table.settle(stamp(1, 2, 1), ());
             let mut restored = Sessions::new(origin, LIMITS);
-            restored.restore(table.table());
-            assert_eq!(restored.table(), table.table());
+            let kept = listed(&table);
+            restored.restore(table.next_client().0, kept.clone().into_iter());
+            assert_eq!(listed(&restored), kept);
             for table in [&mut table, &mut restored] {
                 table.opened(ClientId(8));
             }
-            assert_eq!(restored.table(), table.table(), "both evict the same");
+            assert_eq!(listed(&restored), listed(&table), "both evict the same");
         }
     }
 }

@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Alarms by time.
 #[derive(Clone, Debug)]
-pub(super) struct Alarms<A> {
+pub(crate) struct Alarms<A> {
     by_time: BTreeSet<(Time, A)>,
     /// The time last asked of the shell, unless it has come. It may be too early, which costs a
     /// wasted timer and saves asking again with every alarm.
@@ -19,25 +19,25 @@ pub(super) struct Alarms<A> {
 }
 
 impl<A: Copy + Ord> Alarms<A> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { by_time: BTreeSet::new(), asked: Time::NEVER }
     }
 
-    pub(super) fn set(&mut self, at: Time, alarm: A) {
+    pub(crate) fn set(&mut self, at: Time, alarm: A) {
         self.by_time.insert((at, alarm));
     }
 
-    pub(super) fn cancel(&mut self, at: Time, alarm: A) {
+    pub(crate) fn cancel(&mut self, at: Time, alarm: A) {
         self.by_time.remove(&(at, alarm));
     }
 
     /// The timer has come.
-    pub(super) fn rang(&mut self) {
+    pub(crate) fn rang(&mut self) {
         self.asked = Time::NEVER;
     }
 
     /// Takes the next alarm that is due.
-    pub(super) fn due(&mut self, now: Time) -> Option<A> {
+    pub(crate) fn due(&mut self, now: Time) -> Option<A> {
         let (at, alarm) = *self.by_time.first()?;
         if at > now {
             return None;
@@ -47,7 +47,7 @@ impl<A: Copy + Ord> Alarms<A> {
     }
 
     /// Asks the shell for a timer if the one it keeps is too late.
-    pub(super) fn ask<M, P, R>(&mut self, now: Time, effects: &mut Effects<M, P, R>) {
+    pub(crate) fn ask<M, P, R>(&mut self, now: Time, effects: &mut Effects<M, P, R>) {
         let Some((first, _)) = self.by_time.first() else { return };
         let wanted = if *first > now { *first } else { now.after(PAUSE) };
         if wanted < self.asked {

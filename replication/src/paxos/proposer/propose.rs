@@ -1,0 +1,220 @@
+//! Phase 2: one batch after the other, several at a time.
+//!
+//! Many commands share a slot only when slots are scarce: as long as few are open each command gets
+//! its own at once, since the node's log and links gather what is ready anyway; when the pipeline is
+//! full, what comes meanwhile shares the next slot. So batches form under load and cost no latency
+//! without it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::Stage;
+use super::term::Open;
+use crate::contract::{Effect, NodeId, Time};
+use crate::paxos::message::{Ballot, Batch, Member, Message, Slot};
+use crate::paxos::{Alarm, Out, Replica, Resume, points};
+
+/// What goes into the next slot.
+enum Next {
+    Batch(Arc<Batch>),
+    /// Chosen already.
+    Skip,
+    Nothing,
+}
+
+impl Replica {
+    /// Proposes what was found in phase 1, no-ops in the gaps, and then what clients wait for, as
+    /// far as the window and the pipeline allow.
+    pub(in crate::paxos) fn propose_what_waits(&mut self, now: Time, effects: &mut Out) {
+        while let Stage::Leading(term) = &mut self.proposer.stage {
+            // What somebody knows to be chosen is to be learnt, not proposed.
+            term.next = term.next.max(term.base.next()).max(self.learner.applied.next());
+            let (ballot, slot) = (term.ballot, term.next);
+            match self.next_batch(ballot, slot) {
+                Next::Batch(batch) => self.propose(now, ballot, slot, batch, effects),
+                Next::Skip => {}
+                Next::Nothing => return,
+            }
+            if let Some(term) = self.proposer.leading() {
+                term.next = slot.next();
+            }
+        }
+    }
+
+    fn next_batch(&mut self, ballot: Ballot, slot: Slot) -> Next {
+        let learner = &self.learner;
+        let pending = learner.membership.pending(learner.applied);
+        let Stage::Leading(term) = &mut self.proposer.stage else { return Next::Nothing };
+        if learner.knows(slot) {
+            return Next::Skip;
+        }
+        if slot > learner.applied.plus(self.options.window)
+            || term.open.len() >= self.options.pipeline_max
+            || !learner.membership.is_quorum(slot, |member| term.has_promised(member))
+        {
+            return Next::Nothing;
+        }
+        if let Some((_, batch)) = term.found.remove(&slot) {
+            self.counters.reproposed += 1;
+            return Next::Batch(batch);
+        }
+        let no_op = Arc::new(Batch { origin: ballot, commands: Vec::new() });
+        if slot <= term.recovered_to {
+            self.counters.gaps_filled += 1;
+            return Next::Batch(no_op);
+        }
+        if let Some(batch) = self.take_batch(ballot, slot) {
+            return Next::Batch(batch);
+        }
+        // Nobody writes, and new members wait for their slot to come.
+        match pending {
+            Some(from) if slot < from => {
+                self.counters.window_filled += 1;
+                Next::Batch(no_op)
+            }
+            _ => Next::Nothing,
+        }
+    }
+
+    /// Phase 2a. The leader's own vote is one like the others: it counts once it is durable, and
+    /// nobody waits for it.
+    fn propose(
+        &mut self,
+        now: Time,
+        ballot: Ballot,
+        slot: Slot,
+        batch: Arc<Batch>,
+        effects: &mut Out,
+    ) {
+        self.counters.proposed += 1;
+        effects.point(points::PROPOSER_BEFORE_ACCEPT);
+        let chosen = self.learner.chosen;
+        let acceptors = self.acceptors_of(slot);
+        for (index, to) in acceptors.into_iter().enumerate() {
+            self.counters.accepts_sent += 1;
+            let message = Message::Accept { ballot, slot, batch: batch.clone(), chosen };
+            effects.push_unheld(Effect::Send { to, message });
+            if index == 0 {
+                effects.point(points::PROPOSER_SOME_ACCEPTS_SENT);
+            }
+        }
+        let term = self.proposer.term(ballot).expect("only a leader proposes");
+        term.open.insert(slot, Open { batch: batch.clone(), votes: Vec::new(), sent: now });
+        if self.roles.acceptor_is_up() && self.is_acceptor_of(slot) {
+            self.cast_vote(slot, ballot, batch, effects);
+            effects.point(points::PROPOSER_OWN_VOTE_DURABLE);
+            effects.push(Effect::Resume(Resume::Voted { ballot, slot }));
+        }
+    }
+
+    fn is_acceptor_of(&self, slot: Slot) -> bool {
+        self.learner.membership.of(slot).contains(&self.me())
+    }
+
+    fn acceptors_of(&self, slot: Slot) -> Vec<NodeId> {
+        let members = self.learner.membership.of(slot).iter();
+        members.map(|member| member.node).filter(|node| *node != self.options.id).collect()
+    }
+
+    /// Phase 2b, at the proposer. A batch that a quorum of its slot's acceptors has accepted with
+    /// one ballot is chosen.
+    pub(in crate::paxos) fn accepted(
+        &mut self,
+        now: Time,
+        member: Member,
+        ballot: Ballot,
+        slot: Slot,
+        effects: &mut Out,
+    ) {
+        let Stage::Leading(term) = &mut self.proposer.stage else {
+            self.counters.duplicates_dropped += 1;
+            return;
+        };
+        let acceptors = self.learner.membership.of(slot);
+        let Some(open) = term.open.get_mut(&slot).filter(|_| term.ballot == ballot) else {
+            self.counters.duplicates_dropped += 1;
+            return;
+        };
+        if !acceptors.contains(&member) {
+            self.counters.strange_dropped += 1;
+            return;
+        }
+        if open.votes.contains(&member) {
+            self.counters.duplicates_dropped += 1;
+            return;
+        }
+        open.votes.push(member);
+        let votes = &open.votes;
+        if !self.learner.membership.is_quorum(slot, |member| votes.contains(&member)) {
+            return;
+        }
+        let Some(open) = term.open.remove(&slot) else { return };
+        self.counters.chosen += 1;
+        effects.point(points::PROPOSER_CHOSEN);
+        self.learn(slot, open.batch, effects);
+        self.apply_what_is_chosen(now, effects);
+        self.propose_what_waits(now, effects);
+    }
+
+    /// Says again what was not answered: messages get lost.
+    pub(in crate::paxos) fn resend_alarm(&mut self, now: Time, ballot: Ballot, effects: &mut Out) {
+        if self.proposer.term(ballot).is_none() {
+            return;
+        }
+        self.alarms.set(now.after(self.options.resend_interval), Alarm::Resend(ballot));
+        self.resend_prepares(ballot, None, effects);
+        self.resend_accepts(now, None, effects);
+    }
+
+    /// A link stands again: what was sent over the broken one may be lost.
+    pub(in crate::paxos) fn resend_to(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
+        let ballot = match &self.proposer.stage {
+            Stage::Leading(term) | Stage::Campaigning(term) => term.ballot,
+            Stage::Following | Stage::PreVoting { .. } => return,
+        };
+        self.resend_prepares(ballot, Some(peer), effects);
+        self.resend_accepts(now, Some(peer), effects);
+    }
+
+    fn resend_prepares(&mut self, ballot: Ballot, only: Option<NodeId>, effects: &mut Out) {
+        // Before its own promise is durable nobody may hear of a ballot.
+        if !self.has_promised_durably(ballot) {
+            return;
+        }
+        let from = self.learner.applied.next();
+        for to in self.others() {
+            let Some(term) = self.proposer.term(ballot) else { return };
+            let has_answered = term.promises.get(&to).is_some_and(|(_, complete)| *complete);
+            if has_answered || only.is_some_and(|only| only != to) {
+                continue;
+            }
+            self.counters.prepares_sent += 1;
+            effects.push_unheld(Effect::Send { to, message: Message::Prepare { ballot, from } });
+        }
+    }
+
+    fn resend_accepts(&mut self, now: Time, only: Option<NodeId>, effects: &mut Out) {
+        let Stage::Leading(term) = &mut self.proposer.stage else { return };
+        let (ballot, chosen) = (term.ballot, self.learner.chosen);
+        for (slot, open) in &mut term.open {
+            let is_due = now >= open.sent.after(self.options.resend_interval);
+            if only.is_none() && !is_due {
+                continue;
+            }
+            if only.is_none() {
+                open.sent = now;
+            }
+            for member in self.learner.membership.of(*slot) {
+                let to = member.node;
+                let is_asked = only.is_none_or(|only| only == to);
+                if to == self.options.id || !is_asked || open.votes.contains(member) {
+                    continue;
+                }
+                self.counters.accepts_resent += 1;
+                let (slot, batch) = (*slot, open.batch.clone());
+                let message = Message::Accept { ballot, slot, batch, chosen };
+                effects.push_unheld(Effect::Send { to, message });
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Multi-Paxos, whole replicas together: scenario scripts as golden traces, and random schedules
+//! with crashes and a hostile network, watched after every step by a ghost that sees all logs.
+
+mod cluster;
+mod forge;
+mod ghost;
+mod history;
+mod machine;
+mod random;
+mod roles;
+mod script;
+mod show;
