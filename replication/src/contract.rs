@@ -299,6 +299,27 @@ impl<M, P, R> Effects<M, P, R> {
     }
 }
 
+/// How a cluster replicates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Two-phase commit with a coordinator process.
+    TwoPhase,
+    /// Two-phase commit coordinated by whichever replica a client asks.
+    AnyReplica,
+    /// Multi-Paxos.
+    Paxos,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TwoPhase => "two-phase commit",
+            Self::AnyReplica => "two-phase commit through any replica",
+            Self::Paxos => "Multi-Paxos",
+        })
+    }
+}
+
 /// What a node does in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {

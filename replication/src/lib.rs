@@ -21,8 +21,8 @@ mod sessions;
 pub mod two_phase;
 
 pub use contract::{
-    Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, SnapshotId, Status,
-    Time, Urgency,
+    Core, Effect, Effects, Input, NodeId, Position, Protocol, ReadId, RequestId, Role, SnapshotId,
+    Status, Time, Urgency,
 };
 pub use limits::Limits;
 pub use request::{
