@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use kvorum_node::IdentityFile;
-use kvorum_replication::NodeId;
+use kvorum_node::Identity;
+use kvorum_replication::{NodeId, Role};
 
 use super::arguments::Peer;
 use super::error::ServeError;
+use super::serve::Setup;
 
 /// Refuses peers that cannot all be there.
 pub(super) fn check_peers(flag: &str, peers: &[Peer]) -> Result<(), ServeError> {
@@ -68,15 +69,30 @@ pub(super) fn check_others(
     Ok(())
 }
 
+/// Refuses to start as the wrong one on a directory that somebody has started on before.
+pub(super) fn check_identity(setup: &Setup<'_>, identity: &Identity) -> Result<(), ServeError> {
+    let Setup { claim, data_dir, .. } = setup;
+    if claim.life != 0 && identity.life == 0 {
+        return Err(ServeError::refused(
+            format!(
+                "--rejoin is for a replica that has lost its disk, and {} holds what {} had",
+                data_dir.display(),
+                claim.node
+            ),
+            "leave --rejoin out, or move the directory away if its data is not to be trusted",
+        ));
+    }
+    match claim.role {
+        Role::Coordinator => check_members(data_dir, setup.peers, identity),
+        Role::Replica => Ok(()),
+    }
+}
+
 /// A coordinator keeps its replicas: one that is new has none of the rows, and one that is gone
 /// would miss what follows.
-pub(super) fn check_members(
-    data_dir: &Path,
-    peers: &[Peer],
-    identity: &IdentityFile,
-) -> Result<(), ServeError> {
-    let members = identity.identity().members;
-    let mut known: Vec<NodeId> = members.into_iter().map(|(id, _)| id).collect();
+fn check_members(data_dir: &Path, peers: &[Peer], identity: &Identity) -> Result<(), ServeError> {
+    let members = identity.members.iter();
+    let mut known: Vec<NodeId> = members.map(|(id, _)| *id).collect();
     known.retain(|id| *id != NodeId::COORDINATOR);
     known.sort_unstable();
     let mut named: Vec<NodeId> = peers.iter().map(|peer| peer.id).collect();

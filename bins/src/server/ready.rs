@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// Waits until the node can do what it is there for, or it is no use to wait longer.
 pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
-    match (setup.protocol, setup.role) {
+    match (setup.claim.protocol, setup.claim.role) {
         (Protocol::TwoPhase, Role::Coordinator) => {
             let all = setup.peers.len();
             // Without all of them it refuses writes, and serves reads.

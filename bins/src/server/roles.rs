@@ -1,11 +1,11 @@
 //! What a process serves as: from its flags to a core, and the node around it.
 
-use kvorum_node::Node;
+use kvorum_node::{Claim, Node};
 use kvorum_replication::paxos::{self, ReplicaOptions};
 use kvorum_replication::two_phase::{
     self, Coordinator as CoordinatorCore, CoordinatorOptions, Participant, ParticipantOptions,
 };
-use kvorum_replication::{NodeId, Protocol as Replication, Role};
+use kvorum_replication::{NodeId, Role};
 use kvorum_sim::Planted;
 use kvorum_storage::{LogOptions, Options};
 
@@ -38,9 +38,7 @@ fn participant(arguments: &Replica) -> Result<(), ServeError> {
         ));
     }
     let setup = Setup {
-        protocol: Replication::TwoPhase,
-        role: Role::Replica,
-        id: arguments.id,
+        claim: Claim::two_phase(Role::Replica, arguments.id),
         listen: arguments.listen,
         data_dir: &arguments.data_dir,
         peers: &[],
@@ -55,7 +53,7 @@ fn participant(arguments: &Replica) -> Result<(), ServeError> {
         ..Default::default()
     };
     let log = log_options(planted)?;
-    serve(&setup, |vfs, armed| {
+    serve(&setup, |vfs, armed, _| {
         let core = Participant::new(options);
         let options = Options { log, planted: planted.storage, ..Options::default() };
         Node::open_store(vfs, &arguments.data_dir, options, core, armed)
@@ -73,9 +71,7 @@ fn paxos(arguments: &Replica) -> Result<(), ServeError> {
 pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
     check_peers("--replica", &arguments.replica)?;
     let setup = Setup {
-        protocol: Replication::TwoPhase,
-        role: Role::Coordinator,
-        id: NodeId::COORDINATOR,
+        claim: Claim::two_phase(Role::Coordinator, NodeId::COORDINATOR),
         listen: arguments.listen,
         data_dir: &arguments.data_dir,
         peers: &arguments.replica,
@@ -91,7 +87,7 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
         ..Default::default()
     };
     let log = log_options(planted)?;
-    serve(&setup, |vfs, armed| {
+    serve(&setup, |vfs, armed, _| {
         let core = CoordinatorCore::new(options);
         Node::open_log(vfs, &arguments.data_dir, log, core, armed)
     })

@@ -9,26 +9,27 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use kvorum_node::{FailPoints, IdentityFile, Node, NodeError, Runner, StoredRecord};
+use kvorum_node::{
+    Claim, FailPoints, Identity, IdentityFile, Node, NodeError, Runner, StoredRecord,
+};
 use kvorum_replication::points::Point;
 use kvorum_replication::two_phase::message::Message;
-use kvorum_replication::{Core, NodeId, Protocol, Role};
+use kvorum_replication::{Core, NodeId};
 use kvorum_rpc::server::{Inspect, Server, ServerError, ServerOptions, Serving};
 use kvorum_storage::vfs::{RealVfs, Vfs};
 use tokio::sync::oneshot;
 
 use super::arguments::{Peer, Process};
 use super::error::ServeError;
-use super::peers::check_members;
+use super::peers::check_identity;
 use super::ready::ready;
 use super::signals::{End, Signals};
 use super::{clock_jumps, full_disk};
 
 /// What is the same for every role.
 pub(super) struct Setup<'a> {
-    pub(super) protocol: Protocol,
-    pub(super) role: Role,
-    pub(super) id: NodeId,
+    /// What it says it is.
+    pub(super) claim: Claim,
     pub(super) listen: SocketAddr,
     pub(super) data_dir: &'a Path,
     /// Whom this node connects to.
@@ -40,7 +41,7 @@ pub(super) struct Setup<'a> {
 /// Serves until a signal or an error ends it.
 pub(super) fn serve<C>(
     setup: &Setup<'_>,
-    open: impl FnOnce(Arc<dyn Vfs>, Vec<String>) -> Result<Node<C>, NodeError>,
+    open: impl FnOnce(Arc<dyn Vfs>, Vec<String>, &Identity) -> Result<Node<C>, NodeError>,
 ) -> Result<(), ServeError>
 where
     C: Core<Message = Message> + Send + 'static,
@@ -51,14 +52,12 @@ where
     let known: Vec<&str> = setup.points.iter().map(|point| point.name).collect();
     let fail_points = FailPoints::new(setup.process.fail_point.clone(), &known).map_err(of_node)?;
     let vfs = disk(setup)?;
-    let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, setup.role, setup.id);
+    let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, &setup.claim);
     let identity = Arc::new(identity.map_err(of_node)?);
-    if setup.role == Role::Coordinator {
-        check_members(setup.data_dir, setup.peers, &identity)?;
-    }
+    check_identity(setup, &identity.identity())?;
     let (server, outbox) =
         Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;
-    let mut node = open(vfs, fail_points.names()).map_err(of_node)?;
+    let mut node = open(vfs, fail_points.names(), &identity.identity()).map_err(of_node)?;
     node.set_planted(setup.process.planted().node);
     let (ended, node_end) = oneshot::channel();
     let on_end = Box::new(move || {
@@ -127,7 +126,7 @@ fn of_rpc(error: ServerError, setup: &Setup<'_>) -> ServeError {
 
 /// Says on standard output that the process serves.
 fn announce(setup: &Setup<'_>, address: SocketAddr) {
-    let (role, id) = (setup.role, setup.id.0);
+    let (role, id) = (setup.claim.role, setup.claim.node.0);
     let mut stdout = io::stdout().lock();
     let line = writeln!(stdout, "ready {role} id={id} listen={address}");
     if let Err(error) = line.and_then(|()| stdout.flush()) {
