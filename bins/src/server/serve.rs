@@ -13,12 +13,11 @@ use std::time::Duration;
 use kvorum_node::{
     Claim, Event, FailPoints, Handle, IdentityFile, Node, NodeError, Runner, StoredRecord,
 };
-use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::two_phase::{
     Coordinator as CoordinatorCore, CoordinatorOptions, Participant, ParticipantOptions, points,
 };
 use kvorum_replication::{Core, NodeId, Role};
-use kvorum_rpc::server::{Inspect, Server, ServerError, ServerOptions, Serving};
+use kvorum_rpc::server::{Carried, Inspect, Server, ServerError, ServerOptions, Serving};
 use kvorum_sim::Planted;
 use kvorum_storage::vfs::{RealVfs, Vfs};
 use kvorum_storage::{LogOptions, Options};
@@ -132,7 +131,7 @@ fn serve<C>(
     open: impl FnOnce(Arc<dyn Vfs>, Vec<String>) -> Result<Node<C>, NodeError>,
 ) -> Result<(), ServeError>
 where
-    C: Core<Message = Message> + Send + 'static,
+    C: Core<Message: Carried> + Send + 'static,
     C::Record: StoredRecord + Send,
     C::Resume: Send,
 {
@@ -250,11 +249,11 @@ fn announce(setup: &Setup<'_>, address: SocketAddr) {
 
 /// Serves until the end, and makes it a clean one. The outer error is this process's, the inner one
 /// the node's.
-fn until_the_end(
+fn until_the_end<M: Carried>(
     setup: &Setup<'_>,
     address: SocketAddr,
     serving: Serving,
-    runner: Runner<Message>,
+    runner: Runner<M>,
     mut node_end: oneshot::Receiver<()>,
 ) -> Result<Result<(), NodeError>, ServeError> {
     let no_signals =
@@ -285,7 +284,7 @@ fn until_the_end(
 
 /// Waits until a coordinator has a link to each of its replicas: whoever reads the ready line may
 /// write.
-async fn linked(handle: &Handle<Message>, setup: &Setup<'_>) {
+async fn linked<M>(handle: &Handle<M>, setup: &Setup<'_>) {
     if setup.role != Role::Coordinator {
         return;
     }
@@ -301,9 +300,9 @@ async fn linked(handle: &Handle<Message>, setup: &Setup<'_>) {
 }
 
 /// Stops everything, unless a second signal says to leave at once.
-async fn stop(
+async fn stop<M: Carried>(
     serving: Serving,
-    runner: Runner<Message>,
+    runner: Runner<M>,
     signals: &mut Signals,
 ) -> Result<Result<(), NodeError>, ServeError> {
     let (sender, stopped) = oneshot::channel();
