@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kvorum_checker::{Ending, Operation, Record};
+use kvorum_replication::Protocol;
 
 use super::clients::{Seen, writes};
 use super::clock::nanos;
@@ -82,7 +83,9 @@ impl Outcome {
             facts: facts(options),
             began_unix,
             length,
-            members: Member::all(options.replicas).map(|member| member.to_string()).collect(),
+            members: Member::all(Protocol::TwoPhase, options.replicas)
+                .map(|member| member.to_string())
+                .collect(),
             operations: seen.iter().map(point).collect(),
             faults: strikes.iter().map(span).collect(),
             verdicts,
