@@ -187,6 +187,7 @@ mod tests {
     use kvorum_checker::Record;
 
     use super::*;
+    use crate::lab::nemesis::Hurt;
 
     fn keep(name: &str, ending: Ending) -> Record {
         let (key, value) = (format!("kept/{name}"), format!("value of {name}"));
@@ -248,6 +249,7 @@ mod tests {
             kind,
             name: String::new(),
             whom: Vec::new(),
+            hurt: Hurt::Members,
             from: 0,
             to: 1,
             fired,

@@ -391,11 +391,12 @@ fn millis(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::nemesis::Hurt;
 
     fn strike(from: u64, to: u64) -> Strike {
         let (kind, fired) = (Kind::Kill, 1);
         let (name, evidence) = (String::new(), String::new());
-        Strike { kind, name, whom: Vec::new(), from, to, fired, evidence }
+        Strike { kind, name, whom: Vec::new(), hurt: Hurt::Members, from, to, fired, evidence }
     }
 
     #[test]

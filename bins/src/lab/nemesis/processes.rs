@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kvorum_replication::two_phase::points;
 
 use super::bag::Bag;
-use super::{Kind, Schedule, Strike, list};
+use super::{Hurt, Kind, Schedule, Strike, list};
 use crate::cluster::{Cluster, ClusterError, Member};
 
 /// The number of the signal that nobody survives.
@@ -215,7 +215,8 @@ impl<'a> Processes<'a> {
         evidence: String,
     ) {
         let to = self.schedule.clock.nanos();
-        self.strikes.push(Strike { kind, name, whom, from, to, fired, evidence });
+        let hurt = Hurt::Members;
+        self.strikes.push(Strike { kind, name, whom, hurt, from, to, fired, evidence });
     }
 }
 
