@@ -8,7 +8,10 @@
 use std::time::Duration;
 
 use super::clock::nanos;
+use super::judge::Evidence;
+use super::leaders::leader_at;
 use super::nemesis::{Hurt, Strike};
+use super::numbers::counted;
 use super::proxy::Place;
 use super::report::{Finding, JudgeVerdict};
 use crate::cluster::Member;
@@ -17,12 +20,8 @@ use crate::cluster::Member;
 pub(super) const BOUND: Duration = Duration::from_secs(2);
 
 /// What was promised, and what came.
-pub(super) fn available(
-    replicas: &[Member],
-    strikes: &[Strike],
-    acknowledged: &[u64],
-    end: u64,
-) -> JudgeVerdict {
+pub(super) fn available(evidence: &Evidence<'_>) -> JudgeVerdict {
+    let Evidence { replicas, strikes, acknowledged, broke_nanos: end, .. } = *evidence;
     let bound = nanos(BOUND);
     let (mut worst, mut whole) = ((0, 0), 0);
     for (from, to) in stretches(replicas, strikes, end) {
@@ -38,12 +37,13 @@ pub(super) fn available(
     let (pause, at) = worst;
     let words = format!(
         "with a majority for {:.1} of {:.1} s, and then never more than {:.0} ms without an \
-         acknowledged write (from {:.3} s on); {} ms are allowed after each fault",
+         acknowledged write (from {:.3} s on); {} ms are allowed after each fault{}",
         seconds(whole),
         seconds(end),
         seconds(pause) * 1000.0,
         seconds(at),
-        BOUND.as_millis()
+        BOUND.as_millis(),
+        losses(evidence)
     );
     let finding = match pause {
         _ if whole == 0 => Finding::Undecided,
@@ -51,6 +51,40 @@ pub(super) fn available(
         _ => Finding::Holds,
     };
     JudgeVerdict { judge: "available".to_owned(), finding, words, timeline_html: None }
+}
+
+/// How often the leader was lost and a majority was not, and how soon a write was acknowledged then.
+fn losses(evidence: &Evidence<'_>) -> String {
+    let Evidence { replicas, strikes, acknowledged, leaders, .. } = *evidence;
+    let mut waits = Vec::new();
+    for strike in strikes {
+        let now: Vec<&Strike> =
+            strikes.iter().filter(|it| it.from <= strike.from && strike.from < it.to).collect();
+        let before: Vec<&Strike> = now.iter().copied().filter(|it| it.from < strike.from).collect();
+        let Some(leader) = leader_at(leaders, strike.from) else { continue };
+        let place = replicas.iter().position(|replica| *replica == leader);
+        let has = |majority: &u32| place.is_some_and(|place| majority >> place & 1 == 1);
+        let left = well(replicas, &now);
+        if !well(replicas, &before).iter().any(has) || left.iter().any(has) || left.is_empty() {
+            continue;
+        }
+        let next = acknowledged.partition_point(|at| *at <= strike.from);
+        if let Some(at) = acknowledged.get(next) {
+            waits.push(at - strike.from);
+        }
+    }
+    waits.sort_unstable();
+    let millis = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64() * 1000.0;
+    match (waits.get(waits.len().saturating_sub(1) / 2), waits.last()) {
+        (Some(half), Some(most)) => format!(
+            "; the leader was lost {}, and a write was acknowledged {:.0} ms later (half of them), \
+             {:.0} ms (worst)",
+            counted(waits.len() as u64, "time", "times"),
+            millis(*half),
+            millis(*most)
+        ),
+        _ => String::new(),
+    }
 }
 
 /// Stretches of time in which nothing breaks and one majority is well.
@@ -107,7 +141,11 @@ fn well(replicas: &[Member], now: &[&Strike]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvorum_replication::Protocol;
+
+    use crate::lab::leaders::Lead;
     use crate::lab::nemesis::Kind;
+    use crate::lab::workload::Workload;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -161,14 +199,46 @@ mod tests {
         let strikes = [down(2, 8, &[1]), down(3, 7, &[2])];
         let finding = |acknowledged: &[u64]| {
             let at: Vec<u64> = acknowledged.iter().map(|tenths| tenths * SECOND / 10).collect();
-            available(&replicas(), &strikes, &at, 10 * SECOND).finding
+            said(&strikes, &at, &[]).finding
         };
         assert_eq!(finding(&[10, 25, 75, 90]), Finding::Holds);
         assert_eq!(finding(&[19, 29, 90, 91]), Finding::Holds);
         assert_eq!(finding(&[19, 29, 91, 95]), Finding::Violated);
         assert_eq!(finding(&[19, 29, 75]), Finding::Violated);
-        let all = [down(0, 10, &[])];
-        let said = available(&replicas(), &all, &[], 10 * SECOND);
-        assert_eq!(said.finding, Finding::Undecided);
+        assert_eq!(said(&[down(0, 10, &[])], &[], &[]).finding, Finding::Undecided);
+    }
+
+    #[test]
+    fn a_leader_is_lost_if_no_majority_has_it_any_more() {
+        let leads = [Lead { ballot: 1, from: SECOND, member: Member::Replica(1) }];
+        let lost = |strikes: &[Strike]| {
+            let said = said(strikes, &[SECOND, 2 * SECOND, 5 * SECOND / 2, 4 * SECOND], &leads);
+            said.words.split_once("the leader was lost ").map(|(_, words)| words.to_owned())
+        };
+        let once =
+            "1 time, and a write was acknowledged 500 ms later (half of them), 500 ms (worst)";
+        assert_eq!(lost(&[down(2, 3, &[1])]).as_deref(), Some(once));
+        assert_eq!(lost(&[down(2, 3, &[2])]), None);
+        assert_eq!(lost(&[cut(2, 3, 1, 2)]), None);
+        let ways = [2, 3].map(|other| (Member::Replica(1).into(), Member::Replica(other).into()));
+        let alone = strike(2, 3, &[1], Hurt::Ways(ways.to_vec()));
+        assert_eq!(lost(&[alone]).as_deref(), Some(once));
+        assert_eq!(lost(&[down(2, 3, &[])]), None, "then nobody can");
+    }
+
+    fn said(strikes: &[Strike], acknowledged: &[u64], leaders: &[Lead]) -> JudgeVerdict {
+        available(&Evidence {
+            history: &vec![],
+            copies: &[],
+            strikes,
+            kinds: &[],
+            protocol: Protocol::Paxos,
+            replicas: &replicas(),
+            leaders,
+            acknowledged,
+            broke_nanos: 10 * SECOND,
+            workload: Workload::Register,
+            keys: 2,
+        })
     }
 }

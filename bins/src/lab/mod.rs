@@ -13,3 +13,4 @@ mod available;
 mod clients;
 mod clock;
 mod judge;
+mod leaders;
