@@ -13,9 +13,8 @@ use kvorum_node::{
     Claim, FailPoints, Identity, IdentityFile, Node, NodeError, Runner, StoredRecord,
 };
 use kvorum_replication::points::Point;
-use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{Core, NodeId};
-use kvorum_rpc::server::{Inspect, Server, ServerError, ServerOptions, Serving};
+use kvorum_rpc::server::{Carried, Inspect, Server, ServerError, ServerOptions, Serving};
 use kvorum_storage::vfs::{RealVfs, Vfs};
 use tokio::sync::oneshot;
 
@@ -44,7 +43,7 @@ pub(super) fn serve<C>(
     open: impl FnOnce(Arc<dyn Vfs>, Vec<String>, &Identity) -> Result<Node<C>, NodeError>,
 ) -> Result<(), ServeError>
 where
-    C: Core<Message = Message> + Send + 'static,
+    C: Core<Message: Carried> + Send + 'static,
     C::Record: StoredRecord + Send,
     C::Resume: Send,
 {
@@ -138,11 +137,11 @@ fn announce(setup: &Setup<'_>, address: SocketAddr) {
 
 /// Serves until the end, and makes it a clean one. The outer error is this process's, the inner one
 /// the node's.
-fn until_the_end(
+fn until_the_end<M: Carried>(
     setup: &Setup<'_>,
     address: SocketAddr,
     serving: Serving,
-    runner: Runner<Message>,
+    runner: Runner<M>,
     mut node_end: oneshot::Receiver<()>,
 ) -> Result<Result<(), NodeError>, ServeError> {
     let no_signals =
@@ -171,9 +170,9 @@ fn until_the_end(
 }
 
 /// Stops everything, unless a second signal says to leave at once.
-async fn stop(
+async fn stop<M: Carried>(
     serving: Serving,
-    runner: Runner<Message>,
+    runner: Runner<M>,
     signals: &mut Signals,
 ) -> Result<Result<(), NodeError>, ServeError> {
     let (sender, stopped) = oneshot::channel();

@@ -62,6 +62,7 @@ pub(super) async fn introduce(
                 let reason = reason.map_err(broken)?.to_string();
                 return Err(Failed::Refused(reason.unwrap_or_default()));
             }
+            attached::NotYet(_) => return Err(Failed::Broken("it is not ready yet".to_owned())),
         },
         Err(error) => return Err(broken(error)),
     };
@@ -84,7 +85,7 @@ fn broken(error: capnp::Error) -> Failed {
 
 /// Decides about the other node, and remembers what it says of the cluster, durably.
 async fn take_over(service: &Arc<Service>, theirs: &Hello) -> Result<(), String> {
-    let adoption = admit(&service.identity.identity(), theirs)?;
+    let adoption = admit(service.door.protocol(), &service.identity.identity(), theirs)?;
     if adoption.cluster.is_none() && adoption.members.is_none() {
         return Ok(());
     }

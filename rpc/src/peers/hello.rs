@@ -1,7 +1,7 @@
 //! Who may link with whom.
 
 use kvorum_node::{ClusterId, Identity};
-use kvorum_replication::{NodeId, Role};
+use kvorum_replication::{NodeId, Protocol, Role};
 
 use crate::convert::peer::{Hello, VERSION};
 use crate::server::Service;
@@ -24,22 +24,31 @@ pub(super) fn hello(service: &Service) -> Hello {
     };
     Hello {
         version: VERSION,
+        protocol: service.door.protocol(),
+        life: 0,
+        window: 0,
         cluster: identity.cluster,
         node: identity.node,
         incarnation: service.incarnation,
         address: service.hub.address.clone(),
         members,
-        joined,
+        joined: joined.into_iter().map(|node| (node, 0)).collect(),
     }
 }
 
 /// Whether this node links with the one that introduced itself; why not, in words for both sides.
-pub(super) fn admit(own: &Identity, other: &Hello) -> Result<Adoption, String> {
+pub(super) fn admit(protocol: Protocol, own: &Identity, other: &Hello) -> Result<Adoption, String> {
     if other.version.abs_diff(VERSION) > 1 {
         return Err(format!(
             "{} speaks version {} of the peer protocol, and {} version {VERSION}; upgrade the \
              older one, one version at a time",
             other.node, other.version, own.node
+        ));
+    }
+    if other.protocol != protocol {
+        return Err(format!(
+            "{} runs {}, and {} {protocol}; all nodes of a cluster run the same",
+            other.node, other.protocol, own.node
         ));
     }
     if other.node == own.node {
@@ -57,7 +66,7 @@ pub(super) fn admit(own: &Identity, other: &Hello) -> Result<Adoption, String> {
         }
         (Some(_), Some(_)) => {}
         (None, Some(theirs)) if from_coordinator => {
-            if other.joined.contains(&own.node) {
+            if other.joined.iter().any(|(node, _)| *node == own.node) {
                 return Err(lost_its_disk(own.node));
             }
             adoption.cluster = Some(theirs);

@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvorum_replication::NodeId;
-use kvorum_replication::two_phase::message::Message;
 
 pub(crate) use attach::accept;
 pub(crate) use dial::{dial_on_demand, start};
@@ -30,6 +29,7 @@ pub(crate) use link::Link;
 use queue::Peer;
 
 use crate::convert::MEMBERS_MAX;
+use crate::convert::peer::PeerMessage;
 
 /// How links are made and kept.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl Peers {
     }
 
     /// Queues messages for a peer, and leaves `messages` empty. True if the peer is to be dialled.
-    pub(crate) fn send(&self, to: NodeId, messages: &mut Vec<Message>) -> bool {
+    pub(crate) fn send(&self, to: NodeId, messages: &mut Vec<PeerMessage>) -> bool {
         if messages.is_empty() {
             return false;
         }

@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kvorum_node::{Event, Handle};
 use kvorum_replication::NodeId;
-use kvorum_replication::two_phase::message::Message;
 use tokio::sync::Notify;
 
 use super::PeerOptions;
-use crate::convert::peer::message_bytes;
+use crate::convert::peer::PeerMessage;
+use crate::server::{Door, Post};
 
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
@@ -19,7 +18,7 @@ pub(crate) struct Peer {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(Message, usize)>,
+    queue: VecDeque<(PeerMessage, usize)>,
     bytes: usize,
     /// Oldest first; the last one is spoken over.
     links: Vec<LinkRef>,
@@ -64,7 +63,7 @@ impl Peer {
     }
 
     /// Queues what fits and drops the rest. True if somebody has to dial first.
-    pub(super) fn send(&self, messages: &mut Vec<Message>, options: &PeerOptions) -> bool {
+    pub(super) fn send(&self, messages: &mut Vec<PeerMessage>, options: &PeerOptions) -> bool {
         let mut state = self.lock();
         let mut dial = false;
         if state.links.is_empty() && !state.dialling {
@@ -80,7 +79,7 @@ impl Peer {
             dial = true;
         }
         for message in messages.drain(..) {
-            let bytes = message_bytes(&message);
+            let bytes = message.bytes();
             let full = state.queue.len() >= options.queue_messages_max
                 || (state.bytes > 0 && state.bytes + bytes > options.queue_bytes_max);
             match full {
@@ -98,7 +97,7 @@ impl Peer {
     }
 
     /// Takes what the next delivery over this link carries; nothing if another link is spoken over.
-    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> Vec<Message> {
+    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> Vec<PeerMessage> {
         let mut state = self.lock();
         let mut batch = Vec::new();
         if state.links.last().is_none_or(|newest| newest.id != link) {
@@ -127,7 +126,7 @@ impl Peer {
 
     /// A link stands. The node is told under the lock, so that ups and downs reach it in order,
     /// whichever threads they come from.
-    pub(super) fn add_link(&self, handle: &Handle<Message>, ready: Arc<Notify>) -> u64 {
+    pub(super) fn add_link(&self, door: &dyn Door, ready: Arc<Notify>) -> u64 {
         let mut state = self.lock();
         let id = state.next_link;
         state.next_link += 1;
@@ -135,12 +134,12 @@ impl Peer {
         state.not_before = None;
         ready.notify_one();
         state.links.push(LinkRef { id, ready });
-        handle.submit([Event::PeerUp(self.node)]);
+        door.submit(vec![Post::PeerUp(self.node)]);
         id
     }
 
     /// A link broke; the node is told if it was the last. True if it was.
-    pub(super) fn remove_link(&self, handle: &Handle<Message>, id: u64) -> bool {
+    pub(super) fn remove_link(&self, door: &dyn Door, id: u64) -> bool {
         let mut state = self.lock();
         let before = state.links.len();
         state.links.retain(|link| link.id != id);
@@ -154,7 +153,7 @@ impl Peer {
         if !state.dialling {
             state.forget();
         }
-        handle.submit([Event::PeerDown(self.node)]);
+        door.submit(vec![Post::PeerDown(self.node)]);
         true
     }
 

@@ -6,11 +6,11 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kvorum_node::{Handle, IdentityFile};
-use kvorum_replication::two_phase::message::Message;
+use kvorum_node::IdentityFile;
 use kvorum_replication::{NodeId, Outcome, RequestId};
 use tokio::sync::{Notify, mpsc};
 
+use super::door::Door;
 use super::{Inspect, ServerOptions};
 use crate::peers::Peers;
 
@@ -63,7 +63,7 @@ pub(crate) enum Command {
 /// A server with the node that it serves.
 pub(crate) struct Service {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) handle: Handle<Message>,
+    pub(crate) door: Arc<dyn Door>,
     pub(crate) identity: Arc<IdentityFile>,
     pub(crate) inspect: Option<Inspect>,
     pub(crate) incarnation: u64,

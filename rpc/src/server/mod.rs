@@ -13,6 +13,7 @@
 
 mod admin;
 mod connection;
+mod door;
 mod error;
 mod gate;
 mod hub;
@@ -28,12 +29,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_node::{ClusterId, Event, Handle, IdentityFile, Outbox, Report};
-use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{NodeId, Role, Row};
 use tokio::sync::mpsc;
 
+pub use crate::convert::peer::{Carried, Delivery, PeerMessage};
 pub use crate::peers::PeerOptions;
 pub(crate) use connection::Connection;
+pub(crate) use door::{Door, Post};
 pub use error::ServerError;
 pub(crate) use hub::Service;
 use hub::{Command, Hub};
@@ -143,7 +145,9 @@ pub struct Server {
 
 impl Server {
     /// Takes the address. The outbox is for the node, which does not run yet.
-    pub fn bind(options: ServerOptions) -> Result<(Self, Box<dyn Outbox<Message>>), ServerError> {
+    pub fn bind<M: Carried>(
+        options: ServerOptions,
+    ) -> Result<(Self, Box<dyn Outbox<M>>), ServerError> {
         options.check()?;
         let address = options.listen;
         let bound = |source| ServerError::Bind { address, source };
@@ -163,9 +167,9 @@ impl Server {
     }
 
     /// Serves. A coordinator that belongs to no cluster yet founds one, and remembers its members.
-    pub fn serve(
+    pub fn serve<M: Carried>(
         self,
-        handle: Handle<Message>,
+        handle: Handle<M>,
         identity: Arc<IdentityFile>,
         inspect: Option<Inspect>,
     ) -> Result<Serving, ServerError> {
@@ -175,7 +179,7 @@ impl Server {
         }
         let service = Arc::new(Service {
             hub: Arc::clone(&self.hub),
-            handle,
+            door: Arc::new(handle),
             identity,
             inspect,
             incarnation: report.status.incarnation,
@@ -192,7 +196,7 @@ impl Server {
     }
 }
 
-fn report(handle: &Handle<Message>) -> Result<Report, ServerError> {
+fn report<M>(handle: &Handle<M>) -> Result<Report, ServerError> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     handle.submit([Event::Report(sender)]);
     receiver.recv_timeout(REPORT_WAIT).map_err(|_| ServerError::NodeSilent)

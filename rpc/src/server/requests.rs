@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_node::{Event, Handle, Refused};
-use kvorum_replication::two_phase::message::Message;
+use kvorum_node::Refused;
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
+use super::door::{Door, Post};
 use super::hub::{Hub, Service, count};
 use crate::turn::end_of_turn;
 
@@ -25,12 +25,12 @@ pub(super) fn worker_of(request: RequestId) -> usize {
 
 pub(crate) struct Requests {
     hub: Arc<Hub>,
-    handle: Handle<Message>,
+    door: Arc<dyn Door>,
     worker: usize,
     number: Cell<u64>,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
-    gathered: RefCell<Vec<Event<Message>>>,
+    gathered: RefCell<Vec<Post>>,
     gathering: Notify,
 }
 
@@ -45,7 +45,7 @@ impl Requests {
     pub(super) fn new(service: &Service, worker: usize) -> Self {
         Self {
             hub: Arc::clone(&service.hub),
-            handle: service.handle.clone(),
+            door: Arc::clone(&service.door),
             worker,
             number: Cell::new(0),
             waiting: RefCell::default(),
@@ -70,7 +70,7 @@ impl Requests {
             return Outcome::Failed(Failure::Overloaded);
         }
         let id = self.next_id();
-        let deadline = self.handle.now().after(timeout);
+        let deadline = self.door.now().after(timeout);
         let (answer, answered) = oneshot::channel();
         let writes = match operation {
             Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
@@ -79,14 +79,14 @@ impl Requests {
         let waiting = Waiting { answer, deadline, writes, bytes };
         self.waiting.borrow_mut().insert(id, waiting);
         self.bytes.set(self.bytes.get() + bytes);
-        self.post(Event::Request(Request { id, deadline, operation }));
+        self.post(Post::Request(Request { id, deadline, operation }));
         answered.await.unwrap_or_else(|_| given_up(writes))
     }
 
-    /// Adds an event for the node to what this turn gathers.
-    pub(crate) fn post(&self, event: Event<Message>) {
+    /// Adds something for the node to what this turn gathers.
+    pub(crate) fn post(&self, post: Post) {
         let mut gathered = self.gathered.borrow_mut();
-        gathered.push(event);
+        gathered.push(post);
         if gathered.len() == 1 {
             self.gathering.notify_one();
         }
@@ -97,10 +97,10 @@ impl Requests {
         loop {
             self.gathering.notified().await;
             end_of_turn().await;
-            let events = std::mem::take(&mut *self.gathered.borrow_mut());
-            count(&self.hub.counters.requests, events.len() as u64);
+            let posts = std::mem::take(&mut *self.gathered.borrow_mut());
+            count(&self.hub.counters.requests, posts.len() as u64);
             count(&self.hub.counters.submits, 1);
-            for (request, refused) in self.handle.submit(events) {
+            for (request, refused) in self.door.submit(posts) {
                 self.answer(request.id, refusal(refused));
                 count(&self.hub.counters.overloaded, 1);
             }
@@ -122,7 +122,7 @@ impl Requests {
 
     /// Gives up on requests whose deadline is long over: the node did not keep its word, or stopped.
     pub(super) fn sweep(&self) {
-        let (now, closed) = (self.handle.now(), self.handle.is_closed());
+        let (now, closed) = (self.door.now(), self.door.is_closed());
         let late = |waiting: &Waiting| closed || waiting.deadline.after(GRACE) < now;
         let given_up_ids: Vec<_> = {
             let waiting = self.waiting.borrow();
