@@ -35,7 +35,7 @@ impl Freshness {
     ) -> Result<Option<Bytes>, CommandError> {
         Ok(match self {
             Self::Linearizable => client.get(key).await?,
-            Self::Stale => client.get(key).await?,
+            Self::Stale => client.get_stale(key).await?,
         })
     }
 
@@ -47,7 +47,7 @@ impl Freshness {
     ) -> Result<ScanPage, CommandError> {
         Ok(match self {
             Self::Linearizable => client.scan(range).await?,
-            Self::Stale => client.scan(range).await?,
+            Self::Stale => client.scan_stale(range).await?,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! What a process serves as: from its flags to a core, and the node around it.
 
+use std::time::SystemTime;
+
 use kvorum_node::{Claim, Node};
 use kvorum_replication::paxos::{self, ReplicaOptions};
 use kvorum_replication::two_phase::{
@@ -60,11 +62,52 @@ fn participant(arguments: &Replica) -> Result<(), ServeError> {
     })
 }
 
+/// A replica of Multi-Paxos, one of equals.
 fn paxos(arguments: &Replica) -> Result<(), ServeError> {
     check_others(arguments.id, arguments.listen, &arguments.peer)?;
     arguments.paxos.check()?;
-    let _ = arguments.paxos.apply(kvorum_replication::paxos::ReplicaOptions::default());
-    Err(ServeError::failed("TEMPORARY", ""))
+    let planted = arguments.process.planted();
+    let options = arguments.paxos.apply(ReplicaOptions {
+        id: arguments.id,
+        founders: founders(arguments.id, &arguments.peer),
+        seed: seed()?,
+        ..Default::default()
+    });
+    let life = if arguments.paxos.rejoin { new_life()? } else { 0 };
+    let setup = Setup {
+        claim: Claim { life, ..Claim::paxos(arguments.id, options.window) },
+        listen: arguments.listen,
+        data_dir: &arguments.data_dir,
+        peers: &arguments.peer,
+        process: &arguments.process,
+        points: paxos::points::ALL,
+    };
+    let log = log_options(planted)?;
+    serve(&setup, |vfs, armed, identity| {
+        let core = paxos::Replica::new(ReplicaOptions { life: identity.life, ..options });
+        let options = Options { log, planted: planted.storage, ..Options::default() };
+        Node::open_store(vfs, &arguments.data_dir, options, core, armed)
+    })
+}
+
+/// A number that no life of this replica had before: the milliseconds since 1970.
+fn new_life() -> Result<u64, ServeError> {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+    let millis = since_1970.and_then(|since| u64::try_from(since.as_millis()).ok());
+    millis.filter(|millis| *millis > 0).ok_or_else(|| {
+        ServeError::failed(
+            "the system's clock stands before 1970, and a life needs a number",
+            "set the clock",
+        )
+    })
+}
+
+/// Everybody, in the order of the numbers: the same list on each of them.
+fn founders(id: NodeId, others: &[Peer]) -> Vec<NodeId> {
+    let mut founders: Vec<NodeId> = others.iter().map(|peer| peer.id).collect();
+    founders.push(id);
+    founders.sort_unstable();
+    founders
 }
 
 /// Serves as a coordinator until a signal or an error ends it.
