@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use super::queue::Peer;
+use super::queue::{LinkOf, Peer};
 use crate::convert::Rejected;
 use crate::convert::peer::{Delivery, PeerMessage, paxos, two_phase};
 use crate::server::{Connection, Post, Service, Worker};
@@ -41,11 +41,12 @@ impl Link {
     pub(super) fn start(
         service: &Arc<Service>,
         peer: Arc<Peer>,
+        of: LinkOf,
         wire: Rc<Wire>,
         inbox: inbox::Client,
     ) -> Rc<Self> {
         let ready = Arc::new(Notify::new());
-        let id = peer.add_link(service.door.as_ref(), Arc::clone(&ready));
+        let id = peer.add_link(service.door.as_ref(), of, Arc::clone(&ready));
         let link = Rc::new(Self {
             service: Arc::clone(service),
             peer,
@@ -150,6 +151,11 @@ impl Link {
             let silent = self.wire.silent_for(now).min(self.sending_for(now));
             if !late && silent > options.liveness_timeout {
                 return self.fail(format!("silent for {} ms", silent.as_millis()));
+            }
+            if self.in_flight.get() == 0 && self.peer.is_superseded(self.id) {
+                tracing::debug!(peer = %self.peer.node, "one link of two is enough");
+                self.wire.close(Error::disconnected("another link stands".to_owned()));
+                return self.end();
             }
             if !asking.replace(true) {
                 let (ping, asking) = (self.inbox.ping_request().send().promise, Rc::clone(&asking));

@@ -100,7 +100,7 @@ fn process_status(service: &Service, report: Report) -> ProcessStatus {
             .into_iter()
             .map(|(node, address)| MemberStatus {
                 node: node.0,
-                address,
+                address: service.address_for(node, address),
                 up: node == identity.node || service.hub.peers.is_up(node),
             })
             .collect(),

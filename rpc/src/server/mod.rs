@@ -23,16 +23,18 @@ mod requests;
 mod worker;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvorum_node::{ClusterId, Event, Handle, IdentityFile, Outbox, Report};
-use kvorum_replication::{NodeId, Role, Row};
+use kvorum_node::{Event, Handle, IdentityFile, Outbox, Report};
+use kvorum_replication::Row;
 use tokio::sync::mpsc;
 
 pub use crate::convert::peer::{Carried, Delivery, PeerMessage};
+use crate::peers;
 pub use crate::peers::PeerOptions;
 pub(crate) use connection::Connection;
 pub(crate) use door::{Door, Post};
@@ -166,7 +168,11 @@ impl Server {
         self.local_addr
     }
 
-    /// Serves. A coordinator that belongs to no cluster yet founds one, and remembers its members.
+    /// Serves. A coordinator that belongs to no cluster yet founds one, and remembers its members; in
+    /// a cluster without one the replica with the lowest number does, once it has met all the others.
+    ///
+    /// # Panics
+    /// If the identity is of another protocol than the node: a mistake of the program.
     pub fn serve<M: Carried>(
         self,
         handle: Handle<M>,
@@ -174,15 +180,17 @@ impl Server {
         inspect: Option<Inspect>,
     ) -> Result<Serving, ServerError> {
         let report = report(&handle)?;
-        if report.status.role == Role::Coordinator {
-            found(&self.hub, &identity)?;
-        }
+        assert_eq!(identity.identity().protocol, M::PROTOCOL, "one process, one protocol");
+        let hub = &self.hub;
+        peers::prepare(&identity, &hub.address, &hub.options.peers.dial)?;
         let service = Arc::new(Service {
             hub: Arc::clone(&self.hub),
             door: Arc::new(handle),
             identity,
             inspect,
             incarnation: report.status.incarnation,
+            outside: AtomicBool::new(false),
+            refusal: Mutex::default(),
         });
         service.learn_members();
         let mut listener = Some(self.listener);
@@ -200,16 +208,6 @@ fn report<M>(handle: &Handle<M>) -> Result<Report, ServerError> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     handle.submit([Event::Report(sender)]);
     receiver.recv_timeout(REPORT_WAIT).map_err(|_| ServerError::NodeSilent)
-}
-
-fn found(hub: &Hub, identity: &IdentityFile) -> Result<(), ServerError> {
-    if identity.identity().cluster.is_none() {
-        identity.adopt_cluster(ClusterId::random().map_err(ServerError::Thread)?)?;
-    }
-    let mut members = vec![(NodeId::COORDINATOR, hub.address.clone())];
-    members.extend(hub.options.peers.dial.iter().cloned());
-    identity.set_members(members)?;
-    Ok(())
 }
 
 /// A server that serves.

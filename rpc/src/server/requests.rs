@@ -9,8 +9,8 @@ use kvorum_node::Refused;
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
-use super::door::{Door, Post};
-use super::hub::{Hub, Service, count};
+use super::door::Post;
+use super::hub::{Service, count};
 use crate::turn::end_of_turn;
 
 const WORKER_SHIFT: u32 = 56;
@@ -24,8 +24,7 @@ pub(super) fn worker_of(request: RequestId) -> usize {
 }
 
 pub(crate) struct Requests {
-    hub: Arc<Hub>,
-    door: Arc<dyn Door>,
+    service: Arc<Service>,
     worker: usize,
     number: Cell<u64>,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
@@ -42,10 +41,9 @@ struct Waiting {
 }
 
 impl Requests {
-    pub(super) fn new(service: &Service, worker: usize) -> Self {
+    pub(super) fn new(service: &Arc<Service>, worker: usize) -> Self {
         Self {
-            hub: Arc::clone(&service.hub),
-            door: Arc::clone(&service.door),
+            service: Arc::clone(service),
             worker,
             number: Cell::new(0),
             waiting: RefCell::default(),
@@ -62,15 +60,18 @@ impl Requests {
         timeout: Duration,
         bytes: usize,
     ) -> Outcome {
-        let options = &self.hub.options;
+        let options = &self.service.hub.options;
+        if let Some(reason) = self.service.why_outside() {
+            return Outcome::Failed(Failure::Unavailable { reason });
+        }
         let full = self.waiting.borrow().len() >= options.requests_max
             || (self.bytes.get() > 0 && self.bytes.get() + bytes > options.request_bytes_max);
         if full {
-            count(&self.hub.counters.overloaded, 1);
+            count(&self.service.hub.counters.overloaded, 1);
             return Outcome::Failed(Failure::Overloaded);
         }
         let id = self.next_id();
-        let deadline = self.door.now().after(timeout);
+        let deadline = self.service.door.now().after(timeout);
         let (answer, answered) = oneshot::channel();
         let writes = match operation {
             Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
@@ -98,20 +99,20 @@ impl Requests {
             self.gathering.notified().await;
             end_of_turn().await;
             let posts = std::mem::take(&mut *self.gathered.borrow_mut());
-            count(&self.hub.counters.requests, posts.len() as u64);
-            count(&self.hub.counters.submits, 1);
-            for (request, refused) in self.door.submit(posts) {
+            count(&self.service.hub.counters.requests, posts.len() as u64);
+            count(&self.service.hub.counters.submits, 1);
+            for (request, refused) in self.service.door.submit(posts) {
                 self.answer(request.id, refusal(refused));
-                count(&self.hub.counters.overloaded, 1);
+                count(&self.service.hub.counters.overloaded, 1);
             }
         }
     }
 
     /// Brings the node's answers to those who wait, for ever.
     pub(super) async fn route(&self) {
-        let port = self.hub.port(self.worker);
+        let port = self.service.hub.port(self.worker);
         let mut replies = Vec::new();
-        while !self.hub.is_stopping() {
+        while !self.service.hub.is_stopping() {
             port.arrived.notified().await;
             port.take(&mut replies);
             for (request, outcome) in replies.drain(..) {
@@ -122,7 +123,7 @@ impl Requests {
 
     /// Gives up on requests whose deadline is long over: the node did not keep its word, or stopped.
     pub(super) fn sweep(&self) {
-        let (now, closed) = (self.door.now(), self.door.is_closed());
+        let (now, closed) = (self.service.door.now(), self.service.door.is_closed());
         let late = |waiting: &Waiting| closed || waiting.deadline.after(GRACE) < now;
         let given_up_ids: Vec<_> = {
             let waiting = self.waiting.borrow();

@@ -25,6 +25,13 @@ pub(crate) struct Hello {
     pub(crate) joined: Vec<(NodeId, u64)>,
 }
 
+impl Hello {
+    /// In which life, as it says, a node has joined the cluster last.
+    pub(crate) fn joined_in(&self, node: NodeId) -> Option<u64> {
+        self.joined.iter().find(|(joined, _)| *joined == node).map(|(_, life)| *life)
+    }
+}
+
 pub(crate) fn read_hello(reader: schema::hello::Reader<'_>) -> Result<Hello, Rejected> {
     let cluster = match reader.get_cluster()? {
         [] => None,
