@@ -34,11 +34,13 @@
 //! up to there before what was applied goes to a segment.
 
 mod acceptor;
+pub mod audit;
 mod failing;
 mod learner;
 mod membership;
 pub mod message;
 pub mod options;
+pub mod planted;
 pub mod points;
 mod proposer;
 mod reads;
@@ -448,6 +450,7 @@ impl Core for Replica {
             in_flight: self.proposer.in_flight() as u64,
             in_doubt: 0,
             locks: 0,
+            leader: self.proposer.leader(),
             peers_up: self.peers_up.iter().copied().collect(),
             counters,
         }
