@@ -298,6 +298,8 @@ impl Core for Participant {
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
+            // Nobody can stand in for it.
+            Input::Stopping => {}
         }
         self.alarms.ask(now, effects);
     }
