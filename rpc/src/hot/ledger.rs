@@ -10,8 +10,7 @@ use capnp_rpc::rpc_capnp::{bootstrap, call, cap_descriptor, finish, message_targ
 use capnp_rpc::rpc_capnp::{return_, return_::Which as Returned};
 use kvorum_schema::client_capnp::{gate, key_value};
 
-/// `Gate.client`, which gives out the store.
-const GATE_CLIENT: u16 = 0;
+use super::GATE_CLIENT;
 
 /// The other side's open questions. Bounded by the limits on calls and on unfinished answers.
 #[derive(Default)]

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!              ┌── a call on the store ──► serve ──► Requests ──► node
-//!   frames ────┤                             └──────────◄──────────┘ straight into the outgoing bytes
+//!   frames ────┤                             └──────────◄──────────┘ into the outgoing bytes
 //!              └── all else ─────────────► capnp-rpc
 //! ```
 //!
@@ -19,8 +19,17 @@
 //! - Calls on one capability arrive in the order in which they were made. While calls on the store
 //!   are on their way through capnp-rpc, those behind them go the same way.
 
-pub(crate) mod ledger;
+mod ask;
+mod ledger;
+mod method;
+mod questions;
 mod serve;
 
+pub(crate) use ask::{Asking, Response, Store};
 pub(crate) use ledger::Ledger;
+pub(crate) use method::Method;
+pub(crate) use questions::Question;
 pub(crate) use serve::{Answering, Serving};
+
+/// `Gate.client`, which gives out the store, as the schema numbers it.
+const GATE_CLIENT: u16 = 0;

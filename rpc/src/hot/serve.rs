@@ -12,34 +12,13 @@ use kvorum_schema::client_capnp::key_value::{
     transact_params, transact_results,
 };
 
-use super::Ledger;
+use super::{Ledger, Method};
 use crate::convert::Rejected;
 use crate::server::{Asker, Service, Worker, key_value};
 use crate::vat::{Held, Peeked, Shortcut, Wire};
 
 /// Words of an answer beside its value: generous, so that one segment holds it all.
 const ANSWER_WORDS: usize = 40;
-
-/// The methods of `KeyValue` that are answered here, as the schema numbers them.
-#[derive(Clone, Copy)]
-enum Method {
-    Get,
-    Put,
-    Delete,
-    Transact,
-}
-
-impl Method {
-    fn of(number: u16) -> Option<Self> {
-        Some(match number {
-            1 => Self::Get,
-            2 => Self::Put,
-            3 => Self::Delete,
-            4 => Self::Transact,
-            _ => return None,
-        })
-    }
-}
 
 /// Takes a connection's hot calls before capnp-rpc sees them.
 pub(crate) struct Serving {
@@ -82,21 +61,26 @@ impl Serving {
         if !params.get_cap_table().ok()?.is_empty() {
             return None;
         }
-        let (operation, timeout_ms) = read_params(method, params).ok()?;
+        let (operation, timeout_ms) = read_params(method, params).ok()??;
         Some((method, operation, timeout_ms))
     }
 }
 
-fn read_params(method: Method, params: payload::Reader<'_>) -> Result<(Operation, u32), Rejected> {
+/// What is asked; `None` if not by a hot method.
+fn read_params(
+    method: Method,
+    params: payload::Reader<'_>,
+) -> Result<Option<(Operation, u32)>, Rejected> {
     let content = params.get_content();
-    match method {
-        Method::Get => key_value::read_get(content.get_as::<get_params::Reader<'_>>()?),
-        Method::Put => key_value::read_put(content.get_as::<put_params::Reader<'_>>()?),
-        Method::Delete => key_value::read_delete(content.get_as::<delete_params::Reader<'_>>()?),
+    Ok(Some(match method {
+        Method::Get => key_value::read_get(content.get_as::<get_params::Reader<'_>>()?)?,
+        Method::Put => key_value::read_put(content.get_as::<put_params::Reader<'_>>()?)?,
+        Method::Delete => key_value::read_delete(content.get_as::<delete_params::Reader<'_>>()?)?,
         Method::Transact => {
-            key_value::read_transact(content.get_as::<transact_params::Reader<'_>>()?)
+            key_value::read_transact(content.get_as::<transact_params::Reader<'_>>()?)?
         }
-    }
+        Method::OpenSession | Method::Scan => return Ok(None),
+    }))
 }
 
 impl Shortcut for Serving {
@@ -190,6 +174,7 @@ impl Answering {
                 let result = content.init_as::<transact_results::Builder<'_>>().init_result();
                 key_value::write_write(service, outcome, result)
             }
+            Method::OpenSession | Method::Scan => Err(not_hot()),
         }
     }
 
@@ -198,6 +183,10 @@ impl Answering {
         builder.set_type(exception::Type::Failed);
         builder.set_reason(&error.extra);
     }
+}
+
+fn not_hot() -> Error {
+    Error::unimplemented("a method that is not answered here".to_owned())
 }
 
 fn value_bytes(outcome: &Outcome) -> usize {

@@ -19,7 +19,7 @@ pub(crate) struct Peeked<'a> {
 }
 
 impl Peeked<'_> {
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.body.len()
     }
 
