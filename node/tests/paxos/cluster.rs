@@ -35,10 +35,9 @@ pub(crate) struct Cluster {
     pub(crate) restarts: bool,
     /// What a crash at a fail point leaves on the disk.
     pub(crate) point_crash: CrashMode,
-    /// So many fail points are passed before one is died at.
-    pub(crate) points_to_pass: usize,
-    /// The store is flushed at the fail point, before the node dies.
-    pub(crate) flushes_at_points: bool,
+    /// A node dies only at a fail point before which it has applied something in the same turn, and
+    /// is flushed then.
+    pub(crate) dies_flushed_between_applies: bool,
 }
 
 pub(crate) fn options(nodes: u32) -> ReplicaOptions {
@@ -70,8 +69,7 @@ impl Cluster {
             crashed: Vec::new(),
             restarts: false,
             point_crash: CrashMode::KeepAll,
-            points_to_pass: 0,
-            flushes_at_points: false,
+            dies_flushed_between_applies: false,
         }
     }
 
@@ -170,19 +168,10 @@ impl Cluster {
         if !machine.is_up() {
             return;
         }
-        let mut is_at_point = machine.expect().take_point().is_some();
-        while is_at_point && self.points_to_pass > 0 {
-            self.points_to_pass -= 1;
-            let now = self.now;
-            self.machine(node).expect().settle(now).unwrap();
-            is_at_point = self.machine(node).expect().take_point().is_some();
-        }
+        let is_at_point = self.dies_at_point(node);
         if is_at_point {
             // What it had said before is out.
             self.hear(node);
-            if self.flushes_at_points {
-                self.machine(node).expect().store().unwrap().flush().unwrap();
-            }
             let mode = self.point_crash;
             self.machine(node).crash(mode);
         }
@@ -196,6 +185,31 @@ impl Cluster {
             return;
         }
         self.hear(node);
+    }
+
+    /// Whether a node has come to a fail point at which it dies.
+    fn dies_at_point(&mut self, node: NodeId) -> bool {
+        let now = self.now;
+        let waits = self.dies_flushed_between_applies;
+        let node = self.machine(node).expect();
+        let mut is_at_point = node.take_point().is_some();
+        if waits && is_at_point {
+            let store = node.store().unwrap().clone();
+            let flush = || {
+                store.flush().unwrap();
+                store.flushed_mark()
+            };
+            let mut flushed = flush();
+            loop {
+                node.settle(now).unwrap();
+                is_at_point = node.take_point().is_some();
+                if !is_at_point || flush() > flushed {
+                    break;
+                }
+                flushed = store.flushed_mark();
+            }
+        }
+        is_at_point
     }
 
     fn hear(&mut self, node: NodeId) {
@@ -217,12 +231,13 @@ impl Cluster {
         let end = self.now.after(wait);
         loop {
             for node in self.nodes() {
+                // Before anything is made durable that it did not wait for.
+                if is_enough(self) {
+                    return true;
+                }
                 let now = self.now;
                 self.machine(node).work(now);
                 self.listen(node);
-            }
-            if is_enough(self) {
-                return true;
             }
             if !self.network.is_empty() {
                 for _ in 0..self.network.len() {

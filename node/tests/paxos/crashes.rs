@@ -102,9 +102,8 @@ fn a_flush_at_a_point_is_covered_by_the_log() {
     cluster.stop(follower);
     cluster.put_all(3..6);
     cluster.machine(follower).armed.push(points::LEARNER_BEFORE_APPLY.to_owned());
-    cluster.flushes_at_points = true;
+    cluster.dies_flushed_between_applies = true;
     cluster.point_crash = CrashMode::LoseUnsynced;
-    cluster.points_to_pass = 1;
     cluster.start(follower);
     cluster.run_for(Duration::from_secs(2));
     assert_eq!(cluster.crashed, [follower], "it applied no two slots in a step");

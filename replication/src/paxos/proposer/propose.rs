@@ -46,12 +46,15 @@ impl Replica {
         let (learner, planted) = (&self.learner, self.options.planted);
         let pending = learner.membership.pending(learner.applied);
         let Stage::Leading(term) = &mut self.proposer.stage else { return Next::Nothing };
+        // There is no slot behind the last one a number can name; only a liar speaks of it.
+        if slot > learner.applied.plus(self.options.window) || slot.next() == slot {
+            return Next::Nothing;
+        }
         if learner.knows(slot) {
             return Next::Skip;
         }
         let is_promised = learner.membership.is_quorum(slot, |member| term.has_promised(member));
-        if slot > learner.applied.plus(self.options.window)
-            || term.open.len() >= self.options.pipeline_max
+        if term.open.len() >= self.options.pipeline_max
             || (!is_promised && !planted.has(Bug::NewMembersUnasked))
         {
             return Next::Nothing;
