@@ -4,6 +4,7 @@
 mod doors;
 mod model;
 mod stage;
+mod stage_faults;
 mod stage_model;
 mod stage_races;
 mod threads;
