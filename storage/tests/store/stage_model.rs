@@ -73,12 +73,10 @@ impl Run {
             69..72 => self.check_snapshots(),
             72..88 => self.stage(),
             88..91 => self.seal(),
-            91..97 => {
-                if replica.sealed.is_some() {
-                    replica.install(random).unwrap();
-                    self.seen.installs += 1;
-                    replica.check("installed");
-                }
+            91..97 if replica.sealed.is_some() => {
+                replica.install(random).unwrap();
+                self.seen.installs += 1;
+                replica.check("installed");
             }
             _ => {}
         }
