@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::connection::{Connection, Unanswered};
 use super::error::ClientError;
 use super::types::{ProcessStatus, ScanPage};
-use super::{ErrorKind, Inner};
+use super::{ErrorKind, Freshness, Inner};
 use crate::convert::client::{
     Told, check_key, check_transaction, read_failure, read_rows, transaction_bytes, write_stamp,
     write_transaction,
@@ -103,7 +103,11 @@ impl Journey {
 }
 
 impl Inner {
-    pub(super) async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
+    pub(super) async fn get(
+        &self,
+        key: Bytes,
+        freshness: Freshness,
+    ) -> Result<Option<Bytes>, ClientError> {
         check_key(&key).map_err(invalid)?;
         let mut journey = Journey::new("get", self.options.timeout, false);
         loop {
@@ -112,10 +116,12 @@ impl Inner {
                 None => continue,
             };
             let timeout_ms = journey.left_ms();
+            let stale = freshness == Freshness::Stale;
             let asked =
                 connection.store.call::<get_params::Owned>(Method::Get, key.len(), |mut params| {
                     params.set_key(&key);
                     params.set_timeout_ms(timeout_ms);
+                    params.set_stale(stale);
                 });
             let tried = match connection.answer(asked, journey.patience()).await {
                 Ok(response) => {
@@ -130,14 +136,18 @@ impl Inner {
         }
     }
 
-    pub(super) async fn scan(&self, range: &Range) -> Result<ScanPage, ClientError> {
+    pub(super) async fn scan(
+        &self,
+        range: &Range,
+        freshness: Freshness,
+    ) -> Result<ScanPage, ClientError> {
         let mut journey = Journey::new("scan", self.options.timeout, false);
         loop {
             let connection = match self.reach(&mut journey).await? {
                 Some(connection) => connection,
                 None => continue,
             };
-            let tried = scan_once(&connection, &journey, range).await;
+            let tried = scan_once(&connection, &journey, range, freshness).await;
             if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
                 return result;
             }
@@ -399,7 +409,12 @@ fn invalid(rejected: Rejected) -> ClientError {
     }
 }
 
-async fn scan_once(connection: &Connection, journey: &Journey, range: &Range) -> Tried<ScanPage> {
+async fn scan_once(
+    connection: &Connection,
+    journey: &Journey,
+    range: &Range,
+    freshness: Freshness,
+) -> Tried<ScanPage> {
     let bytes = range.start.len() + range.end.as_ref().map_or(0, Bytes::len);
     let asked = connection.store.call::<scan_params::Owned>(Method::Scan, bytes, |mut params| {
         params.set_start(&range.start);
@@ -409,6 +424,7 @@ async fn scan_once(connection: &Connection, journey: &Journey, range: &Range) ->
         }
         params.set_limit(range.limit);
         params.set_timeout_ms(journey.left_ms());
+        params.set_stale(freshness == Freshness::Stale);
     });
     match connection.answer(asked, journey.patience()).await {
         Ok(response) => {

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_node::{Event, Refused};
-use kvorum_replication::two_phase::message::Message;
+use kvorum_node::Refused;
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
+use super::door::Post;
 use super::hub::{Service, count};
 use crate::hot::Answering;
 use crate::turn::end_of_turn;
@@ -30,7 +30,7 @@ pub(crate) struct Requests {
     number: Cell<u64>,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
-    gathered: RefCell<Vec<Event<Message>>>,
+    gathered: RefCell<Vec<Post>>,
     gathering: Notify,
 }
 
@@ -66,6 +66,9 @@ impl Requests {
     /// server's own.
     pub(crate) fn ask(&self, operation: Operation, timeout_ms: u32, bytes: usize, asker: Asker) {
         let options = &self.service.hub.options;
+        if let Some(reason) = self.service.why_outside() {
+            return self.tell(asker, Outcome::Failed(Failure::Unavailable { reason }));
+        }
         let full = self.waiting.borrow().len() >= options.requests_max
             || (self.bytes.get() > 0 && self.bytes.get() + bytes > options.request_bytes_max);
         if full {
@@ -77,18 +80,18 @@ impl Requests {
             millis => Duration::from_millis(millis.into()).min(options.request_timeout_max),
         };
         let id = self.next_id();
-        let deadline = self.service.handle.now().after(timeout);
+        let deadline = self.service.door.now().after(timeout);
         let writes = writes(&operation);
         let waiting = Waiting { asker, deadline, writes, bytes };
         self.waiting.borrow_mut().insert(id, waiting);
         self.bytes.set(self.bytes.get() + bytes);
-        self.post(Event::Request(Request { id, deadline, operation }));
+        self.post(Post::Request(Request { id, deadline, operation }));
     }
 
-    /// Adds an event for the node to what this turn gathers.
-    pub(crate) fn post(&self, event: Event<Message>) {
+    /// Adds something for the node to what this turn gathers.
+    pub(crate) fn post(&self, post: Post) {
         let mut gathered = self.gathered.borrow_mut();
-        gathered.push(event);
+        gathered.push(post);
         if gathered.len() == 1 {
             self.gathering.notify_one();
         }
@@ -99,10 +102,10 @@ impl Requests {
         loop {
             self.gathering.notified().await;
             end_of_turn().await;
-            let events = std::mem::take(&mut *self.gathered.borrow_mut());
-            count(&self.service.hub.counters.requests, events.len() as u64);
+            let posts = std::mem::take(&mut *self.gathered.borrow_mut());
+            count(&self.service.hub.counters.requests, posts.len() as u64);
             count(&self.service.hub.counters.submits, 1);
-            for (request, refused) in self.service.handle.submit(events) {
+            for (request, refused) in self.service.door.submit(posts) {
                 self.answer(request.id, refusal(refused));
                 count(&self.service.hub.counters.overloaded, 1);
             }
@@ -124,7 +127,7 @@ impl Requests {
 
     /// Gives up on requests whose deadline is long over: the node did not keep its word, or stopped.
     pub(super) fn sweep(&self) {
-        let (now, closed) = (self.service.handle.now(), self.service.handle.is_closed());
+        let (now, closed) = (self.service.door.now(), self.service.door.is_closed());
         let late = |waiting: &Waiting| closed || waiting.deadline.after(GRACE) < now;
         let given_up_ids: Vec<_> = {
             let waiting = self.waiting.borrow();
