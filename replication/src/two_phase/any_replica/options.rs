@@ -49,10 +49,12 @@ pub struct ReplicaOptions {
     pub resend_interval: Duration,
     /// Others' transactions prepared, being prepared or waiting here; the vote on more is overload.
     pub prepared_max: usize,
-    /// Bytes of their keys and values. A checkpoint holds them all, with own commits that are under
-    /// way, and has to fit into one record of the log (64 MiB); one transaction of the largest size
-    /// has to fit in here.
+    /// Bytes of their keys and values. A checkpoint holds them all, and has to fit into one record of
+    /// the log (64 MiB); one transaction of the largest size has to fit in here.
     pub prepared_bytes_max: usize,
+    /// Bytes of promises and of own commits that are on their way to the disk: above it a checkpoint
+    /// waits for the disk, since it holds both and has to fit into one record of the log.
+    pub checkpoint_bytes_max: usize,
     /// Outcomes remembered because they may not be over everywhere.
     pub decided_max: usize,
     /// Reads that wait for the outcome of a prepared transaction.
@@ -94,7 +96,6 @@ impl Default for ReplicaOptions {
             seed: 0,
             limits: Limits::default(),
             in_flight_max: 16_384,
-            // With the promises to others below one record of the log.
             in_flight_bytes_max: 64 << 20,
             unacknowledged_max: 65_536,
             unfinished_span_max: 1 << 17,
@@ -107,6 +108,7 @@ impl Default for ReplicaOptions {
             resend_interval: Duration::from_millis(500),
             prepared_max: 16_384,
             prepared_bytes_max: 40 << 20,
+            checkpoint_bytes_max: 44 << 20,
             decided_max: 1 << 19,
             waiting_reads_max: 16_384,
             read_wait_max: Duration::from_secs(10),

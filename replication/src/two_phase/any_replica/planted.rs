@@ -50,14 +50,8 @@ bugs! {
     LockWithoutClaim => "lock-without-claim",
         "a lock that is free is given to who asks for it, though an older transaction waits for more",
         "who waits has a claim on all its keys";
-    DeadKeepsLocks => "dead-keeps-locks",
-        "a transaction that died at one replica is not aborted at the others before it is tried again",
-        "a try is aborted everywhere";
     RetryElsewhereIsNew => "retry-elsewhere-is-new",
-        "participants do not look stamps up: a retry at another replica is done again",
-        "a request is done once, wherever and however often it is sent";
-    StampUnlocked => "stamp-unlocked",
-        "two tries of the same write may be in flight at two replicas at once",
+        "a stamp does not travel with the prepare: only the replica that was asked remembers the write",
         "a request is done once, wherever and however often it is sent";
     RefusalForgotten => "refusal-forgotten",
         "a replica tells of a failed precondition and then lets an earlier try of the same write happen",
