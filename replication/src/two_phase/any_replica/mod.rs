@@ -70,7 +70,7 @@ use crate::contract::{
 };
 use crate::counters::counters;
 use crate::random::Random;
-use crate::request::{Answer, Failure, Operation, Outcome, Request, Write};
+use crate::request::{Answer, Failure, Operation, Outcome, Request};
 use crate::sessions::{Origin, SessionLimits, Sessions};
 
 type Out = Effects<Message, Record, Resume>;
@@ -398,11 +398,10 @@ fn answer_read(request: RequestId, answer: Answer, effects: &mut Out) {
     }
 }
 
-/// What the work writes.
-fn writes_of(work: &Work) -> Vec<Write> {
-    match work {
-        Work::OpenSession { .. } => Vec::new(),
-        Work::Write { writes, .. } => writes.clone(),
+/// Has what the work writes applied; a session is no row.
+fn apply(work: &Work, mark: Position, effects: &mut Out) {
+    if let Work::Write { writes, .. } = work {
+        effects.push(Effect::Apply { mark: mark.0, writes: writes.clone() });
     }
 }
 

@@ -11,7 +11,7 @@ use super::message::{Age, Decision, Settled, TxnId, Work};
 use super::participating::{Decided, Doubt, Participating, Promised, Stage};
 use super::planted::Bug;
 use super::record::{Checkpoint, Committed, CommittedState, Prepared, Record, SessionTable};
-use super::{Alarm, Out, Replica, Resume, writes_of};
+use super::{Alarm, Out, Replica, Resume, apply};
 use crate::contract::{Effect, NodeId, Position, Time, Urgency};
 
 impl Replica {
@@ -66,7 +66,7 @@ impl Replica {
         let mut mark = self.last;
         for (_, work) in &carried_out {
             mark = mark.next();
-            effects.push(Effect::Apply { mark: mark.0, writes: writes_of(work) });
+            apply(work, mark, effects);
         }
         for (txn, work) in carried_out {
             self.settle(&work);
@@ -206,7 +206,7 @@ impl Replica {
         } else {
             self.settle(&work);
         }
-        effects.push(Effect::Apply { mark: at.0, writes: writes_of(&work) });
+        apply(&work, at, effects);
     }
 
     /// A checkpoint stands for every record before it.

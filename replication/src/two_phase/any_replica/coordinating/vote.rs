@@ -11,7 +11,7 @@ use crate::two_phase::any_replica::locks::Resource;
 use crate::two_phase::any_replica::message::{Age, Decision, Message, Prepare, TxnId, Vote};
 use crate::two_phase::any_replica::planted::Bug;
 use crate::two_phase::any_replica::record::{Committed, Record};
-use crate::two_phase::any_replica::{Alarm, Out, Replica, Resume, points, writes_of};
+use crate::two_phase::any_replica::{Alarm, Out, Replica, Resume, apply, points};
 
 impl Replica {
     /// The locks of this copy are held, and what has to hold does.
@@ -161,8 +161,7 @@ impl Replica {
 
         effects.point(points::COORDINATOR_ALL_VOTES);
         if self.options.planted.has(Bug::ApplyBeforeDecisionDurable) {
-            let mark = self.last.next().0;
-            effects.push(Effect::Apply { mark, writes: writes_of(&work) });
+            apply(&work, self.last.next(), effects);
         }
         effects.point(points::COORDINATOR_DECISION_WRITTEN);
         let participants = self.others.clone();
@@ -211,8 +210,7 @@ impl Replica {
             }
         }
         if !self.options.planted.has(Bug::ApplyBeforeDecisionDurable) {
-            let mark = self.last.next().0;
-            effects.push(Effect::Apply { mark, writes: writes_of(&work) });
+            apply(&work, self.last.next(), effects);
         }
         self.settle(&work);
         let decision = Decision::Commit;

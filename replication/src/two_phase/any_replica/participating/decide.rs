@@ -7,7 +7,7 @@ use crate::contract::{Effect, NodeId, Urgency};
 use crate::two_phase::any_replica::message::{Decision, Message, TxnId};
 use crate::two_phase::any_replica::planted::Bug;
 use crate::two_phase::any_replica::record::Record;
-use crate::two_phase::any_replica::{Out, Replica, Resume, points, writes_of};
+use crate::two_phase::any_replica::{Out, Replica, Resume, apply, points};
 
 impl Replica {
     pub(in crate::two_phase::any_replica) fn decide(
@@ -37,7 +37,7 @@ impl Replica {
     pub(super) fn learn(&mut self, txn: TxnId, decision: Decision, effects: &mut Out) {
         let stage = self.participating.promised.get(&txn).map(|promised| &promised.stage);
         match (decision, stage) {
-            (Decision::Commit, Some(Stage::Prepared(_))) => self.apply(txn, effects),
+            (Decision::Commit, Some(Stage::Prepared(_))) => self.carry_out(txn, effects),
             // No vote of ours is out: not from its coordinator.
             (Decision::Commit, Some(Stage::Waiting | Stage::Logging)) => {
                 self.counters.strange_dropped += 1;
@@ -74,12 +74,11 @@ impl Replica {
     /// durable here and the decision is durable at the coordinator, who keeps it until it is
     /// acknowledged; if this replica crashes before its own record is durable, the transaction is in
     /// doubt again, and locked, so nobody can see that it was applied too early.
-    fn apply(&mut self, txn: TxnId, effects: &mut Out) {
+    fn carry_out(&mut self, txn: TxnId, effects: &mut Out) {
         let promised = self.forget(txn);
         self.counters.applied += 1;
         effects.point(points::PARTICIPANT_DECISION_RECEIVED);
-        let mark = self.last.next().0;
-        effects.push(Effect::Apply { mark, writes: writes_of(&promised.work) });
+        apply(&promised.work, self.last.next(), effects);
         effects.point(points::PARTICIPANT_APPLIED);
         self.settle(&promised.work);
         let decision = Decision::Commit;
