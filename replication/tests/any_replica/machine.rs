@@ -23,7 +23,7 @@ pub(crate) struct Disk {
     /// Where recovery begins: the record after the first so many.
     pub(crate) start: usize,
     /// Rows that were flushed, and up to which mark.
-    flushed: BTreeMap<Key, Value>,
+    flushed: Rows,
     flushed_mark: u64,
 }
 
@@ -42,6 +42,8 @@ pub(crate) enum Output {
     Reply(RequestId, Outcome),
 }
 
+pub(crate) type Rows = BTreeMap<Key, Value>;
+
 type ReplicaEffect = Effect<Message, Record, Resume>;
 
 /// A running replica.
@@ -49,7 +51,7 @@ pub(crate) struct Machine {
     name: String,
     pub(crate) core: Replica,
     pub(crate) disk: Disk,
-    pub(crate) rows: BTreeMap<Key, Value>,
+    pub(crate) rows: Rows,
     last_mark: u64,
     /// The record of a step, and what waits for it.
     held: VecDeque<(usize, ReplicaEffect)>,
@@ -252,7 +254,7 @@ impl Machine {
 }
 
 /// What rows answer to a query.
-pub(crate) fn answer(rows: &BTreeMap<Key, Value>, query: &Query) -> Answer {
+pub(crate) fn answer(rows: &Rows, query: &Query) -> Answer {
     match query {
         Query::Get(key) => Answer::Value(rows.get(key).cloned()),
         Query::GetMany(keys) => {
