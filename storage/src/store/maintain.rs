@@ -283,6 +283,7 @@ impl Inner {
     fn change_tree(&self, of: &View, edit: Edit<'_>) -> Result<bool> {
         let mut manifest = lock(&self.manifest);
         if self.view().installs != of.installs {
+            self.discard_added(&edit);
             return Ok(false);
         }
         self.edit(&mut manifest, edit, Position::default())?;
