@@ -7,6 +7,8 @@ mod fields;
 mod paxos;
 mod two_phase;
 
+pub(crate) use self::paxos::{installs as paxos_installs, is_paxos};
+
 use bytes::Bytes;
 use kvorum_replication::paxos::record::Record as PaxosRecord;
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
