@@ -416,6 +416,20 @@ impl Cluster {
         }
     }
 
+    /// Two writes, the first of which happens only if it comes before the second.
+    pub(crate) fn put_in_order(&mut self, round: u32) {
+        let (first, second) = (format!("a{round:03}"), format!("z{round:03}"));
+        let writes = vec![Write::Put(first.into(), "1".into())];
+        let preconditions = vec![Precondition::Absent(second.clone().into())];
+        let operation =
+            Operation::Transact { stamp: None, transaction: Transaction { preconditions, writes } };
+        assert_eq!(self.ask(&operation), Outcome::Committed);
+        let writes = vec![Write::Put(second.into(), "1".into())];
+        let transaction = Transaction { preconditions: vec![], writes };
+        let operation = Operation::Transact { stamp: None, transaction };
+        assert_eq!(self.ask(&operation), Outcome::Committed);
+    }
+
     /// A counter of a node's status.
     pub(crate) fn count(&self, node: NodeId, name: &str) -> u64 {
         let status = self.machines[&node].core().status(Time(0));
