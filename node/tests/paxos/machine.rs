@@ -111,9 +111,8 @@ impl Machine {
     /// Makes the log durable as far as there is room, goes on, and flushes and compacts.
     pub(crate) fn work(&mut self, now: Time) {
         let Some(node) = self.node() else { return };
-        for done in [node.log().sync(node.log().last())] {
-            assert!(matches!(done, Ok(()) | Err(Error::DiskFull { .. })), "{done:?}");
-        }
+        let synced = node.log().sync(node.log().last());
+        assert!(matches!(synced, Ok(()) | Err(Error::DiskFull { .. })), "{synced:?}");
         node.settle(now).unwrap();
         let store = node.store().unwrap();
         loop {
