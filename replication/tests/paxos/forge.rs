@@ -30,8 +30,8 @@ impl Schedule {
             next_client: 3,
             sessions: Vec::new(),
         };
-        let message = match self.below(19) {
-            0 => Message::PreVote { ballot },
+        let message = match self.below(20) {
+            0 => Message::PreVote { ballot, instead_of: self.one_in(2).then_some(other) },
             1 => Message::PreVoteAnswer { ballot, life, granted: true, seen: other },
             2 => Message::Prepare { ballot, from: slot },
             3 => Message::Promise(Promise { ballot, life, chosen, accepted, more: Some(slot) }),
@@ -56,6 +56,7 @@ impl Schedule {
                 Message::SnapshotPiece(SnapshotPiece { snapshot, from: Key::new(), rows, last })
             }
             17 => Message::SnapshotGone { snapshot },
+            18 => Message::TakeOver { ballot },
             _ => Message::Join { life },
         };
         self.cluster.network.push(Packet { from, to, message });

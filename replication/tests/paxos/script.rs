@@ -24,7 +24,7 @@
 //! restart NODE...
 //! fail|return NODE ROLE            a role stops, or comes back
 //! cut A B, block A B, heal A B     no link; nothing from A reaches B; all is well
-//! checkpoint NODE, flush NODE, full NODE, room NODE
+//! checkpoint NODE, flush NODE, full NODE, room NODE, stopping NODE
 //! status [NODE...], count NODE COUNTER..., log NODE, data
 //! agree                            all that are up hold the same, and all of it
 //! ```
@@ -266,7 +266,7 @@ fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
             [at, point] => cluster.arm(node(at)?, point),
             _ => return Err("arm NODE POINT".into()),
         },
-        "crash" | "restart" | "checkpoint" | "flush" | "full" | "room" => {
+        "crash" | "restart" | "checkpoint" | "flush" | "full" | "room" | "stopping" => {
             let keep = words.named("keep").map_or(Ok(0), str::parse)?;
             for node in words.nodes(cluster)? {
                 match (name, cluster.is_up(node)) {
@@ -274,6 +274,7 @@ fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
                     ("restart", false) => cluster.start(node),
                     ("checkpoint", true) => cluster.checkpoint(node),
                     ("flush", true) => cluster.flush(node),
+                    ("stopping", true) => cluster.stopping(node),
                     ("full" | "room", true) => cluster.room(node, name == "room"),
                     _ => return Err(format!("{node} can't {name}").into()),
                 }
@@ -532,5 +533,6 @@ scripts! {
     checkpoints
     batches
     disk_full
+    hand_over
     counts
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use kvorum_node::{Claim, FailPoints, IdentityFile, Node, Runner};
 use kvorum_replication::two_phase::{Participant, ParticipantOptions};
 use kvorum_replication::{Happened, NodeId, Range, Role};
-use kvorum_rpc::client::{Client, ClientOptions, ErrorKind};
+use kvorum_rpc::client::ErrorKind;
 use kvorum_rpc::server::{Server, ServerOptions};
 use kvorum_storage::Options;
 use kvorum_storage::vfs::MemoryVfs;

@@ -10,6 +10,7 @@
 //! ```
 
 mod elect;
+mod hand_over;
 mod heartbeat;
 mod propose;
 mod requests;
@@ -121,6 +122,32 @@ impl Proposer {
 
     pub(super) fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// How much there is of slots open, of requests, and of slots with requests.
+    pub(super) fn lengths(&self) -> (usize, usize, usize) {
+        let open = match &self.stage {
+            Stage::Leading(term) => term.open.len(),
+            Stage::Following | Stage::PreVoting { .. } | Stage::Campaigning(_) => 0,
+        };
+        (open, self.requests.len(), self.by_slot.len())
+    }
+
+    /// Slots open: which batch, and who has accepted it.
+    pub(super) fn open(&self) -> Vec<(Slot, Ballot, Vec<Member>)> {
+        match &self.stage {
+            Stage::Leading(term) => {
+                let open = |(slot, open): (&Slot, &term::Open)| {
+                    (*slot, open.batch.origin, open.votes.clone())
+                };
+                term.open.iter().map(open).collect()
+            }
+            Stage::Following | Stage::PreVoting { .. } | Stage::Campaigning(_) => Vec::new(),
+        }
     }
 
     /// The ballot that this node leads with.
