@@ -148,6 +148,7 @@ counters! {
         snapshots_taken,
         snapshot_pieces,
         snapshots_installed,
+        snapshots_without_room,
         snapshots_given_up,
         joins,
         reads,
@@ -428,6 +429,7 @@ impl Core for Replica {
             Input::PeerDown(peer) => self.peer_down(now, peer),
             Input::Timer => self.timer(now, effects),
             Input::Read { read, answer } => self.store_answered(now, read, answer, effects),
+            Input::Staged { snapshot, is_kept } => self.staged(now, snapshot, is_kept, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.room(now, room, effects),
             Input::Stopping => self.hand_over(now, effects),
@@ -463,6 +465,7 @@ impl Core for Replica {
             in_flight: self.proposer.in_flight() as u64,
             in_doubt: 0,
             locks: 0,
+            leader: self.proposer.leader(),
             peers_up: self.peers_up.iter().copied().collect(),
             counters,
         }
