@@ -36,20 +36,23 @@ pub struct Planted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A cluster that commits in two phases: [`crate::two_phase::simulate`].
-    Cluster,
+    TwoPhase,
+    /// A cluster of Multi-Paxos: [`crate::paxos::simulate`].
+    Paxos,
     /// A store by itself, for what no cluster asks of it: [`crate::engine::simulate`].
     Engine,
 }
 
 impl Place {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Cluster, Self::Engine];
+    pub const ALL: &'static [Self] = &[Self::TwoPhase, Self::Paxos, Self::Engine];
 
     /// What reports call it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Cluster => "2pc",
+            Self::TwoPhase => "2pc",
+            Self::Paxos => "paxos",
             Self::Engine => "engine",
         }
     }
@@ -58,7 +61,8 @@ impl Place {
     #[must_use]
     pub fn simulate(self) -> Simulate {
         match self {
-            Self::Cluster => crate::two_phase::simulate,
+            Self::TwoPhase => crate::two_phase::simulate,
+            Self::Paxos => crate::paxos::simulate,
             Self::Engine => crate::engine::simulate,
         }
     }
@@ -100,7 +104,7 @@ impl Bug {
                 | storage::Bug::SnapshotSeesLaterWrites
                 | storage::Bug::CompactionForgetsSnapshots,
             ) => Place::Engine,
-            Self::TwoPhase(_) | Self::Node(_) | Self::Storage(_) => Place::Cluster,
+            Self::TwoPhase(_) | Self::Node(_) | Self::Storage(_) => Place::TwoPhase,
         }
     }
 
