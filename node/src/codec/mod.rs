@@ -4,9 +4,11 @@
 //! record has a kind of its own, kept for ever: a changed layout takes a new kind.
 
 mod fields;
+mod paxos;
 mod two_phase;
 
 use bytes::Bytes;
+use kvorum_replication::paxos::record::Record as PaxosRecord;
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_storage::codec::Malformed;
 
@@ -22,8 +24,10 @@ pub trait StoredRecord: Sized {
     fn is_checkpoint(kind: u8) -> bool;
 }
 
-/// Whether recovery of a node, of whatever role, may begin with a record of this kind: kinds are
-/// unique over all roles.
+/// Whether recovery of a node, of whatever protocol and role, may begin with a record of this kind:
+/// kinds are unique over all of them.
 pub(crate) fn is_checkpoint(kind: u8) -> bool {
-    CoordinatorRecord::is_checkpoint(kind) || ParticipantRecord::is_checkpoint(kind)
+    CoordinatorRecord::is_checkpoint(kind)
+        || ParticipantRecord::is_checkpoint(kind)
+        || PaxosRecord::is_checkpoint(kind)
 }

@@ -299,7 +299,7 @@ impl Core for Coordinator {
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
             // A coordinator has no store, and so never asks one.
-            Input::Read { .. } => self.counters.strange_dropped += 1,
+            Input::Read { .. } | Input::Staged { .. } => self.counters.strange_dropped += 1,
         }
         self.alarms.ask(now, effects);
     }

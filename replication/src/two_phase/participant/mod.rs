@@ -298,6 +298,8 @@ impl Core for Participant {
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
+            // It copies no stores, so nothing is ever staged.
+            Input::Staged { .. } => {}
         }
         self.alarms.ask(now, effects);
     }
