@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvorum_node::offline::{Offline, Whose};
-use kvorum_node::{ClusterId, IdentityFile, Node, NodeError};
+use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError};
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId};
 use kvorum_replication::two_phase::{Participant, ParticipantOptions};
 use kvorum_replication::{Input, NodeId, Role, Time, Transaction, Write};
@@ -36,7 +36,7 @@ fn txn(number: u64) -> TxnId {
 
 fn open(vfs: &MemoryVfs, dir: &str) -> Result<Node<Participant>, NodeError> {
     let vfs: Arc<dyn Vfs> = Arc::new(vfs.clone());
-    IdentityFile::open(Arc::clone(&vfs), dir.as_ref(), Role::Replica, ONE)?;
+    IdentityFile::open(Arc::clone(&vfs), dir.as_ref(), &Claim::two_phase(Role::Replica, ONE))?;
     let options = options();
     let core = Participant::new(ParticipantOptions { id: ONE, ..ParticipantOptions::default() });
     Node::open_store(vfs, dir.as_ref(), options, core, Vec::new())
@@ -77,7 +77,8 @@ fn replica() -> (MemoryVfs, Rows) {
     let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
     let mut node = open(&disk, DIR).unwrap();
     {
-        let identity = IdentityFile::open(vfs, DIR.as_ref(), Role::Replica, ONE).unwrap();
+        let identity =
+            IdentityFile::open(vfs, DIR.as_ref(), &Claim::two_phase(Role::Replica, ONE)).unwrap();
         identity.adopt_cluster(ClusterId([7; 16])).unwrap();
     }
     node.step(NOW, Input::Started).unwrap();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvorum_node::{Event, IdentityFile, Report, Turn, detached};
+use kvorum_node::{Claim, Event, IdentityFile, Report, Turn, detached};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{Answer, ClientId, NodeId, Operation, Outcome, Role, Status};
 use kvorum_rpc::client::{Client, ClientOptions};
@@ -27,7 +27,8 @@ fn main() -> Result<(), Failed> {
     let options = ServerOptions::new("127.0.0.1:0".parse()?);
     let (server, mut outbox) = Server::bind(options)?;
     let address = server.local_addr().to_string();
-    let identity = Arc::new(IdentityFile::in_memory(Role::Coordinator, NodeId::COORDINATOR)?);
+    let claim = Claim::two_phase(Role::Coordinator, NodeId::COORDINATOR);
+    let identity = Arc::new(IdentityFile::in_memory(&claim)?);
     let (handle, mailbox) = detached::<Message>();
     std::thread::spawn(move || {
         let value = Bytes::from(vec![7; VALUE_BYTES]);

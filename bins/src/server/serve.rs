@@ -10,7 +10,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use kvorum_node::{Event, FailPoints, Handle, IdentityFile, Node, NodeError, Runner, StoredRecord};
+use kvorum_node::{
+    Claim, Event, FailPoints, Handle, IdentityFile, Node, NodeError, Runner, StoredRecord,
+};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::two_phase::{
     Coordinator as CoordinatorCore, CoordinatorOptions, Participant, ParticipantOptions, points,
@@ -138,7 +140,8 @@ where
     let known: Vec<&str> = setup.points.iter().map(|point| point.name).collect();
     let fail_points = FailPoints::new(setup.process.fail_point.clone(), &known).map_err(of_node)?;
     let vfs = disk(setup)?;
-    let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, setup.role, setup.id);
+    let claim = Claim::two_phase(setup.role, setup.id);
+    let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, &claim);
     let identity = Arc::new(identity.map_err(of_node)?);
     check_members(setup, &identity)?;
     let (server, outbox) =

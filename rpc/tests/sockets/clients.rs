@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{Behaviour, Rows, client, connect, coordinator, options, play, rows, run};
 use bytes::Bytes;
-use kvorum_node::Event;
+use kvorum_node::{Claim, Event, IdentityFile};
 use kvorum_replication::{
     Failure, Happened, NodeId, Operation, Outcome, Precondition, Range, Role, Transaction, Write,
 };
@@ -254,8 +254,8 @@ fn a_wrong_token_is_refused_and_the_right_one_is_not() {
 #[test]
 fn a_redirect_is_followed() {
     let played = coordinator(options());
-    let identity =
-        Arc::new(kvorum_node::IdentityFile::in_memory(Role::Replica, NodeId(1)).unwrap());
+    let claim = Claim::two_phase(Role::Replica, NodeId(1));
+    let identity = Arc::new(IdentityFile::in_memory(&claim).unwrap());
     let members =
         vec![(NodeId::COORDINATOR, played.connect_to()), (NodeId(1), "127.0.0.1:1".to_owned())];
     identity.set_members(members).unwrap();

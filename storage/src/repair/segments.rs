@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::inspect::{Directory, Entries, LogPlan, map_segment};
 use crate::levels::LEVELS;
 use crate::log::Position;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Staged};
 use crate::options::Options;
 use crate::segment::{
     Entry, LostKeys, Piece, Salvage, Segment, SegmentMeta, SegmentWriter, path_of,
@@ -53,13 +53,20 @@ struct Saving<'a> {
 impl Saving<'_> {
     /// Each segment that the manifest names, on its level.
     fn each(&mut self, manifest: &Manifest) -> Result<Manifest> {
-        let mut saved = Manifest { segments: Vec::new(), ..manifest.clone() };
+        let mut saved = Manifest { segments: Vec::new(), staged: None, ..manifest.clone() };
         let newest_file = self.source.segment_files().last().copied().unwrap_or_default();
         saved.next_segment = saved.next_segment.max(newest_file + 1);
         for (level, meta) in &manifest.segments {
             if let Some(meta) = self.one(meta, &mut saved.next_segment)? {
                 saved.segments.push((*level, meta));
             }
+        }
+        if let Some(Staged { mark, segments }) = &manifest.staged {
+            let mut staged = Staged { mark: *mark, segments: Vec::new() };
+            for meta in segments {
+                staged.segments.extend(self.one(meta, &mut saved.next_segment)?);
+            }
+            saved.staged = Some(staged);
         }
         Ok(saved)
     }
@@ -148,6 +155,7 @@ impl Saving<'_> {
             flushed_position: Position(plan.used.end.saturating_sub(1)),
             last_sequence,
             segments: written.into_iter().map(|meta| (LEVELS - 1, meta)).collect(),
+            staged: None,
         })
     }
 }

@@ -3,6 +3,7 @@
 
 mod doors;
 mod model;
+mod stage;
 mod threads;
 
 mod crash;
