@@ -34,11 +34,13 @@
 //! up to there before what was applied goes to a segment.
 
 mod acceptor;
+pub mod audit;
 mod failing;
 mod learner;
 mod membership;
 pub mod message;
 pub mod options;
+pub mod planted;
 pub mod points;
 mod proposer;
 mod reads;

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::planted::Planted;
 use crate::contract::NodeId;
 use crate::limits::Limits;
 
@@ -107,6 +108,8 @@ pub struct ReplicaOptions {
     pub fail_roles: Option<Duration>,
     /// What an acceptor knows that comes back from that.
     pub acceptor_restart: AcceptorRestart,
+    /// A bug on purpose.
+    pub planted: Planted,
 }
 
 impl Default for ReplicaOptions {
@@ -147,6 +150,7 @@ impl Default for ReplicaOptions {
             fail_acceptors: None,
             fail_roles: None,
             acceptor_restart: AcceptorRestart::Durable,
+            planted: Planted::default(),
         }
     }
 }

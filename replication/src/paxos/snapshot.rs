@@ -20,13 +20,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::message::{Message, Slot, SnapshotPiece};
+use super::planted::Bug;
 use super::record::{Record, Replicated};
 use super::{Alarm, Out, Replica, Resume, points};
 use crate::contract::{Effect, NodeId, ReadId, SnapshotId, Time, Urgency};
 use crate::request::{Answer, Key, Query, Range};
 
 /// Pieces that the store is about to read; each learner asks for one at a time.
-const PIECES_MAX: usize = 64;
+pub(super) const PIECES_MAX: usize = 64;
 
 /// A snapshot that is held for learners.
 #[derive(Clone, Debug)]
@@ -63,6 +64,11 @@ pub(super) struct Snapshots {
 impl Snapshots {
     pub(super) fn is_installing(&self) -> bool {
         self.installing.is_some()
+    }
+
+    /// How much there is of snapshots held, and of pieces that are being read.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        (self.held.len(), self.pieces.len())
     }
 
     pub(super) fn is_fetching(&self) -> bool {
@@ -168,7 +174,11 @@ impl Replica {
             let Some(idlest) = idlest.map(|(snapshot, _)| *snapshot) else { break };
             self.drop_snapshot(idlest, effects);
         }
-        let state = Arc::new(self.learner.replicated());
+        let mut state = self.learner.replicated();
+        if self.options.planted.has(Bug::SnapshotForgetsSessions) {
+            state.sessions.clear();
+        }
+        let state = Arc::new(state);
         let snapshot = state.snapshot();
         self.counters.snapshots_taken += 1;
         if self.snapshots.held.is_empty() {
@@ -248,7 +258,9 @@ impl Replica {
         if !self.has_room {
             return self.wait_for_room(now, effects);
         }
-        if snapshot.0 <= applied.0 || !in_order || !is_whole || !leads_on {
+        let is_older =
+            snapshot.0 <= applied.0 && !self.options.planted.has(Bug::InstallOlderSnapshot);
+        if is_older || !in_order || !is_whole || !leads_on {
             return self.give_up_snapshot(now, effects);
         }
         let is_first = incoming.snapshot.is_none();

@@ -4,6 +4,7 @@
 
 use super::super::Replica;
 use crate::contract::{NodeId, Time};
+use crate::paxos::planted::Bug;
 
 /// To whom, and until when.
 #[derive(Clone, Debug)]
@@ -29,6 +30,9 @@ impl Replica {
     /// A node that starts may have given a lease before it stopped: it promises nobody anything
     /// until that must be over.
     pub(in crate::paxos) fn honour_forgotten_lease(&mut self, now: Time) {
+        if self.options.planted.has(Bug::LeaseForgottenAtRestart) {
+            return;
+        }
         if let Some(lease) = self.options.lease {
             self.acceptor.lease = Lease { holder: None, until: now.after(lease) };
         }
@@ -37,6 +41,7 @@ impl Replica {
     /// Whether a lease forbids to promise this node anything.
     pub(in crate::paxos) fn has_leased_to_another(&self, now: Time, node: NodeId) -> bool {
         let lease = &self.acceptor.lease;
-        now < lease.until && lease.holder != Some(node)
+        let honours = !self.options.planted.has(Bug::LeaseNotHonoured);
+        honours && now < lease.until && lease.holder != Some(node)
     }
 }

@@ -11,6 +11,7 @@ use core::time::Duration;
 use super::{Stage, Term};
 use crate::contract::{Effect, NodeId, Time};
 use crate::paxos::message::{Ballot, Member, Message, Promise};
+use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica, points};
 
 impl Replica {
@@ -156,7 +157,8 @@ impl Replica {
         let from = self.learner.applied.next();
         for (index, to) in self.others().into_iter().enumerate() {
             self.counters.prepares_sent += 1;
-            effects.push(Effect::Send { to, message: Message::Prepare { ballot, from } });
+            let prepare = Effect::Send { to, message: Message::Prepare { ballot, from } };
+            self.options.planted.push_held(Bug::BallotUsedAgain, prepare, effects);
             if index == 0 {
                 effects.point(points::PROPOSER_SOME_PREPARES_SENT);
             }
@@ -199,7 +201,7 @@ impl Replica {
             return;
         }
         let more = promise.more;
-        term.promise(from, promise);
+        term.promise(from, promise, self.options.planted);
         if let Some(first) = more {
             self.counters.prepares_sent += 1;
             let message = Message::Prepare { ballot, from: first };
@@ -213,7 +215,8 @@ impl Replica {
     fn lead_if_promised(&mut self, now: Time, effects: &mut Out) {
         let Stage::Campaigning(term) = &self.proposer.stage else { return };
         let next = self.learner.applied.next();
-        if !self.learner.membership.is_quorum(next, |member| term.has_promised(member)) {
+        let is_quorum = self.learner.membership.is_quorum(next, |member| term.has_promised(member));
+        if !is_quorum && !self.options.planted.has(Bug::LeadAlone) {
             return;
         }
         let Stage::Campaigning(mut term) =

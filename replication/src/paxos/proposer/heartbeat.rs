@@ -7,6 +7,7 @@
 use super::{Proposer, Stage};
 use crate::contract::{Effect, NodeId, Time};
 use crate::paxos::message::{Ballot, Member, Message, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica};
 
 impl Proposer {
@@ -129,7 +130,8 @@ impl Replica {
     pub(in crate::paxos) fn is_recovered(&self) -> bool {
         let Stage::Leading(term) = &self.proposer.stage else { return false };
         let membership = &self.learner.membership;
-        self.learner.applied >= term.recovered_to
+        (self.learner.applied >= term.recovered_to
+            || self.options.planted.has(Bug::ReadBeforeRecovered))
             && membership.is_quorum_everywhere(|member| term.has_promised(member))
     }
 
@@ -140,7 +142,8 @@ impl Replica {
         let Some(lease) = self.options.lease else { return false };
         let left = 1000_u32.saturating_sub(self.options.clock_drift_permille);
         let counted = lease.saturating_mul(left) / 1000;
+        let is_unchecked = self.options.planted.has(Bug::LeaseUnchecked);
         let Some(term) = self.proposer.leading() else { return false };
-        term.confirmed.0 > 0 && now < term.confirmed.1.after(counted)
+        is_unchecked || term.confirmed.0 > 0 && now < term.confirmed.1.after(counted)
     }
 }

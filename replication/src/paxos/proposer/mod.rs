@@ -123,6 +123,32 @@ impl Proposer {
         self.queue.len()
     }
 
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// How much there is of slots open, of requests, and of slots with requests.
+    pub(super) fn lengths(&self) -> (usize, usize, usize) {
+        let open = match &self.stage {
+            Stage::Leading(term) => term.open.len(),
+            Stage::Following | Stage::PreVoting { .. } | Stage::Campaigning(_) => 0,
+        };
+        (open, self.requests.len(), self.by_slot.len())
+    }
+
+    /// Slots open: which batch, and who has accepted it.
+    pub(super) fn open(&self) -> Vec<(Slot, Ballot, Vec<Member>)> {
+        match &self.stage {
+            Stage::Leading(term) => {
+                let open = |(slot, open): (&Slot, &term::Open)| {
+                    (*slot, open.batch.origin, open.votes.clone())
+                };
+                term.open.iter().map(open).collect()
+            }
+            Stage::Following | Stage::PreVoting { .. } | Stage::Campaigning(_) => Vec::new(),
+        }
+    }
+
     /// The ballot that this node leads with.
     pub(super) fn leads_with(&self) -> Option<Ballot> {
         match &self.stage {

@@ -12,6 +12,7 @@ use super::Stage;
 use super::term::Open;
 use crate::contract::{Effect, NodeId, Time};
 use crate::paxos::message::{Ballot, Batch, Member, Message, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica, Resume, points};
 
 /// What goes into the next slot.
@@ -42,24 +43,29 @@ impl Replica {
     }
 
     fn next_batch(&mut self, ballot: Ballot, slot: Slot) -> Next {
-        let learner = &self.learner;
+        let (learner, planted) = (&self.learner, self.options.planted);
         let pending = learner.membership.pending(learner.applied);
         let Stage::Leading(term) = &mut self.proposer.stage else { return Next::Nothing };
         if learner.knows(slot) {
             return Next::Skip;
         }
+        let is_promised = learner.membership.is_quorum(slot, |member| term.has_promised(member));
         if slot > learner.applied.plus(self.options.window)
             || term.open.len() >= self.options.pipeline_max
-            || !learner.membership.is_quorum(slot, |member| term.has_promised(member))
+            || (!is_promised && !planted.has(Bug::NewMembersUnasked))
         {
             return Next::Nothing;
         }
-        if let Some((_, batch)) = term.found.remove(&slot) {
+        let found = term.found.remove(&slot).filter(|_| !planted.has(Bug::SkipFoundBatch));
+        if let Some((_, batch)) = found {
             self.counters.reproposed += 1;
             return Next::Batch(batch);
         }
         let no_op = Arc::new(Batch { origin: ballot, commands: Vec::new() });
         if slot <= term.recovered_to {
+            if planted.has(Bug::GapLeftOpen) {
+                return Next::Skip;
+            }
             self.counters.gaps_filled += 1;
             return Next::Batch(no_op);
         }
@@ -103,7 +109,8 @@ impl Replica {
         if self.roles.acceptor_is_up() && self.is_acceptor_of(slot) {
             self.cast_vote(slot, ballot, batch, effects);
             effects.point(points::PROPOSER_OWN_VOTE_DURABLE);
-            effects.push(Effect::Resume(Resume::Voted { ballot, slot }));
+            let voted = Effect::Resume(Resume::Voted { ballot, slot });
+            self.options.planted.push_held(Bug::CountOwnVoteEarly, voted, effects);
         }
     }
 
@@ -135,6 +142,11 @@ impl Replica {
             self.counters.duplicates_dropped += 1;
             return;
         };
+        let of_another_life = |it: &Member| it.node == member.node;
+        let member = match acceptors.iter().find(|it| of_another_life(it)) {
+            Some(known) if self.options.planted.has(Bug::CountFormerLife) => *known,
+            Some(_) | None => member,
+        };
         if !acceptors.contains(&member) {
             self.counters.strange_dropped += 1;
             return;
@@ -145,7 +157,8 @@ impl Replica {
         }
         open.votes.push(member);
         let votes = &open.votes;
-        if !self.learner.membership.is_quorum(slot, |member| votes.contains(&member)) {
+        let is_quorum = self.learner.membership.is_quorum(slot, |member| votes.contains(&member));
+        if !is_quorum && !self.options.planted.has(Bug::OneVoteChooses) {
             return;
         }
         let Some(open) = term.open.remove(&slot) else { return };

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::paxos::learner::Verdict;
 use crate::paxos::message::{Ballot, Batch, Command, Member, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::record::Settled;
 use crate::paxos::{Alarm, Out, Replica, reply_failed};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
@@ -227,7 +228,8 @@ impl Replica {
 
     pub(in crate::paxos) fn request_alarm(&mut self, request: RequestId, effects: &mut Out) {
         let Some(asked) = self.proposer.requests.remove(&request) else { return };
-        let failure = match asked.is_proposed {
+        let may_happen = asked.is_proposed && !self.options.planted.has(Bug::DenyProposed);
+        let failure = match may_happen {
             true => {
                 self.counters.unknown += 1;
                 let reason =
@@ -269,7 +271,10 @@ impl Replica {
         verdicts: &[Verdict],
         effects: &mut Out,
     ) {
-        let Some((origin, requests)) = self.proposer.by_slot.remove(&slot) else { return };
+        let Some((mut origin, requests)) = self.proposer.by_slot.remove(&slot) else { return };
+        if self.options.planted.has(Bug::AnswerForAnother) {
+            origin = batch.origin;
+        }
         for (index, request) in requests.into_iter().enumerate() {
             let Some(request) = request.filter(|request| self.forget_request(*request)) else {
                 continue;

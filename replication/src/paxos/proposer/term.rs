@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::contract::{NodeId, Time};
 use crate::paxos::membership::Membership;
 use crate::paxos::message::{Ballot, Batch, Member, Promise, Slot};
+use crate::paxos::planted::{Bug, Planted};
 
 /// Heartbeats whose answers still count. Older ones would prove nothing that newer ones do not.
 const ROUNDS_MAX: usize = 64;
@@ -69,7 +70,7 @@ impl Term {
     }
 
     /// An acceptor has promised, and told what it has accepted, or a part of it.
-    pub(super) fn promise(&mut self, from: NodeId, promise: Promise) {
+    pub(super) fn promise(&mut self, from: NodeId, promise: Promise, planted: Planted) {
         let is_complete = promise.more.is_none();
         let entry = self.promises.entry(from).or_insert((promise.life, false));
         if entry.0 != promise.life {
@@ -84,7 +85,11 @@ impl Term {
             }
             self.recovered_to = self.recovered_to.max(accepted.slot);
             let newest = self.found.get(&accepted.slot).map(|(ballot, _)| *ballot);
-            if newest.is_none_or(|newest| accepted.ballot > newest) {
+            let is_newer = match planted.has(Bug::ProposeOldestFound) {
+                true => newest.is_none_or(|newest| accepted.ballot < newest),
+                false => newest.is_none_or(|newest| accepted.ballot > newest),
+            };
+            if is_newer {
                 self.found.insert(accepted.slot, (accepted.ballot, accepted.batch));
             }
         }
