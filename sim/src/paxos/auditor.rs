@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kvorum_replication::paxos::audit::{ReplicaAudit, Table};
 use kvorum_replication::paxos::message::{Ballot, Batch, Member, Slot};
 use kvorum_replication::paxos::record::{Checkpoint, Record, Refusal, Replicated};
 use kvorum_replication::{NodeId, Position};
@@ -23,10 +24,8 @@ use crate::violation::Promise;
 /// A look at a core.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    pub(super) applied: Slot,
-    pub(super) chosen: Slot,
-    pub(super) promised: Ballot,
-    pub(super) leads: bool,
+    pub(super) audit: ReplicaAudit,
+    /// Why it takes no part, if so.
     pub(super) unfit: Option<String>,
 }
 
@@ -332,22 +331,32 @@ impl Auditor {
         if self.amnesia || facts.unfit.is_some() {
             return Ok(());
         }
-        let durable = self.diary(node).durable;
-        if facts.promised < durable.promised {
+        let ReplicaAudit { promised, chosen, applied, tables, .. } = &facts.audit;
+        if let Some(Table { name, len, max }) = tables.iter().find(|table| table.len > table.max) {
+            let what = format!("{node} has {len} {name}, and may have {max}");
+            return broken(Promise::Bounded, what);
+        }
+        let diary = self.diary(node);
+        let (durable, appended) = (diary.durable, diary.appended);
+        // What it has forgotten on purpose it knows no more.
+        if *promised < durable.promised.min(appended.promised) {
             return broken(
                 Promise::Remembers,
-                format!("{node} knows of the promise {}, and had {}", facts.promised, durable.promised),
+                format!("{node} knows of the promise {promised}, and had {}", durable.promised),
             );
         }
-        let known = self.known.insert(node, facts.chosen).unwrap_or(Slot::ZERO);
-        if facts.chosen < known || facts.chosen > self.order.last() {
+        let known = self.known.insert(node, *chosen).unwrap_or(Slot::ZERO);
+        if *chosen < known || *chosen > self.order.last() {
             let last = self.order.last();
             return broken(
                 Promise::OneOrder,
-                format!("{node} takes slots up to {} for chosen, and knew {known}; chosen is up to {last}", facts.chosen),
+                format!(
+                    "{node} takes slots up to {chosen} for chosen, and knew {known}; chosen is up to \
+                     {last}"
+                ),
             );
         }
-        self.holds(node, facts.applied, durable.applied, rows)
+        self.holds(node, *applied, durable.applied, rows)
     }
 
     /// A replica holds what the batches say that it has applied.

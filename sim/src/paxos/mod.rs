@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use kvorum_node::{ClusterId, IdentityFile, Node, NodeError};
+use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError};
 use kvorum_replication::paxos::message::Message;
 use kvorum_replication::paxos::record::Record;
 use kvorum_replication::paxos::{Replica, points};
-use kvorum_replication::{NodeId, Operation, Outcome, Position, Role};
+use kvorum_replication::{NodeId, Operation, Outcome, Position};
 use kvorum_storage::vfs::Vfs;
 
 use self::auditor::{Auditor, Facts};
@@ -90,7 +90,9 @@ impl Cluster {
         node: NodeId,
         vfs: &Arc<dyn Vfs>,
     ) -> Result<IdentityFile, NodeError> {
-        let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), Role::Replica, node)?;
+        let life = self.lives.get(&node).copied().unwrap_or_default();
+        let claim = Claim { life, ..Claim::paxos(node, self.sizes.window) };
+        let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), &claim)?;
         if self.joined.contains(&node) {
             let cluster = file.identity().cluster;
             assert_eq!(cluster, Some(CLUSTER), "{node} has forgotten its cluster");
@@ -101,13 +103,7 @@ impl Cluster {
 
 impl Audited<Cluster> for Replica {
     fn facts(&self) -> Facts {
-        Facts {
-            applied: self.applied(),
-            chosen: self.chosen(),
-            promised: self.promised(),
-            leads: self.leads(),
-            unfit: self.unfit().cloned(),
-        }
+        Facts { audit: self.audit(), unfit: self.unfit().cloned() }
     }
 
     fn note(record: Record) -> Record {
@@ -154,7 +150,7 @@ impl Protocol for Cluster {
     ) -> Result<Box<dyn Process<Self>>, NodeError> {
         let dir = Path::new(DIR);
         let identity = self.check_identity(node, &vfs)?;
-        let life = self.lives.get(&node).copied().unwrap_or_default();
+        let life = identity.identity().life;
         let core = Replica::new(self.sizes.replica(node, seed, life, self.is_healed));
         let armed = points::ALL.iter().map(|point| point.name.to_owned()).collect();
         let mut process = Node::open_store(vfs, dir, self.sizes.store_options(), core, armed)?;
@@ -192,13 +188,13 @@ impl Protocol for Cluster {
     }
 
     fn unrest(&self, nodes: &[(NodeId, Facts)]) -> Option<String> {
-        if !nodes.iter().any(|(_, facts)| facts.leads) {
+        if !nodes.iter().any(|(_, facts)| facts.audit.leads_with.is_some()) {
             return Some("nobody leads".to_owned());
         }
         let last = self.auditor.order.last();
-        let behind = nodes.iter().find(|(_, facts)| facts.applied != last);
+        let behind = nodes.iter().find(|(_, facts)| facts.audit.applied != last);
         if let Some((node, facts)) = behind {
-            return Some(format!("{node} has applied {}, and chosen is {last}", facts.applied));
+            return Some(format!("{node} has applied {}, and chosen is {last}", facts.audit.applied));
         }
         let members = self.auditor.order.newest_members();
         let outside = members.iter().find(|member| {

@@ -193,6 +193,7 @@ impl Sizes {
             fail_acceptors: acceptors.map(millis),
             fail_roles: roles.map(millis),
             acceptor_restart: restart,
+            planted: self.planted.paxos,
             ..ReplicaOptions::default()
         }
     }
