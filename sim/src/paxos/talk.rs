@@ -159,7 +159,8 @@ impl Auditor {
             );
         }
         self.proposed.insert((slot, ballot), batch.clone());
-        if let Some((first, chosen)) = self.chosen.get(&slot).filter(|(_, it)| it != batch) {
+        if let Some((first, chosen)) = self.chosen.get(&slot).filter(|(first, it)| *first < ballot && it != batch)
+        {
             return broken(
                 Promise::OneChosen,
                 format!(
