@@ -14,13 +14,13 @@
 //!  window: u64
 //!  cluster: slice   16 bytes or none
 //!  members: u32     so many of: node: u32, address: slice
-//!  joined: u32      so many of: node: u32
+//!  joined: u32      so many of: node: u32, life: u64
 //!  checksum: u32    CRC-32C of all before it
 //! ```
 //!
 //! Integers are little-endian; a slice begins with its length as a varint. This is format 2. Format 1
-//! has no protocol, life and window: it knew two-phase commit with a coordinator only. It is read, and
-//! replaced when something changes.
+//! has no protocol, no lives and no window: it knew two-phase commit with a coordinator only. It is
+//! read, and replaced when something changes.
 
 use std::fmt;
 use std::io;
@@ -119,9 +119,10 @@ pub struct Identity {
     pub cluster: Option<ClusterId>,
     /// Every node of the cluster with its address, as the coordinator last said.
     pub members: Vec<(NodeId, String)>,
-    /// The replicas that are known to have joined the cluster; under two-phase commit its coordinator
-    /// knows. One of them that turns up without a cluster has lost its disk.
-    pub joined: Vec<NodeId>,
+    /// The replicas that are known to have joined the cluster, each with the life it came with last;
+    /// under two-phase commit its coordinator knows. One of them that turns up without a cluster, and
+    /// not in a later life, has lost its disk. A node that is among its own is known to the cluster.
+    pub joined: Vec<(NodeId, u64)>,
 }
 
 impl Identity {
@@ -136,6 +137,12 @@ impl Identity {
             members: Vec::new(),
             joined: Vec::new(),
         }
+    }
+
+    /// In which life a node has joined last; `None` if it has not.
+    #[must_use]
+    pub fn joined_in(&self, node: NodeId) -> Option<u64> {
+        self.joined.iter().find(|(joined, _)| *joined == node).map(|(_, life)| *life)
     }
 
     /// Says whether this is who the process says it is.
@@ -236,11 +243,15 @@ impl IdentityFile {
         })
     }
 
-    /// Remembers, durably, that a replica belongs to the cluster from now on.
-    pub fn mark_joined(&self, node: NodeId) -> Result<(), NodeError> {
+    /// Remembers, durably, that a replica belongs to the cluster from now on, in this life.
+    pub fn mark_joined(&self, node: NodeId, life: u64) -> Result<(), NodeError> {
         self.change(|identity| {
-            if let Err(place) = identity.joined.binary_search(&node) {
-                identity.joined.insert(place, node);
+            match identity.joined.binary_search_by_key(&node, |(joined, _)| *joined) {
+                Ok(place) => {
+                    let (_, known) = &mut identity.joined[place];
+                    *known = life.max(*known);
+                }
+                Err(place) => identity.joined.insert(place, (node, life)),
             }
             Ok(())
         })
@@ -349,7 +360,10 @@ fn encode(identity: &Identity) -> Vec<u8> {
         put_slice(&mut bytes, address.as_bytes());
     }
     put_u32(&mut bytes, u32::try_from(identity.joined.len()).unwrap_or(u32::MAX));
-    identity.joined.iter().for_each(|node| put_u32(&mut bytes, node.0));
+    for (node, life) in &identity.joined {
+        put_u32(&mut bytes, node.0);
+        put_u64(&mut bytes, *life);
+    }
     let checksum = crc32c::crc32c(&bytes);
     put_u32(&mut bytes, checksum);
     bytes
@@ -384,7 +398,10 @@ fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
         id => Some(ClusterId(id.try_into().map_err(|_| Malformed("a cut cluster id"))?)),
     };
     let members = list(&mut reader, member)?;
-    let joined = list(&mut reader, |reader| Ok(NodeId(reader.u32()?)))?;
+    let joined = list(&mut reader, |reader| {
+        let node = NodeId(reader.u32()?);
+        Ok((node, if format == 1 { 0 } else { reader.u64()? }))
+    })?;
     reader.finish()?;
     Ok(Identity { protocol, role, node, life, window, cluster, members, joined })
 }

@@ -57,7 +57,7 @@ fn format_1_is_two_phase_commit() {
         window: 0,
         cluster: Some(ClusterId([7; 16])),
         members: vec![(NodeId::COORDINATOR, "a:1".to_owned())],
-        joined: vec![NodeId(2)],
+        joined: vec![(NodeId(2), 0)],
     };
     assert_eq!(read_identity(&disk, Path::new(DIR)).unwrap(), Some(expected.clone()));
     let claim = Claim::two_phase(Role::Replica, NodeId(3));
@@ -67,9 +67,15 @@ fn format_1_is_two_phase_commit() {
     assert!(matches!(paxos, NodeError::WrongProtocol { .. }), "{paxos}");
     let file = open(&disk, &claim).unwrap();
     assert_eq!(file.identity(), expected);
-    file.mark_joined(NodeId(4)).unwrap();
+    file.mark_joined(NodeId(4), 0).unwrap();
+    for life in [7, 9, 8] {
+        file.mark_joined(NodeId(5), life).unwrap();
+    }
+    assert_eq!(file.identity().joined_in(NodeId(5)), Some(9), "a life never goes back");
+    assert_eq!(file.identity().joined_in(NodeId(6)), None);
     drop(file);
-    let changed = Identity { joined: vec![NodeId(2), NodeId(4)], ..expected };
+    let changed =
+        Identity { joined: vec![(NodeId(2), 0), (NodeId(4), 0), (NodeId(5), 9)], ..expected };
     assert_eq!(open(&disk, &claim).unwrap().identity(), changed, "in format 2 by now");
 }
 

@@ -366,6 +366,8 @@ pub struct Status {
     pub in_doubt: u64,
     /// Keys locked.
     pub locks: u64,
+    /// Who decides for the cluster, as far as this node knows; under protocols that elect somebody.
+    pub leader: Option<NodeId>,
     /// Peers this node has a link to.
     pub peers_up: Vec<NodeId>,
     /// Counters by name, in a fixed order: messages and forced and unforced records by type.

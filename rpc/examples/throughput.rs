@@ -81,6 +81,7 @@ fn report() -> Report {
             in_flight: 0,
             in_doubt: 0,
             locks: 0,
+            leader: None,
             peers_up: Vec::new(),
             counters: Vec::new(),
         },

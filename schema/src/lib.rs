@@ -8,7 +8,8 @@
 mod generated {
     pub mod admin_capnp;
     pub mod client_capnp;
+    pub mod paxos_capnp;
     pub mod peer_capnp;
 }
 
-pub use generated::{admin_capnp, client_capnp, peer_capnp};
+pub use generated::{admin_capnp, client_capnp, paxos_capnp, peer_capnp};

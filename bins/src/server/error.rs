@@ -69,7 +69,7 @@ impl ServeError {
             ),
             NodeError::WrongCluster { .. } => Self::refused(
                 what,
-                "start it with the coordinator of its own cluster, or give it another --data-dir",
+                "start it among the processes of its own cluster, or give it another --data-dir",
             ),
             NodeError::FailPoint(_) => Self::usage(what, ""),
             NodeError::Thread(_) => Self::failed(what, "raise the limit of processes (ulimit -u)"),

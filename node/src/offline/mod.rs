@@ -32,6 +32,8 @@ const NODE: Owner = Owner {
     leftovers: &[NEW_FILE],
     locks: &[LOCK],
     is_checkpoint: Some(is_checkpoint),
+    // No protocol of a node replaces its store yet.
+    installs: None,
 };
 
 /// Whose a directory is.

@@ -89,6 +89,7 @@ impl Core for Obedient {
             in_flight: 0,
             in_doubt: 0,
             locks: 0,
+            leader: None,
             peers_up: Vec::new(),
             counters: Vec::new(),
         }

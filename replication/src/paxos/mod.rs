@@ -450,6 +450,7 @@ impl Core for Replica {
             in_flight: self.proposer.in_flight() as u64,
             in_doubt: 0,
             locks: 0,
+            leader: self.proposer.leader(),
             peers_up: self.peers_up.iter().copied().collect(),
             counters,
         }

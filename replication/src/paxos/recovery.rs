@@ -157,6 +157,13 @@ impl Replica {
         self.acceptor.promised()
     }
 
+    /// What its acceptor has accepted behind the applied slots, and with which ballots: there, nobody
+    /// here knows yet what is chosen.
+    pub fn open_votes(&self) -> impl Iterator<Item = (Slot, Ballot, &Batch)> {
+        let votes = self.acceptor.votes().filter(|(slot, _)| *slot > self.learner.chosen);
+        votes.map(|(slot, vote)| (slot, vote.ballot, &*vote.batch))
+    }
+
     /// Why it takes no part, if it does not: its log contradicts itself, or its store can't be read.
     #[must_use]
     pub fn unfit(&self) -> Option<&String> {

@@ -30,6 +30,15 @@ pub struct Client {
     inner: Rc<Inner>,
 }
 
+/// What a read may miss.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// Nothing that was acknowledged before it began.
+    Linearizable,
+    /// What the replica that answers has not heard of.
+    Stale,
+}
+
 struct Inner {
     options: ClientOptions,
     current: RefCell<Option<Rc<Connection>>>,
@@ -67,7 +76,13 @@ impl Client {
 
     /// The value of a key; linearizable.
     pub async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
-        self.inner.get(key).await
+        self.inner.get(key, Freshness::Linearizable).await
+    }
+
+    /// The value of a key as the replica connected to holds it, be it old, without asking others:
+    /// for when only few replicas are left, or speed is worth more.
+    pub async fn get_stale(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
+        self.inner.get(key, Freshness::Stale).await
     }
 
     /// Sets a key's value.
@@ -87,7 +102,13 @@ impl Client {
 
     /// The rows of a range at one point in time.
     pub async fn scan(&self, range: Range) -> Result<ScanPage, ClientError> {
-        self.inner.scan(&range).await
+        self.inner.scan(&range, Freshness::Linearizable).await
+    }
+
+    /// The rows of a range at one point in time as the replica connected to holds them, be it an old
+    /// one, without asking others.
+    pub async fn scan_stale(&self, range: Range) -> Result<ScanPage, ClientError> {
+        self.inner.scan(&range, Freshness::Stale).await
     }
 
     /// How the process connected to is.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::connection::{Connection, Unanswered};
 use super::error::ClientError;
 use super::types::{ProcessStatus, ScanPage};
-use super::{ErrorKind, Inner};
+use super::{ErrorKind, Freshness, Inner};
 use crate::convert::client::{
     Told, check_key, check_transaction, read_failure, read_rows, write_stamp, write_transaction,
 };
@@ -96,7 +96,11 @@ impl Journey {
 }
 
 impl Inner {
-    pub(super) async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
+    pub(super) async fn get(
+        &self,
+        key: Bytes,
+        freshness: Freshness,
+    ) -> Result<Option<Bytes>, ClientError> {
         check_key(&key).map_err(invalid)?;
         let mut journey = Journey::new("get", self.options.timeout, false);
         loop {
@@ -105,8 +109,10 @@ impl Inner {
                 None => continue,
             };
             let mut request = connection.store.get_request();
-            request.get().set_key(&key);
-            request.get().set_timeout_ms(journey.left_ms());
+            let mut params = request.get();
+            params.set_key(&key);
+            params.set_timeout_ms(journey.left_ms());
+            params.set_stale(freshness == Freshness::Stale);
             let tried = match connection.call(request.send().promise, journey.patience()).await {
                 Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_get)),
                 Err(unanswered) => unanswered.into(),
@@ -117,7 +123,11 @@ impl Inner {
         }
     }
 
-    pub(super) async fn scan(&self, range: &Range) -> Result<ScanPage, ClientError> {
+    pub(super) async fn scan(
+        &self,
+        range: &Range,
+        freshness: Freshness,
+    ) -> Result<ScanPage, ClientError> {
         let mut journey = Journey::new("scan", self.options.timeout, false);
         loop {
             let connection = match self.reach(&mut journey).await? {
@@ -133,6 +143,7 @@ impl Inner {
             }
             params.set_limit(range.limit);
             params.set_timeout_ms(journey.left_ms());
+            params.set_stale(freshness == Freshness::Stale);
             let tried = match connection.call(request.send().promise, journey.patience()).await {
                 Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_scan)),
                 Err(unanswered) => unanswered.into(),

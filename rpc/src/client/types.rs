@@ -57,9 +57,13 @@ pub struct ScanPage {
 pub struct ProcessStatus {
     /// `coordinator` or `replica`.
     pub role: String,
+    /// How its cluster replicates, in words.
+    pub protocol: String,
     /// Its number.
     pub node: u32,
-    /// Hexadecimal; empty while a replica has met no coordinator.
+    /// Who decides for the cluster, as far as it knows; under protocols that elect somebody.
+    pub leader: Option<u32>,
+    /// Hexadecimal; empty while the process has not joined one.
     pub cluster: String,
     /// Where it listens.
     pub address: String,

@@ -82,13 +82,15 @@ impl gate::Server for Gate {
         let attached = peers::accept(&self.worker, &self.connection, hello, inbox).await;
         let mut result = results.get().init_result();
         match attached {
-            Ok((hello, inbox)) => {
+            Ok(peers::Attached::Accepted(hello, inbox)) => {
                 let mut accepted = result.init_accepted();
                 write_hello(&hello, accepted.reborrow().init_hello());
                 accepted.set_inbox(inbox);
             }
+            Ok(peers::Attached::NotYet(hello)) => write_hello(&hello, result.init_not_yet()),
             Err(reason) => {
                 tracing::error!(peer = %self.connection.from, reason, "refused a node");
+                self.worker.service.note_refusal(&reason);
                 result.set_refused(&reason);
             }
         }

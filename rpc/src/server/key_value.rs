@@ -139,7 +139,8 @@ impl key_value::Server for KeyValue {
 }
 
 fn read_get(params: key_value::get_params::Reader<'_>) -> Asked {
-    Ok((Operation::Read(Query::Get(key(params.get_key()?)?)), params.get_timeout_ms()))
+    let query = Query::Get(key(params.get_key()?)?);
+    Ok((reading(query, params.get_stale()), params.get_timeout_ms()))
 }
 
 fn read_put(params: key_value::put_params::Reader<'_>) -> Asked {
@@ -165,7 +166,14 @@ fn read_scan(params: key_value::scan_params::Reader<'_>) -> Asked {
         params.get_has_end(),
         params.get_limit(),
     )?;
-    Ok((Operation::Read(Query::Scan(range)), params.get_timeout_ms()))
+    Ok((reading(Query::Scan(range), params.get_stale()), params.get_timeout_ms()))
+}
+
+fn reading(query: Query, stale: bool) -> Operation {
+    match stale {
+        true => Operation::ReadStale(query),
+        false => Operation::Read(query),
+    }
 }
 
 fn single(stamp: Option<Stamp>, write: Write) -> Operation {

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_node::{Event, Handle, Refused};
-use kvorum_replication::two_phase::message::Message;
+use kvorum_node::Refused;
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
-use super::hub::{Hub, Service, count};
+use super::door::Post;
+use super::hub::{Service, count};
 use crate::turn::end_of_turn;
 
 const WORKER_SHIFT: u32 = 56;
@@ -24,13 +24,12 @@ pub(super) fn worker_of(request: RequestId) -> usize {
 }
 
 pub(crate) struct Requests {
-    hub: Arc<Hub>,
-    handle: Handle<Message>,
+    service: Arc<Service>,
     worker: usize,
     number: Cell<u64>,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
-    gathered: RefCell<Vec<Event<Message>>>,
+    gathered: RefCell<Vec<Post>>,
     gathering: Notify,
 }
 
@@ -42,10 +41,9 @@ struct Waiting {
 }
 
 impl Requests {
-    pub(super) fn new(service: &Service, worker: usize) -> Self {
+    pub(super) fn new(service: &Arc<Service>, worker: usize) -> Self {
         Self {
-            hub: Arc::clone(&service.hub),
-            handle: service.handle.clone(),
+            service: Arc::clone(service),
             worker,
             number: Cell::new(0),
             waiting: RefCell::default(),
@@ -62,15 +60,18 @@ impl Requests {
         timeout: Duration,
         bytes: usize,
     ) -> Outcome {
-        let options = &self.hub.options;
+        let options = &self.service.hub.options;
+        if let Some(reason) = self.service.why_outside() {
+            return Outcome::Failed(Failure::Unavailable { reason });
+        }
         let full = self.waiting.borrow().len() >= options.requests_max
             || (self.bytes.get() > 0 && self.bytes.get() + bytes > options.request_bytes_max);
         if full {
-            count(&self.hub.counters.overloaded, 1);
+            count(&self.service.hub.counters.overloaded, 1);
             return Outcome::Failed(Failure::Overloaded);
         }
         let id = self.next_id();
-        let deadline = self.handle.now().after(timeout);
+        let deadline = self.service.door.now().after(timeout);
         let (answer, answered) = oneshot::channel();
         let writes = match operation {
             Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
@@ -79,14 +80,14 @@ impl Requests {
         let waiting = Waiting { answer, deadline, writes, bytes };
         self.waiting.borrow_mut().insert(id, waiting);
         self.bytes.set(self.bytes.get() + bytes);
-        self.post(Event::Request(Request { id, deadline, operation }));
+        self.post(Post::Request(Request { id, deadline, operation }));
         answered.await.unwrap_or_else(|_| given_up(writes))
     }
 
-    /// Adds an event for the node to what this turn gathers.
-    pub(crate) fn post(&self, event: Event<Message>) {
+    /// Adds something for the node to what this turn gathers.
+    pub(crate) fn post(&self, post: Post) {
         let mut gathered = self.gathered.borrow_mut();
-        gathered.push(event);
+        gathered.push(post);
         if gathered.len() == 1 {
             self.gathering.notify_one();
         }
@@ -97,21 +98,21 @@ impl Requests {
         loop {
             self.gathering.notified().await;
             end_of_turn().await;
-            let events = std::mem::take(&mut *self.gathered.borrow_mut());
-            count(&self.hub.counters.requests, events.len() as u64);
-            count(&self.hub.counters.submits, 1);
-            for (request, refused) in self.handle.submit(events) {
+            let posts = std::mem::take(&mut *self.gathered.borrow_mut());
+            count(&self.service.hub.counters.requests, posts.len() as u64);
+            count(&self.service.hub.counters.submits, 1);
+            for (request, refused) in self.service.door.submit(posts) {
                 self.answer(request.id, refusal(refused));
-                count(&self.hub.counters.overloaded, 1);
+                count(&self.service.hub.counters.overloaded, 1);
             }
         }
     }
 
     /// Brings the node's answers to those who wait, for ever.
     pub(super) async fn route(&self) {
-        let port = self.hub.port(self.worker);
+        let port = self.service.hub.port(self.worker);
         let mut replies = Vec::new();
-        while !self.hub.is_stopping() {
+        while !self.service.hub.is_stopping() {
             port.arrived.notified().await;
             port.take(&mut replies);
             for (request, outcome) in replies.drain(..) {
@@ -122,7 +123,7 @@ impl Requests {
 
     /// Gives up on requests whose deadline is long over: the node did not keep its word, or stopped.
     pub(super) fn sweep(&self) {
-        let (now, closed) = (self.handle.now(), self.handle.is_closed());
+        let (now, closed) = (self.service.door.now(), self.service.door.is_closed());
         let late = |waiting: &Waiting| closed || waiting.deadline.after(GRACE) < now;
         let given_up_ids: Vec<_> = {
             let waiting = self.waiting.borrow();

@@ -120,6 +120,7 @@ fn report(role: Role) -> Report {
             in_flight: 0,
             in_doubt: 0,
             locks: 0,
+            leader: None,
             peers_up: Vec::new(),
             counters: vec![("played", 1)],
         },

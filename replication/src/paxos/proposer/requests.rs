@@ -1,7 +1,7 @@
 //! Clients' requests, from their arrival to their one reply.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -259,8 +259,19 @@ impl Replica {
         if self.leads() {
             return format!("{me} leads, and what is proposed before it is not accepted");
         }
-        let up = all.iter().filter(|node| **node == me || self.peers_up.contains(node)).count();
-        format!("no leader that a majority follows: {me} reaches {up} of {} replicas", all.len())
+        let is_up = |node: &&NodeId| **node == me || self.peers_up.contains(*node);
+        let up = all.iter().filter(is_up).count();
+        let missing: Vec<String> =
+            all.iter().filter(|node| !is_up(node)).map(NodeId::to_string).collect();
+        let without = match &missing[..] {
+            [] => String::new(),
+            [one] => format!(", not {one}"),
+            [first @ .., last] => format!(", not {} and {last}", first.join(", ")),
+        };
+        format!(
+            "no leader that a majority follows: {me} reaches {up} of {} replicas{without}",
+            all.len()
+        )
     }
 
     /// The outcome of a slot is known: of the batch proposed there, or of another's.

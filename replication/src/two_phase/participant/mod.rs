@@ -326,6 +326,7 @@ impl Core for Participant {
             in_flight: self.transactions.len() as u64,
             in_doubt: self.transactions.values().filter(in_doubt).count() as u64,
             locks: self.locks.len() as u64,
+            leader: None,
             peers_up: self.peers_up.iter().copied().collect(),
             counters,
         }

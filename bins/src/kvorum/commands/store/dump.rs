@@ -194,11 +194,24 @@ impl Dumping<'_> {
 }
 
 fn segment_text(segment: &SegmentSummary) -> String {
-    let SegmentSummary { id, level, bytes, entries, deletes, sequence_max, smallest, largest } =
-        segment;
-    let level = level.map_or_else(|| "-".to_owned(), |level| level.to_string());
+    let SegmentSummary {
+        id,
+        level,
+        staged,
+        bytes,
+        entries,
+        deletes,
+        sequence_max,
+        smallest,
+        largest,
+    } = segment;
+    let level = match (level, staged) {
+        (Some(level), _) => format!("level {level}"),
+        (None, true) => "staged".to_owned(),
+        (None, false) => "level -".to_owned(),
+    };
     format!(
-        "{id:016x} level {level}, {bytes} bytes, {entries} entries, {deletes} tombstones, newest \
+        "{id:016x} {level}, {bytes} bytes, {entries} entries, {deletes} tombstones, newest \
          {sequence_max}, from {} to {}",
         quoted(smallest),
         quoted(largest)
@@ -209,6 +222,7 @@ fn segment_json(segment: &SegmentSummary) -> Map<String, Json> {
     let json = json!({
         "id": format!("{:016x}", segment.id),
         "level": segment.level,
+        "staged": segment.staged,
         "bytes": segment.bytes,
         "entries": segment.entries,
         "tombstones": segment.deletes,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use kvorum_node::offline::{InDoubt, Offline, Read};
-use kvorum_storage::inspect::{Layout, Summary};
+use kvorum_storage::inspect::{Layout, StagedSummary, Summary};
 use serde_json::{Map, Value as Json, json};
 
 use super::{corrupt, of_node, open, show};
@@ -52,6 +52,11 @@ fn print(
         }
         line("flushed mark", summary.flushed_mark.to_string())?;
         line("flushed position", summary.flushed_position.to_string())?;
+        if let Some(staged) = &summary.staged {
+            let StagedSummary { mark, segments, bytes, rows } = staged;
+            let segments = show::count(*segments, "segment");
+            line("staged", format!("{rows} rows as of mark {mark}: {segments}, {bytes} bytes"))?;
+        }
         if let Some(generation) = summary.generation {
             line("manifest", generation.to_string())?;
         }
@@ -122,6 +127,14 @@ fn json_of(offline: &Offline, read: &Read, summary: &Summary) -> Json {
         "space_amplification": summary.space_amplification(),
         "flushed_mark": summary.flushed_mark,
         "flushed_position": summary.flushed_position.0,
+        "staged": summary.staged.map(|staged| {
+            json!({
+                "mark": staged.mark,
+                "segments": staged.segments,
+                "bytes": staged.bytes,
+                "rows": staged.rows,
+            })
+        }),
         "manifest": summary.generation,
         "log": show::extent_json(&summary.log),
         "in_doubt": in_doubt,

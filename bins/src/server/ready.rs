@@ -1,0 +1,69 @@
+//! What a process waits for before it says that it is ready: whoever reads that line may use it.
+//!
+//! No wait is for ever. A cluster is started a process at a time, and each of them serves what it can
+//! while others are missing: it refuses with the reason, or sends clients elsewhere.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kvorum_node::{Event, Handle};
+use kvorum_replication::{NodeId, Protocol, Role, Status};
+use tokio::time::{sleep, timeout};
+
+use super::serve::Setup;
+
+/// How long links to the others are waited for. Those that run answer within milliseconds; for those
+/// that do not nobody should wait.
+const LINKS_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a leader is waited for once there are enough to elect one: a few election timeouts.
+const LEADER_WAIT: Duration = Duration::from_secs(3);
+
+/// Between looks at the node.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Waits until the node can do what it is there for, or it is no use to wait longer.
+pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
+    match (setup.claim.protocol, setup.claim.role) {
+        (Protocol::TwoPhase, Role::Coordinator) => {
+            let all = setup.peers.len();
+            // Without all of them it refuses writes, and serves reads.
+            let _ = timeout(LINKS_WAIT, until(handle, |status| linked(status, setup) == all)).await;
+        }
+        // It is the coordinator that comes to it.
+        (Protocol::TwoPhase, Role::Replica) => {}
+        (Protocol::AnyReplica | Protocol::Paxos, _) => {
+            let majority = setup.peers.len().div_ceil(2);
+            let elect = until(handle, |status| linked(status, setup) >= majority);
+            if timeout(LINKS_WAIT, elect).await.is_ok() {
+                // Without a leader requests wait for one.
+                let _ =
+                    timeout(LEADER_WAIT, until(handle, |status| leader(status).is_some())).await;
+            }
+        }
+    }
+}
+
+/// To how many of the others it has a link.
+fn linked(status: &Status, setup: &Setup<'_>) -> usize {
+    setup.peers.iter().filter(|peer| status.peers_up.contains(&peer.id)).count()
+}
+
+fn leader(status: &Status) -> Option<NodeId> {
+    let leader = status.counters.iter().find(|(name, _)| *name == "leader");
+    leader
+        .and_then(|(_, leader)| u32::try_from(*leader).ok())
+        .filter(|leader| *leader > 0)
+        .map(NodeId)
+}
+
+async fn until<M>(handle: &Handle<M>, is_so: impl Fn(&Status) -> bool) {
+    loop {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        handle.submit([Event::Report(sender)]);
+        sleep(POLL).await;
+        if receiver.try_recv().is_ok_and(|report| is_so(&report.status)) {
+            return;
+        }
+    }
+}
