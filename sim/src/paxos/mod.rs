@@ -159,11 +159,11 @@ impl Protocol for Cluster {
         process.watch_records();
         // Once there is a log, as servers do.
         identity.adopt_cluster(CLUSTER)?;
-        self.joined.insert(node);
         Ok(Box::new(process))
     }
 
     fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
+        self.joined.insert(node);
         self.auditor.reopened(node, end)
     }
 
