@@ -126,6 +126,7 @@ impl Replica {
         // A proposer beside it would count votes that are forgotten.
         self.step_down(now, effects);
         self.counters.acceptors_forgot += 1;
+        self.write_down_votes_that_won(effects);
         self.acceptor.forget();
         self.persist(Record::Forgot { life: self.life }, Urgency::Now, effects);
         effects.push(Effect::Resume(Resume::Forgot));

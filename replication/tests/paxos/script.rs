@@ -515,6 +515,7 @@ scripts! {
     duel
     one_way
     own_vote
+    forgotten_vote
     gap
     chosen_slot
     highest_ballot
