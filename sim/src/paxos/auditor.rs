@@ -291,6 +291,8 @@ impl Auditor {
             votes.len() - 1
         });
         votes[place].1.insert(member);
+        // A vote promises its ballot.
+        self.promisers.entry(ballot).or_default().insert(member);
         let voters = &votes[place].1;
         if votes.len() > 1 && !self.amnesia {
             return broken(
