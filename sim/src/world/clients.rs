@@ -256,6 +256,9 @@ impl<P: Protocol> World<P> {
         // Asked again for ever it would be refused for ever.
         let refused = matches!(failure, Failure::PreconditionFailed { .. });
         if retry && refused && task.attempts >= ATTEMPTS_MAX {
+            if let Failure::PreconditionFailed { key, .. } = failure {
+                this.surprise = Some(String::from_utf8_lossy(&key).into_owned());
+            }
             self.finish(client, Ending::Unknown);
             return;
         }
