@@ -5,7 +5,7 @@ using Client = import "client.capnp";
 
 struct Message {
   union {
-    preVote @0 :Ballot;
+    preVote @0 :PreVote;
     preVoteAnswer @1 :PreVoteAnswer;
     prepare @2 :Prepare;
     promise @3 :Promise;
@@ -28,6 +28,8 @@ struct Message {
     snapshotGone @16 :UInt64;
     # The life that asks to be let in.
     join @17 :UInt64;
+    # The leader would like the receiver to take over; its ballot.
+    takeOver @18 :Ballot;
   }
 }
 
@@ -60,6 +62,12 @@ struct Command {
     }
     changeMembers @5 :List(Member);
   }
+}
+
+struct PreVote {
+  ballot @0 :Ballot;
+  # The ballot of the leader that has asked the sender to take over; null if none has.
+  insteadOf @1 :Ballot;
 }
 
 struct PreVoteAnswer {

@@ -155,6 +155,9 @@ pub enum Input<M, R> {
     Room(bool),
     /// The log has grown long: persist a checkpoint record, and [`Effect::Release`] what is older.
     Checkpoint,
+    /// The node stops cleanly in a moment: have others take over what they would have to miss it
+    /// for. What was said by then is sent.
+    Stopping,
 }
 
 /// What a core wants done.

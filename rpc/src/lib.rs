@@ -9,6 +9,7 @@ pub mod client;
 pub mod server;
 
 mod convert;
+mod hot;
 mod peers;
 mod turn;
 mod vat;

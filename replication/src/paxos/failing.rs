@@ -129,6 +129,8 @@ impl Replica {
         self.write_down_votes_that_won(effects);
         self.acceptor.forget();
         self.persist(Record::Forgot { life: self.life }, Urgency::Now, effects);
+        // What is known by votes alone is still to be applied, and recovery must find it.
+        self.log_known(self.learner.applied, effects);
         effects.push(Effect::Resume(Resume::Forgot));
         self.has_forgotten = false;
     }

@@ -118,6 +118,8 @@ counters! {
         refused_sent,
         heartbeats_sent,
         heartbeat_acks_sent,
+        hand_overs_sent,
+        taken_over,
         read_indexes_sent,
         read_indexes_told,
         learns_sent,
@@ -269,7 +271,9 @@ impl Replica {
         }
         let member = |life| Member { node: from, life };
         match message {
-            Message::PreVote { ballot } => self.pre_vote(now, from, ballot, effects),
+            Message::PreVote { ballot, instead_of } => {
+                self.pre_vote(now, from, ballot, instead_of, effects);
+            }
             Message::PreVoteAnswer { ballot, life, granted, seen } => {
                 self.pre_vote_answer(now, member(life), ballot, granted, seen, effects);
             }
@@ -293,6 +297,7 @@ impl Replica {
             Message::HeartbeatAck { ballot, round, life } => {
                 self.heartbeat_acked(now, member(life), ballot, round, effects);
             }
+            Message::TakeOver { ballot } => self.take_over(now, from, ballot, effects),
             Message::ReadIndex { name } => self.read_index_asked(now, from, name, effects),
             Message::ReadIndexIs { name, index } => self.index_came(now, name, index, effects),
             Message::Learn { from: slot } => self.tell_learner(from, slot, effects),
@@ -330,6 +335,15 @@ impl Replica {
         self.peers_up.remove(&peer);
         if self.serving && self.proposer.leader() == Some(peer) {
             self.lose_leader(now);
+        }
+    }
+
+    fn room(&mut self, now: Time, has_room: bool, effects: &mut Out) {
+        self.has_room = has_room;
+        if !has_room {
+            // Somebody with room can go on with writes. If there is nobody, this one goes on with
+            // reads.
+            self.hand_over(now, effects);
         }
     }
 
@@ -417,7 +431,8 @@ impl Core for Replica {
             Input::Read { read, answer } => self.store_answered(now, read, answer, effects),
             Input::Staged { snapshot, is_kept } => self.staged(now, snapshot, is_kept, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
-            Input::Room(room) => self.has_room = room,
+            Input::Room(room) => self.room(now, room, effects),
+            Input::Stopping => self.hand_over(now, effects),
             Input::Checkpoint => self.checkpoint(effects),
         }
         self.alarms.ask(now, effects);

@@ -24,7 +24,7 @@
 //! restart NODE...
 //! fail|return NODE ROLE            a role stops, or comes back
 //! cut A B, block A B, heal A B     no link; nothing from A reaches B; all is well
-//! checkpoint NODE, flush NODE, full NODE, room NODE
+//! checkpoint NODE, flush NODE, full NODE, room NODE, stopping NODE
 //! status [NODE...], count NODE COUNTER..., log NODE, data
 //! agree                            all that are up hold the same, and all of it
 //! ```
@@ -34,6 +34,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use goldenscript::{Argument, Command, Context, Runner};
+use kvorum_replication::paxos::planted::Planted;
 use kvorum_replication::paxos::{AcceptorRestart, PaxosRole, ReplicaOptions};
 use kvorum_replication::{
     ClientId, Key, NodeId, Operation, Precondition, Query, Stamp, Time, Transaction, Write,
@@ -47,6 +48,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Default)]
 struct Script {
     cluster: Option<Cluster>,
+    planted: Planted,
 }
 
 impl Runner for Script {
@@ -55,7 +57,7 @@ impl Runner for Script {
     fn run(&mut self, command: &Command, _context: &Context) -> Result<String> {
         let mut output = String::new();
         if command.name == "cluster" {
-            self.cluster = Some(new_cluster(command)?);
+            self.cluster = Some(new_cluster(command, self.planted)?);
         } else {
             let cluster = self.cluster.as_mut().ok_or("there is no cluster yet")?;
             run(cluster, command, &mut output)?;
@@ -128,9 +130,9 @@ fn options() -> ReplicaOptions {
     }
 }
 
-fn new_cluster(command: &Command) -> Result<Cluster> {
+fn new_cluster(command: &Command, planted: Planted) -> Result<Cluster> {
     let words = Words::of(command);
-    let mut options = options();
+    let mut options = ReplicaOptions { planted, ..options() };
     let (mut replicas, mut founders) = (3, None);
     for (name, value) in &words.pairs {
         if *name == "restart" {
@@ -267,7 +269,7 @@ fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
             [at, point] => cluster.arm(node(at)?, point),
             _ => return Err("arm NODE POINT".into()),
         },
-        "crash" | "restart" | "checkpoint" | "flush" | "full" | "room" => {
+        "crash" | "restart" | "checkpoint" | "flush" | "full" | "room" | "stopping" => {
             let keep = words.named("keep").map_or(Ok(0), str::parse)?;
             for node in words.nodes(cluster)? {
                 match (name, cluster.is_up(node)) {
@@ -275,6 +277,7 @@ fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
                     ("restart", false) => cluster.start(node),
                     ("checkpoint", true) => cluster.checkpoint(node),
                     ("flush", true) => cluster.flush(node),
+                    ("stopping", true) => cluster.stopping(node),
                     ("full" | "room", true) => cluster.room(node, name == "room"),
                     _ => return Err(format!("{node} can't {name}").into()),
                 }
@@ -495,6 +498,22 @@ macro_rules! scripts {
             }
         )*
 
+        /// Scripts that come out differently with a bug.
+        #[cfg(feature = "planted-bugs")]
+        pub(crate) fn that_differ(planted: Planted) -> Vec<&'static str> {
+            let differs = |name: &&str| {
+                let path = format!("tests/scripts/paxos/{name}");
+                let mut script = Script { cluster: None, planted };
+                let run = std::panic::AssertUnwindSafe(|| {
+                    let text = std::fs::read_to_string(path).expect("it can be read");
+                    let came_out = goldenscript::generate(&mut script, &text);
+                    came_out.is_ok_and(|came_out| came_out == text)
+                });
+                !std::panic::catch_unwind(run).unwrap_or(false)
+            };
+            [$(stringify!($name)),*].into_iter().filter(differs).collect()
+        }
+
         /// A script that nobody runs proves nothing.
         #[test]
         fn every_script_is_run() {
@@ -535,5 +554,13 @@ scripts! {
     checkpoints
     batches
     disk_full
+    hand_over
+    members_left
+    forget_known
+    forget_promise
+    read_name
+    rejoin_two
+    apply_while_installing
+    new_members_unasked
     counts
 }

@@ -8,16 +8,17 @@ use capnp::Error;
 use capnp::capability::Promise;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use kvorum_schema::admin_capnp::admin;
-use kvorum_schema::client_capnp::{gate, key_value};
+use kvorum_schema::client_capnp::gate;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
+use crate::hot::{Asking, Question, Response, Store};
 use crate::vat::{self, Limits, Wire};
 
 pub(super) struct Connection {
     pub(super) address: String,
-    pub(super) store: key_value::Client,
+    pub(super) store: Store,
     gate: gate::Client,
     admin: OnceCell<admin::Client>,
     wire: Rc<Wire>,
@@ -50,6 +51,8 @@ impl Connection {
         let (read, write) = stream.into_split();
         let wire = Wire::new(Limits::default());
         wire.trust();
+        let asking = Rc::new(Asking::default());
+        wire.set_shortcut(Rc::clone(&asking) as _);
         let mut system = vat::connect(&wire, read, write, Side::Client, None);
         let gate: gate::Client = system.bootstrap(Side::Server);
         let closing = CloseOnDrop(Some(Rc::clone(&wire)));
@@ -58,10 +61,7 @@ impl Connection {
                 tracing::warn!(reason = %violation, "the connection to the server was closed");
             }
         });
-        let mut request = gate.client_request();
-        request.get().set_token(token);
-        let response = request.send().promise.await.map_err(|error| greeted(&wire, &error))?;
-        let store = response.get().and_then(|results| results.get_store());
+        let store = Store::open(&wire, &asking, token).await;
         let store = store.map_err(|error| greeted(&wire, &error))?;
         let address = address.to_owned();
         closing.keep();
@@ -84,8 +84,22 @@ impl Connection {
         Ok(self.admin.get_or_init(|| admin.unwrap_or_else(broken_admin)).clone())
     }
 
-    /// Waits for an answer, at most until `deadline`. A call is never cancelled, since a cancelled
-    /// one would stay in both sides' tables until the connection ends: it goes on by itself.
+    /// Waits for the answer to a call on the store, at most until `deadline`. The call is never
+    /// taken back.
+    pub(super) async fn answer(
+        &self,
+        asked: Result<Question, Error>,
+        deadline: Instant,
+    ) -> Result<Response, Unanswered> {
+        let answer = async { asked?.await };
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answer) => answer.map_err(|error| self.unanswered(error)),
+            Err(_) => Err(Unanswered::Late),
+        }
+    }
+
+    /// Waits for an answer that capnp-rpc brings. A call is never cancelled, since a cancelled one
+    /// would stay in both sides' tables until the connection ends: it goes on by itself.
     pub(super) async fn call<T: 'static>(
         &self,
         promise: Promise<T, Error>,
@@ -93,15 +107,20 @@ impl Connection {
     ) -> Result<T, Unanswered> {
         let answer = spawn_local(promise);
         match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(Ok(answer))) => Ok(answer),
-            Ok(Ok(Err(error))) if self.is_closed() => Err(Unanswered::Lost(error.to_string())),
-            Ok(Ok(Err(error))) => Err(Unanswered::Failed(error)),
+            Ok(Ok(answer)) => answer.map_err(|error| self.unanswered(error)),
             Ok(Err(panic)) => {
                 // capnp-rpc broke; this connection is not to be trusted any more.
                 self.close("an internal error");
                 Err(Unanswered::Lost(panic.to_string()))
             }
             Err(_) => Err(Unanswered::Late),
+        }
+    }
+
+    fn unanswered(&self, error: Error) -> Unanswered {
+        match self.is_closed() {
+            true => Unanswered::Lost(error.to_string()),
+            false => Unanswered::Failed(error),
         }
     }
 

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use capnp::{Error, ErrorKind as CapnpKind};
-use kvorum_replication::{ClientId, Failure, Precondition, Range, Stamp, Transaction, Write};
+use kvorum_replication::{ClientId, Failure, Range, Stamp, Transaction, Write};
+use kvorum_schema::client_capnp::key_value::{
+    delete_params, delete_results, get_params, get_results, open_session_params,
+    open_session_results, put_params, put_results, scan_params, scan_results, transact_params,
+    transact_results,
+};
 use kvorum_schema::client_capnp::{failure, get_result, scan_result, session_result, write_result};
 use tokio::time::Instant;
 
@@ -13,9 +18,11 @@ use super::error::ClientError;
 use super::types::{ProcessStatus, ScanPage};
 use super::{ErrorKind, Freshness, Inner};
 use crate::convert::client::{
-    Told, check_key, check_transaction, read_failure, read_rows, write_stamp, write_transaction,
+    Told, check_key, check_transaction, read_failure, read_rows, transaction_bytes, write_stamp,
+    write_transaction,
 };
 use crate::convert::{Rejected, admin::read_status, value};
+use crate::hot::{Method, Question, Response};
 
 /// How long the server's own word on a deadline is waited for behind it: it knows more.
 const GRACE: Duration = Duration::from_millis(200);
@@ -108,13 +115,19 @@ impl Inner {
                 Some(connection) => connection,
                 None => continue,
             };
-            let mut request = connection.store.get_request();
-            let mut params = request.get();
-            params.set_key(&key);
-            params.set_timeout_ms(journey.left_ms());
-            params.set_stale(freshness == Freshness::Stale);
-            let tried = match connection.call(request.send().promise, journey.patience()).await {
-                Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_get)),
+            let timeout_ms = journey.left_ms();
+            let stale = freshness == Freshness::Stale;
+            let asked =
+                connection.store.call::<get_params::Owned>(Method::Get, key.len(), |mut params| {
+                    params.set_key(&key);
+                    params.set_timeout_ms(timeout_ms);
+                    params.set_stale(stale);
+                });
+            let tried = match connection.answer(asked, journey.patience()).await {
+                Ok(response) => {
+                    let results = response.results::<get_results::Reader<'_>>();
+                    ended(results.and_then(|results| results.get_result()).map(read_get))
+                }
                 Err(unanswered) => unanswered.into(),
             };
             if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
@@ -134,20 +147,7 @@ impl Inner {
                 Some(connection) => connection,
                 None => continue,
             };
-            let mut request = connection.store.scan_request();
-            let mut params = request.get();
-            params.set_start(&range.start);
-            if let Some(end) = &range.end {
-                params.set_end(end);
-                params.set_has_end(true);
-            }
-            params.set_limit(range.limit);
-            params.set_timeout_ms(journey.left_ms());
-            params.set_stale(freshness == Freshness::Stale);
-            let tried = match connection.call(request.send().promise, journey.patience()).await {
-                Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_scan)),
-                Err(unanswered) => unanswered.into(),
-            };
+            let tried = scan_once(&connection, &journey, range, freshness).await;
             if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
                 return result;
             }
@@ -214,14 +214,7 @@ impl Inner {
                 Some(connection) => connection,
                 None => continue,
             };
-            let mut request = connection.store.open_session_request();
-            request.get().set_timeout_ms(opening.left_ms());
-            let tried = match connection.call(request.send().promise, opening.patience()).await {
-                Ok(response) => {
-                    ended(response.get().and_then(|r| r.get_result()).map(read_session))
-                }
-                Err(unanswered) => unanswered.into(),
-            };
+            let tried = open_session_once(&connection, &opening).await;
             if let Next::Return(result) = self.judge(&mut opening, &connection, tried).await {
                 let client = result?;
                 self.session.begin(client);
@@ -416,49 +409,109 @@ fn invalid(rejected: Rejected) -> ClientError {
     }
 }
 
+async fn scan_once(
+    connection: &Connection,
+    journey: &Journey,
+    range: &Range,
+    freshness: Freshness,
+) -> Tried<ScanPage> {
+    let bytes = range.start.len() + range.end.as_ref().map_or(0, Bytes::len);
+    let asked = connection.store.call::<scan_params::Owned>(Method::Scan, bytes, |mut params| {
+        params.set_start(&range.start);
+        if let Some(end) = &range.end {
+            params.set_end(end);
+            params.set_has_end(true);
+        }
+        params.set_limit(range.limit);
+        params.set_timeout_ms(journey.left_ms());
+        params.set_stale(freshness == Freshness::Stale);
+    });
+    match connection.answer(asked, journey.patience()).await {
+        Ok(response) => {
+            let results = response.results::<scan_results::Reader<'_>>();
+            ended(results.and_then(|results| results.get_result()).map(read_scan))
+        }
+        Err(unanswered) => unanswered.into(),
+    }
+}
+
+async fn open_session_once(connection: &Connection, journey: &Journey) -> Tried<ClientId> {
+    let store = &connection.store;
+    let asked = store.call::<open_session_params::Owned>(Method::OpenSession, 0, |mut params| {
+        params.set_timeout_ms(journey.left_ms());
+    });
+    match connection.answer(asked, journey.patience()).await {
+        Ok(response) => {
+            let results = response.results::<open_session_results::Reader<'_>>();
+            ended(results.and_then(|results| results.get_result()).map(read_session))
+        }
+        Err(unanswered) => unanswered.into(),
+    }
+}
+
+/// Asks for a transaction once; one that is a single write has a method of its own.
 async fn send_write(
     connection: &Connection,
     journey: &Journey,
     stamp: Stamp,
     transaction: &Transaction,
 ) -> Tried<()> {
-    let (timeout_ms, patience) = (journey.left_ms(), journey.patience());
-    let Transaction { preconditions, writes } = transaction;
-    let none: &[Precondition] = &[];
-    if (preconditions.as_slice(), writes.len()) == (none, 1) {
-        return match &writes[0] {
-            Write::Put(key, value) => {
-                let mut request = connection.store.put_request();
-                let mut params = request.get();
+    let timeout_ms = journey.left_ms();
+    let (store, bytes) = (&connection.store, call_bytes(transaction));
+    match (transaction.preconditions.as_slice(), transaction.writes.as_slice()) {
+        ([], [Write::Put(key, value)]) => {
+            let asked = store.call::<put_params::Owned>(Method::Put, bytes, |mut params| {
                 write_stamp(Some(stamp), params.reborrow().init_stamp());
                 params.set_key(key);
                 params.set_value(value);
                 params.set_timeout_ms(timeout_ms);
-                match connection.call(request.send().promise, patience).await {
-                    Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
-                    Err(unanswered) => unanswered.into(),
-                }
-            }
-            Write::Delete(key) => {
-                let mut request = connection.store.delete_request();
-                let mut params = request.get();
+            });
+            written(connection, journey, asked, |response| {
+                response.results::<put_results::Reader<'_>>()?.get_result()
+            })
+            .await
+        }
+        ([], [Write::Delete(key)]) => {
+            let asked = store.call::<delete_params::Owned>(Method::Delete, bytes, |mut params| {
                 write_stamp(Some(stamp), params.reborrow().init_stamp());
                 params.set_key(key);
                 params.set_timeout_ms(timeout_ms);
-                match connection.call(request.send().promise, patience).await {
-                    Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
-                    Err(unanswered) => unanswered.into(),
-                }
-            }
-        };
+            });
+            written(connection, journey, asked, |response| {
+                response.results::<delete_results::Reader<'_>>()?.get_result()
+            })
+            .await
+        }
+        _ => {
+            let asked =
+                store.call::<transact_params::Owned>(Method::Transact, bytes, |mut params| {
+                    write_stamp(Some(stamp), params.reborrow().init_stamp());
+                    write_transaction(transaction, params.reborrow().init_transaction());
+                    params.set_timeout_ms(timeout_ms);
+                });
+            written(connection, journey, asked, |response| {
+                response.results::<transact_results::Reader<'_>>()?.get_result()
+            })
+            .await
+        }
     }
-    let mut request = connection.store.transact_request();
-    let mut params = request.get();
-    write_stamp(Some(stamp), params.reborrow().init_stamp());
-    write_transaction(transaction, params.reborrow().init_transaction());
-    params.set_timeout_ms(timeout_ms);
-    match connection.call(request.send().promise, patience).await {
-        Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
+}
+
+/// About how many bytes a transaction takes in a call.
+fn call_bytes(transaction: &Transaction) -> usize {
+    const OPERATION_BYTES: usize = 48;
+    let operations = transaction.preconditions.len() + transaction.writes.len();
+    transaction_bytes(transaction) + operations * OPERATION_BYTES
+}
+
+async fn written(
+    connection: &Connection,
+    journey: &Journey,
+    asked: Result<Question, Error>,
+    result: impl for<'a> FnOnce(&'a Response) -> Result<write_result::Reader<'a>, Error>,
+) -> Tried<()> {
+    match connection.answer(asked, journey.patience()).await {
+        Ok(response) => ended(result(&response).map(read_write)),
         Err(unanswered) => unanswered.into(),
     }
 }

@@ -51,7 +51,7 @@ impl gate::Server for Gate {
     ) -> Result<(), Error> {
         self.admit(params.get()?.get_token()?)?;
         let store = self.store.get_or_init(|| {
-            let server = KeyValue::new(Rc::clone(&self.worker), Rc::clone(&self.connection.wire));
+            let server = KeyValue::new(Rc::clone(&self.worker), Rc::clone(&self.connection));
             capnp_rpc::new_client(server)
         });
         results.get().set_store(store.clone());

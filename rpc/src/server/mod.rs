@@ -17,7 +17,7 @@ mod door;
 mod error;
 mod gate;
 mod hub;
-mod key_value;
+pub(crate) mod key_value;
 mod outbox;
 mod requests;
 mod worker;
@@ -42,6 +42,7 @@ pub use error::ServerError;
 pub(crate) use hub::Service;
 use hub::{Command, Hub};
 use outbox::HubOutbox;
+pub(crate) use requests::Asker;
 pub(crate) use worker::Worker;
 
 /// Commands that may wait for a worker: connections it was given and has not opened yet.

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::door::Post;
 use super::hub::{Service, count};
+use crate::hot::Answering;
 use crate::turn::end_of_turn;
 
 const WORKER_SHIFT: u32 = 56;
@@ -33,8 +34,16 @@ pub(crate) struct Requests {
     gathering: Notify,
 }
 
+/// Who is told the outcome of a request.
+pub(crate) enum Asker {
+    /// A task of capnp-rpc's. It may have left.
+    Task(oneshot::Sender<Outcome>),
+    /// A call on the hot path.
+    Call(Answering),
+}
+
 struct Waiting {
-    answer: oneshot::Sender<Outcome>,
+    asker: Asker,
     deadline: Time,
     writes: bool,
     bytes: usize,
@@ -53,35 +62,30 @@ impl Requests {
         }
     }
 
-    /// Asks the node, and waits for its answer. Dropping this does not take the request back.
-    pub(super) async fn ask(
-        &self,
-        operation: Operation,
-        timeout: Duration,
-        bytes: usize,
-    ) -> Outcome {
+    /// Asks the node, and sees to it that the asker is told what came of it. A timeout of 0 is the
+    /// server's own.
+    pub(crate) fn ask(&self, operation: Operation, timeout_ms: u32, bytes: usize, asker: Asker) {
         let options = &self.service.hub.options;
         if let Some(reason) = self.service.why_outside() {
-            return Outcome::Failed(Failure::Unavailable { reason });
+            return self.tell(asker, Outcome::Failed(Failure::Unavailable { reason }));
         }
         let full = self.waiting.borrow().len() >= options.requests_max
             || (self.bytes.get() > 0 && self.bytes.get() + bytes > options.request_bytes_max);
         if full {
             count(&self.service.hub.counters.overloaded, 1);
-            return Outcome::Failed(Failure::Overloaded);
+            return self.tell(asker, Outcome::Failed(Failure::Overloaded));
         }
+        let timeout = match timeout_ms {
+            0 => options.request_timeout,
+            millis => Duration::from_millis(millis.into()).min(options.request_timeout_max),
+        };
         let id = self.next_id();
         let deadline = self.service.door.now().after(timeout);
-        let (answer, answered) = oneshot::channel();
-        let writes = match operation {
-            Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
-            Operation::OpenSession | Operation::Read(_) | Operation::ReadStale(_) => false,
-        };
-        let waiting = Waiting { answer, deadline, writes, bytes };
+        let writes = writes(&operation);
+        let waiting = Waiting { asker, deadline, writes, bytes };
         self.waiting.borrow_mut().insert(id, waiting);
         self.bytes.set(self.bytes.get() + bytes);
         self.post(Post::Request(Request { id, deadline, operation }));
-        answered.await.unwrap_or_else(|_| given_up(writes))
     }
 
     /// Adds something for the node to what this turn gathers.
@@ -142,8 +146,14 @@ impl Requests {
     fn answer(&self, request: RequestId, outcome: Outcome) {
         let Some(waiting) = self.waiting.borrow_mut().remove(&request) else { return };
         self.bytes.set(self.bytes.get().saturating_sub(waiting.bytes));
-        // Whoever asked may have left.
-        let _ = waiting.answer.send(outcome);
+        self.tell(waiting.asker, outcome);
+    }
+
+    fn tell(&self, asker: Asker, outcome: Outcome) {
+        match asker {
+            Asker::Task(task) => drop(task.send(outcome)),
+            Asker::Call(call) => call.answer(outcome, &self.service),
+        }
     }
 
     fn next_id(&self) -> RequestId {
@@ -160,7 +170,16 @@ fn refusal(refused: Refused) -> Outcome {
     })
 }
 
-fn given_up(writes: bool) -> Outcome {
+/// Whether it may have happened if no answer comes.
+pub(super) fn writes(operation: &Operation) -> bool {
+    match operation {
+        Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
+        Operation::OpenSession | Operation::Read(_) | Operation::ReadStale(_) => false,
+    }
+}
+
+/// What is said when the node says nothing.
+pub(super) fn given_up(writes: bool) -> Outcome {
     let reason = "the node did not answer in time".to_owned();
     Outcome::Failed(match writes {
         true => Failure::Unknown { reason },

@@ -4,5 +4,7 @@
 
 mod clients;
 mod hostile;
+mod hot;
 mod links;
+mod stock;
 mod support;

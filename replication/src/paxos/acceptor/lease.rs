@@ -3,6 +3,7 @@
 //! 1989; Paxos Made Live §5.2; Ongaro §6.4.1).
 
 use super::super::Replica;
+use super::super::message::Ballot;
 use crate::contract::{NodeId, Time};
 use crate::paxos::planted::Bug;
 
@@ -11,19 +12,25 @@ use crate::paxos::planted::Bug;
 pub(super) struct Lease {
     holder: Option<NodeId>,
     until: Time,
+    /// This leader counts on none any more.
+    given_back: Ballot,
 }
 
 impl Lease {
     pub(super) fn new() -> Self {
-        Self { holder: None, until: Time(0) }
+        Self { holder: None, until: Time(0), given_back: Ballot::ZERO }
     }
 }
 
 impl Replica {
     /// The leader's heartbeat is answered.
-    pub(in crate::paxos) fn grant_lease(&mut self, now: Time, leader: NodeId) {
-        if let Some(lease) = self.options.lease {
-            self.acceptor.lease = Lease { holder: Some(leader), until: now.after(lease) };
+    pub(in crate::paxos) fn grant_lease(&mut self, now: Time, leader: Ballot) {
+        let given_back = self.acceptor.lease.given_back;
+        if let Some(lease) = self.options.lease
+            && leader != given_back
+        {
+            let (holder, until) = (Some(leader.node), now.after(lease));
+            self.acceptor.lease = Lease { holder, until, given_back };
         }
     }
 
@@ -34,8 +41,20 @@ impl Replica {
             return;
         }
         if let Some(lease) = self.options.lease {
-            self.acceptor.lease = Lease { holder: None, until: now.after(lease) };
+            self.acceptor.lease = Lease { until: now.after(lease), ..Lease::new() };
         }
+    }
+
+    /// The leader has asked to be replaced, and does without from then on.
+    pub(in crate::paxos) fn give_lease_back(&mut self, leader: Ballot) {
+        if self.acceptor.lease.holder == Some(leader.node) {
+            self.acceptor.lease = Lease { given_back: leader, ..Lease::new() };
+        }
+    }
+
+    /// When the lease that was given is over, or now.
+    pub(in crate::paxos) fn leased_until(&self, now: Time) -> Time {
+        now.max(self.acceptor.lease.until)
     }
 
     /// Whether a lease forbids to promise this node anything.

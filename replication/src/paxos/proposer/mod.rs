@@ -10,6 +10,7 @@
 //! ```
 
 mod elect;
+mod hand_over;
 mod heartbeat;
 mod propose;
 mod requests;

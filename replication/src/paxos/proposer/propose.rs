@@ -46,12 +46,15 @@ impl Replica {
         let (learner, planted) = (&self.learner, self.options.planted);
         let pending = learner.membership.pending(learner.applied);
         let Stage::Leading(term) = &mut self.proposer.stage else { return Next::Nothing };
+        // There is no slot behind the last one a number can name; only a liar speaks of it.
+        if slot > learner.applied.plus(self.options.window) || slot.next() == slot {
+            return Next::Nothing;
+        }
         if learner.knows(slot) {
             return Next::Skip;
         }
         let is_promised = learner.membership.is_quorum(slot, |member| term.has_promised(member));
-        if slot > learner.applied.plus(self.options.window)
-            || term.open.len() >= self.options.pipeline_max
+        if term.open.len() >= self.options.pipeline_max
             || (!is_promised && !planted.has(Bug::NewMembersUnasked))
         {
             return Next::Nothing;
@@ -215,8 +218,10 @@ impl Replica {
         }
         let from = self.learner.applied.next();
         for to in self.others() {
+            let acceptors = self.learner.membership.lives_of(to);
             let Some(term) = self.proposer.term(ballot) else { return };
-            let has_answered = term.promises.get(&to).is_some_and(|(_, complete)| *complete);
+            // In the life that counts: the promise of a former one says nothing of its slots.
+            let has_answered = acceptors.iter().all(|member| term.has_promised(*member));
             if has_answered || only.is_some_and(|only| only != to) {
                 continue;
             }

@@ -298,6 +298,8 @@ impl Core for Coordinator {
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
+            // Nobody can stand in for it.
+            Input::Stopping => {}
             // A coordinator has no store, and so never asks one.
             Input::Read { .. } | Input::Staged { .. } => self.counters.strange_dropped += 1,
         }

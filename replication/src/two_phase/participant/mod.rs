@@ -300,6 +300,8 @@ impl Core for Participant {
             Input::Checkpoint => self.checkpoint(effects),
             // It copies no stores, so nothing is ever staged.
             Input::Staged { .. } => {}
+            // Nobody can stand in for it.
+            Input::Stopping => {}
         }
         self.alarms.ask(now, effects);
     }

@@ -31,7 +31,13 @@ pub(crate) fn read_messages(reader: MessagesReader<'_>) -> Result<Vec<Message>, 
 
 pub(crate) fn write_message(message: &Message, mut builder: message::Builder<'_>) {
     match message {
-        Message::PreVote { ballot } => write_ballot(*ballot, builder.init_pre_vote()),
+        Message::PreVote { ballot, instead_of } => {
+            let mut builder = builder.init_pre_vote();
+            if let Some(leader) = instead_of {
+                write_ballot(*leader, builder.reborrow().init_instead_of());
+            }
+            write_ballot(*ballot, builder.init_ballot());
+        }
         Message::PreVoteAnswer { ballot, life, granted, seen } => {
             let mut builder = builder.init_pre_vote_answer();
             write_ballot(*ballot, builder.reborrow().init_ballot());
@@ -100,6 +106,7 @@ pub(crate) fn write_message(message: &Message, mut builder: message::Builder<'_>
         Message::SnapshotPiece(piece) => write_piece(piece, builder.init_snapshot_piece()),
         Message::SnapshotGone { snapshot } => builder.set_snapshot_gone(snapshot.0),
         Message::Join { life } => builder.set_join(*life),
+        Message::TakeOver { ballot } => write_ballot(*ballot, builder.init_take_over()),
     }
 }
 
@@ -130,6 +137,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
             | Message::Learn { .. }
             | Message::Truncated { .. }
             | Message::SnapshotGone { .. }
+            | Message::TakeOver { .. }
             | Message::Join { .. } => 0,
         }
 }
@@ -154,7 +162,14 @@ fn state_bytes(replicated: &Replicated) -> usize {
 
 fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
     Ok(match reader.which()? {
-        message::PreVote(ballot) => Message::PreVote { ballot: read_ballot(ballot?) },
+        message::PreVote(pre_vote) => {
+            let pre_vote = pre_vote?;
+            let leader = pre_vote.has_instead_of().then(|| pre_vote.get_instead_of()).transpose()?;
+            Message::PreVote {
+                ballot: read_ballot(pre_vote.get_ballot()?),
+                instead_of: leader.map(read_ballot),
+            }
+        }
         message::PreVoteAnswer(answer) => {
             let answer = answer?;
             Message::PreVoteAnswer {
@@ -215,6 +230,7 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
         message::SnapshotPiece(piece) => Message::SnapshotPiece(read_piece(piece?)?),
         message::SnapshotGone(snapshot) => Message::SnapshotGone { snapshot: SnapshotId(snapshot) },
         message::Join(life) => Message::Join { life },
+        message::TakeOver(ballot) => Message::TakeOver { ballot: read_ballot(ballot?) },
     })
 }
 

@@ -101,7 +101,9 @@ fn piece() -> impl Strategy<Value = SnapshotPiece> {
 fn message() -> impl Strategy<Value = Message> {
     let snapshot = || any::<u64>().prop_map(SnapshotId);
     let phases = prop_oneof![
-        ballot().prop_map(|ballot| Message::PreVote { ballot }),
+        (ballot(), proptest::option::of(ballot()))
+            .prop_map(|(ballot, instead_of)| Message::PreVote { ballot, instead_of }),
+        ballot().prop_map(|ballot| Message::TakeOver { ballot }),
         (ballot(), any::<u64>(), any::<bool>(), ballot()).prop_map(
             |(ballot, life, granted, seen)| Message::PreVoteAnswer { ballot, life, granted, seen }
         ),
