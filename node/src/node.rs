@@ -79,6 +79,9 @@ pub struct Node<C: Core> {
     last_mark: u64,
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
+    /// The step at hand writes a checkpoint. What it writes behind it belongs to that: it must not
+    /// be a reason for the next one, or a large one would be written again and again.
+    writes_checkpoint: bool,
     payload: Vec<u8>,
     /// What was appended, for a judge who asked to see it.
     watched: Option<Vec<(Position, C::Record)>>,
@@ -155,6 +158,7 @@ where
             last_mark: 0,
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
+            writes_checkpoint: false,
             payload: Vec::new(),
             watched: None,
             clock: Clock::default(),
@@ -216,6 +220,7 @@ where
             }
             if let Some(input) = self.fed_back.pop_front() {
                 self.core.step(now, input, &mut self.effects);
+                self.writes_checkpoint = false;
                 self.current.extend(self.effects.drain().map(Pending::Effect));
                 self.behind = None;
             } else if self.next_waiting_is_durable() {
@@ -391,10 +396,13 @@ where
                 }
             }
         }
-        self.bytes_since_checkpoint += self.payload.len() as u64;
         if C::Record::is_checkpoint(kind) {
             self.bytes_since_checkpoint = 0;
-        } else if self.bytes_since_checkpoint >= self.checkpoint_bytes {
+            self.writes_checkpoint = true;
+        } else if !self.writes_checkpoint {
+            self.bytes_since_checkpoint += self.payload.len() as u64;
+        }
+        if self.bytes_since_checkpoint >= self.checkpoint_bytes {
             self.bytes_since_checkpoint = 0;
             self.fed_back.push_back(Input::Checkpoint);
         }
@@ -449,7 +457,7 @@ where
             }
             Effect::DropSnapshot(snapshot) => self.keeper.drop_snapshot(snapshot),
             Effect::Stage { snapshot, first, rows, last } => {
-                let is_kept = self.keeper.stage(snapshot, first, &rows, last);
+                let is_kept = self.keeper.stage(snapshot, first, &rows, last)?;
                 self.fed_back.push_back(Input::Staged { snapshot, is_kept });
             }
             Effect::Install(snapshot) => self.install(now, snapshot)?,

@@ -156,6 +156,7 @@ fn new_cluster(command: &Command, planted: Planted) -> Result<Cluster> {
             "batch_commands_max" => options.batch_commands_max = number,
             "piece_slots_max" => options.piece_slots_max = number,
             "retained_slots_max" => options.retained_slots_max = number,
+            "accepted_bytes_max" => options.accepted_bytes_max = number,
             "requests_max" => options.requests_max = number,
             "clock_drift_permille" => options.clock_drift_permille = u32::try_from(number)?,
             other => return Err(format!("there is no option {other}").into()),
@@ -532,6 +533,8 @@ scripts! {
     silence
     duel
     one_way
+    own_vote
+    forgotten_vote
     gap
     chosen_slot
     highest_ballot

@@ -109,6 +109,25 @@ impl Replica {
         }
         let term = self.proposer.term(ballot).expect("only a leader proposes");
         term.open.insert(slot, Open { batch: batch.clone(), votes: Vec::new(), sent: now });
+        self.vote_for(slot, ballot, batch, effects);
+    }
+
+    /// This node's acceptor was away, and votes now for what the leader beside it proposed meanwhile.
+    pub(in crate::paxos) fn vote_for_own(&mut self, effects: &mut Out) {
+        let Stage::Leading(term) = &self.proposer.stage else { return };
+        let ballot = term.ballot;
+        let has_voted =
+            |slot: &Slot| self.acceptor.vote(*slot).is_some_and(|vote| vote.ballot == ballot);
+        let open = term.open.iter().filter(|(slot, _)| !has_voted(slot));
+        let open: Vec<(Slot, Arc<Batch>)> =
+            open.map(|(slot, open)| (*slot, open.batch.clone())).collect();
+        for (slot, batch) in open {
+            self.vote_for(slot, ballot, batch, effects);
+        }
+    }
+
+    /// The leader's own vote, if it has one.
+    fn vote_for(&mut self, slot: Slot, ballot: Ballot, batch: Arc<Batch>, effects: &mut Out) {
         if self.roles.acceptor_is_up() && self.is_acceptor_of(slot) {
             self.cast_vote(slot, ballot, batch, effects);
             effects.point(points::PROPOSER_OWN_VOTE_DURABLE);
