@@ -126,7 +126,6 @@ impl Replica {
         // A proposer beside it would count votes that are forgotten.
         self.step_down(now, effects);
         self.counters.acceptors_forgot += 1;
-        self.write_down_votes_that_won(effects);
         self.acceptor.forget();
         self.persist(Record::Forgot { life: self.life }, Urgency::Now, effects);
         // What is known by votes alone is still to be applied, and recovery must find it.

@@ -124,6 +124,7 @@ fn options() -> ReplicaOptions {
     ReplicaOptions {
         window: 8,
         pipeline_max: 4,
+        gather: Duration::ZERO,
         snapshot_rows_max: 2,
         heartbeat_interval: Duration::from_millis(100),
         ..ReplicaOptions::default()
@@ -556,7 +557,6 @@ scripts! {
     disk_full
     hand_over
     members_left
-    forget_known
     forget_promise
     read_name
     rejoin_two

@@ -186,18 +186,6 @@ impl Replica {
         self.learner.advance();
     }
 
-    /// The acceptor is about to forget its votes. The learner may know from them what was chosen, and
-    /// recovery has to find that.
-    pub(super) fn write_down_votes_that_won(&mut self, effects: &mut Out) {
-        let known = self.learner.known_behind(self.learner.applied);
-        let is_logged = |(slot, _): &(Slot, _)| self.acceptor.vote(*slot).is_some();
-        let known: Vec<(Slot, Arc<Batch>)> =
-            known.filter(is_logged).map(|(slot, batch)| (slot, batch.clone())).collect();
-        for (slot, batch) in known {
-            self.persist(Record::Learned { slot, batch }, Urgency::Soon, effects);
-        }
-    }
-
     /// A leader says how far is chosen. What this node's acceptor accepted with that leader's ballot
     /// is what was chosen: a ballot proposes one batch a slot. Of what it accepted with another
     /// ballot nothing is known.
