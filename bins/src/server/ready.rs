@@ -1,4 +1,5 @@
-//! What a process waits for before it says that it is ready: whoever reads that line may use it.
+//! What a process waits for before it says that it is ready, whoever reads that line may use it; and
+//! before it stops.
 //!
 //! No wait is for ever. A cluster is started a process at a time, and each of them serves what it can
 //! while others are missing: it refuses with the reason, or sends clients elsewhere.
@@ -18,6 +19,9 @@ const LINKS_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a leader is waited for once there are enough to elect one: a few election timeouts.
 const LEADER_WAIT: Duration = Duration::from_secs(3);
+
+/// How long one that leads and is to stop waits for another to lead. It takes a round.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(1);
 
 /// Between looks at the node.
 const POLL: Duration = Duration::from_millis(5);
@@ -39,6 +43,21 @@ pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
                 // Without a leader requests wait for one.
                 let _ = timeout(LEADER_WAIT, until(handle, |status| status.leader.is_some())).await;
             }
+        }
+    }
+}
+
+/// Lets another replica take over before this one stops, so that clients need not wait for an
+/// election.
+pub(super) async fn hand_over<M>(handle: &Handle<M>, setup: &Setup<'_>) {
+    match setup.claim.protocol {
+        // Nobody can take its place.
+        Protocol::TwoPhase => {}
+        Protocol::AnyReplica | Protocol::Paxos => {
+            handle.submit([Event::Stopping]);
+            let is_over = |status: &Status| status.leader != Some(setup.claim.node);
+            // If nobody comes forward, they elect somebody when it is gone.
+            let _ = timeout(HAND_OVER_WAIT, until(handle, is_over)).await;
         }
     }
 }
