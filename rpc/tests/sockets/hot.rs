@@ -1,10 +1,13 @@
 //! The hot path and capnp-rpc on one connection: with others who speak the standard protocol, and
 //! with those who do not keep to it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind as IoError, Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use bytes::Bytes;
 use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
@@ -12,7 +15,7 @@ use capnp::serialize::OwnedSegments;
 use capnp::traits::HasTypeId;
 use capnp_rpc::rpc_capnp::{call, cap_descriptor, message, return_};
 use kvorum_node::Event;
-use kvorum_replication::{NodeId, Outcome, Precondition, RequestId, Role, Transaction};
+use kvorum_replication::{Answer, NodeId, Outcome, Precondition, RequestId, Role, Transaction};
 use kvorum_replication::{Operation, Query, Range, Write as Writing};
 use kvorum_rpc::client::{Client, ClientOptions, ErrorKind};
 use kvorum_schema::admin_capnp::admin;
@@ -188,7 +191,7 @@ fn a_client_whose_server_goes_away_in_the_middle_is_told() {
         let address = listener.local_addr().unwrap();
         let visitor = spawn_local(async move {
             let mut options = ClientOptions::new([address.to_string()]);
-            options.timeout = std::time::Duration::from_millis(300);
+            options.timeout = Duration::from_millis(300);
             Client::connect(options).await.map(drop)
         });
         let (stream, _) = listener.accept().await.unwrap();
@@ -440,7 +443,9 @@ fn what_the_hot_path_does_not_know_is_answered_by_capnp_rpc() {
     let played = coordinator(options());
     let mut visitor = Visitor::new(&played);
     // A method that the store does not have.
-    visitor.call(10, 77, |call| drop(call.init_params().init_content()));
+    visitor.call(10, 77, |call| {
+        call.init_params().init_content();
+    });
     let (question, kind) = visitor.answer();
     assert!(matches!(kind, Kind::Exception(_)), "{kind:?}");
     assert_eq!(question, 10);
@@ -494,6 +499,76 @@ fn a_store_that_was_released_cannot_be_called() {
     visitor.get(4, "k");
     let reason = visitor.reason_of_the_end();
     assert!(reason.contains("export"), "{reason}");
+}
+
+/// Asks as often as the server takes it, and waits until it has closed the connection.
+fn flood(mut visitor: Visitor, key: &str, cancel: bool) {
+    visitor.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut bytes = Vec::new();
+    for question in 100..100_000 {
+        bytes.clear();
+        let mut message = Builder::new_default();
+        let mut call = message.init_root::<message::Builder<'_>>().init_call();
+        call.set_question_id(question);
+        call.set_interface_id(key_value::Client::TYPE_ID);
+        call.set_method_id(1);
+        call.reborrow().init_target().set_imported_cap(visitor.store);
+        let params = call.init_params().init_content();
+        params.init_as::<key_value::get_params::Builder<'_>>().set_key(key.as_bytes());
+        capnp::serialize::write_message(&mut bytes, &message).unwrap();
+        if cancel {
+            let mut message = Builder::new_default();
+            let mut finish = message.init_root::<message::Builder<'_>>().init_finish();
+            finish.set_question_id(question);
+            capnp::serialize::write_message(&mut bytes, &message).unwrap();
+        }
+        if visitor.stream.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let mut said = Vec::new();
+    match visitor.stream.read_to_end(&mut said) {
+        Err(error) if error.kind() != IoError::ConnectionReset => {
+            panic!("the connection is still open: {error}")
+        }
+        Ok(_) | Err(_) => {}
+    }
+}
+
+#[test]
+fn hot_calls_under_way_are_bounded_also_when_they_are_cancelled() {
+    for cancel in [false, true] {
+        let mut narrow = options();
+        narrow.in_flight_per_connection_max = 100;
+        narrow.stall_timeout = Duration::from_secs(1);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let behaviour: Behaviour = Box::new(move |event, _| {
+            count.fetch_add(usize::from(matches!(event, Event::Request(_))), Ordering::Relaxed);
+        });
+        let played = play(Role::Coordinator, NodeId::COORDINATOR, None, narrow, behaviour);
+        flood(Visitor::new(&played), "k", cancel);
+        assert_eq!(asked.load(Ordering::Relaxed), 100, "so many reads reach the node");
+    }
+}
+
+#[test]
+fn whoever_never_reads_his_hot_answers_is_not_read_any_more_and_then_closed() {
+    let mut impatient = options();
+    impatient.stall_timeout = Duration::from_secs(1);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let behaviour: Behaviour = Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        count.fetch_add(1, Ordering::Relaxed);
+        let value = Some(Bytes::from(vec![1; 64 << 10]));
+        turn.replies.push((request.id, Outcome::Answer(Answer::Value(value))));
+    });
+    let played = play(Role::Coordinator, NodeId::COORDINATOR, None, impatient, behaviour);
+    flood(Visitor::new(&played), &"k".repeat(1024), false);
+    // What the sockets hold, a mebibyte of backlog, and what was on its way.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked < 5000, "{asked} answers of 64 KiB were made");
 }
 
 #[test]
