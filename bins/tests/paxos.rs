@@ -1,6 +1,8 @@
 //! Multi-Paxos with real processes: five equal replicas by their flags, and what clients see when
 //! some of them are gone.
 
+#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
+
 mod support;
 
 use std::fs;

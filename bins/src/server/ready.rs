@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use kvorum_node::{Event, Handle};
-use kvorum_replication::{NodeId, Protocol, Role, Status};
+use kvorum_replication::{Protocol, Role, Status};
 use tokio::time::{sleep, timeout};
 
 use super::serve::Setup;
@@ -37,8 +37,7 @@ pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
             let elect = until(handle, |status| linked(status, setup) >= majority);
             if timeout(LINKS_WAIT, elect).await.is_ok() {
                 // Without a leader requests wait for one.
-                let _ =
-                    timeout(LEADER_WAIT, until(handle, |status| leader(status).is_some())).await;
+                let _ = timeout(LEADER_WAIT, until(handle, |status| status.leader.is_some())).await;
             }
         }
     }
@@ -47,14 +46,6 @@ pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
 /// To how many of the others it has a link.
 fn linked(status: &Status, setup: &Setup<'_>) -> usize {
     setup.peers.iter().filter(|peer| status.peers_up.contains(&peer.id)).count()
-}
-
-fn leader(status: &Status) -> Option<NodeId> {
-    let leader = status.counters.iter().find(|(name, _)| *name == "leader");
-    leader
-        .and_then(|(_, leader)| u32::try_from(*leader).ok())
-        .filter(|leader| *leader > 0)
-        .map(NodeId)
 }
 
 async fn until<M>(handle: &Handle<M>, is_so: impl Fn(&Status) -> bool) {

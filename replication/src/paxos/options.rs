@@ -121,7 +121,7 @@ impl Default for ReplicaOptions {
             seed: 0,
             limits: Limits::default(),
             window: 256,
-            pipeline_max: 64,
+            pipeline_max: 4,
             batch_commands_max: 256,
             batch_bytes_max: 1 << 20,
             requests_max: 16_384,

@@ -34,6 +34,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use goldenscript::{Argument, Command, Context, Runner};
+use kvorum_replication::paxos::planted::Planted;
 use kvorum_replication::paxos::{AcceptorRestart, PaxosRole, ReplicaOptions};
 use kvorum_replication::{
     ClientId, Key, NodeId, Operation, Precondition, Query, Stamp, Time, Transaction, Write,
@@ -47,6 +48,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Default)]
 struct Script {
     cluster: Option<Cluster>,
+    planted: Planted,
 }
 
 impl Runner for Script {
@@ -55,7 +57,7 @@ impl Runner for Script {
     fn run(&mut self, command: &Command, _context: &Context) -> Result<String> {
         let mut output = String::new();
         if command.name == "cluster" {
-            self.cluster = Some(new_cluster(command)?);
+            self.cluster = Some(new_cluster(command, self.planted)?);
         } else {
             let cluster = self.cluster.as_mut().ok_or("there is no cluster yet")?;
             run(cluster, command, &mut output)?;
@@ -128,9 +130,9 @@ fn options() -> ReplicaOptions {
     }
 }
 
-fn new_cluster(command: &Command) -> Result<Cluster> {
+fn new_cluster(command: &Command, planted: Planted) -> Result<Cluster> {
     let words = Words::of(command);
-    let mut options = options();
+    let mut options = ReplicaOptions { planted, ..options() };
     let (mut replicas, mut founders) = (3, None);
     for (name, value) in &words.pairs {
         if *name == "restart" {
@@ -495,6 +497,22 @@ macro_rules! scripts {
             }
         )*
 
+        /// Scripts that come out differently with a bug.
+        #[cfg(feature = "planted-bugs")]
+        pub(crate) fn that_differ(planted: Planted) -> Vec<&'static str> {
+            let differs = |name: &&str| {
+                let path = format!("tests/scripts/paxos/{name}");
+                let mut script = Script { cluster: None, planted };
+                let run = std::panic::AssertUnwindSafe(|| {
+                    let text = std::fs::read_to_string(path).expect("it can be read");
+                    let came_out = goldenscript::generate(&mut script, &text);
+                    came_out.is_ok_and(|came_out| came_out == text)
+                });
+                !std::panic::catch_unwind(run).unwrap_or(false)
+            };
+            [$(stringify!($name)),*].into_iter().filter(differs).collect()
+        }
+
         /// A script that nobody runs proves nothing.
         #[test]
         fn every_script_is_run() {
@@ -534,5 +552,12 @@ scripts! {
     batches
     disk_full
     hand_over
+    members_left
+    forget_known
+    forget_promise
+    read_name
+    rejoin_two
+    apply_while_installing
+    new_members_unasked
     counts
 }

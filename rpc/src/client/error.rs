@@ -171,9 +171,11 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
             format!("precondition {} does not hold of key {}", index + 1, Shown(&key)),
             "read the key, and decide anew",
         ),
-        Failure::Unavailable { reason } => {
-            (ErrorKind::Unavailable, reason, "see kvorum status; try again once all nodes are up")
-        }
+        Failure::Unavailable { reason } => (
+            ErrorKind::Unavailable,
+            reason,
+            "it did not happen: see kvorum status, and try again once enough nodes are up",
+        ),
         Failure::Overloaded => (
             ErrorKind::Overloaded,
             "too many requests are in flight".to_owned(),
@@ -198,7 +200,7 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
         Failure::Redirect { to } => (
             ErrorKind::Refused,
             format!("this node does not serve that, {to} does"),
-            "connect to the coordinator",
+            "connect to that one",
         ),
         Failure::DiskFull { node } => (
             ErrorKind::DiskFull,

@@ -221,7 +221,7 @@ impl Replica {
 
     /// A vote is durable.
     pub(super) fn voted(&mut self, ballot: Ballot, slot: Slot) {
-        self.acceptor.durable = self.acceptor.durable.max(ballot);
+        self.promise_is_durable(ballot);
         if let Some(vote) = self.acceptor.votes.get_mut(&slot)
             && vote.ballot == ballot
         {

@@ -199,8 +199,10 @@ impl Replica {
         }
         let from = self.learner.applied.next();
         for to in self.others() {
+            let acceptors = self.learner.membership.lives_of(to);
             let Some(term) = self.proposer.term(ballot) else { return };
-            let has_answered = term.promises.get(&to).is_some_and(|(_, complete)| *complete);
+            // In the life that counts: the promise of a former one says nothing of its slots.
+            let has_answered = acceptors.iter().all(|member| term.has_promised(*member));
             if has_answered || only.is_some_and(|only| only != to) {
                 continue;
             }
