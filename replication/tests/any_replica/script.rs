@@ -502,4 +502,30 @@ macro_rules! scripts {
 
 scripts! {
     commit
+    counts
+    conflict_younger
+    deadlock
+    claims
+    parked
+    duel
+    blocked
+    checkpoints
+    coordinator_points
+    disk_full
+    impatient_read
+    late_prepare
+    limits
+    links
+    lost_messages
+    one_replica
+    participant_points
+    reads
+    recovery
+    refusals
+    retry_elsewhere
+    sessions
+    strangers
+    superseded
+    termination_abort
+    termination_commit
 }
