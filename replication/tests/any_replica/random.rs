@@ -577,3 +577,19 @@ fn random_schedules_keep_every_promise() {
     }
     assert!(total.commits > 0 && total.reads > 0 && total.refused > 0 && total.unknown > 0);
 }
+
+/// Whether this bug shows itself here.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn finds(planted: Planted) -> bool {
+    let mut faults = Faults::default();
+    (0..4000).any(|seed| {
+        let mut try_it = || run(seed, planted, &mut faults, false);
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut try_it));
+        match &judged {
+            Ok(Err(why)) => println!("    seed {seed}: {}", why.lines().next().unwrap_or_default()),
+            Err(_) => println!("    seed {seed}: panics"),
+            Ok(Ok(_)) => {}
+        }
+        !matches!(judged, Ok(Ok(_)))
+    })
+}
