@@ -348,7 +348,8 @@ fn agree(cluster: &mut Cluster, output: &mut String) -> Result<()> {
     for node in cluster.nodes() {
         let status = cluster.status(node).ok_or(format!("{node} is down"))?;
         if status.in_flight > 0 || status.locks > 0 {
-            return Err(format!("{node} has open transactions: {status:?}").into());
+            let (open, locks) = (status.in_flight, status.locks);
+            return Err(format!("{node} has {open} open transactions and {locks} locks").into());
         }
         let data = data(cluster, node);
         if held.as_ref().is_some_and(|held| *held != data) {
