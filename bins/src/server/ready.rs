@@ -36,7 +36,12 @@ pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
         }
         // It is the coordinator that comes to it.
         (Protocol::TwoPhase, Role::Replica) => {}
-        (Protocol::AnyReplica | Protocol::Paxos, _) => {
+        (Protocol::AnyReplica, _) => {
+            let all = setup.peers.len();
+            // Without all of them it refuses writes, and serves reads.
+            let _ = timeout(LINKS_WAIT, until(handle, |status| linked(status, setup) == all)).await;
+        }
+        (Protocol::Paxos, _) => {
             let majority = setup.peers.len().div_ceil(2);
             let elect = until(handle, |status| linked(status, setup) >= majority);
             if timeout(LINKS_WAIT, elect).await.is_ok() {
@@ -52,8 +57,8 @@ pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
 pub(super) async fn hand_over<M>(handle: &Handle<M>, setup: &Setup<'_>) {
     match setup.claim.protocol {
         // Nobody can take its place.
-        Protocol::TwoPhase => {}
-        Protocol::AnyReplica | Protocol::Paxos => {
+        Protocol::TwoPhase | Protocol::AnyReplica => {}
+        Protocol::Paxos => {
             handle.submit([Event::Stopping]);
             let is_over = |status: &Status| status.leader != Some(setup.claim.node);
             // If nobody comes forward, they elect somebody when it is gone.
