@@ -63,6 +63,9 @@ pub enum Event<M> {
     PeerDown(NodeId),
     /// Somebody wants to know how the node is. The answer is dropped if nobody waits for it.
     Report(SyncSender<Report>),
+    /// The node will be stopped in a moment: have others take over, and say so when the words for it
+    /// have left. The node goes on meanwhile.
+    Leave(SyncSender<()>),
     /// Stop cleanly: sync what is pending, then end.
     Stop,
 }
@@ -259,7 +262,11 @@ impl<M> Mailbox<M> {
                         Event::Messages { bytes, .. } => {
                             self.backlog_bytes.fetch_add(*bytes, Ordering::Relaxed);
                         }
-                        Event::PeerUp(_) | Event::PeerDown(_) | Event::Report(_) | Event::Stop => {}
+                        Event::PeerUp(_)
+                        | Event::PeerDown(_)
+                        | Event::Report(_)
+                        | Event::Leave(_)
+                        | Event::Stop => {}
                     }
                     state.events.push_back(event);
                 }
@@ -286,7 +293,7 @@ impl<M> Event<M> {
             }
             Self::PeerUp(peer) => vec![Input::PeerUp(peer)],
             Self::PeerDown(peer) => vec![Input::PeerDown(peer)],
-            Self::Report(_) | Self::Stop => Vec::new(),
+            Self::Report(_) | Self::Leave(_) | Self::Stop => Vec::new(),
         }
     }
 }

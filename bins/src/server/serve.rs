@@ -177,6 +177,7 @@ async fn stop<M: Carried>(
 ) -> Result<Result<(), NodeError>, ServeError> {
     let (sender, stopped) = oneshot::channel();
     let stop = move || {
+        runner.leave();
         serving.stop();
         // Nobody waits any more if a second signal came.
         let _ = sender.send(runner.stop());
