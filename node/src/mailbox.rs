@@ -63,9 +63,8 @@ pub enum Event<M> {
     PeerDown(NodeId),
     /// Somebody wants to know how the node is. The answer is dropped if nobody waits for it.
     Report(SyncSender<Report>),
-    /// The node will be stopped in a moment: have others take over, and say so when the words for it
-    /// have left. The node goes on meanwhile.
-    Leave(SyncSender<()>),
+    /// This node will stop soon: whoever can take over what it does may do so.
+    Stopping,
     /// Stop cleanly: sync what is pending, then end.
     Stop,
 }
@@ -265,7 +264,7 @@ impl<M> Mailbox<M> {
                         Event::PeerUp(_)
                         | Event::PeerDown(_)
                         | Event::Report(_)
-                        | Event::Leave(_)
+                        | Event::Stopping
                         | Event::Stop => {}
                     }
                     state.events.push_back(event);
@@ -293,7 +292,8 @@ impl<M> Event<M> {
             }
             Self::PeerUp(peer) => vec![Input::PeerUp(peer)],
             Self::PeerDown(peer) => vec![Input::PeerDown(peer)],
-            Self::Report(_) | Self::Leave(_) | Self::Stop => Vec::new(),
+            Self::Stopping => vec![Input::Stopping],
+            Self::Report(_) | Self::Stop => Vec::new(),
         }
     }
 }

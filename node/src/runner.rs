@@ -13,7 +13,6 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -90,15 +89,6 @@ impl<M: Send + 'static> Runner<M> {
         self.inspector.clone()
     }
 
-    /// Has others take over what they would have to miss this node for, and waits a moment until that
-    /// is said. To be called while the others can be told, before [`Runner::stop`].
-    pub fn leave(&self) {
-        let (sender, said) = sync_channel(1);
-        self.handle.submit([Event::Leave(sender)]);
-        // A node that has ended says nothing any more, and its end drops the sender.
-        let _ = said.recv_timeout(2 * DRAIN);
-    }
-
     /// Stops the node cleanly, what is appended synced, and says how it ended.
     pub fn stop(self) -> Result<(), NodeError> {
         self.handle.submit([Event::Stop]);
@@ -164,13 +154,6 @@ where
             for event in events.drain(..) {
                 match event {
                     Event::Stop => stopping = true,
-                    Event::Leave(said) => {
-                        self.step(Input::Stopping)?;
-                        self.outbox.deliver(self.node.turn());
-                        self.outbox.drain(DRAIN);
-                        // Whoever asked may have lost patience.
-                        let _ = said.try_send(());
-                    }
                     Event::Report(answer) => {
                         // Nobody may be waiting any more, which is their affair.
                         let _ = answer.try_send(self.node.report(self.mailbox.now()));

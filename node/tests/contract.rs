@@ -2,13 +2,11 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvorum_node::{FailPoints, Node, NodeError, Outbox, Runner, Turn};
+use kvorum_node::NodeError;
 use kvorum_replication::{
     Effect, Input, NodeId, Operation as Asked, Outcome, Position, Query, ReadId, Request,
     RequestId, Time, Urgency, Write,
@@ -16,7 +14,7 @@ use kvorum_replication::{
 use kvorum_storage::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome as DiskOutcome};
 use kvorum_storage::{Error, LogOptions};
 
-use support::{Bench, Do, Obedient, Order, Text};
+use support::{Bench, Do, Order, Text};
 
 const NOW: Time = Time(1_000_000_000);
 
@@ -341,40 +339,4 @@ fn a_clock_that_falls_moves_no_deadline_away() {
     let deadline = NOW.after(Duration::from_secs(1));
     let heard = bench.node.core().heard().last().unwrap();
     assert!(heard.contains(&format!("{deadline:?}")), "one second from its now, not {heard}");
-}
-
-/// Says on a channel what the node says, and when it was asked to wait for it.
-struct Ears(Sender<Heard>);
-
-#[derive(Debug, PartialEq, Eq)]
-enum Heard {
-    Said(NodeId, Do),
-    Drained,
-}
-
-impl Outbox<Do> for Ears {
-    fn deliver(&mut self, turn: &mut Turn<Do>) {
-        for (to, message) in turn.sends.drain(..) {
-            let _ = self.0.send(Heard::Said(to, message));
-        }
-    }
-
-    fn drain(&mut self, _: Duration) {
-        let _ = self.0.send(Heard::Drained);
-    }
-}
-
-/// Whoever cuts the links behind it cuts nothing off.
-#[test]
-fn a_node_that_leaves_has_said_so_when_it_comes_back() {
-    let vfs = Arc::new(MemoryVfs::new());
-    let (core, options) = (Obedient::default(), LogOptions::default());
-    let node = Node::open_log(vfs, Path::new("node"), options, core, Vec::new()).unwrap();
-    let (sender, heard) = channel();
-    let points = FailPoints::new(Vec::new(), &[]).unwrap();
-    let runner = Runner::start(node, Box::new(Ears(sender)), points, Box::new(|| {})).unwrap();
-    runner.leave();
-    let heard: Vec<Heard> = heard.try_iter().collect();
-    assert_eq!(heard, [Heard::Said(NodeId(9), Do::say("take over")), Heard::Drained]);
-    runner.stop().unwrap();
 }

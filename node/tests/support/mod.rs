@@ -73,9 +73,6 @@ impl Core for Obedient {
 
     fn step(&mut self, _: Time, input: Input<Do, Text>, effects: &mut Effects<Do, Text, Text>) {
         self.heard.push(words(&input));
-        if let Input::Stopping = input {
-            effects.push(Effect::Send { to: NodeId(9), message: Do::say("take over") });
-        }
         if let Input::Message { message, .. } = input {
             message.orders.into_iter().for_each(|order| effects.push(order));
         }
