@@ -283,7 +283,13 @@ impl Auditor {
         Ok(())
     }
 
-    fn votes(&mut self, member: Member, slot: Slot, ballot: Ballot, batch: &Arc<Batch>) -> Judgement {
+    fn votes(
+        &mut self,
+        member: Member,
+        slot: Slot,
+        ballot: Ballot,
+        batch: &Arc<Batch>,
+    ) -> Judgement {
         let votes = self.votes.entry((slot, ballot)).or_default();
         let place = votes.iter().position(|(proposed, _)| proposed == batch);
         let place = place.unwrap_or_else(|| {

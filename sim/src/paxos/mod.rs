@@ -200,7 +200,10 @@ impl Protocol for Cluster {
         let last = self.auditor.order.last();
         let behind = nodes.iter().find(|(_, facts)| facts.audit.applied != last);
         if let Some((node, facts)) = behind {
-            return Some(format!("{node} has applied {}, and chosen is {last}", facts.audit.applied));
+            return Some(format!(
+                "{node} has applied {}, and chosen is {last}",
+                facts.audit.applied
+            ));
         }
         let members = self.auditor.order.newest_members();
         // Who forgets again and again may be outside most of the time.
@@ -281,4 +284,3 @@ impl Protocol for Cluster {
         false
     }
 }
-
