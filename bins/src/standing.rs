@@ -27,9 +27,8 @@ impl Standing {
             let found = status.counters.iter().find(|(counter, _)| counter == name);
             found.map(|(_, value)| *value)
         };
-        let leader = counter("leader")?;
         Some(Self {
-            leader: u32::try_from(leader).ok().filter(|leader| *leader > 0),
+            leader: status.leader,
             ballot: counter("ballot")?,
             promised: counter("promised")?,
             chosen: counter("slots_chosen")?,

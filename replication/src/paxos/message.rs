@@ -314,7 +314,7 @@ impl Message {
 /// be taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadName {
-    /// The asker's incarnation.
+    /// The asker's incarnation, counted on from its life: greater in each run than in the one before.
     pub incarnation: u64,
     /// Counts within it.
     pub number: u64,

@@ -141,7 +141,9 @@ impl Replica {
             return;
         }
         self.reads.last_name += 1;
-        let name = ReadName { incarnation: self.incarnation, number: self.reads.last_name };
+        // A node that has lost its disk counts its incarnations anew, and its lives go on.
+        let incarnation = self.life.saturating_add(self.incarnation);
+        let name = ReadName { incarnation, number: self.reads.last_name };
         let reads = core::mem::take(&mut self.reads.unasked);
         self.reads.asked = Some((name, reads));
         if leader == self.options.id {

@@ -129,12 +129,20 @@ impl Replica {
                 Record::Accepted { slot, ballot, batch }
             })
             .collect();
-        let known = self.learner.known_behind(applied).map(|(slot, batch)| {
+        for record in votes {
+            self.persist(record, Urgency::Now, effects);
+        }
+        self.log_known(applied, effects);
+    }
+
+    /// Writes what is known to be chosen behind a slot, votes or no votes.
+    pub(super) fn log_known(&mut self, applied: Slot, effects: &mut Out) {
+        let learned = |(slot, batch): (Slot, &Arc<Batch>)| {
             let batch = batch.clone();
             Record::Learned { slot, batch }
-        });
-        let known: Vec<Record> = known.collect();
-        for record in votes.into_iter().chain(known) {
+        };
+        let known: Vec<Record> = self.learner.known_behind(applied).map(learned).collect();
+        for record in known {
             self.persist(record, Urgency::Now, effects);
         }
     }

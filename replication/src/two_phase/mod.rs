@@ -38,6 +38,7 @@
 //! what carries it; and it may cut the log at a released position only when everything applied
 //! before the release is flushed.
 
+pub mod any_replica;
 pub mod audit;
 pub mod coordinator;
 mod locks;

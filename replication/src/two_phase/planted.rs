@@ -5,6 +5,8 @@
 
 use crate::contract::{Effect, Effects};
 
+/// Declares the bugs of a protocol: name, word, trap and rule of each; and [`Planted`], which is one
+/// of them or none.
 macro_rules! bugs {
     ($($name:ident => $word:literal, $trap:literal, $rule:literal;)*) => {
         /// A known trap, and the smallest mistake that falls into it.
@@ -41,8 +43,50 @@ macro_rules! bugs {
                 }
             }
         }
+
+        /// Which bug there is, if any. By default none.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Planted {
+            #[cfg(feature = "planted-bugs")]
+            bug: Option<Bug>,
+        }
+
+        impl Planted {
+            /// This bug and no other.
+            #[cfg(feature = "planted-bugs")]
+            #[must_use]
+            pub const fn of(bug: Bug) -> Self {
+                Self { bug: Some(bug) }
+            }
+
+            /// Whether it is this one.
+            #[cfg(feature = "planted-bugs")]
+            #[must_use]
+            pub const fn has(self, bug: Bug) -> bool {
+                matches!(self.bug, Some(planted) if planted as u8 == bug as u8)
+            }
+
+            /// Whether it is this one: this build has none.
+            #[cfg(not(feature = "planted-bugs"))]
+            #[must_use]
+            pub const fn has(self, _: Bug) -> bool {
+                false
+            }
+
+            /// Adds an effect that waits for the records before it, or with this bug does not.
+            pub(in crate::two_phase) fn push_held<M, P, R>(
+                self,
+                bug: Bug,
+                effect: Effect<M, P, R>,
+                effects: &mut Effects<M, P, R>,
+            ) {
+                if self.has(bug) { effects.push_unheld(effect) } else { effects.push(effect) }
+            }
+        }
     };
 }
+
+pub(in crate::two_phase) use bugs;
 
 bugs! {
     AnswerBeforeDecisionDurable => "answer-before-decision-durable",
@@ -123,46 +167,6 @@ bugs! {
     CheckpointForgetsDecisions => "checkpoint-forgets-decisions",
         "the coordinator's checkpoint leaves out commits whose records are appended and not yet durable",
         "a checkpoint stands for every record before it";
-}
-
-/// Which bug there is, if any. By default none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Planted {
-    #[cfg(feature = "planted-bugs")]
-    bug: Option<Bug>,
-}
-
-impl Planted {
-    /// This bug and no other.
-    #[cfg(feature = "planted-bugs")]
-    #[must_use]
-    pub const fn of(bug: Bug) -> Self {
-        Self { bug: Some(bug) }
-    }
-
-    /// Whether it is this one.
-    #[cfg(feature = "planted-bugs")]
-    #[must_use]
-    pub const fn has(self, bug: Bug) -> bool {
-        matches!(self.bug, Some(planted) if planted as u8 == bug as u8)
-    }
-
-    /// Whether it is this one: this build has none.
-    #[cfg(not(feature = "planted-bugs"))]
-    #[must_use]
-    pub const fn has(self, _: Bug) -> bool {
-        false
-    }
-
-    /// Adds an effect that waits for the records before it, or with this bug does not.
-    pub(super) fn push_held<M, P, R>(
-        self,
-        bug: Bug,
-        effect: Effect<M, P, R>,
-        effects: &mut Effects<M, P, R>,
-    ) {
-        if self.has(bug) { effects.push_unheld(effect) } else { effects.push(effect) }
-    }
 }
 
 #[cfg(test)]

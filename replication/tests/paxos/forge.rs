@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kvorum_replication::paxos::message::{
     Accepted, Ballot, Batch, Command, Member, Message, Promise, ReadName, Slot, SnapshotPiece,
 };
+use kvorum_replication::paxos::planted::Planted;
 use kvorum_replication::paxos::record::Replicated;
 use kvorum_replication::{Key, NodeId, SnapshotId};
 
@@ -93,7 +94,7 @@ fn forged_messages_stop_nobody() {
         let mut hostility = hostility(seed);
         hostility.wipes = false;
         hostility.crashes = false;
-        let mut schedule = Schedule::new(seed, hostility, false);
+        let mut schedule = Schedule::new(seed, hostility, Planted::default(), false);
         // Marks and staged rows are the shell's; it need not believe a core that was lied to.
         schedule.cluster.believe_nothing();
         for _ in 0..STEPS {

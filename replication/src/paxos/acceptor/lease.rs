@@ -52,6 +52,11 @@ impl Replica {
         }
     }
 
+    /// When the lease that was given is over, or now.
+    pub(in crate::paxos) fn leased_until(&self, now: Time) -> Time {
+        now.max(self.acceptor.lease.until)
+    }
+
     /// Whether a lease forbids to promise this node anything.
     pub(in crate::paxos) fn has_leased_to_another(&self, now: Time, node: NodeId) -> bool {
         let lease = &self.acceptor.lease;

@@ -190,10 +190,12 @@ impl Replica {
             self.counters.disk_full += 1;
             return false;
         }
-        let bytes = self.acceptor.bytes.saturating_add(batch.bytes());
-        let is_alone = self.acceptor.votes.is_empty();
+        // A vote in the next slot is always taken: all the others wait for it, and with it go.
+        let is_next = slot == self.learner.applied.next();
+        let old = self.acceptor.votes.get(&slot).map_or(0, |vote| vote.bytes);
+        let bytes = (self.acceptor.bytes - old).saturating_add(batch.bytes());
         if slot > self.learner.applied.plus(self.options.window.saturating_mul(4))
-            || (bytes > self.options.accepted_bytes_max && !is_alone)
+            || (bytes > self.options.accepted_bytes_max && !is_next)
         {
             self.counters.overloaded += 1;
             return false;
@@ -221,7 +223,7 @@ impl Replica {
 
     /// A vote is durable.
     pub(super) fn voted(&mut self, ballot: Ballot, slot: Slot) {
-        self.acceptor.durable = self.acceptor.durable.max(ballot);
+        self.promise_is_durable(ballot);
         if let Some(vote) = self.acceptor.votes.get_mut(&slot)
             && vote.ballot == ballot
         {

@@ -64,9 +64,9 @@ impl Replica {
         effects.push(Effect::Resume(Resume::Promised(ballot)));
     }
 
-    /// A promise is durable.
+    /// A promise is durable, unless it was forgotten meanwhile.
     pub(in crate::paxos) fn promise_is_durable(&mut self, ballot: Ballot) {
-        self.acceptor.durable = self.acceptor.durable.max(ballot);
+        self.acceptor.durable = self.acceptor.durable.max(ballot).min(self.acceptor.promised);
     }
 
     /// What this acceptor has accepted from a slot on: per slot the ballot of its vote, never the

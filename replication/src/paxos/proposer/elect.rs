@@ -66,6 +66,7 @@ impl Replica {
 
     pub(super) fn may_campaign(&self, now: Time) -> bool {
         self.has_room
+            && self.unfit.is_none()
             && self.roles.proposer_is_up()
             && self.roles.acceptor_is_up()
             && !self.has_leased_to_another(now, self.options.id)
@@ -76,7 +77,8 @@ impl Replica {
         self.proposer.follows = false;
         let nanos = u64::try_from(self.options.election_timeout_min.as_nanos()).unwrap_or(1);
         let wait = Duration::from_nanos(self.random.below(nanos.max(1)));
-        self.ring_election(now.after(wait));
+        // It may be up, and only the link be broken; before its lease is over nobody is elected.
+        self.ring_election(self.leased_until(now).after(wait));
     }
 
     /// Asks who would promise; `instead_of` a leader, if that one has asked for it.
@@ -94,7 +96,8 @@ impl Replica {
     }
 
     /// Somebody would like to know whether it may campaign. Yes, if this node could promise, and hears
-    /// no leader but the one that has asked to be replaced, which counts on no lease any more.
+    /// no leader but the one that has asked to be replaced, which counts on no lease any more. One that
+    /// has left says no: it would not promise, and a no makes the asker learn what it knows.
     pub(in crate::paxos) fn pre_vote(
         &mut self,
         now: Time,
@@ -113,6 +116,7 @@ impl Replica {
         let has_leader = self.leads() || (self.proposer.follows && is_heard);
         let granted = (is_replaced || !has_leader)
             && self.has_room
+            && self.is_member()
             && ballot > self.acceptor.promised()
             && !self.has_leased_to_another(now, from);
         let message = Message::PreVoteAnswer { ballot, life: self.life, granted, seen };

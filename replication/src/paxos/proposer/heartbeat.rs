@@ -69,7 +69,7 @@ impl Replica {
         if is_stuck || is_unheard {
             self.counters.quorum_lost += 1;
         }
-        is_stuck || is_unheard || !is_member
+        is_stuck || is_unheard || !is_member || self.unfit.is_some()
     }
 
     /// Sends a heartbeat to all, and answers it for this node.
@@ -151,10 +151,10 @@ impl Replica {
         let left = 1000_u32.saturating_sub(self.options.clock_drift_permille);
         let counted = lease.saturating_mul(left) / 1000;
         let is_unchecked = self.options.planted.has(Bug::LeaseUnchecked);
+        let (newest, _) = self.learner.membership.newest();
         let Some(term) = self.proposer.leading() else { return false };
-        is_unchecked
-            || term.handed_at.is_none()
-                && term.confirmed.0 > 0
-                && now < term.confirmed.1.after(counted)
+        let has_all = term.confirmed.0 > 0 && term.confirmed_by == newest;
+        let holds = has_all && term.handed_at.is_none() && now < term.confirmed.1.after(counted);
+        holds || is_unchecked
     }
 }

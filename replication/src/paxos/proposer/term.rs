@@ -46,6 +46,9 @@ pub(in crate::paxos) struct Term {
     acked: BTreeMap<Member, (u64, Time)>,
     /// The newest heartbeat that a quorum has answered, and when it was sent.
     pub(super) confirmed: (u64, Time),
+    /// The newest set of acceptors then known: a lease of older ones says nothing of what others may
+    /// choose in the slots of newer ones.
+    pub(super) confirmed_by: Slot,
     /// The heartbeat that reads wait for.
     pub(super) read_round: Option<u64>,
     /// How far this node had come, and when: a leader that cannot learn what others know gives up.
@@ -70,6 +73,7 @@ impl Term {
             rounds: VecDeque::new(),
             acked: BTreeMap::new(),
             confirmed: (0, now),
+            confirmed_by: Slot::ZERO,
             read_round: None,
             progress: (Slot::ZERO, now),
             handed_to: Vec::new(),
@@ -143,6 +147,7 @@ impl Term {
         let is_newer = confirmed.0 > self.confirmed.0;
         if is_newer {
             self.confirmed = confirmed;
+            self.confirmed_by = membership.newest().0;
         }
         is_newer
     }

@@ -43,7 +43,9 @@ pub(crate) async fn status(
             });
             let processes: Vec<Json> = members.iter().map(json_of).collect();
             let asked = client.address();
-            let mut status = json!({"cluster": cluster, "asked": asked, "processes": processes});
+            let mut status = json!({
+                "protocol": "2pc", "cluster": cluster, "asked": asked, "processes": processes,
+            });
             if let Some(replicas) = replicas {
                 replicas.add_to(&mut status);
             }
