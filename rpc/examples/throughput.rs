@@ -69,7 +69,11 @@ fn answer(event: Event<Message>, value: &Bytes, turn: &mut Turn<Message>) {
             turn.replies.push((request.id, outcome));
         }
         Event::Report(sender) => drop(sender.send(report())),
-        Event::Messages { .. } | Event::PeerUp(_) | Event::PeerDown(_) | Event::Stop => {}
+        Event::Messages { .. }
+        | Event::PeerUp(_)
+        | Event::PeerDown(_)
+        | Event::Stopping
+        | Event::Stop => {}
     }
 }
 

@@ -8,6 +8,8 @@ mod fields;
 mod paxos;
 mod two_phase;
 
+pub(crate) use self::paxos::{installs as paxos_installs, is_paxos};
+
 use bytes::Bytes;
 use kvorum_replication::paxos::record::Record as PaxosRecord;
 use kvorum_replication::two_phase::any_replica::record::Record as AnyReplicaRecord;

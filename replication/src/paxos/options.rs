@@ -43,6 +43,10 @@ pub struct ReplicaOptions {
     /// Slots open at a time; what comes meanwhile shares the next one. Enough for one group of a
     /// slow disk, so that batches form under load only. At most the window.
     pub pipeline_max: usize,
+    /// How long a command waits for others to share its slot with, while slots are open. The smallest
+    /// wait there is lets share what the shell hands over in one turn, and costs no time. Zero: a
+    /// command gets a slot of its own as long as the pipeline has room.
+    pub gather: Duration,
     /// Commands of one batch; it is applied in one step.
     pub batch_commands_max: usize,
     /// Bytes of keys and values of one batch, unless one command alone is larger.
@@ -122,6 +126,7 @@ impl Default for ReplicaOptions {
             limits: Limits::default(),
             window: 256,
             pipeline_max: 4,
+            gather: Duration::from_nanos(1),
             batch_commands_max: 256,
             batch_bytes_max: 1 << 20,
             requests_max: 16_384,
