@@ -1,6 +1,7 @@
 # What the nodes of one cluster say to each other.
 @0xb1f0c6d1b1a40d02;
 
+using AnyReplica = import "any_replica.capnp";
 using Client = import "client.capnp";
 using Paxos = import "paxos.capnp";
 
@@ -65,6 +66,8 @@ interface Inbox {
   ping @1 () -> ();
 
   deliverPaxos @2 (messages :List(Paxos.Message)) -> ();
+
+  deliverAnyReplica @3 (messages :List(AnyReplica.Message)) -> ();
 }
 
 struct TxnId {

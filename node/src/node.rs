@@ -79,9 +79,8 @@ pub struct Node<C: Core> {
     last_mark: u64,
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
-    /// The step at hand writes a checkpoint. What it writes behind it belongs to that: it must not
-    /// be a reason for the next one, or a large one would be written again and again.
-    writes_checkpoint: bool,
+    /// Bytes of the last checkpoint, with what its step wrote again behind it.
+    last_checkpoint_bytes: u64,
     payload: Vec<u8>,
     /// What was appended, for a judge who asked to see it.
     watched: Option<Vec<(Position, C::Record)>>,
@@ -158,7 +157,7 @@ where
             last_mark: 0,
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
-            writes_checkpoint: false,
+            last_checkpoint_bytes: 0,
             payload: Vec::new(),
             watched: None,
             clock: Clock::default(),
@@ -220,7 +219,6 @@ where
             }
             if let Some(input) = self.fed_back.pop_front() {
                 self.core.step(now, input, &mut self.effects);
-                self.writes_checkpoint = false;
                 self.current.extend(self.effects.drain().map(Pending::Effect));
                 self.behind = None;
             } else if self.next_waiting_is_durable() {
@@ -350,7 +348,7 @@ where
     /// well.
     fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
         let mut waits = self.behind.is_some();
-        let mut applies = false;
+        let (mut applies, mut is_checkpoint) = (false, false);
         for index in 0..self.current.len() {
             let is_point = matches!(self.current[index], Pending::Effect(Effect::Point(_)));
             // A point that waits for a record must not hold up the records after it: those of the
@@ -371,12 +369,28 @@ where
                     *pending = Pending::Behind(at);
                     waits = true;
                     self.append(now, at, kind, urgency)?;
+                    is_checkpoint |= C::Record::is_checkpoint(kind);
                 }
                 Pending::Behind(_) => waits = true,
                 Pending::Effect(_) => {}
             }
         }
+        if is_checkpoint {
+            self.last_checkpoint_bytes = std::mem::take(&mut self.bytes_since_checkpoint);
+        } else if self.is_checkpoint_due() {
+            self.bytes_since_checkpoint = 0;
+            self.fed_back.push_back(Input::Checkpoint);
+        }
         Ok(())
+    }
+
+    /// Whether the log has grown so long that a checkpoint is worth it: one that is large itself not
+    /// before as much was written besides. And it must not go on top of what a slow or full disk has
+    /// left waiting in memory.
+    fn is_checkpoint_due(&self) -> bool {
+        self.bytes_since_checkpoint >= self.checkpoint_bytes.max(self.last_checkpoint_bytes)
+            && self.has_room
+            && self.log().pending_bytes() as u64 <= CHECKPOINT_BYTES
     }
 
     fn append(
@@ -396,15 +410,9 @@ where
                 }
             }
         }
+        self.bytes_since_checkpoint += self.payload.len() as u64;
         if C::Record::is_checkpoint(kind) {
-            self.bytes_since_checkpoint = 0;
-            self.writes_checkpoint = true;
-        } else if !self.writes_checkpoint {
-            self.bytes_since_checkpoint += self.payload.len() as u64;
-        }
-        if self.bytes_since_checkpoint >= self.checkpoint_bytes {
-            self.bytes_since_checkpoint = 0;
-            self.fed_back.push_back(Input::Checkpoint);
+            self.bytes_since_checkpoint = self.payload.len() as u64;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ fn open(disk: &MemoryVfs, claim: &Claim) -> Result<IdentityFile, NodeError> {
 
 /// Opens it and lets it go.
 fn refused(disk: &MemoryVfs, claim: &Claim) -> NodeError {
-    open(disk, claim).err().expect("it was opened")
+    open(disk, claim).expect_err("it was opened")
 }
 
 fn rejoining(node: u32, life: u64) -> Claim {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_node::offline::{Offline, Whose};
+use kvorum_node::offline::{InDoubt, Offline, Whose};
 use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError};
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId};
 use kvorum_replication::two_phase::{Participant, ParticipantOptions};
@@ -111,6 +111,13 @@ fn look(disk: &MemoryVfs, dir: &str) -> Result<Offline, NodeError> {
     Offline::open(Arc::new(disk.clone()), dir.as_ref())
 }
 
+fn transaction(in_doubt: &InDoubt) -> TxnId {
+    match in_doubt {
+        InDoubt::Transaction { txn, .. } => *txn,
+        InDoubt::Slot { .. } => panic!("there are no slots: {in_doubt:?}"),
+    }
+}
+
 /// The rows, and whether any had to be left out.
 fn rows(offline: &Offline) -> (Rows, bool) {
     let read = offline.read().unwrap();
@@ -147,7 +154,7 @@ fn a_replicas_rows_and_doubts_are_those_it_would_have() {
     assert!(verified.is_sound(), "{:?}", verified.findings);
     assert_eq!(rows(&offline), (expected.clone(), false));
     let read = offline.read().unwrap();
-    let in_doubt: Vec<TxnId> = read.in_doubt.iter().map(|it| it.txn).collect();
+    let in_doubt: Vec<TxnId> = read.in_doubt.iter().map(transaction).collect();
     assert_eq!(in_doubt, [txn(61)]);
     let summary = offline.summary(&read).unwrap();
     assert_eq!(summary.keys, expected.len() as u64);
@@ -249,7 +256,7 @@ fn what_is_gone_is_missed_at_the_start() {
     let error = open(&image, DIR).err().unwrap();
     assert!(matches!(error, NodeError::Storage(Error::Missing { .. })), "{error}");
     let offline = look(&image, DIR).unwrap();
-    assert!(matches!(offline.whose(), Whose::Lost { role: Role::Replica, .. }));
+    assert!(matches!(offline.whose(), Whose::Lost { kind, .. } if kind.role == Role::Replica));
     assert!(!offline.verify().unwrap().is_sound());
     drop(offline);
 

@@ -13,6 +13,7 @@
 //! staged     mark u64 | number of segments u32 | segment..., each without its level
 //! ```
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -207,10 +208,14 @@ impl Manifest {
 
     fn decode_staged(&self, reader: &mut Reader<'_>) -> Result<Staged, Malformed> {
         let mut staged = Staged { mark: reader.u64()?, segments: Vec::new() };
+        let mut ids: BTreeSet<u64> = self.segments.iter().map(|(_, segment)| segment.id).collect();
         for _ in 0..reader.u32()? {
             let segment = SegmentMeta::decode(reader)?;
             if segment.id >= self.next_segment || segment.sequence_max != SEQUENCE_STAGED {
                 return Err(Malformed("a staged segment that was not written as one"));
+            }
+            if !ids.insert(segment.id) {
+                return Err(Malformed("a staged segment that is named twice"));
             }
             staged.segments.push(segment);
         }
@@ -332,6 +337,8 @@ mod tests {
             assert!(Manifest::decode(&manifest.encode(), Path::new("MANIFEST")).is_err());
         };
         check_staged(|staged| staged.segments[0].id = 9);
+        check_staged(|staged| staged.segments[0].id = 7);
+        check_staged(|staged| staged.segments[0].id = 5);
         check_staged(|staged| staged.segments[0].sequence_max = 2);
         check_staged(|staged| staged.segments[0].largest = Bytes::from("g"));
         check_staged(|staged| staged.segments.swap(0, 1));

@@ -117,6 +117,20 @@ impl StoredRecord for Record {
     }
 }
 
+/// Whether a record of this kind is one of a Paxos replica.
+pub(crate) fn is_paxos(kind: u8) -> bool {
+    (STARTED..=INSTALLED).contains(&kind)
+}
+
+/// The mark of the staged rows that a record has installed, if it is one that does.
+pub(crate) fn installs(kind: u8, payload: &Bytes) -> Option<u64> {
+    if kind != INSTALLED {
+        return None;
+    }
+    let checkpoint = checkpoint(&mut Fields::new(payload)).ok()?;
+    Some(checkpoint.replicated.snapshot().0)
+}
+
 fn accepted(fields: &mut Fields<'_>) -> Result<Record, Malformed> {
     let slot = Slot(fields.number()?);
     let with = ballot(fields)?;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use kvorum_replication::paxos::ReplicaOptions;
 use kvorum_replication::paxos::message::Message;
 use kvorum_replication::{
-    Core, Failure, Happened, Input, NodeId, Operation, Outcome, Request, RequestId, Stamp, Time,
-    Transaction, Write,
+    Core, Failure, Happened, Input, NodeId, Operation, Outcome, Precondition, Request, RequestId,
+    Stamp, Time, Transaction, Write,
 };
 use kvorum_storage::vfs::{CrashMode, MemoryVfs};
 
@@ -388,6 +388,46 @@ impl Cluster {
             assert!((*least..=*most).contains(&found), "{key:?} is {found}, not {least} to {most}");
         }
         all[0].clone()
+    }
+
+    /// A machine with the options of a node on a directory of another disk.
+    pub(crate) fn copy(&self, node: NodeId, disk: &MemoryVfs, dir: &'static str) -> Machine {
+        let mut machine = Machine::new(self.machines[&node].options.clone(), disk.clone());
+        machine.dir = dir;
+        machine
+    }
+
+    /// Writes with stamps, the same ones again, and writes that are refused.
+    pub(crate) fn refuse_some(&mut self) {
+        let Outcome::Session(client) = self.ask(&Operation::OpenSession) else {
+            panic!("no session")
+        };
+        for sequence in 1..10 {
+            let key = Bytes::from(format!("once{}", sequence % 3));
+            let transaction = Transaction {
+                preconditions: vec![Precondition::Absent(key.clone())],
+                writes: vec![Write::Put(key, format!("{sequence:06}").into())],
+            };
+            let stamp = Some(Stamp { client, sequence, answered_below: 1 });
+            let operation = Operation::Transact { stamp, transaction };
+            let first = self.ask(&operation);
+            assert_eq!(self.ask(&operation), first);
+            assert_eq!(first == Outcome::Committed, sequence <= 3, "{first:?}");
+        }
+    }
+
+    /// Two writes, the first of which happens only if it comes before the second.
+    pub(crate) fn put_in_order(&mut self, round: u32) {
+        let (first, second) = (format!("a{round:03}"), format!("z{round:03}"));
+        let writes = vec![Write::Put(first.into(), "1".into())];
+        let preconditions = vec![Precondition::Absent(second.clone().into())];
+        let operation =
+            Operation::Transact { stamp: None, transaction: Transaction { preconditions, writes } };
+        assert_eq!(self.ask(&operation), Outcome::Committed);
+        let writes = vec![Write::Put(second.into(), "1".into())];
+        let transaction = Transaction { preconditions: vec![], writes };
+        let operation = Operation::Transact { stamp: None, transaction };
+        assert_eq!(self.ask(&operation), Outcome::Committed);
     }
 
     /// A counter of a node's status.

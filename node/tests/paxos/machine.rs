@@ -46,6 +46,7 @@ pub(crate) struct Said {
 
 /// A replica, or its disk.
 pub(crate) struct Machine {
+    pub(crate) dir: &'static str,
     pub(crate) options: ReplicaOptions,
     pub(crate) checkpoint_bytes: u64,
     disk: MemoryVfs,
@@ -60,6 +61,7 @@ impl Machine {
         let outage = Arc::new(Mutex::new(Outage::default()));
         let faults = faulty(&disk, &outage);
         Self {
+            dir: DIR,
             options,
             checkpoint_bytes: 2 << 10,
             disk,
@@ -76,10 +78,10 @@ impl Machine {
         let vfs: Arc<dyn Vfs> = Arc::new(self.faults.clone());
         let claim = Claim::paxos(self.options.id, self.options.window);
         let claim = Claim { life: self.options.life, ..claim };
-        let identity = IdentityFile::open(Arc::clone(&vfs), Path::new(DIR), &claim)?;
+        let identity = IdentityFile::open(Arc::clone(&vfs), Path::new(self.dir), &claim)?;
         let core = Replica::new(self.options.clone());
         let armed = self.armed.clone();
-        let mut node = Node::open_store(vfs, Path::new(DIR), storage_options(), core, armed)?;
+        let mut node = Node::open_store(vfs, Path::new(self.dir), storage_options(), core, armed)?;
         node.set_checkpoint_bytes(self.checkpoint_bytes);
         self.running = Some((identity, node));
         Ok(())
@@ -109,9 +111,8 @@ impl Machine {
     /// Makes the log durable as far as there is room, goes on, and flushes and compacts.
     pub(crate) fn work(&mut self, now: Time) {
         let Some(node) = self.node() else { return };
-        for done in [node.log().sync(node.log().last())] {
-            assert!(matches!(done, Ok(()) | Err(Error::DiskFull { .. })), "{done:?}");
-        }
+        let synced = node.log().sync(node.log().last());
+        assert!(matches!(synced, Ok(()) | Err(Error::DiskFull { .. })), "{synced:?}");
         node.settle(now).unwrap();
         let store = node.store().unwrap();
         loop {
@@ -168,6 +169,10 @@ impl Machine {
         self.running = None;
         self.faults = faulty(&disk, &self.outage);
         self.disk = disk;
+    }
+
+    pub(crate) fn disk(&self) -> &MemoryVfs {
+        &self.disk
     }
 
     /// The node stops as one that was asked to.

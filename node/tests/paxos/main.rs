@@ -6,5 +6,6 @@ mod cluster;
 mod crashes;
 mod full;
 mod machine;
+mod offline;
 mod restarts;
 mod snapshots;

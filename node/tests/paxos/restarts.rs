@@ -180,6 +180,8 @@ fn what_is_accepted_and_not_chosen_outlives_a_checkpoint() {
         deadline: cluster.now.after(Duration::from_secs(5)),
         operation: Operation::Transact { stamp: None, transaction },
     };
+    // What a checkpoint writes again is more than calls for one.
+    cluster.machine(leader).expect().set_checkpoint_bytes(32);
     cluster.step(leader, kvorum_replication::Input::Request(request));
     cluster.step(leader, kvorum_replication::Input::Checkpoint);
     let now = cluster.now;

@@ -55,6 +55,8 @@ struct Hostility {
     crashes: bool,
     cuts: bool,
     asks_peers: bool,
+    /// Clients ask again and again, with preconditions, at whatever replica.
+    insists: bool,
 }
 
 /// What was done to the cluster; each has to have happened in some schedule.
@@ -249,10 +251,12 @@ impl Schedule {
             self.sessions.extend(request);
             return;
         }
-        if self.one_in(3) {
+        let reads = if self.hostility.insists { 9 } else { 3 };
+        if self.one_in(reads) {
             return self.ask_read();
         }
-        if !self.clients.is_empty() && self.one_in(2) {
+        let often = if self.hostility.insists { 1 } else { 2 };
+        if !self.clients.is_empty() && self.one_in(often) {
             let index = self.below(self.clients.len());
             return self.write_as(index);
         }
@@ -316,7 +320,8 @@ impl Schedule {
                 _ => Write::Put(key, Key::from(format!("v{}", self.value))),
             });
         }
-        if self.one_in(3) {
+        let checks = if self.hostility.insists { 1 } else { 3 };
+        if self.one_in(checks) {
             let key = Key::from(self.pick(&KEYS));
             transaction.preconditions.push(match self.below(3) {
                 0 => Precondition::Absent(key),
@@ -326,7 +331,7 @@ impl Schedule {
                     Precondition::Equals(key, value)
                 }
             });
-            if self.one_in(3) {
+            if self.one_in(3) && !self.hostility.insists {
                 transaction.writes.clear();
             }
         }
@@ -491,6 +496,7 @@ fn hostility(seed: u64) -> Hostility {
         crashes: mostly(),
         cuts: mostly(),
         asks_peers: mostly(),
+        insists: !mostly(),
         replicas: match random.below(4) {
             0 => 1,
             1 => 2,
@@ -576,4 +582,20 @@ fn random_schedules_keep_every_promise() {
         assert!(times > 0, "{what} never happened: the schedules prove too little");
     }
     assert!(total.commits > 0 && total.reads > 0 && total.refused > 0 && total.unknown > 0);
+}
+
+/// Whether this bug shows itself here.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn finds(planted: Planted) -> bool {
+    let mut faults = Faults::default();
+    (0..4000).any(|seed| {
+        let mut try_it = || run(seed, planted, &mut faults, false);
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut try_it));
+        match &judged {
+            Ok(Err(why)) => println!("    seed {seed}: {}", why.lines().next().unwrap_or_default()),
+            Err(why) => println!("    seed {seed}: panics: {:?}", why.downcast_ref::<String>()),
+            Ok(Ok(_)) => {}
+        }
+        !matches!(judged, Ok(Ok(_)))
+    })
 }

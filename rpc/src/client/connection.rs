@@ -1,6 +1,6 @@
 //! One connection of a client, and how to get one.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,10 +11,14 @@ use kvorum_schema::admin_capnp::admin;
 use kvorum_schema::client_capnp::gate;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::types::ClientOptions;
 use crate::hot::{Asking, Question, Response, Store};
 use crate::vat::{self, Limits, Wire};
+
+/// How often a connection is looked after.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Connection {
     pub(super) address: String,
@@ -22,6 +26,8 @@ pub(super) struct Connection {
     gate: gate::Client,
     admin: OnceCell<admin::Client>,
     wire: Rc<Wire>,
+    /// Calls that were not answered yet.
+    waiting: Rc<Cell<usize>>,
 }
 
 /// Why an address gave no connection.
@@ -44,7 +50,7 @@ pub(super) enum Unanswered {
 
 impl Connection {
     /// Connects, and shows the token.
-    pub(super) async fn open(address: &str, token: &[u8]) -> Result<Self, Unreachable> {
+    pub(super) async fn open(address: &str, options: &ClientOptions) -> Result<Self, Unreachable> {
         let away = |error: std::io::Error| Unreachable::Away(error.to_string());
         let stream = TcpStream::connect(address).await.map_err(away)?;
         stream.set_nodelay(true).map_err(away)?;
@@ -61,11 +67,20 @@ impl Connection {
                 tracing::warn!(reason = %violation, "the connection to the server was closed");
             }
         });
-        let store = Store::open(&wire, &asking, token).await;
+        let store = Store::open(&wire, &asking, &options.token).await;
         let store = store.map_err(|error| greeted(&wire, &error))?;
         let address = address.to_owned();
         closing.keep();
-        Ok(Self { address, store, gate, admin: OnceCell::new(), wire })
+        let waiting = Rc::new(Cell::new(0));
+        let watch = Watch {
+            wire: Rc::clone(&wire),
+            waiting: Rc::clone(&waiting),
+            gate: gate.clone(),
+            token: options.token.clone(),
+            silence_max: options.silence_timeout,
+        };
+        spawn_local(watch.keep());
+        Ok(Self { address, store, gate, admin: OnceCell::new(), wire, waiting })
     }
 
     /// The interface for looking at the process.
@@ -91,6 +106,7 @@ impl Connection {
         asked: Result<Question, Error>,
         deadline: Instant,
     ) -> Result<Response, Unanswered> {
+        let _waiting = Waiting::new(&self.waiting);
         let answer = async { asked?.await };
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(answer) => answer.map_err(|error| self.unanswered(error)),
@@ -105,8 +121,10 @@ impl Connection {
         promise: Promise<T, Error>,
         deadline: Instant,
     ) -> Result<T, Unanswered> {
-        let answer = spawn_local(promise);
-        match tokio::time::timeout_at(deadline, answer).await {
+        let waiting = Waiting::new(&self.waiting);
+        let answer = tokio::time::timeout_at(deadline, spawn_local(promise)).await;
+        drop(waiting);
+        match answer {
             Ok(Ok(answer)) => answer.map_err(|error| self.unanswered(error)),
             Ok(Err(panic)) => {
                 // capnp-rpc broke; this connection is not to be trusted any more.
@@ -143,6 +161,70 @@ impl Drop for Connection {
     }
 }
 
+/// One that waits for an answer, be it that it stops waiting.
+struct Waiting(Rc<Cell<usize>>);
+
+impl Waiting {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Asks a server that is silent while answers are waited for whether it lives, and gives the
+/// connection up if it does not say so: another server may answer meanwhile.
+struct Watch {
+    wire: Rc<Wire>,
+    waiting: Rc<Cell<usize>>,
+    gate: gate::Client,
+    token: Vec<u8>,
+    silence_max: Duration,
+}
+
+impl Watch {
+    async fn keep(self) {
+        let asking = Rc::new(Cell::new(false));
+        // Since when an answer is waited for.
+        let mut since = None;
+        let mut slept_at = Instant::now();
+        while !self.wire.is_closed() {
+            sleep(WATCH_INTERVAL).await;
+            let now = Instant::now();
+            // If this process itself stood still, the answers wait in the socket: read them first.
+            let is_late = now - slept_at > WATCH_INTERVAL + self.silence_max / 4;
+            slept_at = now;
+            if self.waiting.get() == 0 || is_late {
+                since = None;
+                continue;
+            }
+            let waited = now - *since.get_or_insert(now);
+            let silent = self.wire.silent_for(now).min(waited);
+            let stuck = self.wire.stalled_for(now);
+            // A large request may take longer than that to leave; while its bytes move, all is well.
+            if silent > self.silence_max && (self.wire.backlog() == 0 || stuck > self.silence_max) {
+                let reason = "the server was silent for too long".to_owned();
+                return self.wire.close(Error::disconnected(reason));
+            }
+            if silent > self.silence_max / 3 && !asking.replace(true) {
+                let mut request = self.gate.client_request();
+                request.get().set_token(&self.token);
+                let (asked, asking) = (request.send().promise, Rc::clone(&asking));
+                spawn_local(async move {
+                    // That an answer comes, whichever, is the answer.
+                    let _ = asked.await;
+                    asking.set(false);
+                });
+            }
+        }
+    }
+}
+
 /// Ends a connection whose opening was given up half-way.
 struct CloseOnDrop(Option<Rc<Wire>>);
 
@@ -163,10 +245,10 @@ impl Drop for CloseOnDrop {
 /// Opens a connection within a time.
 pub(super) async fn open_within(
     address: &str,
-    token: &[u8],
+    options: &ClientOptions,
     wait: Duration,
 ) -> Result<Connection, Unreachable> {
-    match timeout(wait, Connection::open(address, token)).await {
+    match timeout(wait, Connection::open(address, options)).await {
         Ok(opened) => opened,
         Err(_) => Err(Unreachable::Away(format!("no answer within {} ms", wait.as_millis()))),
     }

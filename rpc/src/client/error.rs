@@ -122,12 +122,18 @@ impl ClientError {
         )
     }
 
-    pub(super) fn misdirected(at: &str, to: &str) -> Self {
-        let what = match to.is_empty() {
-            true => format!("{at} does not serve this, and does not know who does"),
-            false => format!("{at} sends this elsewhere, to {to}, for the last of too many times"),
-        };
+    pub(super) fn misdirected(at: &str) -> Self {
+        let what = format!("{at} does not serve this, and does not know who does");
         Self::new(ErrorKind::Refused, Happened::No, what, "connect to the coordinator")
+    }
+
+    /// What an operation had to do first failed, so it was not even asked for.
+    pub(super) fn before_it_began(self) -> Self {
+        let kind = match self.kind {
+            ErrorKind::Unknown => ErrorKind::Unavailable,
+            kind => kind,
+        };
+        Self { kind, happened: Happened::No, ..self }
     }
 
     pub(super) fn overloaded(what: String) -> Self {

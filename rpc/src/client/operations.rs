@@ -27,8 +27,9 @@ use crate::hot::{Method, Question, Response};
 /// How long the server's own word on a deadline is waited for behind it: it knows more.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// How often an operation follows a server that sends it elsewhere.
-const REDIRECTS_MAX: u32 = 4;
+/// How often an operation follows servers that send it elsewhere without a pause: to a leader, and
+/// on to the one that has followed it just now. More of it means that they disagree for a while.
+const REDIRECTS_AT_ONCE: u32 = 3;
 
 /// How one try ended.
 enum Tried<T> {
@@ -55,6 +56,8 @@ struct Journey {
     timeout: Duration,
     tries: u32,
     redirects: u32,
+    /// Servers that could not serve it, and said so at once.
+    refusals: u32,
     /// Whether it writes, and an earlier try may have reached the server.
     writes: bool,
     unsettled: bool,
@@ -74,6 +77,7 @@ impl Journey {
             timeout,
             tries: 0,
             redirects: 0,
+            refusals: 0,
             writes,
             unsettled: false,
         }
@@ -203,7 +207,10 @@ impl Inner {
         if let Some(client) = self.session.client() {
             return Ok(client);
         }
-        let _guard = self.opening.lock().await;
+        let Ok(_guard) = tokio::time::timeout_at(journey.deadline, self.opening.lock()).await
+        else {
+            return Err(ClientError::late("no session was opened in time".to_owned()));
+        };
         if let Some(client) = self.session.client() {
             return Ok(client);
         }
@@ -216,7 +223,7 @@ impl Inner {
             };
             let tried = open_session_once(&connection, &opening).await;
             if let Next::Return(result) = self.judge(&mut opening, &connection, tried).await {
-                let client = result?;
+                let client = result.map_err(ClientError::before_it_began)?;
                 self.session.begin(client);
                 return Ok(client);
             }
@@ -314,23 +321,31 @@ impl Inner {
         let at = &connection.address;
         match tried {
             Tried::Done(value) => Next::Return(Ok(value)),
+            Tried::Failed(Failure::Unknown { reason }) if journey.writes => {
+                // Under its stamp it can be asked for again, and may be settled by then.
+                journey.unsettled = true;
+                self.again(journey, &reason, at).await
+            }
+            Tried::Failed(failure @ Failure::Unavailable { .. }) if self.has_choice(journey) => {
+                // Another server may be on the right side of what is broken.
+                journey.refusals += 1;
+                self.leave(connection);
+                self.again(journey, &format!("{failure:?}"), at).await
+            }
             Tried::Failed(failure) if journey.unsettled && !settles(&failure) => {
                 // This try did not happen; the earlier one whose answer was lost still may.
+                if matches!(failure, Failure::Unavailable { .. }) {
+                    self.leave(connection);
+                }
                 self.again(journey, &format!("{failure:?}"), at).await
             }
             Tried::Failed(failure) => {
                 Next::Return(Err(ClientError::from_failure(journey.name, failure, at)))
             }
-            Tried::Redirected(address) => {
-                journey.redirects += 1;
-                if address.is_empty() || journey.redirects > REDIRECTS_MAX {
-                    return Next::Return(Err(ClientError::misdirected(at, &address)));
-                }
-                self.follow(connection, address);
-                Next::Again
-            }
+            Tried::Redirected(address) => self.redirected(journey, connection, &address).await,
             Tried::Unanswered(Unanswered::Lost(reason)) => {
                 journey.unsettled |= journey.writes;
+                self.leave(connection);
                 self.again(journey, &reason, at).await
             }
             Tried::Unanswered(Unanswered::Late) => {
@@ -352,6 +367,41 @@ impl Inner {
                 journey.writes,
             ))),
         }
+    }
+
+    /// A server sends the operation elsewhere: it has done nothing.
+    async fn redirected<T>(
+        &self,
+        journey: &mut Journey,
+        connection: &Connection,
+        address: &str,
+    ) -> Next<T> {
+        let at = &connection.address;
+        journey.redirects += 1;
+        if address.is_empty() || address == at {
+            if self.has_choice(journey) {
+                journey.refusals += 1;
+                self.leave(connection);
+                return self.again(journey, "it does not know who serves this", at).await;
+            }
+            let error = ClientError::misdirected(at);
+            return Next::Return(Err(match journey.unsettled {
+                true => ClientError::unknown(error.what),
+                false => error,
+            }));
+        }
+        self.follow(connection, address);
+        match journey.redirects <= REDIRECTS_AT_ONCE {
+            true => Next::Again,
+            false => self.again(journey, &format!("it sends this to {address}"), at).await,
+        }
+    }
+
+    /// Whether there is a server that has not refused yet, or the only one may think better of it.
+    fn has_choice(&self, journey: &Journey) -> bool {
+        let known = self.options.addresses.len() + self.learned.borrow().len();
+        let choices = u32::try_from(known.max(2)).unwrap_or(u32::MAX);
+        journey.refusals + 1 < choices
     }
 
     async fn again<T>(&self, journey: &Journey, reason: &str, at: &str) -> Next<T> {

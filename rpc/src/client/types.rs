@@ -15,6 +15,9 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// How long connecting to one address may take.
     pub connect_timeout: Duration,
+    /// How long a server may be silent while an answer is waited for; then it is asked whether it
+    /// lives, and if it does not say so either, another one is tried.
+    pub silence_timeout: Duration,
     /// The first pause before a lost connection is tried again; doubles up to
     /// [`ClientOptions::backoff_max`].
     pub backoff_min: Duration,
@@ -29,6 +32,7 @@ impl Default for ClientOptions {
             token: Vec::new(),
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
+            silence_timeout: Duration::from_millis(1500),
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_millis(500),
         }

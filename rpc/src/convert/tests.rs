@@ -1,5 +1,6 @@
 //! Whatever there is to say goes there and back; whatever comes is a value or an error.
 
+mod any_replica;
 mod paxos;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::queue::{LinkOf, Peer};
 use crate::convert::Rejected;
-use crate::convert::peer::{Delivery, PeerMessage, paxos, two_phase};
+use crate::convert::peer::{Delivery, PeerMessage, any_replica, paxos, two_phase};
 use crate::server::{Connection, Post, Service, Worker};
 use crate::turn::end_of_turn;
 use crate::vat::Wire;
@@ -119,7 +119,15 @@ impl Link {
                 }
                 self.await_answer(request.send().promise);
             }
-            Protocol::AnyReplica => unreachable!("no messages of it are carried"),
+            Protocol::AnyReplica => {
+                let mut request = self.inbox.deliver_any_replica_request();
+                let mut messages = request.get().init_messages(count);
+                for (index, message) in (0..).zip(batch) {
+                    let PeerMessage::AnyReplica(message) = message else { foreign(message) };
+                    any_replica::write_message(message, messages.reborrow().get(index));
+                }
+                self.await_answer(request.send().promise);
+            }
         }
     }
 
@@ -263,6 +271,20 @@ impl inbox::Server for Inbox {
         };
         drop(params);
         self.take(Protocol::Paxos, read).await
+    }
+
+    async fn deliver_any_replica(
+        self: Rc<Self>,
+        params: inbox::DeliverAnyReplicaParams,
+        _results: inbox::DeliverAnyReplicaResults,
+    ) -> Result<(), Error> {
+        self.admission.admitted().await;
+        let read = match params.get()?.get_messages() {
+            Ok(messages) => any_replica::read_messages(messages).map(Delivery::AnyReplica),
+            Err(error) => Err(error.into()),
+        };
+        drop(params);
+        self.take(Protocol::AnyReplica, read).await
     }
 
     async fn ping(

@@ -242,14 +242,14 @@ fn a_queue_that_is_full_drops_and_counts() {
 }
 
 /// A proxy that counts connections, and can stop passing anything on, as a broken network would.
-struct Proxy {
-    address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     muted: Arc<AtomicBool>,
     connections: std::sync::mpsc::Receiver<()>,
 }
 
 impl Proxy {
-    fn before(target: SocketAddr) -> Self {
+    pub(crate) fn before(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let muted = Arc::new(AtomicBool::new(false));
@@ -269,7 +269,7 @@ impl Proxy {
         Self { address, muted, connections }
     }
 
-    fn mute(&self, muted: bool) {
+    pub(crate) fn mute(&self, muted: bool) {
         self.muted.store(muted, Ordering::Release);
     }
 

@@ -96,7 +96,7 @@ impl Sizes {
             batch_commands_max: *chance.pick(&[1, 3, 256]),
             batch_bytes_max: *chance.pick(&[100, 1 << 20]),
             requests_max: chance.weighted(&[(1, 2), (3, 16_384)]),
-            accepted_bytes_max: chance.weighted(&[(1, 500), (3, 128 << 20)]),
+            accepted_bytes_max: chance.weighted(&[(1, 4_000), (3, 128 << 20)]),
             piece_slots_max: *chance.pick(&[1, 3, 1024]),
             piece_bytes_max: *chance.pick(&[200, 1 << 20]),
             retained_slots_max: *chance.pick(&[0, 4, 30, 65_536]),

@@ -51,6 +51,7 @@ impl Auditor {
             | Message::Truncated { .. }
             | Message::FetchSnapshot { .. }
             | Message::SnapshotGone { .. }
+            | Message::TakeOver { .. }
             | Message::Join { .. } => Ok(()),
         }
     }

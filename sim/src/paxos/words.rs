@@ -34,7 +34,8 @@ fn members(members: &[Member]) -> String {
 /// A message in a few words.
 pub(super) fn message(message: &Message) -> String {
     match message {
-        Message::PreVote { ballot } => format!("would you promise {ballot}?"),
+        Message::PreVote { ballot, .. } => format!("would you promise {ballot}?"),
+        Message::TakeOver { .. } => "take over".to_owned(),
         Message::PreVoteAnswer { ballot, granted: true, .. } => format!("would promise {ballot}"),
         Message::PreVoteAnswer { ballot, seen, .. } => {
             format!("would not promise {ballot}, has heard of {seen}")

@@ -51,7 +51,8 @@ struct Edit<'a> {
 }
 
 impl Store {
-    /// Does one unit of the work that waits: flushes a memtable, cuts the log, or compacts.
+    /// Does one unit of the work that waits: removes files that an install left over, flushes a
+    /// memtable, cuts the log, or compacts.
     ///
     /// After [`Error::DiskFull`] nothing has changed; a later call tries again. After an error that
     /// leaves the disk in doubt the store takes no more work until it is opened again; reads go on.
@@ -97,6 +98,10 @@ impl Store {
 impl Inner {
     pub(super) fn maintain(&self) -> Result<Maintained> {
         self.check_poison()?;
+        // First, since a flush may fail for want of the room that this gives back.
+        if self.remove_outdated() {
+            return Ok(Maintained::Did(Work::Removed));
+        }
         if let Some(_flushing) = try_lock(&self.flushing) {
             if self.view().frozen.is_empty() && self.log_is_too_long() {
                 let _applied = self.writer();
@@ -108,9 +113,6 @@ impl Inner {
             if self.cut_log()? {
                 return Ok(Maintained::Did(Work::CutLog));
             }
-        }
-        if self.remove_outdated() {
-            return Ok(Maintained::Did(Work::Removed));
         }
         if let Some(mut resume) = try_lock(&self.compacting) {
             let limits = self.options.limits();

@@ -45,7 +45,13 @@ pub(super) struct Open {
     finished: Vec<SegmentMeta>,
     /// Of every file that was made for them.
     ids: Vec<u64>,
-    last_key: Option<Vec<u8>>,
+}
+
+impl Open {
+    fn last_key(&self) -> Option<&[u8]> {
+        let last = self.finished.last().map(|segment| segment.largest.as_ref());
+        self.writer.as_ref().map(SegmentWriter::last_key).or(last)
+    }
 }
 
 impl Store {
@@ -61,8 +67,7 @@ impl Store {
         inner.refuse_embedded("rows are staged")?;
         inner.check_poison()?;
         let mut staging = lock(&inner.staging);
-        let behind =
-            if first { None } else { inner.open_staging(&mut staging)?.last_key.as_deref() };
+        let behind = if first { None } else { inner.open_staging(&mut staging)?.last_key() };
         check_rows(behind, rows)?;
         if first {
             inner.throw_staged_away(&mut staging)?;
@@ -157,9 +162,6 @@ impl Inner {
         let counters = &self.counters;
         counters.staged_bytes.fetch_add(writer.bytes().saturating_sub(before), Relaxed);
         counters.staged_rows.fetch_add(1, Relaxed);
-        let last_key = open.last_key.get_or_insert_default();
-        last_key.clear();
-        last_key.extend_from_slice(key);
         Ok(())
     }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_storage::vfs::{CrashMode, MemoryVfs};
+use kvorum_storage::inspect::{Directory, Owner};
+use kvorum_storage::vfs::{CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome, RealVfs};
 use kvorum_storage::{
     Batch, Direction, Durability, Error, Maintained, Options, Position, Result, Store, Work,
 };
@@ -79,6 +80,7 @@ fn what_is_installed_is_all_there_is() {
         }
     }
     let before = all(&store);
+    while store.maintain().unwrap() != Maintained::Nothing {}
     let staged = rows(1, 200);
     stage_all(&store, &staged);
     assert_eq!(all(&store), before, "nobody sees what is staged");
@@ -97,6 +99,11 @@ fn what_is_installed_is_all_there_is() {
     assert_eq!(store.get(&staged[17].0).unwrap().as_ref(), Some(&staged[17].1));
     assert_eq!((store.flushed_mark(), store.sealed_mark()), (500, None));
     check_whole(&store);
+    // A log that ends before the record that says so has lost what was durable.
+    let image = Arc::new(disk.crash_image(CrashMode::LoseUnsynced));
+    let directory = Directory::open(image, DIR.as_ref(), Owner::default()).unwrap();
+    let numbers = directory.manifest_summary().unwrap();
+    assert!(numbers.contains(&("flushed position", store.log().last().0)), "{numbers:?}");
     assert!(store.maintain().unwrap() == Maintained::Did(Work::Removed), "old files go");
     maintain_all(&store);
     let segments: usize = store.stats().levels.iter().map(|level| level.segments).sum();
@@ -271,4 +278,91 @@ fn a_crash_takes_what_is_not_sealed_and_keeps_what_is() {
     stage_all(&again, &rows(2, 10));
     again.seal_staged(20).unwrap();
     again.checkpoint("/copy".as_ref()).unwrap();
+}
+
+/// The old files may be what keeps the disk full.
+#[test]
+fn old_files_are_removed_although_nothing_can_be_flushed() {
+    let disk = MemoryVfs::new();
+    let faulty = FaultyVfs::new(Arc::new(disk.clone()));
+    let vfs = Arc::new(faulty.clone());
+    let (store, _) = Store::open_with_replay(vfs, DIR.as_ref(), tiny_options()).unwrap();
+    for mark in 1..=50 {
+        apply(&store, mark, &format!("old{mark}"), &"o".repeat(60));
+        store.maintain().unwrap();
+    }
+    store.seal_staged(100).unwrap();
+    install(&store, 100).unwrap();
+    for mark in 101..=150 {
+        apply(&store, mark, &format!("new{mark}"), &"n".repeat(60));
+    }
+    assert!(store.stats().frozen_memtables > 0);
+    let _ = faulty.arm(Fault::always(Operation::Create, Outcome::DiskFull));
+    let segments = || {
+        disk.files()
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "segment"))
+            .count()
+    };
+    assert!(segments() > 0);
+    let error = loop {
+        match store.maintain() {
+            Ok(work) => assert_eq!(work, Maintained::Did(Work::Removed)),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert_eq!(segments(), 0);
+    faulty.heal();
+    maintain_all(&store);
+    assert_eq!(all(&store).len(), 50);
+}
+
+/// Files that are mapped can be removed, and are read on.
+#[test]
+fn it_works_on_a_real_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 64 << 10, block_bytes: 4 << 10, ..Options::default() };
+    let open =
+        || Store::open_with_replay(Arc::new(RealVfs), dir.path(), options.clone()).unwrap().0;
+    let rows = |generation: u64| -> Rows {
+        let row = |number| {
+            let key = Bytes::from(format!("{generation} key{number:06}"));
+            (key, Bytes::from(vec![generation as u8; 100]))
+        };
+        (0..5000).map(row).collect()
+    };
+    let store = open();
+    let mut snapshots = Vec::new();
+    for generation in 1..=3_u64 {
+        snapshots.push((store.snapshot(), all(&store)));
+        for (number, piece) in rows(generation).chunks(500).enumerate() {
+            store.stage(number == 0, piece).unwrap();
+        }
+        store.seal_staged(generation * 100).unwrap();
+        install(&store, generation * 100).unwrap();
+        apply(&store, generation * 100 + 1, &format!("{generation} new"), "row");
+        store.flush().unwrap();
+        maintain_all(&store);
+        let mut expected = rows(generation);
+        expected.push((format!("{generation} new").into(), "row".into()));
+        assert_eq!(all(&store), expected);
+        let files = std::fs::read_dir(dir.path().join("segments")).unwrap().count();
+        let named: usize = store.stats().levels.iter().map(|level| level.segments).sum();
+        assert_eq!(files, named);
+        assert!(named > 8, "{named}");
+    }
+    for (snapshot, expected) in snapshots {
+        let scan = snapshot.scan(.., Direction::Forwards).unwrap();
+        assert_eq!(scan.map(Result::unwrap).collect::<Rows>(), expected);
+    }
+    check_whole(&store);
+    let before = all(&store);
+    stage_all(&store, &rows(7));
+    store.seal_staged(700).unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!((all(&store), store.sealed_mark()), (before, Some(700)));
+    install(&store, 700).unwrap();
+    assert_eq!(all(&store), rows(7));
 }

@@ -2,6 +2,7 @@
 //! `BTreeMap`; and the same with a crash at every operation that changes the disk. Every seed is a
 //! run of its own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -183,85 +184,155 @@ fn a_store_with_installs_behaves_like_a_map() {
     assert!(seen.old_snapshots_read > 50, "{seen:?}");
 }
 
-/// What a crash leaves is the rows after some record that was written, and goes on from there: what
-/// is sealed can be installed, or thrown away for something else.
-fn check_image(
-    image: &MemoryVfs,
-    run: &Options,
-    history: &Arc<History>,
-    number: u64,
-    context: &str,
-) {
-    let vfs = Arc::new(image.clone());
-    let replica = Replica::open(vfs, run, Arc::clone(history), context);
-    let store = &replica.store;
-    let last = store.log().append(16, &[0; 8]).unwrap();
-    match store.sealed_mark() {
-        Some(mark) if mark > replica.mark && number.is_multiple_of(2) => {
-            store.install(mark, last).unwrap();
-            assert_eq!(store.flushed_mark(), mark, "{context}");
-        }
-        Some(_) | None => {
-            let row = (Bytes::from("only"), Bytes::from("row"));
-            store.stage(true, std::slice::from_ref(&row)).unwrap();
-            store.seal_staged(u64::MAX >> 1).unwrap();
-            store.install(u64::MAX >> 1, last).unwrap();
-            let rows: Vec<_> =
-                store.scan(.., Direction::Forwards).unwrap().map(Result::unwrap).collect();
-            assert_eq!(rows, [row], "{context}");
-        }
-    }
-    let report = store.verify().unwrap();
-    assert!(report.problems.is_empty(), "{context}: {:?}", report.problems);
-    while store.maintain().unwrap() != Maintained::Nothing {}
-    let segments: usize = store.stats().levels.iter().map(|level| level.segments).sum();
-    let is_segment =
-        |path: &&std::path::PathBuf| path.extension().is_some_and(|end| end == "segment");
-    assert_eq!(image.files().iter().filter(is_segment).count(), segments, "{context}");
+/// What crashes came upon.
+#[derive(Debug, Default)]
+struct Found {
+    crashes: AtomicU64,
+    /// Something is sealed, and no record says to install it.
+    sealed: AtomicU64,
+    /// A record says so, and it had not been done.
+    decided: AtomicU64,
 }
 
-/// Runs with a crash around every change of the disk; answers how many there were, and of them with
-/// something sealed.
-fn crash_everywhere(seed: u64, steps: u64) -> (u64, u64) {
+/// What all crashes of a run have in common.
+#[derive(Clone)]
+struct Crashes {
+    options: Options,
+    history: Arc<History>,
+    found: Arc<Found>,
+}
+
+impl Crashes {
+    /// What a crash leaves is the rows after some record that was written, and goes on from there:
+    /// what is sealed can be installed, or thrown away for something else.
+    fn check(&self, image: &MemoryVfs, number: u64, context: &str) {
+        let vfs = Arc::new(image.clone());
+        let replica = Replica::open(vfs, &self.options, Arc::clone(&self.history), context);
+        let store = &replica.store;
+        self.found.decided.fetch_add(store.stats().installs, SeqCst);
+        let last = store.log().append(16, &[0; 8]).unwrap();
+        match store.sealed_mark().filter(|mark| *mark > replica.mark) {
+            Some(mark) => {
+                self.found.sealed.fetch_add(1, SeqCst);
+                if number.is_multiple_of(2) {
+                    store.install(mark, last).unwrap();
+                    assert_eq!(store.flushed_mark(), mark, "{context}");
+                }
+            }
+            None => {
+                let row = (Bytes::from("only"), Bytes::from("row"));
+                store.stage(true, std::slice::from_ref(&row)).unwrap();
+                store.seal_staged(u64::MAX >> 1).unwrap();
+                store.install(u64::MAX >> 1, last).unwrap();
+                let rows: Vec<_> =
+                    store.scan(.., Direction::Forwards).unwrap().map(Result::unwrap).collect();
+                assert_eq!(rows, [row], "{context}");
+            }
+        }
+        if store.sealed_mark().is_some() {
+            store.stage(true, &[]).unwrap();
+        }
+        let report = store.verify().unwrap();
+        assert!(report.problems.is_empty(), "{context}: {:?}", report.problems);
+        while store.maintain().unwrap() != Maintained::Nothing {}
+        let segments: usize = store.stats().levels.iter().map(|level| level.segments).sum();
+        let is_segment = |path: &&PathBuf| path.extension().is_some_and(|end| end == "segment");
+        assert_eq!(image.files().iter().filter(is_segment).count(), segments, "{context}");
+    }
+
+    /// Crashes once more at each change of the disk while a store is opened and what its log says
+    /// is done again, installs included.
+    fn check_recovery(&self, image: &MemoryVfs, seed: u64, context: &str) {
+        let disk = image.crash_image(CrashMode::KeepAll);
+        let faulty = FaultyVfs::new(Arc::new(disk.clone()));
+        let count = Arc::new(AtomicU64::new(0));
+        faulty.on_operation({
+            let (crashes, context, count) = (self.clone(), context.to_owned(), Arc::clone(&count));
+            move |event| {
+                if !event.operation.changes_disk() || std::thread::panicking() {
+                    return;
+                }
+                let number = count.fetch_add(1, SeqCst);
+                let mode = CrashMode::Random { seed: seed ^ number << 32 };
+                let context = format!("{context}, then at {event:?}");
+                crashes.check(&disk.crash_image(mode), number, &context);
+            }
+        });
+        drop(Replica::open(Arc::new(faulty), &self.options, Arc::clone(&self.history), context));
+        assert!(count.load(SeqCst) > 0, "opening changes the disk");
+    }
+}
+
+/// A run with a crash around every change of the disk.
+fn crashing_run(seed: u64, found: &Arc<Found>) -> Run {
     let disk = MemoryVfs::new();
     let faulty = FaultyVfs::new(Arc::new(disk.clone()));
-    let mut run = Run::new(seed, Arc::new(faulty.clone()), disk.clone(), Seen::default());
-    let crashes = Arc::new(AtomicU64::new(0));
-    faulty.on_operation({
-        let (crashes, history) = (Arc::clone(&crashes), Arc::clone(&run.replica.history));
-        let options = run.options.clone();
-        move |event| {
-            if !event.operation.changes_disk()
-                || event.phase == Phase::Failed
-                || std::thread::panicking()
-            {
-                return;
-            }
-            let number = crashes.fetch_add(1, SeqCst);
-            let mode = match number % 4 {
-                0 => CrashMode::LoseUnsynced,
-                1 => CrashMode::KeepAll,
-                _ => CrashMode::Random { seed: seed ^ number },
-            };
-            let context = format!("{seed}, crash {number} at {event:?} {mode:?}");
-            check_image(&disk.crash_image(mode), &options, &history, number, &context);
+    let run = Run::new(seed, Arc::new(faulty.clone()), disk.clone(), Seen::default());
+    let crashes = Crashes {
+        options: run.options.clone(),
+        history: Arc::clone(&run.replica.history),
+        found: Arc::clone(found),
+    };
+    faulty.on_operation(move |event| {
+        if !event.operation.changes_disk()
+            || event.phase == Phase::Failed
+            || std::thread::panicking()
+        {
+            return;
         }
+        let number = crashes.found.crashes.fetch_add(1, SeqCst);
+        let mode = match number % 4 {
+            0 => CrashMode::LoseUnsynced,
+            1 => CrashMode::KeepAll,
+            _ => CrashMode::Random { seed: seed ^ number },
+        };
+        let context = format!("{seed}, crash {number} at {event:?} {mode:?}");
+        let image = disk.crash_image(mode);
+        if number.is_multiple_of(40) {
+            crashes.check_recovery(&image, number, &context);
+        }
+        crashes.check(&image, number, &context);
     });
-    for _ in 0..steps {
-        run.step();
-    }
-    run.replica.check("at the end");
-    (crashes.load(SeqCst), run.seen.installs)
+    run
 }
 
 #[test]
 fn a_crash_at_every_operation_leaves_the_old_store_or_the_new_one() {
-    let (mut crashes, mut installs) = (0, 0);
-    for seed in 100..106 {
-        let counted = crash_everywhere(seed, 250);
-        crashes += counted.0;
-        installs += counted.1;
+    let found = Arc::new(Found::default());
+    for seed in 100..105 {
+        let mut run = crashing_run(seed, &found);
+        for _ in 0..250 {
+            run.step();
+        }
+        run.replica.check("at the end");
     }
-    println!("{crashes} crashes, {installs} installs");
-    assert!(crashes > 4000 && installs > 15, "{crashes} crashes, {installs} installs");
+    println!("{found:?}");
+    assert!(found.crashes.load(SeqCst) > 4000, "{found:?}");
+}
+
+/// The same, with hardly anything but installs.
+#[test]
+fn a_crash_at_every_operation_of_an_install_leaves_the_old_store_or_the_new_one() {
+    let (found, mut installs) = (Arc::new(Found::default()), 0);
+    for seed in 200..204 {
+        let mut run = crashing_run(seed, &found);
+        for _ in 0..8 {
+            for _ in 0..run.random.below(12) {
+                let batch = batch(&mut run.random);
+                run.replica.write(&batch, &mut run.random).unwrap();
+            }
+            run.staging = None;
+            while run.staging.as_ref().is_none_or(|(rows, done)| *done < rows.len()) {
+                run.stage();
+            }
+            run.seal();
+            run.replica.install(&mut run.random).unwrap();
+            run.replica.check("installed");
+            run.replica.store.maintain().unwrap();
+            installs += 1;
+        }
+    }
+    println!("{installs} installs, {found:?}");
+    let [sealed, decided] = [&found.sealed, &found.decided].map(|count| count.load(SeqCst));
+    assert!(sealed > 100 && decided > 100, "{found:?}");
 }

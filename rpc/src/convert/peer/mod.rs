@@ -4,12 +4,14 @@
 //! on the way out and as [`Delivery`] on the way in; a node knows its own protocol's alone, and
 //! [`Carried`] is where the two meet.
 
+pub(crate) mod any_replica;
 mod hello;
 pub(crate) mod paxos;
 pub(crate) mod two_phase;
 
 use kvorum_replication::Protocol;
 use kvorum_replication::paxos::message::Message as PaxosMessage;
+use kvorum_replication::two_phase::any_replica::message::Message as AnyReplicaMessage;
 use kvorum_replication::two_phase::message::Message as TwoPhaseMessage;
 
 pub(crate) use hello::{Hello, VERSION, read_hello, write_hello};
@@ -19,6 +21,8 @@ pub(crate) use hello::{Hello, VERSION, read_hello, write_hello};
 pub enum PeerMessage {
     /// Of two-phase commit with a coordinator.
     TwoPhase(TwoPhaseMessage),
+    /// Of two-phase commit through any replica.
+    AnyReplica(AnyReplicaMessage),
     /// Of Multi-Paxos.
     Paxos(PaxosMessage),
 }
@@ -28,6 +32,8 @@ pub enum PeerMessage {
 pub enum Delivery {
     /// Of two-phase commit with a coordinator.
     TwoPhase(Vec<TwoPhaseMessage>),
+    /// Of two-phase commit through any replica.
+    AnyReplica(Vec<AnyReplicaMessage>),
     /// Of Multi-Paxos.
     Paxos(Vec<PaxosMessage>),
 }
@@ -47,6 +53,12 @@ impl From<TwoPhaseMessage> for PeerMessage {
     }
 }
 
+impl From<AnyReplicaMessage> for PeerMessage {
+    fn from(message: AnyReplicaMessage) -> Self {
+        Self::AnyReplica(message)
+    }
+}
+
 impl From<PaxosMessage> for PeerMessage {
     fn from(message: PaxosMessage) -> Self {
         Self::Paxos(message)
@@ -59,7 +71,18 @@ impl Carried for TwoPhaseMessage {
     fn of(delivery: Delivery) -> Option<Vec<Self>> {
         match delivery {
             Delivery::TwoPhase(messages) => Some(messages),
-            Delivery::Paxos(_) => None,
+            Delivery::AnyReplica(_) | Delivery::Paxos(_) => None,
+        }
+    }
+}
+
+impl Carried for AnyReplicaMessage {
+    const PROTOCOL: Protocol = Protocol::AnyReplica;
+
+    fn of(delivery: Delivery) -> Option<Vec<Self>> {
+        match delivery {
+            Delivery::AnyReplica(messages) => Some(messages),
+            Delivery::TwoPhase(_) | Delivery::Paxos(_) => None,
         }
     }
 }
@@ -70,7 +93,7 @@ impl Carried for PaxosMessage {
     fn of(delivery: Delivery) -> Option<Vec<Self>> {
         match delivery {
             Delivery::Paxos(messages) => Some(messages),
-            Delivery::TwoPhase(_) => None,
+            Delivery::TwoPhase(_) | Delivery::AnyReplica(_) => None,
         }
     }
 }
@@ -80,6 +103,7 @@ impl PeerMessage {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::TwoPhase(message) => two_phase::message_bytes(message),
+            Self::AnyReplica(message) => any_replica::message_bytes(message),
             Self::Paxos(message) => paxos::message_bytes(message),
         }
     }
@@ -90,6 +114,7 @@ impl Delivery {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::TwoPhase(messages) => messages.iter().map(two_phase::message_bytes).sum(),
+            Self::AnyReplica(messages) => messages.iter().map(any_replica::message_bytes).sum(),
             Self::Paxos(messages) => messages.iter().map(paxos::message_bytes).sum(),
         }
     }

@@ -164,7 +164,8 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
     Ok(match reader.which()? {
         message::PreVote(pre_vote) => {
             let pre_vote = pre_vote?;
-            let leader = pre_vote.has_instead_of().then(|| pre_vote.get_instead_of()).transpose()?;
+            let leader =
+                pre_vote.has_instead_of().then(|| pre_vote.get_instead_of()).transpose()?;
             Message::PreVote {
                 ballot: read_ballot(pre_vote.get_ballot()?),
                 instead_of: leader.map(read_ballot),

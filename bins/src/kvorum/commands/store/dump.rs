@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use kvorum_node::offline::Offline;
+use kvorum_node::offline::{NodeKind, Offline};
 use kvorum_storage::inspect::{Layout, SegmentSummary};
 use kvorum_storage::{Error, LogItem, ReplayedRecord};
 use serde_json::{Map, Value as Json, json};
@@ -98,7 +98,7 @@ impl Dumping<'_> {
     }
 
     fn log(&mut self) -> Result<(), CommandError> {
-        let role = self.offline.whose().role();
+        let node = self.offline.whose().kind();
         let storage = |error: Error| of_storage(&error, &self.arguments.dir);
         let mut survey = self.offline.directory().log().map_err(storage)?;
         let mut left = self.arguments.limit.unwrap_or(u64::MAX);
@@ -106,7 +106,7 @@ impl Dumping<'_> {
             && let Some(item) = survey.next().map_err(storage)?
         {
             match item {
-                LogItem::Record(record) => left -= u64::from(self.record(role, &record)?),
+                LogItem::Record(record) => left -= u64::from(self.record(node, &record)?),
                 LogItem::Damage(damage) => self.warn(&records::damage(&damage))?,
                 LogItem::Torn(torn) => {
                     let (file, offset, bytes) = (torn.file.display(), torn.offset, torn.bytes);
@@ -121,10 +121,10 @@ impl Dumping<'_> {
     /// Prints a record, unless it is filtered out; whether it was.
     fn record(
         &mut self,
-        role: Option<kvorum_replication::Role>,
+        node: Option<NodeKind>,
         record: &ReplayedRecord,
     ) -> Result<bool, CommandError> {
-        match records::read(role, self.offline.directory().layout(), record) {
+        match records::read(node, self.offline.directory().layout(), record) {
             Ok(meaning) => {
                 if !records::concerns(&meaning, self.arguments.prefix.as_bytes()) {
                     return Ok(false);
