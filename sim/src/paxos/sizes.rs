@@ -76,7 +76,8 @@ impl Sizes {
         let founders = *chance.pick(&[nodes, nodes, nodes, nodes - 1, 3]).max(&3);
         let window = *chance.pick(&[4, 16, 256]);
         let timeout = *chance.pick(&[40, 100, 200]);
-        let mean = *chance.pick(&[100, 400, 1_500]);
+        // Seldom enough that somebody can be elected in between.
+        let mean = timeout * *chance.pick(&[4, 10, 30]);
         let failing = draw_failing(&mut chance, mean, restart);
         let pipeline = [1, 4, 64_u64][chance.index(3)].min(window);
         let few = NodeId(1 + u32::try_from(chance.below(u64::from(nodes))).unwrap_or(0));
