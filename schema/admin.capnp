@@ -16,7 +16,7 @@ struct Status {
   # "coordinator" or "replica".
   role @0 :Text;
   node @1 :UInt32;
-  # Hexadecimal; empty while a replica has met no coordinator.
+  # Hexadecimal; empty while the process has not joined one.
   cluster @2 :Text;
   address @3 :Text;
   version @4 :Text;
@@ -31,6 +31,9 @@ struct Status {
   # Every node of the cluster that this one knows, itself included.
   members @12 :List(MemberStatus);
   counters @13 :List(Counter);
+  # Who decides for the cluster, as far as this process knows; 0 if it knows of nobody.
+  leader @14 :UInt32;
+  protocol @15 :Text;
 }
 
 struct MemberStatus {

@@ -21,13 +21,18 @@ interface Gate {
 # write still happens once. Timeouts are milliseconds from the request's arrival; 0 is the server's.
 interface KeyValue {
   openSession @0 (timeoutMs :UInt32) -> (result :SessionResult);
-  get @1 (key :Data, timeoutMs :UInt32) -> (result :GetResult);
+
+  # With `stale` the replica that is asked answers from what it holds, be it old, without asking
+  # anybody; without, the answer is linearizable.
+  get @1 (key :Data, timeoutMs :UInt32, stale :Bool) -> (result :GetResult);
+
   put @2 (stamp :Stamp, key :Data, value :Data, timeoutMs :UInt32) -> (result :WriteResult);
   delete @3 (stamp :Stamp, key :Data, timeoutMs :UInt32) -> (result :WriteResult);
   transact @4 (stamp :Stamp, transaction :Transaction, timeoutMs :UInt32) -> (result :WriteResult);
 
   # Rows from `start` up to and without `end`, at one point in time; `hasEnd` false has no end.
-  scan @5 (start :Data, end :Data, hasEnd :Bool, limit :UInt32, timeoutMs :UInt32) -> (result :ScanResult);
+  # `stale` as above.
+  scan @5 (start :Data, end :Data, hasEnd :Bool, limit :UInt32, timeoutMs :UInt32, stale :Bool) -> (result :ScanResult);
 }
 
 # Client and sequence name a write for ever; client 0 marks a write without a stamp.

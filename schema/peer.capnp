@@ -1,23 +1,42 @@
 # What the nodes of one cluster say to each other.
 @0xb1f0c6d1b1a40d02;
 
+using AnyReplica = import "any_replica.capnp";
 using Client = import "client.capnp";
+using Paxos = import "paxos.capnp";
 
 # The first words on a link.
 struct Hello {
   # Of this file; a node two versions away is refused.
   version @0 :UInt32;
-  # 16 bytes, made by the coordinator at its first start; empty from a replica that has none yet.
+  # 16 bytes, made by the node that founded the cluster; empty from one that has not joined yet.
   cluster @1 :Data;
   node @2 :UInt32;
   incarnation @3 :UInt64;
   # Where this node listens.
   address @4 :Text;
-  # Of the whole cluster, from the coordinator; empty from others.
+  # Of the whole cluster, from a coordinator and from replicas that do without one.
   members @5 :List(Member);
-  # From the coordinator: the replicas that have belonged to the cluster before. One of these that
-  # comes with an empty disk has lost its promises and its rows, and must not serve as if it had not.
+  # Likewise: the replicas that have belonged to the cluster before. One of these that comes with an
+  # empty disk has lost its promises and its rows, and must not serve as if it had not.
   joined @6 :List(UInt32);
+  # A node of another protocol is refused.
+  protocol @7 :Protocol;
+  # 0 for a node that has never lost its disk. One that has comes back in a new life, under a
+  # greater number.
+  life @8 :UInt64;
+  # Of each in `joined`, in the same order, the life it came with last; none stands for zeros.
+  lives @9 :List(UInt64);
+  # Of Multi-Paxos: how many slots behind a change of members it takes effect. The same everywhere.
+  window @10 :UInt64;
+}
+
+enum Protocol {
+  # Two-phase commit with a coordinator process.
+  twoPhase @0;
+  # Two-phase commit through any replica.
+  anyReplica @1;
+  paxos @2;
 }
 
 struct Member {
@@ -32,15 +51,23 @@ struct Attached {
       inbox @1 :Inbox;
     }
     refused @2 :Text;
+    # Nothing is wrong, but the two cannot talk yet, since one of them has not joined the cluster.
+    # The introduction says what there is to learn; come again.
+    notYet @3 :Hello;
   }
 }
 
-# Takes a node's messages. One call carries everything that was ready.
+# Takes a node's messages. One call carries everything that was ready. Each protocol has a method
+# of its own.
 interface Inbox {
   deliver @0 (messages :List(TwoPhaseMessage)) -> ();
 
   # Nothing; that an answer comes says that the link lives.
   ping @1 () -> ();
+
+  deliverPaxos @2 (messages :List(Paxos.Message)) -> ();
+
+  deliverAnyReplica @3 (messages :List(AnyReplica.Message)) -> ();
 }
 
 struct TxnId {

@@ -1,5 +1,6 @@
-//! A cluster of processes on loopback: a coordinator and replicas, each with its own data, that can
-//! be killed, paused and restarted at the same address, and that leave nothing behind.
+//! A cluster of processes on loopback: replicas, and a coordinator where the protocol has one, each
+//! with its own data, that can be killed, paused and restarted at the same address, and that leave
+//! nothing behind.
 //!
 //! Three things end the processes and remove a temporary data directory: dropping the [`Cluster`],
 //! also by a panic; a [`Cleaner`], for a thread that waits for signals; and for the processes the
@@ -22,6 +23,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kvorum_replication::Protocol;
 use kvorum_rpc::client::ClientError;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::timeout;
@@ -45,6 +47,8 @@ const LOG_TAIL_BYTES: usize = 2048;
 pub struct ClusterOptions {
     /// How to run a server.
     pub program: Program,
+    /// How the cluster replicates.
+    pub protocol: Protocol,
     /// How many replicas, with the numbers from 1.
     pub replicas: u32,
     /// An empty or absent directory that is kept; `None` is a temporary one that is removed.
@@ -54,10 +58,11 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// Three replicas on a temporary directory.
+    /// Three replicas that commit in two phases, on a temporary directory.
     #[must_use]
     pub fn new(program: Program) -> Self {
-        Self { program, replicas: 3, directory: None, ready_within: READY_WITHIN }
+        let protocol = Protocol::TwoPhase;
+        Self { program, protocol, replicas: 3, directory: None, ready_within: READY_WITHIN }
     }
 }
 
@@ -158,7 +163,7 @@ impl Cluster {
         let remove = options.directory.is_none();
         let ground = Cleaner { running: Arc::default(), directory, remove };
         let mut ports = BTreeMap::new();
-        for member in Member::all(options.replicas) {
+        for member in Member::all(options.protocol, options.replicas) {
             let port = ReservedPort::take().map_err(io_error("taking a port on loopback"))?;
             ports.insert(member, port);
         }
@@ -183,7 +188,7 @@ impl Cluster {
     /// If one does not get ready.
     pub async fn start_all(&mut self) -> Result<(), ClusterError> {
         let mut started = Vec::new();
-        for member in Member::all(self.options.replicas) {
+        for member in self.members() {
             if !self.is_running(member) {
                 self.spawn(member, &[])?;
                 started.push(member);
@@ -229,14 +234,12 @@ impl Cluster {
 
     /// What a member is always started with.
     fn arguments(&self, member: Member) -> Vec<OsString> {
-        let others = self.ports.iter().map(|(&other, port)| {
-            let route = self.routes.get(&(member, other));
-            (other, route.copied().unwrap_or_else(|| port.address()))
-        });
-        let others: BTreeMap<Member, SocketAddr> = others.collect();
-        let knows_peers = self.routes.keys().any(|(from, _)| *from == member);
-        let (listen, data) = (self.address(member), self.data_directory(member));
-        let mut arguments = member.arguments(listen, &others, knows_peers, &data);
+        let addresses: BTreeMap<Member, SocketAddr> =
+            self.ports.iter().map(|(&member, port)| (member, port.address())).collect();
+        let routes = self.routes.iter().filter(|((from, _), _)| *from == member);
+        let routes = routes.map(|((_, to), address)| (*to, *address)).collect();
+        let data = self.data_directory(member);
+        let mut arguments = member.arguments(self.options.protocol, &addresses, &routes, &data);
         arguments.extend(self.flags.get(&member).into_iter().flatten().cloned());
         arguments
     }
@@ -367,9 +370,35 @@ impl Cluster {
         self.ports.get(&member).expect("the caller asks for a member of this cluster").address()
     }
 
-    /// Every member, the coordinator first.
+    /// Every member; the coordinator first, if there is one.
     pub fn members(&self) -> impl Iterator<Item = Member> + use<> {
-        Member::all(self.options.replicas)
+        Member::all(self.options.protocol, self.options.replicas)
+    }
+
+    /// Every member that holds data.
+    pub fn replicas(&self) -> impl Iterator<Item = Member> + use<> {
+        self.members().filter(|member| *member != Member::Coordinator)
+    }
+
+    /// The members that clients connect to: the coordinator, or whichever replica.
+    pub fn entrances(&self) -> impl Iterator<Item = Member> + use<> {
+        let entrances = match self.options.protocol {
+            Protocol::TwoPhase => 1,
+            Protocol::AnyReplica | Protocol::Paxos => usize::MAX,
+        };
+        self.members().take(entrances)
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn connect(&self) -> Vec<String> {
+        self.entrances().map(|member| self.address(member).to_string()).collect()
+    }
+
+    /// How it replicates.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.options.protocol
     }
 
     /// The process number of a member that runs.

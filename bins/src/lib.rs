@@ -6,4 +6,5 @@ pub mod cluster;
 pub mod lab;
 pub mod load;
 pub mod server;
+pub mod standing;
 pub mod time;

@@ -89,6 +89,9 @@ fn wrong_command_lines_are_usage() {
         (&["--workers", "0"], &["1 to 64"]),
         (&["--log", "kvorum=loud"], &["error, warn, info"]),
         (&["--peer", "2"], &["ID=ADDR"]),
+        (&["--peer", "2=127.0.0.1:7102"], &["--peer", "the coordinator tells", "--protocol paxos"]),
+        (&["--rejoin"], &["--rejoin", "another protocol", "--protocol paxos"]),
+        (&["--fail-roles", "1"], &["--fail-roles", "--protocol paxos"]),
     ];
     for (more, words) in cases {
         refused(base.iter().chain(*more)).failed(2, words);
@@ -101,6 +104,35 @@ fn wrong_command_lines_are_usage() {
     let same_address = format!("2={other}");
     coordinator(Path::new(dir), &[&replica, &same_address]).failed(2, &[&other, "1 and 2"]);
     assert_eq!(fs::read_dir(dir).unwrap().count(), 0, "a wrong command line made files");
+}
+
+#[test]
+fn wrong_command_lines_of_paxos_are_usage() {
+    let dir = TempDir::new().unwrap();
+    let base = ["replica", "--id", "1", "--listen", "127.0.0.1:7101", "--protocol", "paxos"];
+    let base = base.iter().copied().chain(["--data-dir", text(dir.path())]);
+    let peer = ["--peer", "2=127.0.0.1:7102"];
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[], &["no --peer", "--peer ID=ADDR"]),
+        (&["--peer", "1=127.0.0.1:7102"], &["replica 1, which is this one", "only the others"]),
+        (&["--peer", "2=127.0.0.1:7101"], &["replica 2", "where this one listens"]),
+        (&["--peer", "2=127.0.0.1:7103"], &["replica 2 twice"]),
+        (&["--peer", "3=127.0.0.1:7102"], &["2 and 3 both listen on 127.0.0.1:7102"]),
+        (&["--acceptor-restart", "amnesia"], &["breaks Paxos", "kvorum-lab sim"]),
+        (&["--acceptor-restart", "durable"], &["none is to fail", "--fail-acceptors", "--rejoin"]),
+        (&["--acceptor-restart", "new"], &["durable or rejoin"]),
+        (&["--fail-acceptors", "0"], &["from 1ms to 60m"]),
+        (&["--fail-roles", "often"], &["500ms, 5s or 1m"]),
+        (&["--read-lease", "501"], &["from 1 to the shortest election timeout, 500"]),
+        (&["--fail-point", "participant-vote-sent=abort"], &["acceptor-accept-durable"]),
+    ];
+    for (more, words) in cases {
+        let names_self_or_nobody = more.is_empty() || more.contains(&"1=127.0.0.1:7102");
+        let peer = if names_self_or_nobody { &[][..] } else { &peer };
+        refused(base.clone().chain(peer.iter().copied()).chain(more.iter().copied()))
+            .failed(2, words);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a wrong command line made files");
 }
 
 #[test]

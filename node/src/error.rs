@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kvorum_replication::{NodeId, Position, Role};
+use kvorum_replication::{NodeId, Position, Protocol, Role};
 
 /// Why a node cannot start, or has stopped.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,43 @@ pub enum NodeError {
         role: Role,
         /// Who asked.
         node: NodeId,
+    },
+
+    /// The data directory belongs to a cluster that replicates in another way.
+    #[error(
+        "{} belongs to a cluster of {found}, not of {asked}: start it with that protocol, or give \
+         this one a directory of its own", dir.display()
+    )]
+    WrongProtocol {
+        /// The directory.
+        dir: PathBuf,
+        /// What it was made for.
+        found: Protocol,
+        /// What was asked for.
+        asked: Protocol,
+    },
+
+    /// The directory was made with another window, which must stay the same for ever.
+    #[error(
+        "{} belongs to a cluster with a window of {found} slots, not {asked}: all replicas must \
+         agree on it, for ever", dir.display()
+    )]
+    WrongWindow {
+        /// The directory.
+        dir: PathBuf,
+        /// What it was made with.
+        found: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+
+    /// Only under Multi-Paxos can a node that lost its disk come back.
+    #[error("under {protocol}, {node} cannot come back with an empty directory")]
+    CannotRejoin {
+        /// Who.
+        node: NodeId,
+        /// What it was started with.
+        protocol: Protocol,
     },
 
     /// The node on this directory belongs to another cluster.

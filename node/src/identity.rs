@@ -3,15 +3,33 @@
 //! A disk that turns up under another node must not vote with that node's promises, and a node of
 //! another cluster must not be listened to. So the first start writes an identity file, and every
 //! later one compares.
+//!
+//! ```text
+//!  "kvorumid"
+//!  format: u32
+//!  role: u8         0 coordinator, 1 replica
+//!  node: u32
+//!  protocol: u8     0 two-phase commit, 1 the same through any replica, 2 Multi-Paxos
+//!  life: u64
+//!  window: u64
+//!  cluster: slice   16 bytes or none
+//!  members: u32     so many of: node: u32, address: slice
+//!  joined: u32      so many of: node: u32, life: u64
+//!  checksum: u32    CRC-32C of all before it
+//! ```
+//!
+//! Integers are little-endian; a slice begins with its length as a varint. This is format 2. Format 1
+//! has no protocol, no lives and no window: it knew two-phase commit with a coordinator only. It is
+//! read, and replaced when something changes.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvorum_replication::{NodeId, Role};
+use kvorum_replication::{NodeId, Protocol, Role};
 use kvorum_storage::Error;
-use kvorum_storage::codec::{Malformed, Reader, put_slice, put_u32};
+use kvorum_storage::codec::{Malformed, Reader, put_slice, put_u32, put_u64};
 use kvorum_storage::vfs::{OpenMode, Vfs, VfsLock};
 
 use crate::error::NodeError;
@@ -20,7 +38,8 @@ pub(crate) const FILE: &str = "IDENTITY";
 pub(crate) const NEW_FILE: &str = "IDENTITY.new";
 pub(crate) const LOCK: &str = "LOCK";
 const MAGIC: &[u8; 8] = b"kvorumid";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION_MIN: u32 = 1;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const MEMBERS_MAX: usize = 1024;
 const ADDRESS_BYTES_MAX: usize = 1024;
@@ -50,20 +69,110 @@ impl fmt::Debug for ClusterId {
     }
 }
 
-/// Who a node is, and whom it knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+/// What a process says it is when it is started on a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// How its cluster replicates.
+    pub protocol: Protocol,
     /// What it does.
     pub role: Role,
     /// Its number.
     pub node: NodeId,
+    /// Under Multi-Paxos, how many slots may be open: all replicas must agree on it, for ever. Zero
+    /// under other protocols.
+    pub window: u64,
+    /// If nobody has ever started on the directory, the life that it begins there. Zero for a member
+    /// that never lost anything. One that has, and comes back under Multi-Paxos, takes a number that
+    /// it never had, and a greater one: the milliseconds since 1970. A directory with an identity
+    /// keeps the life that it has.
+    pub life: u64,
+}
+
+impl Claim {
+    /// A node of a two-phase commit cluster with a coordinator.
+    #[must_use]
+    pub fn two_phase(role: Role, node: NodeId) -> Self {
+        Self { protocol: Protocol::TwoPhase, role, node, window: 0, life: 0 }
+    }
+
+    /// A replica of a two-phase commit cluster without a coordinator process.
+    #[must_use]
+    pub fn any_replica(node: NodeId) -> Self {
+        Self { protocol: Protocol::AnyReplica, role: Role::Replica, node, window: 0, life: 0 }
+    }
+
+    /// A replica of a Multi-Paxos cluster that has lost nothing.
+    #[must_use]
+    pub fn paxos(node: NodeId, window: u64) -> Self {
+        Self { protocol: Protocol::Paxos, role: Role::Replica, node, window, life: 0 }
+    }
+}
+
+/// Who a node is, and whom it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// How its cluster replicates.
+    pub protocol: Protocol,
+    /// What it does.
+    pub role: Role,
+    /// Its number.
+    pub node: NodeId,
+    /// Which of its lives began on this directory; see [`Claim::life`].
+    pub life: u64,
+    /// See [`Claim::window`].
+    pub window: u64,
     /// Its cluster; a replica has none until a coordinator has attached to it.
     pub cluster: Option<ClusterId>,
     /// Every node of the cluster with its address, as the coordinator last said.
     pub members: Vec<(NodeId, String)>,
-    /// On a coordinator, the replicas that have joined the cluster. One of them that turns up
-    /// without a cluster has lost its disk.
-    pub joined: Vec<NodeId>,
+    /// The replicas that are known to have joined the cluster, each with the life it came with last;
+    /// under two-phase commit its coordinator knows. One of them that turns up without a cluster, and
+    /// not in a later life, has lost its disk. A node that is among its own is known to the cluster.
+    pub joined: Vec<(NodeId, u64)>,
+}
+
+impl Identity {
+    fn new(claim: &Claim) -> Self {
+        Self {
+            protocol: claim.protocol,
+            role: claim.role,
+            node: claim.node,
+            life: claim.life,
+            window: claim.window,
+            cluster: None,
+            members: Vec::new(),
+            joined: Vec::new(),
+        }
+    }
+
+    /// In which life a node has joined last; `None` if it has not.
+    #[must_use]
+    pub fn joined_in(&self, node: NodeId) -> Option<u64> {
+        self.joined.iter().find(|(joined, _)| *joined == node).map(|(_, life)| *life)
+    }
+
+    /// Says whether this is who the process says it is.
+    fn check(&self, dir: &Path, claim: &Claim) -> Result<(), NodeError> {
+        let dir = || dir.to_owned();
+        if (self.role, self.node) != (claim.role, claim.node) {
+            return Err(NodeError::WrongIdentity {
+                dir: dir(),
+                found_role: self.role,
+                found_node: self.node,
+                role: claim.role,
+                node: claim.node,
+            });
+        }
+        if self.protocol != claim.protocol {
+            let (found, asked) = (self.protocol, claim.protocol);
+            return Err(NodeError::WrongProtocol { dir: dir(), found, asked });
+        }
+        if self.window != claim.window {
+            let (found, asked) = (self.window, claim.window);
+            return Err(NodeError::WrongWindow { dir: dir(), found, asked });
+        }
+        Ok(())
+    }
 }
 
 /// The identity of a data directory, locked for this process as long as this lives.
@@ -82,12 +191,7 @@ impl fmt::Debug for IdentityFile {
 
 impl IdentityFile {
     /// Locks the directory, making it if need be, and reads whose it is, or makes it this node's.
-    pub fn open(
-        vfs: Arc<dyn Vfs>,
-        dir: &Path,
-        role: Role,
-        node: NodeId,
-    ) -> Result<Self, NodeError> {
+    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, claim: &Claim) -> Result<Self, NodeError> {
         vfs.create_dir_all(dir).map_err(Error::io("make the directory", dir))?;
         let lock_path = dir.join(LOCK);
         let lock = vfs.lock(&lock_path).map_err(|error| match error.kind() {
@@ -95,23 +199,12 @@ impl IdentityFile {
             _ => Error::io("lock", &lock_path)(error),
         })?;
         let found = read(vfs.as_ref(), &dir.join(FILE))?;
-        check_data(vfs.as_ref(), dir, role, found.as_ref())?;
+        check_data(vfs.as_ref(), dir, claim.role, found.as_ref())?;
         let fresh = found.is_none();
-        let current = found.unwrap_or(Identity {
-            role,
-            node,
-            cluster: None,
-            members: Vec::new(),
-            joined: Vec::new(),
-        });
-        if (current.role, current.node) != (role, node) {
-            return Err(NodeError::WrongIdentity {
-                dir: dir.to_owned(),
-                found_role: current.role,
-                found_node: current.node,
-                role,
-                node,
-            });
+        let current = found.unwrap_or_else(|| Identity::new(claim));
+        current.check(dir, claim)?;
+        if fresh && claim.life != 0 && claim.protocol != Protocol::Paxos {
+            return Err(NodeError::CannotRejoin { node: claim.node, protocol: claim.protocol });
         }
         let file = Self { vfs, dir: dir.to_owned(), current: Mutex::new(current), _lock: lock };
         if fresh {
@@ -121,9 +214,9 @@ impl IdentityFile {
     }
 
     /// An identity that lasts as long as this, for tests of what stands above a node.
-    pub fn in_memory(role: Role, node: NodeId) -> Result<Self, NodeError> {
+    pub fn in_memory(claim: &Claim) -> Result<Self, NodeError> {
         let disk = kvorum_storage::vfs::MemoryVfs::new();
-        Self::open(Arc::new(disk), Path::new("memory"), role, node)
+        Self::open(Arc::new(disk), Path::new("memory"), claim)
     }
 
     /// Who this node is.
@@ -156,11 +249,15 @@ impl IdentityFile {
         })
     }
 
-    /// Remembers, durably, that a replica belongs to the cluster from now on.
-    pub fn mark_joined(&self, node: NodeId) -> Result<(), NodeError> {
+    /// Remembers, durably, that a replica belongs to the cluster from now on, in this life.
+    pub fn mark_joined(&self, node: NodeId, life: u64) -> Result<(), NodeError> {
         self.change(|identity| {
-            if let Err(place) = identity.joined.binary_search(&node) {
-                identity.joined.insert(place, node);
+            match identity.joined.binary_search_by_key(&node, |(joined, _)| *joined) {
+                Ok(place) => {
+                    let (_, known) = &mut identity.joined[place];
+                    *known = life.max(*known);
+                }
+                Err(place) => identity.joined.insert(place, (node, life)),
             }
             Ok(())
         })
@@ -255,6 +352,13 @@ fn encode(identity: &Identity) -> Vec<u8> {
         Role::Replica => 1,
     });
     put_u32(&mut bytes, identity.node.0);
+    bytes.push(match identity.protocol {
+        Protocol::TwoPhase => 0,
+        Protocol::AnyReplica => 1,
+        Protocol::Paxos => 2,
+    });
+    put_u64(&mut bytes, identity.life);
+    put_u64(&mut bytes, identity.window);
     put_slice(&mut bytes, identity.cluster.as_ref().map_or(&[][..], |cluster| &cluster.0));
     put_u32(&mut bytes, u32::try_from(identity.members.len()).unwrap_or(u32::MAX));
     for (node, address) in &identity.members {
@@ -262,7 +366,10 @@ fn encode(identity: &Identity) -> Vec<u8> {
         put_slice(&mut bytes, address.as_bytes());
     }
     put_u32(&mut bytes, u32::try_from(identity.joined.len()).unwrap_or(u32::MAX));
-    identity.joined.iter().for_each(|node| put_u32(&mut bytes, node.0));
+    for (node, life) in &identity.joined {
+        put_u32(&mut bytes, node.0);
+        put_u64(&mut bytes, *life);
+    }
     let checksum = crc32c::crc32c(&bytes);
     put_u32(&mut bytes, checksum);
     bytes
@@ -278,7 +385,8 @@ fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
     if reader.array()? != *MAGIC {
         return Err(Malformed("not an identity file"));
     }
-    if reader.u32()? != FORMAT_VERSION {
+    let format = reader.u32()?;
+    if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&format) {
         return Err(Malformed("a data directory of another version of Kvorum"));
     }
     let role = match reader.u8()? {
@@ -287,14 +395,30 @@ fn decode(bytes: &[u8]) -> Result<Identity, Malformed> {
         _ => return Err(Malformed("an unknown role")),
     };
     let node = NodeId(reader.u32()?);
+    let (protocol, life, window) = match format {
+        1 => (Protocol::TwoPhase, 0, 0),
+        _ => (protocol(&mut reader)?, reader.u64()?, reader.u64()?),
+    };
     let cluster = match reader.slice(16)? {
         [] => None,
         id => Some(ClusterId(id.try_into().map_err(|_| Malformed("a cut cluster id"))?)),
     };
     let members = list(&mut reader, member)?;
-    let joined = list(&mut reader, |reader| Ok(NodeId(reader.u32()?)))?;
+    let joined = list(&mut reader, |reader| {
+        let node = NodeId(reader.u32()?);
+        Ok((node, if format == 1 { 0 } else { reader.u64()? }))
+    })?;
     reader.finish()?;
-    Ok(Identity { role, node, cluster, members, joined })
+    Ok(Identity { protocol, role, node, life, window, cluster, members, joined })
+}
+
+fn protocol(reader: &mut Reader<'_>) -> Result<Protocol, Malformed> {
+    match reader.u8()? {
+        0 => Ok(Protocol::TwoPhase),
+        1 => Ok(Protocol::AnyReplica),
+        2 => Ok(Protocol::Paxos),
+        _ => Err(Malformed("an unknown protocol")),
+    }
 }
 
 fn list<'a, T>(

@@ -1,10 +1,11 @@
 //! What a node keeps on its disk: a log and, on a replica, the store that lives on it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvorum_replication::{Answer, Query, Range, Row, Write};
-use kvorum_storage::{Batch, Direction, Log, Position, Snapshot, Store};
+use kvorum_replication::{Answer, Query, Range, Row, SnapshotId, Write};
+use kvorum_storage::{Batch, Direction, Error, Log, Position, Snapshot, Store};
 
 /// Rows of one scan, at most: what a client can handle in one message.
 pub(crate) const SCAN_ROWS_MAX: u32 = 10_000;
@@ -12,43 +13,49 @@ pub(crate) const SCAN_ROWS_MAX: u32 = 10_000;
 /// Bytes of keys and values of one scan, at most; one row more may be larger than that.
 pub(crate) const SCAN_BYTES_MAX: usize = 1 << 20;
 
+/// Snapshots held for the core at a time: above what cores hold by themselves, and few, since each
+/// keeps from being thrown away what it shows.
+const SNAPSHOTS_MAX: usize = 4;
+
 /// The disk state of a node.
-pub(crate) enum Keeper {
+pub(crate) struct Keeper {
+    dir: PathBuf,
+    log: Arc<Log>,
     /// A coordinator keeps decisions only.
-    Log {
-        /// Where.
-        dir: PathBuf,
-        /// The decision log.
-        log: Arc<Log>,
-    },
-    /// A replica keeps data, on the same log as its votes.
-    Store {
-        /// Where.
-        dir: PathBuf,
-        /// The engine.
-        store: Store,
-    },
+    store: Option<Store>,
+    held: BTreeMap<SnapshotId, Snapshot>,
+    /// The last rows to be staged were not taken: it is said once, not with every try.
+    is_unable_to_stage: bool,
 }
 
 impl Keeper {
-    pub(crate) fn dir(&self) -> &Path {
-        match self {
-            Self::Log { dir, .. } | Self::Store { dir, .. } => dir,
+    /// A coordinator's.
+    pub(crate) fn log_only(dir: &Path, log: Arc<Log>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            log,
+            store: None,
+            held: BTreeMap::new(),
+            is_unable_to_stage: false,
         }
+    }
+
+    /// A replica's, which keeps data on the same log as its votes.
+    pub(crate) fn with_store(dir: &Path, store: Store) -> Self {
+        let log = Arc::clone(store.log());
+        Self { store: Some(store), ..Self::log_only(dir, log) }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn log(&self) -> &Arc<Log> {
-        match self {
-            Self::Log { log, .. } => log,
-            Self::Store { store, .. } => store.log(),
-        }
+        &self.log
     }
 
     pub(crate) fn store(&self) -> Option<&Store> {
-        match self {
-            Self::Log { .. } => None,
-            Self::Store { store, .. } => Some(store),
-        }
+        self.store.as_ref()
     }
 
     /// The store, of which a core that applies or reads is given one.
@@ -74,31 +81,104 @@ impl Keeper {
 
     /// Answers from the newest state, all of it at one point in time.
     pub(crate) fn read(&self, query: Query) -> Answer {
-        let snapshot = self.expect_store().snapshot();
-        let answer = match query {
-            Query::Get(key) => snapshot.get(&key).map(Answer::Value),
-            Query::GetMany(keys) => {
-                let values = keys.iter().map(|key| snapshot.get(key)).collect();
-                let values: kvorum_storage::Result<_> = values;
-                values.map(Answer::Values)
-            }
-            Query::Scan(range) => {
-                scan(&snapshot, &range).map(|(rows, more)| Answer::Rows { rows, more })
-            }
+        let store = self.expect_store();
+        match query {
+            // One key is one point in time by itself.
+            Query::Get(key) => answer_get(store.get(&key)),
+            query => answer(&store.snapshot(), query),
+        }
+    }
+
+    /// Holds the store as it is now. What is held for longest gives way to what would be too much.
+    pub(crate) fn take_snapshot(&mut self, snapshot: SnapshotId) {
+        while self.held.len() >= SNAPSHOTS_MAX {
+            self.held.pop_first();
+        }
+        let taken = self.expect_store().snapshot();
+        self.held.insert(snapshot, taken);
+    }
+
+    pub(crate) fn read_snapshot(&self, snapshot: SnapshotId, query: Query) -> Answer {
+        match self.held.get(&snapshot) {
+            Some(held) => answer(held, query),
+            None => Answer::Failed(format!("the snapshot at {} is not held any more", snapshot.0)),
+        }
+    }
+
+    pub(crate) fn drop_snapshot(&mut self, snapshot: SnapshotId) {
+        self.held.remove(&snapshot);
+    }
+
+    /// Puts rows aside, and makes all of them durable with the last; whether that was possible. If
+    /// it was not, nothing is staged any more.
+    pub(crate) fn stage(
+        &mut self,
+        snapshot: SnapshotId,
+        first: bool,
+        rows: &[Row],
+        last: bool,
+    ) -> kvorum_storage::Result<bool> {
+        let store = self.expect_store();
+        let mut taken = store.stage(first, rows);
+        if last {
+            taken = taken.and_then(|()| store.seal_staged(snapshot.0));
+        }
+        let Err(error) = taken else {
+            self.is_unable_to_stage = false;
+            return Ok(true);
         };
-        answer.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+        // Its room may be what is missing. If even that fails, the next that is first throws it away;
+        // but of a store that takes nothing any more a new start is the only way out.
+        if let Err(error @ Error::Poisoned { .. }) = store.stage(true, &[]) {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut self.is_unable_to_stage, true) {
+            tracing::error!(%error, "cannot stage a snapshot, and will try again");
+        }
+        Ok(false)
+    }
+
+    /// Has what is staged for the store.
+    pub(crate) fn install(
+        &self,
+        snapshot: SnapshotId,
+        covered_by: Position,
+    ) -> kvorum_storage::Result<()> {
+        self.expect_store().install(snapshot.0, covered_by)
     }
 
     /// Nothing before `position` is needed for the core's recovery any more.
     pub(crate) fn release(&self, position: Position) -> kvorum_storage::Result<()> {
-        match self {
-            Self::Log { log, .. } => log.truncate_before(position),
-            Self::Store { store, .. } => {
+        match &self.store {
+            None => self.log.truncate_before(position),
+            Some(store) => {
                 store.release(position);
                 Ok(())
             }
         }
     }
+}
+
+fn answer(snapshot: &Snapshot, query: Query) -> Answer {
+    match query {
+        Query::Get(key) => answer_get(snapshot.get(&key)),
+        Query::GetMany(keys) => {
+            let values = keys.iter().map(|key| snapshot.get(key)).collect();
+            let values: kvorum_storage::Result<_> = values;
+            values.map_or_else(failed, Answer::Values)
+        }
+        Query::Scan(range) => {
+            scan(snapshot, &range).map_or_else(failed, |(rows, more)| Answer::Rows { rows, more })
+        }
+    }
+}
+
+fn answer_get(value: kvorum_storage::Result<Option<bytes::Bytes>>) -> Answer {
+    value.map_or_else(failed, Answer::Value)
+}
+
+fn failed(error: kvorum_storage::Error) -> Answer {
+    Answer::Failed(error.to_string())
 }
 
 /// The first rows of a range, and whether there are more.

@@ -23,7 +23,7 @@ mod runner;
 pub use codec::StoredRecord;
 pub use error::NodeError;
 pub use fail_points::{Action, FailPoint, FailPoints};
-pub use identity::{ClusterId, Identity, IdentityFile, read_identity};
+pub use identity::{Claim, ClusterId, Identity, IdentityFile, read_identity};
 pub use inspector::Inspector;
 pub use mailbox::{
     BACKLOG_BYTES_MAX, Detached, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn, detached,

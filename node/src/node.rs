@@ -16,7 +16,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_replication::{Core, Effect, Effects, Input, Position, Request, Role, Time, Urgency};
+use kvorum_replication::{
+    Core, Effect, Effects, Input, Position, Request, Role, SnapshotId, Time, Urgency,
+};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{self as storage, Log, LogOptions, Options, Store};
 
@@ -32,6 +34,9 @@ use crate::report::Report;
 /// How long a record that nobody waits for may stay in memory: long enough for another group to
 /// carry it, short enough that a crash leaves little in doubt.
 pub const SOON: Duration = Duration::from_millis(5);
+
+/// How long an install that the disk has no room for waits before it is tried again.
+const INSTALL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of records after which the core is asked for a checkpoint, so that recovery stays short.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -57,6 +62,9 @@ pub struct Node<C: Core> {
     behind: Option<Position>,
     /// What waits for its record, by position.
     waiting: VecDeque<(Position, EffectOf<C>)>,
+    /// The first of these is an install for which there was no room. It is tried again from then on,
+    /// and nothing overtakes it.
+    install_again: Option<Time>,
     /// Answers of the store and resumes, to be handed over before anything else.
     fed_back: VecDeque<InputOf<C>>,
     turn: Turn<C::Message>,
@@ -71,6 +79,8 @@ pub struct Node<C: Core> {
     last_mark: u64,
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
+    /// Bytes of the last checkpoint, with what its step wrote again behind it.
+    last_checkpoint_bytes: u64,
     payload: Vec<u8>,
     /// What was appended, for a judge who asked to see it.
     watched: Option<Vec<(Position, C::Record)>>,
@@ -94,7 +104,7 @@ where
         let (log, mut replay) = Log::open(vfs, dir, options)?;
         let log = Arc::new(log);
         let first = log.first();
-        let keeper = Keeper::Log { dir: dir.to_owned(), log };
+        let keeper = Keeper::log_only(dir, log);
         let mut node = Self::new(core, keeper, armed);
         let mut recovery = Recovery::new(Role::Coordinator, first);
         while let Some(record) = replay.next()? {
@@ -114,7 +124,7 @@ where
     ) -> Result<Self, NodeError> {
         let (store, mut replay) = Store::open_with_replay(vfs, dir, options)?;
         let first = store.log().first();
-        let keeper = Keeper::Store { dir: dir.to_owned(), store: store.clone() };
+        let keeper = Keeper::with_store(dir, store.clone());
         let mut node = Self::new(core, keeper, armed);
         let mut recovery = Recovery::new(Role::Replica, first);
         while let Some(record) = replay.next()? {
@@ -135,6 +145,7 @@ where
             current: VecDeque::new(),
             behind: None,
             waiting: VecDeque::new(),
+            install_again: None,
             fed_back: VecDeque::new(),
             turn: Turn::default(),
             stopped_at: None,
@@ -146,6 +157,7 @@ where
             last_mark: 0,
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
+            last_checkpoint_bytes: 0,
             payload: Vec::new(),
             watched: None,
             clock: Clock::default(),
@@ -197,10 +209,11 @@ where
     /// and feeds back what comes of it. Stops at the next armed fail point.
     pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
         let now = self.clock.read(now);
+        self.install_again.take_if(|again| *again <= now);
         self.notice_room();
         loop {
             self.append_records(now)?;
-            self.finish_step()?;
+            self.finish_step(now)?;
             if self.stopped_at.is_some() {
                 return Ok(());
             }
@@ -225,7 +238,8 @@ where
     }
 
     fn notice_room(&mut self) {
-        let has_room = !self.is_stuck && !self.log().is_refusing();
+        let is_waiting = self.is_stuck || self.install_again.is_some();
+        let has_room = !is_waiting && !self.log().is_refusing();
         if has_room != self.has_room {
             self.has_room = has_room;
             self.fed_back.push_front(Input::Room(has_room));
@@ -318,6 +332,9 @@ where
     }
 
     fn next_waiting_is_durable(&self) -> bool {
+        if self.install_again.is_some() {
+            return false;
+        }
         let reached = match self.planted.has(Bug::ReleaseBeforeSync) {
             true => self.last(),
             false => self.durable(),
@@ -328,20 +345,20 @@ where
     /// Appends the step's records, up to a fail point that nothing has to be durable for. An apply
     /// is performed only after its record is in the log, so that a flush, which syncs the log first,
     /// never writes to a segment what the log could forget: that holds for points between the two as
-    /// well. (A mark is the position of its record.)
+    /// well.
     fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
         let mut waits = self.behind.is_some();
-        let mut applied = Position::ZERO;
+        let (mut applies, mut is_checkpoint) = (false, false);
         for index in 0..self.current.len() {
             let is_point = matches!(self.current[index], Pending::Effect(Effect::Point(_)));
             // A point that waits for a record must not hold up the records after it: those of the
             // next steps are appended before it is reached.
-            if is_point && !waits && applied <= self.last() {
+            if is_point && !waits && !applies {
                 break;
             }
             let pending = &mut self.current[index];
             match pending {
-                Pending::Effect(Effect::Apply { mark, .. }) => applied = Position(*mark),
+                Pending::Effect(Effect::Apply { .. }) => applies = true,
                 Pending::Effect(Effect::Persist { at, record, urgency }) => {
                     let (at, urgency) = (*at, *urgency);
                     self.payload.clear();
@@ -352,12 +369,28 @@ where
                     *pending = Pending::Behind(at);
                     waits = true;
                     self.append(now, at, kind, urgency)?;
+                    is_checkpoint |= C::Record::is_checkpoint(kind);
                 }
                 Pending::Behind(_) => waits = true,
                 Pending::Effect(_) => {}
             }
         }
+        if is_checkpoint {
+            self.last_checkpoint_bytes = std::mem::take(&mut self.bytes_since_checkpoint);
+        } else if self.is_checkpoint_due() {
+            self.bytes_since_checkpoint = 0;
+            self.fed_back.push_back(Input::Checkpoint);
+        }
         Ok(())
+    }
+
+    /// Whether the log has grown so long that a checkpoint is worth it: one that is large itself not
+    /// before as much was written besides. And it must not go on top of what a slow or full disk has
+    /// left waiting in memory.
+    fn is_checkpoint_due(&self) -> bool {
+        self.bytes_since_checkpoint >= self.checkpoint_bytes.max(self.last_checkpoint_bytes)
+            && self.has_room
+            && self.log().pending_bytes() as u64 <= CHECKPOINT_BYTES
     }
 
     fn append(
@@ -379,23 +412,20 @@ where
         }
         self.bytes_since_checkpoint += self.payload.len() as u64;
         if C::Record::is_checkpoint(kind) {
-            self.bytes_since_checkpoint = 0;
-        } else if self.bytes_since_checkpoint >= self.checkpoint_bytes {
-            self.bytes_since_checkpoint = 0;
-            self.fed_back.push_back(Input::Checkpoint);
+            self.bytes_since_checkpoint = self.payload.len() as u64;
         }
         Ok(())
     }
 
     /// Performs the step at hand to its end, or to a fail point.
-    fn finish_step(&mut self) -> Result<(), NodeError> {
+    fn finish_step(&mut self, now: Time) -> Result<(), NodeError> {
         while let Some(pending) = self.current.pop_front() {
             match (pending, self.behind) {
                 (Pending::Behind(position), _) => self.behind = Some(position),
                 (Pending::Effect(effect @ Effect::Release(_)), Some(_))
                     if self.planted.has(Bug::CutBeforeCheckpointDurable) =>
                 {
-                    self.perform(effect)?;
+                    self.perform(now, effect)?;
                 }
                 (Pending::Effect(effect), Some(behind)) => {
                     self.waiting.push_back((behind, effect));
@@ -404,13 +434,13 @@ where
                     self.stopped_at = Some(name);
                     return Ok(());
                 }
-                (Pending::Effect(effect), None) => self.perform(effect)?,
+                (Pending::Effect(effect), None) => self.perform(now, effect)?,
             }
         }
         Ok(())
     }
 
-    fn perform(&mut self, effect: EffectOf<C>) -> Result<(), NodeError> {
+    fn perform(&mut self, now: Time, effect: EffectOf<C>) -> Result<(), NodeError> {
         match effect {
             Effect::Send { to, message } => self.turn.sends.push((to, message)),
             Effect::Reply { request, outcome } => self.turn.replies.push((request, outcome)),
@@ -428,19 +458,42 @@ where
             Effect::Release(position) => {
                 self.keeper.release(storage::Position(position.0))?;
             }
-            Effect::TakeSnapshot(_)
-            | Effect::ReadSnapshot { .. }
-            | Effect::DropSnapshot(_)
-            | Effect::Stage { .. }
-            | Effect::Install(_) => {
-                unreachable!("two-phase commit, which is all that runs here, copies no stores")
+            Effect::TakeSnapshot(snapshot) => self.keeper.take_snapshot(snapshot),
+            Effect::ReadSnapshot { read, snapshot, query } => {
+                let answer = self.keeper.read_snapshot(snapshot, query);
+                self.fed_back.push_back(Input::Read { read, answer });
             }
+            Effect::DropSnapshot(snapshot) => self.keeper.drop_snapshot(snapshot),
+            Effect::Stage { snapshot, first, rows, last } => {
+                let is_kept = self.keeper.stage(snapshot, first, &rows, last)?;
+                self.fed_back.push_back(Input::Staged { snapshot, is_kept });
+            }
+            Effect::Install(snapshot) => self.install(now, snapshot)?,
             Effect::Persist { .. } => {
                 unreachable!("records are appended before a step is performed")
             }
             Effect::Point(_) => unreachable!("a fail point stops the step that meets it"),
         }
         Ok(())
+    }
+
+    /// Has the staged rows for the store. The record says that they are, so without room for it the
+    /// node can only wait; what stands behind it waits as well.
+    fn install(&mut self, now: Time, snapshot: SnapshotId) -> Result<(), NodeError> {
+        match self.keeper.install(snapshot, self.log().last()) {
+            Ok(()) => {
+                self.last_mark = self.last_mark.max(snapshot.0);
+                Ok(())
+            }
+            Err(error @ storage::Error::DiskFull { .. }) => {
+                tracing::error!(%error, "a snapshot waits for room to be installed");
+                let effect = Effect::Install(snapshot);
+                self.waiting.push_front((Position::ZERO, effect));
+                self.install_again = Some(now.after(INSTALL_PAUSE));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -481,7 +534,13 @@ impl Recovery {
                     node.last_mark = node.last_mark.max(mark);
                     node.keeper.apply(mark, at, writes)?;
                 }
-                other => unreachable!("recovery only applies, but the core wants {other:?}"),
+                Effect::Install(snapshot) => {
+                    node.last_mark = node.last_mark.max(snapshot.0);
+                    node.keeper.install(snapshot, at)?;
+                }
+                other => {
+                    unreachable!("recovery applies and installs, but the core wants {other:?}")
+                }
             }
         }
         Ok(())

@@ -234,6 +234,43 @@ fn the_core_is_asked_for_a_checkpoint_when_the_log_has_grown() {
     assert_eq!(asked, 1, "seven records of eight bytes pass fifty once");
 }
 
+/// Else it would be asked for again by what it writes again itself, for ever.
+#[test]
+fn a_large_checkpoint_calls_for_no_other_one() {
+    let mut bench = Bench::log();
+    bench.node.set_checkpoint_bytes(50);
+    let asked = |bench: &Bench| {
+        bench.node.core().heard().iter().filter(|heard| *heard == "checkpoint").count()
+    };
+    let checkpoint = Text(format!("checkpoint {}", "x".repeat(100)));
+    bench.order(vec![
+        Effect::Persist { at: Position(1), record: checkpoint, urgency: Urgency::Now },
+        persist(2, Urgency::Now),
+        persist(3, Urgency::Now),
+    ]);
+    for at in 4..=18 {
+        assert_eq!(asked(&bench), 0, "before record {at}");
+        bench.order(vec![persist(at, Urgency::Now)]);
+    }
+    assert_eq!(asked(&bench), 1, "as much was written besides it as it is large");
+}
+
+#[test]
+fn no_checkpoint_goes_to_a_full_disk() {
+    let mut bench = Bench::log();
+    bench.node.set_checkpoint_bytes(20);
+    bench.node.set_stuck(true);
+    for at in 1..=9 {
+        bench.order(vec![persist(at, Urgency::Now)]);
+    }
+    bench.node.set_stuck(false);
+    bench.node.settle(NOW).unwrap();
+    assert_eq!(
+        bench.node.core().heard().iter().filter(|heard| *heard != "orders").collect::<Vec<_>>(),
+        ["room false", "room true", "checkpoint"]
+    );
+}
+
 #[test]
 fn replies_and_timers_reach_the_driver() {
     let mut bench = Bench::log();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_node::offline::{Offline, Whose};
-use kvorum_node::{ClusterId, IdentityFile, Node, NodeError};
+use kvorum_node::offline::{InDoubt, Offline, Whose};
+use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError};
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId};
 use kvorum_replication::two_phase::{Participant, ParticipantOptions};
 use kvorum_replication::{Input, NodeId, Role, Time, Transaction, Write};
@@ -36,7 +36,7 @@ fn txn(number: u64) -> TxnId {
 
 fn open(vfs: &MemoryVfs, dir: &str) -> Result<Node<Participant>, NodeError> {
     let vfs: Arc<dyn Vfs> = Arc::new(vfs.clone());
-    IdentityFile::open(Arc::clone(&vfs), dir.as_ref(), Role::Replica, ONE)?;
+    IdentityFile::open(Arc::clone(&vfs), dir.as_ref(), &Claim::two_phase(Role::Replica, ONE))?;
     let options = options();
     let core = Participant::new(ParticipantOptions { id: ONE, ..ParticipantOptions::default() });
     Node::open_store(vfs, dir.as_ref(), options, core, Vec::new())
@@ -77,7 +77,8 @@ fn replica() -> (MemoryVfs, Rows) {
     let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
     let mut node = open(&disk, DIR).unwrap();
     {
-        let identity = IdentityFile::open(vfs, DIR.as_ref(), Role::Replica, ONE).unwrap();
+        let identity =
+            IdentityFile::open(vfs, DIR.as_ref(), &Claim::two_phase(Role::Replica, ONE)).unwrap();
         identity.adopt_cluster(ClusterId([7; 16])).unwrap();
     }
     node.step(NOW, Input::Started).unwrap();
@@ -108,6 +109,13 @@ fn replica() -> (MemoryVfs, Rows) {
 
 fn look(disk: &MemoryVfs, dir: &str) -> Result<Offline, NodeError> {
     Offline::open(Arc::new(disk.clone()), dir.as_ref())
+}
+
+fn transaction(in_doubt: &InDoubt) -> TxnId {
+    match in_doubt {
+        InDoubt::Transaction { txn, .. } => *txn,
+        InDoubt::Slot { .. } => panic!("there are no slots: {in_doubt:?}"),
+    }
 }
 
 /// The rows, and whether any had to be left out.
@@ -146,7 +154,7 @@ fn a_replicas_rows_and_doubts_are_those_it_would_have() {
     assert!(verified.is_sound(), "{:?}", verified.findings);
     assert_eq!(rows(&offline), (expected.clone(), false));
     let read = offline.read().unwrap();
-    let in_doubt: Vec<TxnId> = read.in_doubt.iter().map(|it| it.txn).collect();
+    let in_doubt: Vec<TxnId> = read.in_doubt.iter().map(transaction).collect();
     assert_eq!(in_doubt, [txn(61)]);
     let summary = offline.summary(&read).unwrap();
     assert_eq!(summary.keys, expected.len() as u64);
@@ -248,7 +256,7 @@ fn what_is_gone_is_missed_at_the_start() {
     let error = open(&image, DIR).err().unwrap();
     assert!(matches!(error, NodeError::Storage(Error::Missing { .. })), "{error}");
     let offline = look(&image, DIR).unwrap();
-    assert!(matches!(offline.whose(), Whose::Lost { role: Role::Replica, .. }));
+    assert!(matches!(offline.whose(), Whose::Lost { kind, .. } if kind.role == Role::Replica));
     assert!(!offline.verify().unwrap().is_sound());
     drop(offline);
 

@@ -13,9 +13,9 @@
 //!    What stands before it does not wait. So nothing that rests on a record leaves before the
 //!    record would survive a crash, and a core cannot forget to wait: it would have to reorder.
 //! 2. Effects that wait are released in the order of their records, across steps.
-//! 3. [`Effect::Resume`] comes back as [`Input::Resume`] and [`Effect::Read`] as [`Input::Read`]
-//!    before any other input is handed over. A core that must know that its record is durable puts
-//!    a `Resume` behind the `Persist`.
+//! 3. [`Effect::Resume`] comes back as [`Input::Resume`], [`Effect::Read`] as [`Input::Read`] and
+//!    [`Effect::Stage`] as [`Input::Staged`] before any other input is handed over. A core that must
+//!    know that its record is durable puts a `Resume` behind the `Persist`.
 //! 4. After a crash the records come back through [`Core::recover`] in order, a prefix of what was
 //!    persisted that holds at least everything that was durable; then [`Input::Started`].
 //! 5. Messages may be lost, repeated and reordered. Timers fire at or after the time asked for.
@@ -139,6 +139,14 @@ pub enum Input<M, R> {
         /// What the store holds, or why it could not say.
         answer: Answer,
     },
+    /// The answer to [`Effect::Stage`].
+    Staged {
+        /// As the core named it.
+        snapshot: SnapshotId,
+        /// Whether the rows were taken; after the last of them, whether all are durable. If not, for
+        /// want of room mostly, nothing is staged any more, and a record must not rest on it.
+        is_kept: bool,
+    },
     /// A [`Effect::Resume`] whose turn has come.
     Resume(R),
     /// Whether the disk has room; true until said otherwise. Without room a core takes nothing on
@@ -147,6 +155,9 @@ pub enum Input<M, R> {
     Room(bool),
     /// The log has grown long: persist a checkpoint record, and [`Effect::Release`] what is older.
     Checkpoint,
+    /// The node stops cleanly in a moment: have others take over what they would have to miss it
+    /// for. What was said by then is sent.
+    Stopping,
 }
 
 /// What a core wants done.
@@ -193,10 +204,12 @@ pub enum Effect<M, P, R> {
         query: Query,
     },
     /// Hold the store as it is now, everything applied before this effect included, under this name,
-    /// which is the mark of the last [`Effect::Apply`]. A snapshot does not outlive the process.
+    /// which is not below the mark of the last [`Effect::Apply`]. A snapshot does not outlive the
+    /// process, and the shell holds a few at a time: the oldest gives way.
     TakeSnapshot(SnapshotId),
-    /// As [`Effect::Read`], of a snapshot that is held; answered by [`Input::Read`]. The shell may
-    /// answer a scan with fewer rows than asked for, as long as it says that there are more.
+    /// As [`Effect::Read`], of a snapshot that is held; answered by [`Input::Read`], and that with
+    /// [`Answer::Failed`] if it is not held any more. The shell may answer a scan with fewer rows than
+    /// asked for, as long as it says that there are more.
     ReadSnapshot {
         /// The core's name for it.
         read: ReadId,
@@ -208,9 +221,9 @@ pub enum Effect<M, P, R> {
     /// The snapshot is not needed any more.
     DropSnapshot(SnapshotId),
     /// Put rows aside for [`Effect::Install`], behind those staged before, in byte order of their
-    /// keys. They are no part of the store yet, and no reader sees them. The shell makes them
-    /// durable before it appends the next record of this core, in this step or a later one; what a
-    /// crash leaves behind without such a record may be thrown away.
+    /// keys. They are no part of the store yet, and no reader sees them. Answered by
+    /// [`Input::Staged`]. What a crash leaves behind without a record that rests on it may be thrown
+    /// away.
     Stage {
         /// To be what.
         snapshot: SnapshotId,
@@ -218,11 +231,15 @@ pub enum Effect<M, P, R> {
         first: bool,
         /// The next rows.
         rows: Vec<Row>,
+        /// These are all: make them durable, so that a record may rest on them.
+        last: bool,
     },
     /// Have the staged rows, and nothing else, in the store, as if everything up to this mark had
     /// been applied: all at once for readers, and for a crash. It stands behind a record that says
-    /// so; recovery repeats it from there, and a store whose segments already reach the mark skips
-    /// it, as it skips an [`Effect::Apply`]. Snapshots taken before keep their rows.
+    /// so, written after the staged rows were durable; recovery repeats it from there, and a store
+    /// whose segments already reach the mark skips it, as it skips an [`Effect::Apply`]. While the
+    /// disk has no room for it, it waits, and with it what stands behind it. Snapshots taken before
+    /// keep their rows.
     Install(SnapshotId),
     /// Ask for [`Input::Timer`] at this time; replaces what was asked for before.
     SetTimer(Time),
@@ -352,6 +369,8 @@ pub struct Status {
     pub in_doubt: u64,
     /// Keys locked.
     pub locks: u64,
+    /// Who decides for the cluster, as far as this node knows; under protocols that elect somebody.
+    pub leader: Option<NodeId>,
     /// Peers this node has a link to.
     pub peers_up: Vec<NodeId>,
     /// Counters by name, in a fixed order: messages and forced and unforced records by type.

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod alarms;
+mod audit;
 pub mod contract;
 mod counters;
 pub mod limits;

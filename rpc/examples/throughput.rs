@@ -1,7 +1,7 @@
 //! How many calls a second the transport carries, and how many of them share a write.
 //!
 //! One server, one worker, a node that answers at once, and clients on the main thread: what is
-//! measured is capnp-rpc over our network, not a database. `cargo run --release --example
+//! measured is our transport, not a database. `cargo run --release --example
 //! throughput -p kvorum-rpc [SECONDS]`.
 
 #![expect(clippy::print_stdout, reason = "it is a program that prints what it measured")]
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvorum_node::{Event, IdentityFile, Report, Turn, detached};
+use kvorum_node::{Claim, Event, IdentityFile, Report, Turn, detached};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{Answer, ClientId, NodeId, Operation, Outcome, Role, Status};
 use kvorum_rpc::client::{Client, ClientOptions};
@@ -27,7 +27,8 @@ fn main() -> Result<(), Failed> {
     let options = ServerOptions::new("127.0.0.1:0".parse()?);
     let (server, mut outbox) = Server::bind(options)?;
     let address = server.local_addr().to_string();
-    let identity = Arc::new(IdentityFile::in_memory(Role::Coordinator, NodeId::COORDINATOR)?);
+    let claim = Claim::two_phase(Role::Coordinator, NodeId::COORDINATOR);
+    let identity = Arc::new(IdentityFile::in_memory(&claim)?);
     let (handle, mailbox) = detached::<Message>();
     std::thread::spawn(move || {
         let value = Bytes::from(vec![7; VALUE_BYTES]);
@@ -68,7 +69,11 @@ fn answer(event: Event<Message>, value: &Bytes, turn: &mut Turn<Message>) {
             turn.replies.push((request.id, outcome));
         }
         Event::Report(sender) => drop(sender.send(report())),
-        Event::Messages { .. } | Event::PeerUp(_) | Event::PeerDown(_) | Event::Stop => {}
+        Event::Messages { .. }
+        | Event::PeerUp(_)
+        | Event::PeerDown(_)
+        | Event::Stopping
+        | Event::Stop => {}
     }
 }
 
@@ -80,6 +85,7 @@ fn report() -> Report {
             in_flight: 0,
             in_doubt: 0,
             locks: 0,
+            leader: None,
             peers_up: Vec::new(),
             counters: Vec::new(),
         },

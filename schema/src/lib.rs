@@ -7,8 +7,10 @@
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction, clippy::allow_attributes_without_reason, reason = "generated code; the schema files carry the words")]
 mod generated {
     pub mod admin_capnp;
+    pub mod any_replica_capnp;
     pub mod client_capnp;
+    pub mod paxos_capnp;
     pub mod peer_capnp;
 }
 
-pub use generated::{admin_capnp, client_capnp, peer_capnp};
+pub use generated::{admin_capnp, any_replica_capnp, client_capnp, paxos_capnp, peer_capnp};

@@ -154,7 +154,7 @@ impl Batch {
     }
 }
 
-fn check_length(what: &str, bytes: usize, bytes_max: usize) -> Result<()> {
+pub(crate) fn check_length(what: &str, bytes: usize, bytes_max: usize) -> Result<()> {
     if bytes <= bytes_max {
         return Ok(());
     }

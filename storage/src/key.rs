@@ -15,6 +15,10 @@ pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// operations have neighbouring numbers, and become visible together.
 pub(crate) type Sequence = u64;
 
+/// That of every row that was staged. Nothing older is in the store with them, and all that is
+/// applied to them is newer.
+pub(crate) const SEQUENCE_STAGED: Sequence = 1;
+
 /// What an entry says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

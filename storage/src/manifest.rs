@@ -8,16 +8,18 @@
 //! ```text
 //! manifest   magic | version u32 | content bytes u32 | content | checksum u32
 //! content    generation, next segment id, flushed mark, flushed position, last sequence: u64 each
-//!            | number of segments u32 | segment...
+//!            | number of segments u32 | segment... | in version 2: staged
 //! segment    level u8 | id, bytes, entries, deletes, sequence max: u64 each | smallest | largest
+//! staged     mark u64 | number of segments u32 | segment..., each without its level
 //! ```
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::codec::{Malformed, Place, Reader, checksum, put_u32, put_u64};
 use crate::error::{Error, Result};
-use crate::key::Sequence;
+use crate::key::{SEQUENCE_STAGED, Sequence};
 use crate::levels::LEVELS;
 use crate::log::Position;
 use crate::planted::{Bug, Planted};
@@ -26,6 +28,9 @@ use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 const MAGIC: [u8; 8] = *b"kvorummf";
 const VERSION: u32 = 1;
+/// That of a manifest with staged segments. Without any it is written as before, so that a program
+/// that knows nothing of them can open the store.
+const VERSION_STAGED: u32 = 2;
 const HEAD_BYTES: usize = 16;
 /// Bounds what a hostile file makes us allocate: millions of segments.
 const CONTENT_BYTES_MAX: u64 = 1 << 30;
@@ -50,6 +55,25 @@ pub(crate) struct Manifest {
     pub(crate) last_sequence: Sequence,
     /// The segments, each with its level.
     pub(crate) segments: Vec<(usize, SegmentMeta)>,
+    /// What waits to take the place of all segments.
+    pub(crate) staged: Option<Staged>,
+}
+
+/// Rows that are durable and no part of the store yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Staged {
+    /// The mark that they are the state at.
+    pub(crate) mark: u64,
+    /// By key; ranges disjoint. None at all is the empty store.
+    pub(crate) segments: Vec<SegmentMeta>,
+}
+
+impl Staged {
+    /// Two neighbours that are not one behind the other, if there are such.
+    pub(crate) fn overlap(&self) -> Option<(u64, u64)> {
+        let mut pairs = self.segments.windows(2);
+        pairs.find(|pair| pair[0].largest >= pair[1].smallest).map(|pair| (pair[0].id, pair[1].id))
+    }
 }
 
 impl Manifest {
@@ -108,8 +132,13 @@ impl Manifest {
             content.push(*level as u8);
             segment.encode(&mut content);
         }
+        if let Some(staged) = &self.staged {
+            put_u64(&mut content, staged.mark);
+            put_u32(&mut content, staged.segments.len() as u32);
+            staged.segments.iter().for_each(|segment| segment.encode(&mut content));
+        }
         let mut bytes = MAGIC.to_vec();
-        put_u32(&mut bytes, VERSION);
+        put_u32(&mut bytes, if self.staged.is_some() { VERSION_STAGED } else { VERSION });
         put_u32(&mut bytes, content.len() as u32);
         bytes.extend_from_slice(&content);
         let checksum = checksum(PLACE, &bytes);
@@ -135,7 +164,8 @@ impl Manifest {
         if reader.array::<8>()? != MAGIC {
             return Err(Malformed("this is not a manifest"));
         }
-        if reader.u32()? != VERSION {
+        let version = reader.u32()?;
+        if ![VERSION, VERSION_STAGED].contains(&version) {
             return Err(Malformed("the store is of a version that this program does not know"));
         }
         if reader.u32()? as usize != reader.remaining() {
@@ -148,6 +178,7 @@ impl Manifest {
             flushed_position: Position(reader.u64()?),
             last_sequence: reader.u64()?,
             segments: Vec::new(),
+            staged: None,
         };
         for _ in 0..reader.u32()? {
             let level = usize::from(reader.u8()?);
@@ -161,7 +192,37 @@ impl Manifest {
             }
             manifest.segments.push((level, segment));
         }
+        if version == VERSION_STAGED {
+            manifest.staged = Some(manifest.decode_staged(reader)?);
+        }
         if reader.is_empty() { Ok(manifest) } else { Err(Malformed("bytes after the end")) }
+    }
+}
+
+impl Manifest {
+    /// Of every segment that it names, staged ones included.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u64> {
+        let staged = self.staged.iter().flat_map(|staged| &staged.segments);
+        self.segments.iter().map(|(_, segment)| segment).chain(staged).map(|segment| segment.id)
+    }
+
+    fn decode_staged(&self, reader: &mut Reader<'_>) -> Result<Staged, Malformed> {
+        let mut staged = Staged { mark: reader.u64()?, segments: Vec::new() };
+        let mut ids: BTreeSet<u64> = self.segments.iter().map(|(_, segment)| segment.id).collect();
+        for _ in 0..reader.u32()? {
+            let segment = SegmentMeta::decode(reader)?;
+            if segment.id >= self.next_segment || segment.sequence_max != SEQUENCE_STAGED {
+                return Err(Malformed("a staged segment that was not written as one"));
+            }
+            if !ids.insert(segment.id) {
+                return Err(Malformed("a staged segment that is named twice"));
+            }
+            staged.segments.push(segment);
+        }
+        match staged.overlap() {
+            Some(_) => Err(Malformed("staged segments overlap")),
+            None => Ok(staged),
+        }
     }
 }
 
@@ -207,7 +268,22 @@ mod tests {
             flushed_position: Position(56),
             last_sequence: 80,
             segments: vec![(0, segment(7)), (1, segment(3))],
+            staged: None,
         }
+    }
+
+    fn example_staged() -> Manifest {
+        let segment = |id, smallest: &'static str, largest: &'static str| SegmentMeta {
+            id,
+            bytes: 1000,
+            entries: 10,
+            deletes: 0,
+            smallest: Bytes::from_static(smallest.as_bytes()),
+            largest: Bytes::from_static(largest.as_bytes()),
+            sequence_max: SEQUENCE_STAGED,
+        };
+        let segments = vec![segment(4, "a", "f"), segment(5, "g", "z")];
+        Manifest { staged: Some(Staged { mark: 77, segments }), ..example() }
     }
 
     #[test]
@@ -217,15 +293,23 @@ mod tests {
         assert_eq!(Manifest::read(&vfs, dir).unwrap(), None);
         Manifest::new().write(&vfs, dir, Planted::default()).unwrap();
         assert_eq!(Manifest::read(&vfs, dir).unwrap(), Some(Manifest::new()));
-        example().write(&vfs, dir, Planted::default()).unwrap();
-        assert_eq!(Manifest::read(&vfs, dir).unwrap(), Some(example()));
+        for manifest in [example(), example_staged()] {
+            manifest.write(&vfs, dir, Planted::default()).unwrap();
+            assert_eq!(Manifest::read(&vfs, dir).unwrap(), Some(manifest));
+        }
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
-        let bytes = example().encode();
+        for manifest in [example(), example_staged()] {
+            check_damage(&manifest);
+        }
+    }
+
+    fn check_damage(manifest: &Manifest) {
+        let bytes = manifest.encode();
         let path = Path::new("MANIFEST");
-        assert_eq!(Manifest::decode(&bytes, path).unwrap(), example());
+        assert_eq!(Manifest::decode(&bytes, path).unwrap(), *manifest);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -239,7 +323,7 @@ mod tests {
     #[test]
     fn right_checksums_over_nonsense_are_refused() {
         let check = |change: fn(&mut Manifest)| {
-            let mut manifest = example();
+            let mut manifest = example_staged();
             change(&mut manifest);
             assert!(Manifest::decode(&manifest.encode(), Path::new("MANIFEST")).is_err());
         };
@@ -247,5 +331,16 @@ mod tests {
         check(|manifest| manifest.last_sequence = 71);
         check(|manifest| manifest.segments[0].0 = LEVELS);
         check(|manifest| manifest.segments[0].1.smallest = Bytes::from("c"));
+        let check_staged = |change: fn(&mut Staged)| {
+            let mut manifest = example_staged();
+            change(manifest.staged.as_mut().unwrap());
+            assert!(Manifest::decode(&manifest.encode(), Path::new("MANIFEST")).is_err());
+        };
+        check_staged(|staged| staged.segments[0].id = 9);
+        check_staged(|staged| staged.segments[0].id = 7);
+        check_staged(|staged| staged.segments[0].id = 5);
+        check_staged(|staged| staged.segments[0].sequence_max = 2);
+        check_staged(|staged| staged.segments[0].largest = Bytes::from("g"));
+        check_staged(|staged| staged.segments.swap(0, 1));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::compaction::Limits;
 use crate::error::{Error, Result};
 use crate::log::LogOptions;
 use crate::planted::Planted;
@@ -67,6 +68,16 @@ impl Default for Options {
 }
 
 impl Options {
+    /// When a level is too large.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            level0_segments: self.level0_segments,
+            level1_bytes: self.level1_bytes,
+            level_step: self.level_step,
+            planted: self.planted,
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let require = |holds: bool, what: &'static str| {
             if holds { Ok(()) } else { Err(Error::invalid(what)) }

@@ -11,7 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const SCHEMAS: [&str; 3] = ["admin.capnp", "client.capnp", "peer.capnp"];
+const SCHEMAS: [&str; 5] =
+    ["admin.capnp", "any_replica.capnp", "client.capnp", "paxos.capnp", "peer.capnp"];
 const CHECKSUMS: &str = "SOURCES";
 
 /// Writes the generated code into `schema/src/generated`.

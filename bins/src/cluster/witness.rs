@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use kvorum_replication::Row;
+use kvorum_replication::{Protocol, Row};
 use kvorum_rpc::client::{Client, ClientError, ClientOptions, ProcessStatus};
 
 use super::{Cluster, ClusterError, Member};
+use crate::standing::Standing;
 
 /// Between looks at what is to come true.
 const POLL: Duration = Duration::from_millis(2);
@@ -38,7 +39,7 @@ impl Cluster {
         client.status().await.map_err(asking(member))
     }
 
-    /// What every member says of itself, the coordinator first.
+    /// What every member says of itself, in their order.
     ///
     /// # Errors
     /// If one does not answer.
@@ -68,8 +69,7 @@ impl Cluster {
     /// # Errors
     /// If one does not answer.
     pub async fn rows_of_replicas(&self) -> Result<Vec<Vec<Row>>, ClusterError> {
-        let replicas = self.members().filter(|&member| member != Member::Coordinator);
-        try_join_all(replicas.map(|member| self.rows(member))).await
+        try_join_all(self.replicas().map(|member| self.rows(member))).await
     }
 
     /// Waits until a member's status is as asked for.
@@ -97,13 +97,46 @@ impl Cluster {
         }
     }
 
-    /// Waits until the coordinator has a link to every replica, which it needs for any write.
+    /// Waits until everybody is there for a write: the coordinator has a link to every replica, or
+    /// all replicas follow one leader that has a link to each.
     ///
     /// # Errors
-    /// If it has not in time.
-    pub async fn await_links(&self, within: Duration) -> Result<ProcessStatus, ClusterError> {
+    /// If that is not so in time.
+    pub async fn await_links(&self, within: Duration) -> Result<(), ClusterError> {
         let all_up = |status: &ProcessStatus| status.members.iter().all(|member| member.up);
-        self.await_status(Member::Coordinator, within, all_up).await
+        match self.protocol() {
+            Protocol::TwoPhase => {
+                self.await_status(Member::Coordinator, within, all_up).await.map(drop)
+            }
+            Protocol::AnyReplica => {
+                for member in self.members() {
+                    self.await_status(member, within, all_up).await?;
+                }
+                Ok(())
+            }
+            Protocol::Paxos => self.await_leader(within).await.map(drop),
+        }
+    }
+
+    /// Waits until all replicas of Multi-Paxos follow one leader, which has a link to each.
+    ///
+    /// # Errors
+    /// If they do not in time.
+    pub async fn await_leader(&self, within: Duration) -> Result<Member, ClusterError> {
+        let began = Instant::now();
+        loop {
+            let statuses = self.statuses().await?;
+            if let Some(leader) = followed(&statuses) {
+                return Ok(leader);
+            }
+            if began.elapsed() > within {
+                let standings: Vec<_> =
+                    statuses.iter().map(|status| (status.node, Standing::of(status))).collect();
+                let why = format!("not all follow one leader: {standings:?}");
+                return Err(ClusterError::NotSettled { waited: within, why });
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Waits until nothing is under way any more and all replicas hold the same, and answers with
@@ -142,6 +175,17 @@ impl Cluster {
         let busy: Vec<_> = busy.collect();
         Ok((!busy.is_empty()).then(|| busy.join("; ")))
     }
+}
+
+/// The leader that all follow, if it has a link to each.
+fn followed(statuses: &[ProcessStatus]) -> Option<Member> {
+    let standings = || statuses.iter().map(|status| Some((status.node, Standing::of(status)?)));
+    let (leader, _) = Standing::leader(standings().flatten())?;
+    let all_follow = standings()
+        .all(|standing| standing.is_some_and(|(_, standing)| standing.leader == Some(leader)));
+    let status = statuses.iter().find(|status| status.node == leader)?;
+    let is_linked = status.members.iter().all(|member| member.up);
+    (all_follow && is_linked).then_some(Member::Replica(leader))
 }
 
 /// The rows of one replica, if those of all are the same; else some that are not.

@@ -75,6 +75,8 @@ pub(crate) enum Protocol {
     #[default]
     #[value(name = "2pc")]
     TwoPhase,
+    #[value(name = "paxos")]
+    Paxos,
 }
 
 /// Reads `A..B`: from A up to and without B.

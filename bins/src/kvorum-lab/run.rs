@@ -14,6 +14,7 @@ use kvorum::lab::run::{Doing, Progress, RunError, RunOptions, run as make};
 use kvorum::lab::summary::Outcome;
 use kvorum::lab::workload::Workload;
 use kvorum::time::duration;
+use kvorum_replication::Protocol as Replicates;
 use serde_json::json;
 
 use crate::arguments::Protocol;
@@ -46,12 +47,16 @@ pub(crate) struct Run {
     #[arg(long, value_name = "P", value_enum, default_value = "2pc")]
     pub(crate) protocol: Protocol,
 
-    /// Replicas beside the coordinator
+    /// Two-phase commit without a coordinator process: whichever replica is asked coordinates
+    #[arg(long)]
+    pub(crate) any_replica: bool,
+
+    /// Replicas, beside the coordinator if the protocol has one
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=9))]
     pub(crate) replicas: u32,
 
-    /// Clients, each with two connections: to the coordinator and to a replica
+    /// Clients, each with two connections: to where writes are taken, and to a replica
     #[arg(long, value_name = "N", default_value_t = 16)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) clients: u32,
@@ -115,7 +120,17 @@ impl Kinds {
 
 /// Runs the cluster, breaks it, judges the history.
 pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabError> {
-    let Protocol::TwoPhase = arguments.protocol;
+    let protocol = match (arguments.protocol, arguments.any_replica) {
+        (Protocol::TwoPhase, false) => Replicates::TwoPhase,
+        (Protocol::TwoPhase, true) => Replicates::AnyReplica,
+        (Protocol::Paxos, false) => Replicates::Paxos,
+        (Protocol::Paxos, true) => {
+            return Err(LabError::usage(
+                "--any-replica is a way of two-phase commit".to_owned(),
+                "leave it out: under paxos clients may ask any replica anyway",
+            ));
+        }
+    };
     for path in arguments.report.iter().chain(&arguments.history) {
         can_write(path)?;
     }
@@ -125,6 +140,7 @@ pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabE
     let mut server_flags = arguments.server_flag.clone();
     server_flags.extend(arguments.plant.flag().split_whitespace().map(str::to_owned));
     let options = RunOptions {
+        protocol,
         replicas: arguments.replicas,
         clients: arguments.clients,
         rate: arguments.rate,

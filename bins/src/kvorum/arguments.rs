@@ -9,6 +9,7 @@ use kvorum::address::host_and_port;
 use kvorum::time::duration;
 
 use crate::output::Format;
+use crate::reading::Reading;
 
 const ABOUT: &str = "Kvorum: a durable key-value store that is replicated the way you choose";
 
@@ -24,7 +25,8 @@ Examples:
 
 Which cluster:
   --connect, or the environment variable KVORUM_CONNECT, names one or more processes of it; the
-  first that answers is used. Without either it is 127.0.0.1:7100.
+  first that answers is used, and the next if that one is lost. It may send the client on to the
+  one that can serve. Without either it is 127.0.0.1:7100.
 
 Keys and values:
   are any bytes: keys 1 byte to 64 KiB, values up to 16 MiB. `get` prints a value as it is. Where
@@ -57,7 +59,7 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The cluster: a coordinator's address, or that of any process that coordinates
+    /// The cluster: a coordinator's address, or those of any replicas where all are equal
     #[arg(long, global = true, value_name = "ADDR[,ADDR...]", env = "KVORUM_CONNECT")]
     #[arg(value_delimiter = ',', value_parser = host_and_port)]
     #[arg(default_value = "127.0.0.1:7100")]
@@ -96,7 +98,8 @@ pub(crate) enum Command {
 
 /// Set the value of a key
 ///
-/// Returns once the value is durable on every replica, and prints nothing.
+/// Returns once the value is durable, on every replica or on a majority as the protocol has it, and
+/// prints nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -117,10 +120,13 @@ pub(crate) struct Put {
 Examples:
   kvorum get greeting
   kvorum get greeting || echo 'exit code 1: there is no such key'
+  kvorum get greeting --read stale          what the connected replica has, although it may be old
   kvorum --output json get photo            {\"key\":\"photo\",\"value_base64\":\"/9j/4AA=\"}")]
 pub(crate) struct Get {
     /// The key
     pub(crate) key: OsString,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 }
 
 /// Remove a key; fine if it is not there
@@ -159,6 +165,8 @@ pub(crate) struct Scan {
     /// Print keys without values
     #[arg(long)]
     pub(crate) keys_only: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 }
 
 /// Run one transaction, whose statements are read from standard input
@@ -212,6 +220,8 @@ Columns:
   IN DOUBT     on a replica: voted yes, outcome not known for longer than usual;
                on a coordinator: committed, not yet acknowledged by every replica
   LOCKS        keys that are locked
+  BALLOT       of the leader that a replica follows, as ROUND.LEADER (Multi-Paxos)
+  APPLIED      the last slot in its store; `(N chosen)` if it knows of more (Multi-Paxos)
 
 Examples:
   kvorum status
@@ -249,11 +259,14 @@ pub(crate) struct Inspect {
 #[command(after_help = "\
 Examples:
   kvorum export > backup.jsonl
-  kvorum export --prefix user/ users.jsonl")]
+  kvorum export --prefix user/ users.jsonl
+  kvorum export --read stale                what is left on one replica of too few")]
 pub(crate) struct Export {
     /// Only keys that begin with this
     #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
     pub(crate) prefix: OsString,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
     /// Where to write; standard output if there is none
     pub(crate) file: Option<PathBuf>,
 }

@@ -4,16 +4,21 @@ use std::io;
 use std::path::PathBuf;
 
 use kvorum::cluster::{Cluster, ClusterError, ClusterOptions, Program};
+use kvorum_replication::Protocol;
 
 use crate::error::CommandError;
 
-/// Takes ports and a directory for a coordinator and three replicas; none runs yet. If a signal
-/// ends this process, they end with it.
-pub(crate) fn cluster(directory: Option<PathBuf>) -> Result<Cluster, CommandError> {
+/// Takes ports and a directory for so many replicas, and for a coordinator if the protocol has one;
+/// none runs yet. If a signal ends this process, they end with it.
+pub(crate) fn cluster(
+    protocol: Protocol,
+    replicas: u32,
+    directory: Option<PathBuf>,
+) -> Result<Cluster, CommandError> {
     let this =
         std::env::current_exe().map_err(|error| CommandError::io("finding itself", &error))?;
     let program = Program::with_subcommand(this, "serve");
-    let options = ClusterOptions { directory, ..ClusterOptions::new(program) };
+    let options = ClusterOptions { protocol, replicas, directory, ..ClusterOptions::new(program) };
     let cluster = Cluster::new(options).map_err(failed)?;
     let signals = cluster.cleaner().clean_up_on_signals();
     signals.map_err(|error| CommandError::io("cannot wait for signals", &error))?;

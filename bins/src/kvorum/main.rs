@@ -11,6 +11,7 @@ mod limits;
 mod members;
 mod output;
 mod pages;
+mod reading;
 mod shell;
 mod statement;
 mod text;
@@ -88,7 +89,7 @@ async fn dispatch(
         }
         Command::Get(arguments) => {
             let key = key_of(arguments.key)?;
-            commands::get(&connect(global).await?, output, key).await
+            commands::get(&connect(global).await?, output, key, arguments.reading.read).await
         }
         Command::Del(arguments) => {
             let key = key_of(arguments.key)?;

@@ -5,12 +5,14 @@ use kvorum_replication::{Range, Row};
 use kvorum_rpc::client::Client;
 
 use crate::error::CommandError;
+use crate::reading::Freshness;
 
 /// Rows asked for at a time; the server also bounds a page's bytes.
 const PAGE_ROWS: u32 = 1024;
 
 /// Walks the rows of a range in order. Each page shows the store at one moment.
 pub(crate) struct Pages {
+    freshness: Freshness,
     start: Bytes,
     end: Option<Bytes>,
     rows_left: u64,
@@ -27,7 +29,13 @@ impl Pages {
             (end, to) => end.or_else(|| to.map(Bytes::copy_from_slice)),
         };
         let done = end.as_ref().is_some_and(|end| start >= *end);
-        Self { start, end, rows_left: limit.unwrap_or(u64::MAX), done }
+        let freshness = Freshness::default();
+        Self { freshness, start, end, rows_left: limit.unwrap_or(u64::MAX), done }
+    }
+
+    /// The same, each page as new as this.
+    pub(crate) fn read(self, freshness: Freshness) -> Self {
+        Self { freshness, ..self }
     }
 
     /// The next rows; `None` behind the last.
@@ -37,7 +45,7 @@ impl Pages {
         }
         let limit = u32::try_from(self.rows_left).unwrap_or(u32::MAX).min(PAGE_ROWS);
         let range = Range { start: self.start.clone(), end: self.end.clone(), limit };
-        let page = client.scan(range).await?;
+        let page = self.freshness.scan(client, range).await?;
         self.done = !page.more;
         self.rows_left = self.rows_left.saturating_sub(page.rows.len() as u64);
         match page.rows.last() {

@@ -51,8 +51,8 @@ pub(super) struct ClientsOptions {
     pub(super) workload: Workload,
     pub(super) keys: u32,
     pub(super) seed: u64,
-    /// Where clients find the coordinator.
-    pub(super) coordinator: String,
+    /// Where writes are taken; clients begin at one each, and try the others.
+    pub(super) entrances: Vec<String>,
     /// Where they find the replicas.
     pub(super) replicas: Vec<String>,
 }
@@ -151,7 +151,7 @@ async fn run(shared: &Arc<Shared>, ready: mpsc::Sender<()>) -> Result<(), Client
     }
     if let Some(first) = askers.first_mut()
         && let Some(opening) = first.work.opening()
-        && let Some(error) = first.ask(At::Coordinator, opening).await
+        && let Some(error) = first.ask(At::Entrance, opening).await
     {
         return Err(error);
     }
@@ -171,7 +171,7 @@ struct Asker {
     shared: Arc<Shared>,
     /// In the history.
     number: u64,
-    coordinator: Client,
+    entrance: Client,
     replica: Client,
     work: Work,
     random: Random,
@@ -184,22 +184,20 @@ impl Asker {
         let mut random = Random::new(seed);
         let patience = Duration::from_nanos(random.below(nanos(TIMEOUT_SPREAD)));
         let timeout = TIMEOUT_MIN + patience;
-        let replica = &options.replicas[number as usize % options.replicas.len()];
-        let mut clients = Vec::new();
-        for address in [&options.coordinator, replica] {
-            let patient = ClientOptions {
-                connect_timeout: CONNECT,
-                timeout,
-                ..ClientOptions::new([address])
-            };
-            clients.push(Client::connect(patient).await?);
-        }
-        let (Some(replica), Some(coordinator)) = (clients.pop(), clients.pop()) else {
-            unreachable!("two were just made");
+        let turn = number as usize;
+        let replica = &options.replicas[turn % options.replicas.len()];
+        let mut entrances = options.entrances.clone();
+        entrances.rotate_left(turn % options.entrances.len());
+        let patient = |addresses: Vec<String>| ClientOptions {
+            connect_timeout: CONNECT,
+            timeout,
+            ..ClientOptions::new(addresses)
         };
+        let entrance = Client::connect(patient(entrances)).await?;
+        let replica = Client::connect(patient(vec![replica.clone()])).await?;
         let work = Work::new(options.workload, number.into(), options.keys);
         let (shared, number) = (Arc::clone(shared), number.into());
-        Ok(Self { shared, number, coordinator, replica, work, random, pause: PAUSE_MIN })
+        Ok(Self { shared, number, entrance, replica, work, random, pause: PAUSE_MIN })
     }
 
     async fn run(mut self) {
@@ -231,7 +229,7 @@ impl Asker {
     /// Asks, and notes what came of it.
     async fn ask(&mut self, at: At, mut operation: Operation) -> Option<ClientError> {
         let client = match at {
-            At::Coordinator => &self.coordinator,
+            At::Entrance => &self.entrance,
             At::Replica => &self.replica,
         };
         let shared = &self.shared;

@@ -7,10 +7,14 @@ use kvorum_checker::{
     Ending, History, Limits, Operation, Verdict, atomic, converged, linearizable, serializable,
     timeline,
 };
+use kvorum_replication::Protocol;
 
+use super::available::available;
+use super::leaders::Lead;
 use super::nemesis::{Kind, Strike};
 use super::report::{Finding, JudgeVerdict};
 use super::workload::{Workload, balance, is_kept, total};
+use crate::cluster::Member;
 
 /// Keys that a verdict names.
 const NAMED_MAX: usize = 5;
@@ -24,6 +28,14 @@ pub(super) struct Evidence<'a> {
     pub(super) copies: &'a [Copy],
     pub(super) strikes: &'a [Strike],
     pub(super) kinds: &'a [Kind],
+    pub(super) protocol: Protocol,
+    pub(super) replicas: &'a [Member],
+    /// Who led, and since when.
+    pub(super) leaders: &'a [Lead],
+    /// When writes were acknowledged, in order.
+    pub(super) acknowledged: &'a [u64],
+    /// How long things were broken.
+    pub(super) broke_nanos: u64,
     pub(super) workload: Workload,
     pub(super) keys: u32,
 }
@@ -47,6 +59,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<JudgeVerdict> {
     match evidence.workload {
         Workload::Register => verdicts.push(nothing_lost(history, evidence.copies)),
         Workload::Bank => verdicts.push(conserved(history, evidence.copies, evidence.keys)),
+    }
+    if evidence.protocol == Protocol::Paxos {
+        verdicts.push(available(evidence));
     }
     verdicts.push(all_struck(evidence));
     verdicts
@@ -187,6 +202,7 @@ mod tests {
     use kvorum_checker::Record;
 
     use super::*;
+    use crate::lab::nemesis::Hurt;
 
     fn keep(name: &str, ending: Ending) -> Record {
         let (key, value) = (format!("kept/{name}"), format!("value of {name}"));
@@ -248,6 +264,7 @@ mod tests {
             kind,
             name: String::new(),
             whom: Vec::new(),
+            hurt: Hurt::Members,
             from: 0,
             to: 1,
             fired,
@@ -259,6 +276,11 @@ mod tests {
                 copies: &[],
                 strikes,
                 kinds: &[Kind::Kill, Kind::Pause],
+                protocol: Protocol::TwoPhase,
+                replicas: &[],
+                leaders: &[],
+                acknowledged: &[],
+                broke_nanos: 1,
                 workload: Workload::Register,
                 keys: 2,
             });

@@ -9,6 +9,8 @@ pub mod workload;
 
 pub mod numbers;
 
+mod available;
 mod clients;
 mod clock;
 mod judge;
+mod leaders;

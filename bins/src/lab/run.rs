@@ -1,7 +1,7 @@
 //! A run: real processes on loopback, clients, a nemesis, and judges.
 //!
 //! ```text
-//!   clients ────────────► coordinator ◄─┐
+//!   clients ────────────► coordinator ◄─┐ if there is one
 //!      └──── reads ─────► replicas  ◄───┤ every link between two of them through a proxy
 //!   nemesis: signals, fail points, control files, proxies
 //!   then: everything heals, clients go on for a while, copies are compared, the history is judged
@@ -14,16 +14,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use kvorum_checker::{Ending, History, Operation, Record, write_line};
+use kvorum_replication::Protocol;
 use kvorum_rpc::client::{ClientError, ClientOptions};
 use tokio::task::LocalSet;
 
 use super::clients::{Clients, ClientsOptions, text};
 use super::clock::Clock;
 use super::judge::{Copy, Evidence, judge, verdict};
+use super::leaders::Leaders;
 use super::nemesis::{Clocks, Disks, Kind, Links, Processes, Schedule, Strike, check_alive};
 use super::proxy::{Network, Place, Route};
 use super::report::{Finding, JudgeVerdict};
-use super::summary::Outcome;
+use super::summary::{Outcome, acknowledged_writes};
 use super::workload::{Workload, shared_keys};
 use crate::cluster::{Cluster, ClusterError, ClusterOptions, Member, Program};
 
@@ -45,7 +47,9 @@ const LAST_CLIENT: u64 = u64::MAX >> 1;
 pub struct RunOptions {
     /// How to start a server.
     pub program: Program,
-    /// Beside the coordinator.
+    /// How the cluster replicates.
+    pub protocol: Protocol,
+    /// How many, beside the coordinator if there is one.
     pub replicas: u32,
     /// How many clients.
     pub clients: u32,
@@ -79,6 +83,7 @@ impl RunOptions {
     pub fn new(program: Program) -> Self {
         Self {
             program,
+            protocol: Protocol::TwoPhase,
             replicas: 3,
             clients: 16,
             rate: 1000,
@@ -158,6 +163,7 @@ async fn trial(
     let mut stage = Stage::set(options).await?;
     let clock = Clock::start();
     let clients = Clients::start(stage.clients(options), clock).map_err(io_error("clients"))?;
+    let leaders = Leaders::watch(&stage.cluster, clock);
     let say = |doing, progress: &mut dyn FnMut(&Progress)| {
         let (acknowledged, _) = clients.acknowledged();
         let (elapsed, operations) = (clock.elapsed(), clients.asked());
@@ -187,6 +193,7 @@ async fn trial(
     let length = clock.elapsed();
     say(Doing::Judging, progress);
     let seen = clients.stop().await?;
+    let leaders = leaders.stop();
     let (copies, reads) = stage.last_look(options, clock, &mut verdicts).await;
     let history: History = seen.iter().map(|seen| seen.record.clone()).chain(reads).collect();
     if let Some(file) = &options.history {
@@ -198,6 +205,11 @@ async fn trial(
         copies: &copies,
         strikes: &strikes,
         kinds: &options.nemesis,
+        protocol: options.protocol,
+        replicas: &stage.cluster.replicas().collect::<Vec<_>>(),
+        leaders: &leaders,
+        acknowledged: &acknowledged_writes(&seen),
+        broke_nanos,
         workload: options.workload,
         keys: options.keys,
     }));
@@ -214,6 +226,7 @@ impl Stage {
     /// Starts everything.
     async fn set(options: &RunOptions) -> Result<Self, RunError> {
         let cluster_options = ClusterOptions {
+            protocol: options.protocol,
             replicas: options.replicas,
             directory: options.directory.clone(),
             ..ClusterOptions::new(options.program.clone())
@@ -253,15 +266,15 @@ impl Stage {
                 false => self.cluster.address(member),
             }
         };
-        let replicas = self.cluster.members().filter(|member| *member != Member::Coordinator);
+        let entrances = self.cluster.entrances().map(|member| address(member).to_string());
         ClientsOptions {
             count: options.clients,
             rate: options.rate,
             workload: options.workload,
             keys: options.keys,
             seed: options.seed,
-            coordinator: address(Member::Coordinator).to_string(),
-            replicas: replicas.map(|member| address(member).to_string()).collect(),
+            entrances: entrances.collect(),
+            replicas: self.cluster.replicas().map(|member| address(member).to_string()).collect(),
         }
     }
 
@@ -387,7 +400,7 @@ fn routes(cluster: &Cluster, clients_too: bool) -> Vec<Route> {
     let mut routes = Vec::new();
     let to = |from: Place, to: Member| Route { from, to: to.into(), listens: cluster.address(to) };
     for from in cluster.members() {
-        let others = cluster.members().filter(|to| *to != from && *to != Member::Coordinator);
+        let others = cluster.replicas().filter(|to| *to != from);
         routes.extend(others.map(|other| to(from.into(), other)));
     }
     if clients_too {

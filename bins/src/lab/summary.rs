@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kvorum_checker::{Ending, Operation, Record};
+use kvorum_replication::Protocol;
 
 use super::clients::{Seen, writes};
 use super::clock::nanos;
@@ -62,13 +63,7 @@ impl Outcome {
         strikes: Vec<Strike>,
         verdicts: Vec<JudgeVerdict>,
     ) -> Self {
-        let mut acknowledged: Vec<u64> = seen
-            .iter()
-            .map(|seen| &seen.record)
-            .filter(|record| record.ending == Ending::Done && writes(&record.operation))
-            .map(|record| record.ret)
-            .collect();
-        acknowledged.sort_unstable();
+        let acknowledged = acknowledged_writes(seen);
         let mut numbers = Numbers::of(seen, &acknowledged, length, broke_nanos);
         numbers.whole_again = whole_again(&strikes, &acknowledged);
         let recoveries = strikes
@@ -82,7 +77,9 @@ impl Outcome {
             facts: facts(options),
             began_unix,
             length,
-            members: Member::all(options.replicas).map(|member| member.to_string()).collect(),
+            members: Member::all(options.protocol, options.replicas)
+                .map(|member| member.to_string())
+                .collect(),
             operations: seen.iter().map(point).collect(),
             faults: strikes.iter().map(span).collect(),
             verdicts,
@@ -277,11 +274,25 @@ impl Outcome {
     }
 }
 
+/// When writes were acknowledged, in order.
+pub(super) fn acknowledged_writes(seen: &[Seen]) -> Vec<u64> {
+    let records = seen.iter().map(|seen| &seen.record);
+    let done = records.filter(|record| record.ending == Ending::Done && writes(&record.operation));
+    let mut acknowledged: Vec<u64> = done.map(|record| record.ret).collect();
+    acknowledged.sort_unstable();
+    acknowledged
+}
+
 fn title(options: &RunOptions) -> String {
+    let protocol = match options.protocol {
+        Protocol::TwoPhase => "2pc",
+        Protocol::AnyReplica => "2pc through any replica",
+        Protocol::Paxos => "paxos",
+    };
     let kinds: Vec<&str> = options.nemesis.iter().map(|kind| kind.name()).collect();
     match kinds.is_empty() {
-        true => "2pc, undisturbed".to_owned(),
-        false => format!("2pc under {}", kinds.join(", ")),
+        true => format!("{protocol}, undisturbed"),
+        false => format!("{protocol} under {}", kinds.join(", ")),
     }
 }
 
@@ -290,11 +301,18 @@ fn facts(options: &RunOptions) -> Vec<(String, String)> {
     // What was counted the page counts itself, and draws.
     vec![
         fact("version", env!("CARGO_PKG_VERSION").to_owned()),
-        fact("processes", format!("1 coordinator, {} replicas", options.replicas)),
+        fact("processes", processes(options)),
         fact("clients", format!("{}, {} operations a second", options.clients, options.rate)),
         fact("workload", format!("{} over {} keys", options.workload, options.keys)),
         fact("seed", options.seed.to_string()),
     ]
+}
+
+fn processes(options: &RunOptions) -> String {
+    match options.protocol {
+        Protocol::TwoPhase => format!("1 coordinator, {} replicas", options.replicas),
+        Protocol::AnyReplica | Protocol::Paxos => format!("{} replicas", options.replicas),
+    }
 }
 
 fn point(seen: &Seen) -> OperationPoint {
@@ -388,11 +406,12 @@ fn millis(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::nemesis::Hurt;
 
     fn strike(from: u64, to: u64) -> Strike {
         let (kind, fired) = (Kind::Kill, 1);
         let (name, evidence) = (String::new(), String::new());
-        Strike { kind, name, whom: Vec::new(), from, to, fired, evidence }
+        Strike { kind, name, whom: Vec::new(), hurt: Hurt::Members, from, to, fired, evidence }
     }
 
     #[test]

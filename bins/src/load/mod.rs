@@ -238,7 +238,7 @@ impl ThreadOfClients {
         let mine = (self.number..options.clients).step_by(options.threads as usize);
         let mut workers = Vec::new();
         for client_number in mine {
-            let client = Client::connect(self.client.clone()).await?;
+            let client = Client::connect(self.options_of(client_number)).await?;
             for slot in 0..options.outstanding {
                 let number = client_number * options.outstanding + slot;
                 let workload = Workload::new(options, number, self.random_of(number));
@@ -269,6 +269,17 @@ impl ThreadOfClients {
             workers = ended.into_iter().map(rethrow).collect();
         }
         Ok(())
+    }
+
+    /// Clients begin with different addresses, where any will do: each replica gets its share of the
+    /// reads.
+    fn options_of(&self, client_number: u32) -> ClientOptions {
+        let mut options = self.client.clone();
+        if !options.addresses.is_empty() {
+            let first = client_number as usize % options.addresses.len();
+            options.addresses.rotate_left(first);
+        }
+        options
     }
 
     fn random_of(&self, worker: u32) -> Random {

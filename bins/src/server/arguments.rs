@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use kvorum_node::FailPoint;
 use kvorum_replication::NodeId;
-use kvorum_replication::two_phase::points::{self, Point};
+use kvorum_replication::paxos::points as paxos_points;
+use kvorum_replication::points::Point;
+use kvorum_replication::two_phase::points;
 use kvorum_sim::Planted;
 
 use super::logging::check_filter;
+use super::paxos_flags::PaxosFlags;
 use crate::address::host_and_port;
 
 /// What `kvorumd` is.
@@ -23,6 +26,19 @@ A cluster of three replicas, committing in two phases:
   kvorumd coordinator --listen 127.0.0.1:7100 --data-dir data/c \\
       --replica 1=127.0.0.1:7101 --replica 2=127.0.0.1:7102 --replica 3=127.0.0.1:7103
   kvorum --connect 127.0.0.1:7100 put greeting hello
+
+Five replicas without a coordinator, whichever a client asks (likewise on the others):
+  kvorumd replica --id 1 --listen 127.0.0.1:7101 --data-dir data/r1 \\
+      --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103 --peer 4=127.0.0.1:7104 --peer 5=127.0.0.1:7105
+
+Three equal replicas, agreeing by Multi-Paxos; each is told where all the others are:
+  kvorumd replica --protocol paxos --id 1 --listen 127.0.0.1:7101 --data-dir data/p1 \\
+      --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103
+  kvorumd replica --protocol paxos --id 2 --listen 127.0.0.1:7102 --data-dir data/p2 \\
+      --peer 1=127.0.0.1:7101 --peer 3=127.0.0.1:7103
+  kvorumd replica --protocol paxos --id 3 --listen 127.0.0.1:7103 --data-dir data/p3 \\
+      --peer 1=127.0.0.1:7101 --peer 2=127.0.0.1:7102
+  kvorum --connect 127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103 put greeting hello
 
 Once it serves, a process prints one line on standard output:
   ready ROLE id=ID listen=ADDR
@@ -45,8 +61,22 @@ pub fn examples() -> &'static str {
 /// The names of `--fail-point`, with what each means: the end of a role's help.
 #[must_use]
 pub fn fail_points(points: &[Point]) -> String {
+    listed("Fail points:", points)
+}
+
+/// The same for a replica, whose points depend on its protocol.
+fn fail_points_of_replicas() -> String {
+    let two_phase = listed(
+        "Fail points with --protocol 2pc (with --peer also those of a coordinator):",
+        points::PARTICIPANT,
+    );
+    let paxos = listed("Fail points with --protocol paxos:", paxos_points::ALL);
+    format!("{two_phase}\n\n{paxos}")
+}
+
+fn listed(heading: &str, points: &[Point]) -> String {
     let lines = points.iter().map(|Point { name, moment }| format!("\n  {name:32} {moment}"));
-    std::iter::once("Fail points:".to_owned()).chain(lines).collect()
+    std::iter::once(heading.to_owned()).chain(lines).collect()
 }
 
 /// What to serve as.
@@ -60,7 +90,7 @@ pub enum Command {
 
 /// The flags of `kvorumd replica`.
 #[derive(Debug, Args)]
-#[command(after_long_help = fail_points(points::PARTICIPANT))]
+#[command(after_long_help = fail_points_of_replicas())]
 pub struct Replica {
     /// This replica's number, from 1; no other of the cluster has it
     #[arg(long, value_parser = replica_id)]
@@ -78,10 +108,14 @@ pub struct Replica {
     #[arg(long, value_enum, default_value_t = Protocol::TwoPhaseCommit)]
     pub protocol: Protocol,
 
-    /// Another replica of the cluster and where it listens; may be repeated. With two-phase commit
-    /// the coordinator tells, so it need not be given
+    /// Another replica of the cluster and where it listens; once for each. Two-phase commit without
+    /// it needs a coordinator, which tells; with it, whichever replica a client asks coordinates
     #[arg(long, value_name = "ID=ADDR", value_parser = peer)]
     pub peer: Vec<Peer>,
+
+    /// Flags of Multi-Paxos.
+    #[command(flatten)]
+    pub paxos: PaxosFlags,
 
     /// Flags that every process has.
     #[command(flatten)]
@@ -137,6 +171,11 @@ pub struct Process {
     #[arg(long, value_name = "NAME=abort|pause[@N]", value_parser = fail_point)]
     pub fail_point: Vec<FailPoint>,
 
+    /// For tests: this replica is reached by way of this address, instead of where it listens; may be
+    /// repeated
+    #[arg(long, value_name = "ID=ADDR", hide = true, value_parser = peer)]
+    pub route: Vec<Peer>,
+
     /// For tests: the disk is full as long as this file exists; FILE.refused gets a byte for every
     /// operation that was refused for that
     #[arg(long, value_name = "FILE", hide = true)]
@@ -170,6 +209,19 @@ pub enum Protocol {
     /// Two-phase commit: atomic, strictly serializable, every replica has every write
     #[value(name = "2pc")]
     TwoPhaseCommit,
+    /// Multi-Paxos: linearizable, available while a majority of the replicas is
+    Paxos,
+}
+
+impl Protocol {
+    /// As the cores know it.
+    #[must_use]
+    pub fn replication(self) -> kvorum_replication::Protocol {
+        match self {
+            Self::TwoPhaseCommit => kvorum_replication::Protocol::TwoPhase,
+            Self::Paxos => kvorum_replication::Protocol::Paxos,
+        }
+    }
 }
 
 /// Another process, from `ID=ADDR`.

@@ -60,10 +60,16 @@ impl ServeError {
             NodeError::Storage(error) => Self::of_storage(&error, data_dir),
             NodeError::Record { .. } => Self::corrupt(what),
             // Says itself what to do.
-            NodeError::WrongIdentity { .. } => Self::refused(what, ""),
+            NodeError::WrongIdentity { .. }
+            | NodeError::WrongProtocol { .. }
+            | NodeError::WrongWindow { .. } => Self::refused(what, ""),
+            NodeError::CannotRejoin { .. } => Self::usage(
+                what,
+                "its rows are on the other nodes: give it a number that the cluster never had",
+            ),
             NodeError::WrongCluster { .. } => Self::refused(
                 what,
-                "start it with the coordinator of its own cluster, or give it another --data-dir",
+                "start it among the processes of its own cluster, or give it another --data-dir",
             ),
             NodeError::FailPoint(_) => Self::usage(what, ""),
             NodeError::Thread(_) => Self::failed(what, "raise the limit of processes (ulimit -u)"),

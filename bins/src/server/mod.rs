@@ -8,6 +8,10 @@ mod clock_jumps;
 mod error;
 mod full_disk;
 mod logging;
+mod paxos_flags;
+mod peers;
+mod ready;
+mod roles;
 mod serve;
 mod signals;
 
@@ -17,6 +21,8 @@ use std::process::ExitCode;
 pub use arguments::{
     ABOUT, Command, Coordinator, Peer, Process, Protocol, Replica, examples, fail_points,
 };
+pub use paxos_flags::PaxosFlags;
+pub use roles::any_replica_points;
 
 /// Serves until a signal or an error ends it.
 #[must_use]
@@ -27,8 +33,8 @@ pub fn run(command: &Command) -> ExitCode {
     };
     logging::start(&process.log);
     let result = match command {
-        Command::Replica(replica) => serve::replica(replica),
-        Command::Coordinator(coordinator) => serve::coordinator(coordinator),
+        Command::Replica(replica) => roles::replica(replica),
+        Command::Coordinator(coordinator) => roles::coordinator(coordinator),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

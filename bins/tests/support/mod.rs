@@ -13,11 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvorum::cluster::{Cluster, ClusterOptions, Member, Program, ReservedPort};
+use kvorum_replication::{Protocol, Row};
 use serde_json::Value as Json;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
 
 /// Longer than anything here takes on a busy machine; only a hang gets there.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a log is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -129,26 +131,77 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Ran {
     }
 }
 
-/// A cluster of three replicas, and how the client gets at it.
+/// A cluster, and how the client gets at it.
 pub(crate) struct Fixture {
     runtime: Runtime,
     pub(crate) cluster: Cluster,
-    /// The coordinator's address.
+    /// Where clients connect: the coordinator's address, or those of all replicas.
     pub(crate) connect: String,
 }
 
 impl Fixture {
-    /// Starts a cluster.
+    /// Starts a cluster of three replicas that commits in two phases.
     #[track_caller]
     pub(crate) fn start() -> Self {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let program = Program::new(env!("CARGO_BIN_EXE_kvorumd"));
-        let mut cluster = Cluster::new(ClusterOptions::new(program)).unwrap();
-        runtime.block_on(cluster.start_all()).unwrap();
-        let connect = cluster.address(Member::Coordinator).to_string();
-        let fixture = Self { runtime, cluster, connect };
+        let fixture = Self::start_of(Protocol::TwoPhase, 3, &[]);
         fixture.await_service();
         fixture
+    }
+
+    /// Starts a cluster of Multi-Paxos, each replica with these flags as well.
+    #[track_caller]
+    pub(crate) fn paxos(replicas: u32, flags: &[&str]) -> Self {
+        Self::start_of(Protocol::Paxos, replicas, flags)
+    }
+
+    #[track_caller]
+    fn start_of(protocol: Protocol, replicas: u32, flags: &[&str]) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let program = Program::new(env!("CARGO_BIN_EXE_kvorumd"));
+        let options = ClusterOptions { protocol, replicas, ..ClusterOptions::new(program) };
+        let mut cluster = Cluster::new(options).unwrap();
+        for member in cluster.members() {
+            cluster.set_flags(member, flags.iter().map(Into::into).collect());
+        }
+        runtime.block_on(cluster.start_all()).unwrap();
+        let connect = cluster.connect().join(",");
+        Self { runtime, cluster, connect }
+    }
+
+    /// The replica that all follow, once they do.
+    #[track_caller]
+    pub(crate) fn leader(&self) -> Member {
+        let local = LocalSet::new();
+        local.block_on(&self.runtime, self.cluster.await_leader(PATIENCE)).unwrap()
+    }
+
+    /// What every replica holds, once that is the same.
+    #[track_caller]
+    pub(crate) fn settled(&self) -> Vec<Row> {
+        let local = LocalSet::new();
+        local.block_on(&self.runtime, self.cluster.settled(PATIENCE)).unwrap()
+    }
+
+    /// Runs the client with these arguments, connected to one member.
+    pub(crate) fn ask<A: AsRef<OsStr>>(
+        &self,
+        member: Member,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Ran {
+        let address = self.cluster.address(member).to_string();
+        run(self.client().env("KVORUM_CONNECT", address).args(arguments), b"")
+    }
+
+    /// Starts every member that does not run, and waits until all serve.
+    #[track_caller]
+    pub(crate) fn start_all(&mut self) {
+        self.runtime.block_on(self.cluster.start_all()).unwrap();
+    }
+
+    /// Asks a member to stop, and waits until it has.
+    #[track_caller]
+    pub(crate) fn stop(&mut self, member: Member) -> ExitStatus {
+        self.runtime.block_on(self.cluster.stop(member, PATIENCE)).unwrap()
     }
 
     /// Starts a member that was killed, and waits until it serves.

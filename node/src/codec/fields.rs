@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_replication::{ClientId, NodeId, Stamp, Write};
+use kvorum_replication::{ClientId, NodeId, Precondition, Stamp, Transaction, Write};
 use kvorum_storage::codec::{Malformed, Reader, put_slice, put_varint};
 
 /// The longest slice that is believed: a value's limit with room to spare.
@@ -33,9 +33,12 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn node(&mut self) -> Result<NodeId, Malformed> {
-        let number =
-            u32::try_from(self.number()?).map_err(|_| Malformed("a node above 32 bits"))?;
-        Ok(NodeId(number))
+        Ok(NodeId(self.index()?))
+    }
+
+    /// A number that is stored in 32 bits elsewhere.
+    pub(super) fn index(&mut self) -> Result<u32, Malformed> {
+        u32::try_from(self.number()?).map_err(|_| Malformed("a number above 32 bits"))
     }
 
     /// A list: its length, then each item.
@@ -70,6 +73,20 @@ impl<'a> Fields<'a> {
             1 => Ok(Write::Put(self.slice()?, self.slice()?)),
             _ => Err(Malformed("an unknown kind of write")),
         }
+    }
+
+    pub(super) fn precondition(&mut self) -> Result<Precondition, Malformed> {
+        match self.tag()? {
+            0 => Ok(Precondition::Absent(self.slice()?)),
+            1 => Ok(Precondition::Present(self.slice()?)),
+            2 => Ok(Precondition::Equals(self.slice()?, self.slice()?)),
+            _ => Err(Malformed("an unknown kind of precondition")),
+        }
+    }
+
+    pub(super) fn transaction(&mut self) -> Result<Transaction, Malformed> {
+        let preconditions = self.list(Self::precondition)?;
+        Ok(Transaction { preconditions, writes: self.list(Self::write)? })
     }
 
     pub(super) fn finish(self) -> Result<(), Malformed> {
@@ -109,4 +126,27 @@ pub(super) fn put_write(payload: &mut Vec<u8>, write: &Write) {
             put_slice(payload, value);
         }
     }
+}
+
+pub(super) fn put_precondition(payload: &mut Vec<u8>, precondition: &Precondition) {
+    match precondition {
+        Precondition::Absent(key) => {
+            payload.push(0);
+            put_slice(payload, key);
+        }
+        Precondition::Present(key) => {
+            payload.push(1);
+            put_slice(payload, key);
+        }
+        Precondition::Equals(key, value) => {
+            payload.push(2);
+            put_slice(payload, key);
+            put_slice(payload, value);
+        }
+    }
+}
+
+pub(super) fn put_transaction(payload: &mut Vec<u8>, transaction: &Transaction) {
+    put_list(payload, &transaction.preconditions, put_precondition);
+    put_list(payload, &transaction.writes, put_write);
 }

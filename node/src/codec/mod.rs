@@ -3,10 +3,16 @@
 //! The cores know no bytes and the engine knows no records; this is where the two meet. Every
 //! record has a kind of its own, kept for ever: a changed layout takes a new kind.
 
+mod any_replica;
 mod fields;
+mod paxos;
 mod two_phase;
 
+pub(crate) use self::paxos::{installs as paxos_installs, is_paxos};
+
 use bytes::Bytes;
+use kvorum_replication::paxos::record::Record as PaxosRecord;
+use kvorum_replication::two_phase::any_replica::record::Record as AnyReplicaRecord;
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_storage::codec::Malformed;
 
@@ -22,8 +28,11 @@ pub trait StoredRecord: Sized {
     fn is_checkpoint(kind: u8) -> bool;
 }
 
-/// Whether recovery of a node, of whatever role, may begin with a record of this kind: kinds are
-/// unique over all roles.
+/// Whether recovery of a node, of whatever protocol and role, may begin with a record of this kind:
+/// kinds are unique over all of them.
 pub(crate) fn is_checkpoint(kind: u8) -> bool {
-    CoordinatorRecord::is_checkpoint(kind) || ParticipantRecord::is_checkpoint(kind)
+    CoordinatorRecord::is_checkpoint(kind)
+        || ParticipantRecord::is_checkpoint(kind)
+        || PaxosRecord::is_checkpoint(kind)
+        || AnyReplicaRecord::is_checkpoint(kind)
 }

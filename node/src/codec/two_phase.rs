@@ -168,13 +168,13 @@ impl StoredRecord for ParticipantRecord {
     }
 }
 
-fn put_txn(payload: &mut Vec<u8>, txn: &TxnId) {
+pub(super) fn put_txn(payload: &mut Vec<u8>, txn: &TxnId) {
     put_varint(payload, txn.coordinator.0.into());
     put_varint(payload, txn.epoch);
     put_varint(payload, txn.number);
 }
 
-fn txn(fields: &mut Fields<'_>) -> Result<TxnId, Malformed> {
+pub(super) fn txn(fields: &mut Fields<'_>) -> Result<TxnId, Malformed> {
     Ok(TxnId { coordinator: fields.node()?, epoch: fields.number()?, number: fields.number()? })
 }
 

@@ -10,19 +10,19 @@ mod record;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvorum_replication::Role;
+use kvorum_replication::{Protocol, Role};
 use kvorum_storage::inspect::{
     Directory, Finding, Grade, Layout, LogPlan, Lost, Overlay, Owner, Summary, Verified, own_batch,
 };
 use kvorum_storage::repair::{Loss, Mending, Repaired, Target, repair};
 use kvorum_storage::vfs::Vfs;
-use kvorum_storage::{Error, Options, Position, ReplayedRecord};
+use kvorum_storage::{Error, LogItem, Options, Position, ReplayedRecord};
 
-use crate::codec::is_checkpoint;
+use crate::codec::{is_checkpoint, is_paxos, paxos_installs};
 use crate::error::NodeError;
 use crate::identity::{FILE, Identity, LOCK, NEW_FILE, read_identity};
 
-pub use self::ledger::{InDoubt, Ledger};
+pub use self::ledger::{InDoubt, Ledger, Progress};
 pub use self::record::{Meaning, meaning};
 
 /// A node's files beside those of its engine.
@@ -32,17 +32,32 @@ const NODE: Owner = Owner {
     leftovers: &[NEW_FILE],
     locks: &[LOCK],
     is_checkpoint: Some(is_checkpoint),
+    installs: None,
 };
+
+/// What a node does in which kind of cluster: it decides what its records are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeKind {
+    /// How its cluster replicates.
+    pub protocol: Protocol,
+    /// What it does there.
+    pub role: Role,
+}
+
+/// Why the records of such a node cannot be read.
+fn unknown_records(node: NodeKind) -> String {
+    format!("the records of a {} under {} are not known here", node.role, node.protocol)
+}
 
 /// Whose a directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
     /// A node's.
     Node(Identity),
-    /// A node's, whose identity is not to be read: its role is guessed by what is there.
+    /// A node's, whose identity is not to be read: what it was is guessed by what is there.
     Lost {
-        /// By the records of its log, or by its files.
-        role: Role,
+        /// By the records of its log, and by its files.
+        kind: NodeKind,
         /// What is wrong with the file.
         what: String,
     },
@@ -51,13 +66,23 @@ pub enum Whose {
 }
 
 impl Whose {
-    /// The role of the node, if it is one's.
+    /// What the node is, if it is one's.
     #[must_use]
-    pub fn role(&self) -> Option<Role> {
+    pub fn kind(&self) -> Option<NodeKind> {
         match self {
-            Self::Node(identity) => Some(identity.role),
-            Self::Lost { role, .. } => Some(*role),
+            Self::Node(identity) => {
+                Some(NodeKind { protocol: identity.protocol, role: identity.role })
+            }
+            Self::Lost { kind, .. } => Some(*kind),
             Self::Nobody => None,
+        }
+    }
+
+    /// How many slots may be open; zero if nobody knows.
+    fn window(&self) -> u64 {
+        match self {
+            Self::Node(identity) => identity.window,
+            Self::Lost { .. } | Self::Nobody => 0,
         }
     }
 }
@@ -78,6 +103,8 @@ pub struct Read {
     pub overlay: Overlay,
     /// What was under way at its end.
     pub in_doubt: Vec<InDoubt>,
+    /// How far it had come; of a replica of Multi-Paxos.
+    pub progress: Option<Progress>,
     /// The first record that its owner cannot have written, and why.
     pub misread: Option<(Position, String)>,
 }
@@ -89,11 +116,13 @@ impl Offline {
             Ok(Some(identity)) => Whose::Node(identity),
             Ok(None) => whose_without_identity(&vfs, dir)?,
             Err(NodeError::Storage(Error::Corrupt { what, .. })) => {
-                let role = match guess_role(&vfs, dir) {
-                    Err(NodeError::Storage(Error::Invalid { .. })) => Role::Replica,
+                let kind = match guess_kind(&vfs, dir) {
+                    Err(NodeError::Storage(Error::Invalid { .. })) => {
+                        NodeKind { protocol: Protocol::TwoPhase, role: Role::Replica }
+                    }
                     guessed => guessed?,
                 };
-                Whose::Lost { role, what: what.into_owned() }
+                Whose::Lost { kind, what: what.into_owned() }
             }
             Err(error) => return Err(error),
         };
@@ -134,16 +163,17 @@ impl Offline {
 
     /// Whether a record is one that the node has written where it stands.
     fn check(&self) -> impl FnMut(&ReplayedRecord) -> Result<(), String> + use<> {
-        let role = self.whose.role();
+        let (kind, window) = (self.whose.kind(), self.whose.window());
         let mut run: Option<(u64, Ledger)> = None;
         move |record: &ReplayedRecord| {
             // Whatever the owner of a bare log puts there is its own affair.
-            let Some(role) = role else { return Ok(()) };
-            meaning(role, record.kind, &record.payload)?;
+            let Some(kind) = kind else { return Ok(()) };
+            meaning(kind, record.kind, &record.payload)?;
             let at = record.position.0;
             // Behind a hole, and when the log is read once more, nothing before is known.
             let known = run.take().filter(|(next, _)| *next == at);
-            let mut ledger = known.map_or_else(|| Ledger::new(role, at), |(_, ledger)| ledger);
+            let mut ledger =
+                known.map_or_else(|| Ledger::new(kind, window, at), |(_, ledger)| ledger);
             let taken = ledger.take(record).map(drop);
             run = Some((at + 1, ledger));
             taken
@@ -168,17 +198,23 @@ impl Offline {
     /// Reads the log as far as it can be used.
     pub fn read(&self) -> Result<Read, NodeError> {
         let plan = self.directory.plan_log()?;
-        let Some(role) = self.whose.role() else {
+        let Some(kind) = self.whose.kind() else {
             let (overlay, misread) = match self.directory.layout() {
                 Layout::Store => self.directory.replay(&plan, &mut own_batch)?,
                 Layout::Log => (self.directory.overlay(), None),
             };
-            return Ok(Read { plan, overlay, in_doubt: Vec::new(), misread });
+            return Ok(Read { plan, overlay, in_doubt: Vec::new(), progress: None, misread });
         };
-        let mut ledger = Ledger::new(role, plan.used.start);
-        let mut batch_of = |record: &ReplayedRecord| ledger.take(record);
-        let (overlay, misread) = self.directory.replay(&plan, &mut batch_of)?;
-        Ok(Read { plan, overlay, in_doubt: ledger.in_doubt(), misread })
+        let mut ledger = Ledger::new(kind, self.whose.window(), plan.used.start);
+        let mut apply_to = |record: &ReplayedRecord, overlay: &mut Overlay| {
+            for (mark, batch) in ledger.take(record)? {
+                overlay.apply(mark, &batch);
+            }
+            Ok(())
+        };
+        let (overlay, misread) = self.directory.replay_into(&plan, &mut apply_to)?;
+        let (in_doubt, progress) = (ledger.in_doubt(), ledger.progress());
+        Ok(Read { plan, overlay, in_doubt, progress, misread })
     }
 
     /// Counts everything.
@@ -188,14 +224,16 @@ impl Offline {
 }
 
 fn owner(whose: &Whose) -> Owner {
-    let layout = |role| match role {
+    let Some(kind) = whose.kind() else { return Owner::default() };
+    let layout = match kind.role {
         Role::Coordinator => Layout::Log,
         Role::Replica => Layout::Store,
     };
-    match whose.role() {
-        Some(role) => Owner { layout: Some(layout(role)), ..NODE },
-        None => Owner::default(),
-    }
+    let installs: Option<fn(&ReplayedRecord) -> Option<u64>> = match kind.protocol {
+        Protocol::Paxos => Some(|record| paxos_installs(record.kind, &record.payload)),
+        Protocol::TwoPhase | Protocol::AnyReplica => None,
+    };
+    Owner { layout: Some(layout), installs, ..NODE }
 }
 
 /// A directory without an identity: an embedded store's, or a node's that lost the file.
@@ -205,14 +243,26 @@ fn whose_without_identity(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Whose, NodeE
         return Ok(Whose::Nobody);
     }
     let what = "is missing".to_owned();
-    Ok(Whose::Lost { role: guess_role(vfs, dir)?, what })
+    Ok(Whose::Lost { kind: guess_kind(vfs, dir)?, what })
 }
 
-/// A coordinator keeps its log in the directory itself, a replica has a store.
-fn guess_role(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Role, NodeError> {
+/// A coordinator keeps its log in the directory itself, a replica has a store. How its cluster
+/// replicates the first record says that can be read.
+fn guess_kind(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<NodeKind, NodeError> {
     let directory = Directory::open(Arc::clone(vfs), dir, NODE)?;
-    Ok(match directory.layout() {
+    let role = match directory.layout() {
         Layout::Store => Role::Replica,
         Layout::Log => Role::Coordinator,
-    })
+    };
+    let mut protocol = Protocol::TwoPhase;
+    let mut survey = directory.log()?;
+    while let Some(item) = survey.next()? {
+        if let LogItem::Record(record) = item {
+            if is_paxos(record.kind) {
+                protocol = Protocol::Paxos;
+            }
+            break;
+        }
+    }
+    Ok(NodeKind { protocol, role })
 }

@@ -89,6 +89,7 @@ impl Core for Obedient {
             in_flight: 0,
             in_doubt: 0,
             locks: 0,
+            leader: None,
             peers_up: Vec::new(),
             counters: Vec::new(),
         }
@@ -102,6 +103,7 @@ fn words(input: &Input<Do, Text>) -> String {
         Input::Timer => "timer".to_owned(),
         Input::Room(room) => format!("room {room}"),
         Input::Checkpoint => "checkpoint".to_owned(),
+        Input::Stopping => "stopping".to_owned(),
         Input::Read { read, answer: Answer::Value(None) } => format!("read {}: none", read.0),
         Input::Read { read, answer: Answer::Value(Some(value)) } => {
             format!("read {}: {}", read.0, String::from_utf8_lossy(value))

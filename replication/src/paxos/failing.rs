@@ -119,7 +119,7 @@ impl Replica {
 
     fn acceptor_returns(&mut self, now: Time, effects: &mut Out) {
         match self.options.acceptor_restart {
-            AcceptorRestart::Durable => return,
+            AcceptorRestart::Durable => return self.vote_for_own(effects),
             AcceptorRestart::Rejoin => self.life += 1,
             AcceptorRestart::Amnesia => {}
         }
@@ -128,6 +128,8 @@ impl Replica {
         self.counters.acceptors_forgot += 1;
         self.acceptor.forget();
         self.persist(Record::Forgot { life: self.life }, Urgency::Now, effects);
+        // What is known by votes alone is still to be applied, and recovery must find it.
+        self.log_known(self.learner.applied, effects);
         effects.push(Effect::Resume(Resume::Forgot));
         self.has_forgotten = false;
     }

@@ -93,6 +93,12 @@ impl Membership {
         self.sets.iter().any(|(_, members)| members.contains(&member))
     }
 
+    /// The lives under which a node is an acceptor of open slots.
+    pub(super) fn lives_of(&self, node: NodeId) -> BTreeSet<Member> {
+        let members = self.sets.iter().flat_map(|(_, members)| members.iter());
+        members.filter(|member| member.node == node).copied().collect()
+    }
+
     /// The nodes of all acceptors of open slots.
     pub(super) fn nodes(&self) -> BTreeSet<NodeId> {
         self.sets.iter().flat_map(|(_, members)| members.iter()).map(|it| it.node).collect()

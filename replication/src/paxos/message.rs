@@ -154,6 +154,8 @@ pub enum Message {
     PreVote {
         /// The ballot that the sender would begin.
         ballot: Ballot,
+        /// The leader that has asked the sender to take over.
+        instead_of: Option<Ballot>,
     },
     /// The answer to [`Message::PreVote`].
     PreVoteAnswer {
@@ -218,6 +220,12 @@ pub enum Message {
         round: u64,
         /// The sender's life.
         life: u64,
+    },
+    /// The leader would like the receiver to campaign at once, without waiting for silence (Ongaro
+    /// §3.10): it stops, or its disk is full.
+    TakeOver {
+        /// The leader's.
+        ballot: Ballot,
     },
     /// How far must one have applied to see everything acknowledged by now? To the leader.
     ReadIndex {
@@ -288,6 +296,7 @@ impl Message {
             | Self::Accepted { .. }
             | Self::Refused { .. }
             | Self::HeartbeatAck { .. }
+            | Self::TakeOver { .. }
             | Self::ReadIndex { .. }
             | Self::Join { .. } => Some(PaxosRole::Proposer),
             Self::Learn { .. }
@@ -305,7 +314,7 @@ impl Message {
 /// be taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadName {
-    /// The asker's incarnation.
+    /// The asker's incarnation, counted on from its life: greater in each run than in the one before.
     pub incarnation: u64,
     /// Counts within it.
     pub number: u64,

@@ -34,11 +34,13 @@
 //! up to there before what was applied goes to a segment.
 
 mod acceptor;
+pub mod audit;
 mod failing;
 mod learner;
 mod membership;
 pub mod message;
 pub mod options;
+pub mod planted;
 pub mod points;
 mod proposer;
 mod reads;
@@ -96,6 +98,7 @@ enum Alarm {
     Election,
     Heartbeat(Ballot),
     Resend(Ballot),
+    Gathered,
     Request(RequestId),
     Read(RequestId),
     AskAgain,
@@ -116,6 +119,8 @@ counters! {
         refused_sent,
         heartbeats_sent,
         heartbeat_acks_sent,
+        hand_overs_sent,
+        taken_over,
         read_indexes_sent,
         read_indexes_told,
         learns_sent,
@@ -144,6 +149,7 @@ counters! {
         snapshots_taken,
         snapshot_pieces,
         snapshots_installed,
+        snapshots_without_room,
         snapshots_given_up,
         joins,
         reads,
@@ -266,7 +272,9 @@ impl Replica {
         }
         let member = |life| Member { node: from, life };
         match message {
-            Message::PreVote { ballot } => self.pre_vote(now, from, ballot, effects),
+            Message::PreVote { ballot, instead_of } => {
+                self.pre_vote(now, from, ballot, instead_of, effects);
+            }
             Message::PreVoteAnswer { ballot, life, granted, seen } => {
                 self.pre_vote_answer(now, member(life), ballot, granted, seen, effects);
             }
@@ -290,6 +298,7 @@ impl Replica {
             Message::HeartbeatAck { ballot, round, life } => {
                 self.heartbeat_acked(now, member(life), ballot, round, effects);
             }
+            Message::TakeOver { ballot } => self.take_over(now, from, ballot, effects),
             Message::ReadIndex { name } => self.read_index_asked(now, from, name, effects),
             Message::ReadIndexIs { name, index } => self.index_came(now, name, index, effects),
             Message::Learn { from: slot } => self.tell_learner(from, slot, effects),
@@ -330,6 +339,15 @@ impl Replica {
         }
     }
 
+    fn room(&mut self, now: Time, has_room: bool, effects: &mut Out) {
+        self.has_room = has_room;
+        if !has_room {
+            // Somebody with room can go on with writes. If there is nobody, this one goes on with
+            // reads.
+            self.hand_over(now, effects);
+        }
+    }
+
     fn timer(&mut self, now: Time, effects: &mut Out) {
         self.alarms.rang();
         for _ in 0..self.options.alarms_per_timer_max {
@@ -337,6 +355,7 @@ impl Replica {
                 Some(Alarm::Election) => self.election_alarm(now, effects),
                 Some(Alarm::Heartbeat(ballot)) => self.heartbeat_alarm(now, ballot, effects),
                 Some(Alarm::Resend(ballot)) => self.resend_alarm(now, ballot, effects),
+                Some(Alarm::Gathered) => self.gathered_alarm(now, effects),
                 Some(Alarm::Request(request)) => self.request_alarm(request, effects),
                 Some(Alarm::Read(request)) => self.read_alarm(request, effects),
                 Some(Alarm::AskAgain) => self.ask_again(now, effects),
@@ -412,8 +431,10 @@ impl Core for Replica {
             Input::PeerDown(peer) => self.peer_down(now, peer),
             Input::Timer => self.timer(now, effects),
             Input::Read { read, answer } => self.store_answered(now, read, answer, effects),
+            Input::Staged { snapshot, is_kept } => self.staged(now, snapshot, is_kept, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
-            Input::Room(room) => self.has_room = room,
+            Input::Room(room) => self.room(now, room, effects),
+            Input::Stopping => self.hand_over(now, effects),
             Input::Checkpoint => self.checkpoint(effects),
         }
         self.alarms.ask(now, effects);
@@ -446,6 +467,7 @@ impl Core for Replica {
             in_flight: self.proposer.in_flight() as u64,
             in_doubt: 0,
             locks: 0,
+            leader: self.proposer.leader(),
             peers_up: self.peers_up.iter().copied().collect(),
             counters,
         }

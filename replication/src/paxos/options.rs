@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::planted::Planted;
 use crate::contract::NodeId;
 use crate::limits::Limits;
 
@@ -42,6 +43,10 @@ pub struct ReplicaOptions {
     /// Slots open at a time; what comes meanwhile shares the next one. Enough for one group of a
     /// slow disk, so that batches form under load only. At most the window.
     pub pipeline_max: usize,
+    /// How long a command waits for others to share its slot with, while slots are open. The smallest
+    /// wait there is lets share what the shell hands over in one turn, and costs no time. Zero: a
+    /// command gets a slot of its own as long as the pipeline has room.
+    pub gather: Duration,
     /// Commands of one batch; it is applied in one step.
     pub batch_commands_max: usize,
     /// Bytes of keys and values of one batch, unless one command alone is larger.
@@ -107,6 +112,8 @@ pub struct ReplicaOptions {
     pub fail_roles: Option<Duration>,
     /// What an acceptor knows that comes back from that.
     pub acceptor_restart: AcceptorRestart,
+    /// A bug on purpose.
+    pub planted: Planted,
 }
 
 impl Default for ReplicaOptions {
@@ -118,7 +125,8 @@ impl Default for ReplicaOptions {
             seed: 0,
             limits: Limits::default(),
             window: 256,
-            pipeline_max: 64,
+            pipeline_max: 4,
+            gather: Duration::from_nanos(1),
             batch_commands_max: 256,
             batch_bytes_max: 1 << 20,
             requests_max: 16_384,
@@ -147,6 +155,7 @@ impl Default for ReplicaOptions {
             fail_acceptors: None,
             fail_roles: None,
             acceptor_restart: AcceptorRestart::Durable,
+            planted: Planted::default(),
         }
     }
 }

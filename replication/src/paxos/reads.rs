@@ -20,12 +20,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::message::{Message, ReadName, Slot};
+use super::planted::Bug;
 use super::{Alarm, Out, Replica, reply_failed};
 use crate::contract::{Effect, NodeId, ReadId, RequestId, Time};
 use crate::request::{Answer, Failure, Outcome, Query};
 
 /// Questions of other replicas that wait at a leader. Each asks one at a time.
-const ASKERS_MAX: usize = 1024;
+pub(super) const ASKERS_MAX: usize = 1024;
 
 /// A client's read that is not answered.
 #[derive(Clone, Debug)]
@@ -72,6 +73,12 @@ pub(super) struct Reads {
 impl Reads {
     pub(super) fn in_flight(&self) -> usize {
         self.reads.len()
+    }
+
+    /// How much there is of reads, of reads for which no leader was asked, and of questions that
+    /// wait here.
+    pub(super) fn lengths(&self) -> (usize, usize, usize) {
+        (self.reads.len(), self.unasked.len(), self.waiting.len())
     }
 }
 
@@ -134,7 +141,9 @@ impl Replica {
             return;
         }
         self.reads.last_name += 1;
-        let name = ReadName { incarnation: self.incarnation, number: self.reads.last_name };
+        // A node that has lost its disk counts its incarnations anew, and its lives go on.
+        let incarnation = self.life.saturating_add(self.incarnation);
+        let name = ReadName { incarnation, number: self.reads.last_name };
         let reads = core::mem::take(&mut self.reads.unasked);
         self.reads.asked = Some((name, reads));
         if leader == self.options.id {
@@ -166,7 +175,10 @@ impl Replica {
     fn read_index(&mut self, now: Time, asker: Asker, name: ReadName, effects: &mut Out) {
         // A newer question of the same replica stands for the older one.
         self.reads.waiting.retain(|waiting| waiting.asker != asker);
-        let Some(round) = self.proposer.next_round() else { return };
+        let Some(mut round) = self.proposer.next_round() else { return };
+        if self.options.planted.has(Bug::ReadByOlderRound) {
+            round -= 1;
+        }
         self.reads.waiting.push(Waiting { asker, name, round });
         self.confirm_reads(now, effects);
         self.begin_read_round(now, effects);
@@ -189,7 +201,8 @@ impl Replica {
         let confirmed = self.proposer.confirmed_round();
         let index = self.learner.chosen;
         let all = core::mem::take(&mut self.reads.waiting);
-        let is_ready = |waiting: &Waiting| holds_lease || waiting.round <= confirmed;
+        let asks_nobody = self.options.planted.has(Bug::ReadUnconfirmed);
+        let is_ready = |waiting: &Waiting| holds_lease || waiting.round <= confirmed || asks_nobody;
         let (ready, waiting): (Vec<Waiting>, Vec<Waiting>) = all.into_iter().partition(is_ready);
         self.reads.waiting = waiting;
         for waiting in ready {
@@ -213,7 +226,8 @@ impl Replica {
             return;
         };
         self.cancel_ask_again();
-        if index > self.learner.applied {
+        let waits = !self.options.planted.has(Bug::ReadBeforeApplied);
+        if index > self.learner.applied && waits {
             self.counters.reads_waited += reads.len() as u64;
             self.reads.indexed.entry(index).or_default().extend(reads);
         } else {

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::message::{Ballot, Batch, Slot};
+use super::planted::Bug;
 use super::record::{Checkpoint, Record, Replicated};
 use super::{Out, Replica, Resume};
 use crate::contract::{Effect, Position, Time, Urgency};
@@ -16,6 +17,7 @@ impl Replica {
             // Neither votes nor answers: better one replica less than a wrong one.
             return;
         }
+        self.acceptor.restarted(self.options.planted);
         self.incarnation += 1;
         let record = Record::Started { incarnation: self.incarnation, life: self.life };
         self.persist(record, Urgency::Now, effects);
@@ -92,7 +94,11 @@ impl Replica {
             // It would replace the records that show what went wrong, or that are about to count.
             return;
         }
-        let state = Arc::new(self.learner.replicated());
+        let mut state = self.learner.replicated();
+        if self.options.planted.has(Bug::CheckpointForgetsSessions) {
+            state.sessions.iter_mut().for_each(|session| session.settled.clear());
+        }
+        let state = Arc::new(state);
         let applied = state.applied;
         let checkpoint = self.checkpoint_of(state);
         self.persist(Record::Checkpoint(checkpoint), Urgency::Now, effects);
@@ -105,26 +111,38 @@ impl Replica {
         Checkpoint {
             incarnation: self.incarnation,
             life: self.life,
-            promised: self.acceptor.promised(),
+            promised: match self.options.planted.has(Bug::CheckpointForgetsPromise) {
+                true => Ballot::ZERO,
+                false => self.acceptor.promised(),
+            },
             replicated,
         }
     }
 
     /// Writes the votes of open slots again, behind a checkpoint, and what others chose in them.
     pub(super) fn vote_again(&mut self, applied: Slot, effects: &mut Out) {
-        let votes = self.acceptor.votes().filter(|(slot, _)| *slot > applied);
+        let forgets = self.options.planted.has(Bug::CheckpointForgetsVotes);
+        let votes = self.acceptor.votes().filter(|(slot, _)| *slot > applied && !forgets);
         let votes: Vec<Record> = votes
             .map(|(slot, vote)| {
                 let (ballot, batch) = (vote.ballot, vote.batch.clone());
                 Record::Accepted { slot, ballot, batch }
             })
             .collect();
-        let known = self.learner.known_behind(applied).map(|(slot, batch)| {
+        for record in votes {
+            self.persist(record, Urgency::Now, effects);
+        }
+        self.log_known(applied, effects);
+    }
+
+    /// Writes what is known to be chosen behind a slot, votes or no votes.
+    pub(super) fn log_known(&mut self, applied: Slot, effects: &mut Out) {
+        let learned = |(slot, batch): (Slot, &Arc<Batch>)| {
             let batch = batch.clone();
             Record::Learned { slot, batch }
-        });
-        let known: Vec<Record> = known.collect();
-        for record in votes.into_iter().chain(known) {
+        };
+        let known: Vec<Record> = self.learner.known_behind(applied).map(learned).collect();
+        for record in known {
             self.persist(record, Urgency::Now, effects);
         }
     }
@@ -145,6 +163,13 @@ impl Replica {
     #[must_use]
     pub fn promised(&self) -> Ballot {
         self.acceptor.promised()
+    }
+
+    /// What its acceptor has accepted behind the applied slots, and with which ballots: there, nobody
+    /// here knows yet what is chosen.
+    pub fn open_votes(&self) -> impl Iterator<Item = (Slot, Ballot, &Batch)> {
+        let votes = self.acceptor.votes().filter(|(slot, _)| *slot > self.learner.chosen);
+        votes.map(|(slot, vote)| (slot, vote.ballot, &*vote.batch))
     }
 
     /// Why it takes no part, if it does not: its log contradicts itself, or its store can't be read.

@@ -20,13 +20,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::message::{Message, Slot, SnapshotPiece};
+use super::planted::Bug;
 use super::record::{Record, Replicated};
 use super::{Alarm, Out, Replica, Resume, points};
 use crate::contract::{Effect, NodeId, ReadId, SnapshotId, Time, Urgency};
 use crate::request::{Answer, Key, Query, Range};
 
 /// Pieces that the store is about to read; each learner asks for one at a time.
-const PIECES_MAX: usize = 64;
+pub(super) const PIECES_MAX: usize = 64;
 
 /// A snapshot that is held for learners.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ struct Incoming {
     next: Key,
     /// How often in a row no piece came in time.
     silences: u32,
+    /// The store has not said yet that it took a piece; what came with it, if it was the last.
+    staging: Option<Option<Arc<Replicated>>>,
 }
 
 /// What is known of snapshots.
@@ -63,6 +66,11 @@ impl Snapshots {
         self.installing.is_some()
     }
 
+    /// How much there is of snapshots held, and of pieces that are being read.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        (self.held.len(), self.pieces.len())
+    }
+
     pub(super) fn is_fetching(&self) -> bool {
         self.incoming.is_some()
     }
@@ -77,7 +85,8 @@ impl Replica {
             self.counters.duplicates_dropped += 1;
             return;
         }
-        let incoming = Incoming { from, snapshot: None, next: Key::new(), silences: 0 };
+        let next = Key::new();
+        let incoming = Incoming { from, snapshot: None, next, silences: 0, staging: None };
         self.snapshots.incoming = Some(incoming);
         self.fetch(now, effects);
     }
@@ -101,10 +110,19 @@ impl Replica {
     }
 
     fn give_up_snapshot(&mut self, now: Time, effects: &mut Out) {
-        self.snapshots.incoming = None;
+        let incoming = self.snapshots.incoming.take();
+        self.unstage(incoming, effects);
         self.counters.snapshots_given_up += 1;
         self.answer_came();
         self.catch_up(now, None, effects);
+    }
+
+    /// Rows that nobody will install take no room.
+    fn unstage(&mut self, incoming: Option<Incoming>, effects: &mut Out) {
+        if let Some(snapshot) = incoming.and_then(|incoming| incoming.snapshot) {
+            let rows = Vec::new();
+            effects.push_unheld(Effect::Stage { snapshot, first: true, rows, last: false });
+        }
     }
 
     pub(super) fn snapshot_gone(&mut self, now: Time, snapshot: SnapshotId, effects: &mut Out) {
@@ -156,7 +174,11 @@ impl Replica {
             let Some(idlest) = idlest.map(|(snapshot, _)| *snapshot) else { break };
             self.drop_snapshot(idlest, effects);
         }
-        let state = Arc::new(self.learner.replicated());
+        let mut state = self.learner.replicated();
+        if self.options.planted.has(Bug::SnapshotForgetsSessions) {
+            state.sessions.clear();
+        }
+        let state = Arc::new(state);
         let snapshot = state.snapshot();
         self.counters.snapshots_taken += 1;
         if self.snapshots.held.is_empty() {
@@ -219,7 +241,10 @@ impl Replica {
     ) {
         let SnapshotPiece { snapshot, from: first, rows, last } = piece;
         let is_wanted = |it: &&mut Incoming| {
-            it.from == from && it.snapshot.is_none_or(|named| named == snapshot) && it.next == first
+            it.from == from
+                && it.snapshot.is_none_or(|named| named == snapshot)
+                && it.next == first
+                && it.staging.is_none()
         };
         let applied = self.learner.applied;
         let Some(incoming) = self.snapshots.incoming.as_mut().filter(is_wanted) else {
@@ -230,7 +255,12 @@ impl Replica {
             && rows.first().is_none_or(|(key, _)| *key >= first);
         let is_whole = last.as_ref().is_none_or(|state| state.snapshot() == snapshot);
         let leads_on = last.is_some() || !rows.is_empty();
-        if snapshot.0 <= applied.0 || !self.has_room || !in_order || !is_whole || !leads_on {
+        if !self.has_room {
+            return self.wait_for_room(now, effects);
+        }
+        let is_older =
+            snapshot.0 <= applied.0 && !self.options.planted.has(Bug::InstallOlderSnapshot);
+        if is_older || !in_order || !is_whole || !leads_on {
             return self.give_up_snapshot(now, effects);
         }
         let is_first = incoming.snapshot.is_none();
@@ -243,12 +273,38 @@ impl Replica {
             incoming.next = Key::from(next);
         }
         self.counters.snapshot_pieces += 1;
-        effects.push_unheld(Effect::Stage { snapshot, first: is_first, rows });
+        let is_last = last.is_some();
+        incoming.staging = Some(last);
+        effects.push_unheld(Effect::Stage { snapshot, first: is_first, rows, last: is_last });
         effects.point_unheld(points::LEARNER_SNAPSHOT_STAGED);
+    }
+
+    /// The store has taken a piece, or could not.
+    pub(super) fn staged(
+        &mut self,
+        now: Time,
+        snapshot: SnapshotId,
+        is_kept: bool,
+        effects: &mut Out,
+    ) {
+        let incoming = self.snapshots.incoming.as_mut();
+        let incoming = incoming.filter(|incoming| incoming.snapshot == Some(snapshot));
+        let Some(last) = incoming.and_then(|incoming| incoming.staging.take()) else { return };
         match last {
+            _ if !is_kept => self.wait_for_room(now, effects),
+            _ if snapshot.0 <= self.learner.applied.0 => self.give_up_snapshot(now, effects),
             None => self.fetch(now, effects),
             Some(state) => self.install(state, effects),
         }
+    }
+
+    /// What is staged so far is given up, and after a while there may be room to begin anew: not at
+    /// once, or a node with a full disk would have the others send it everything again and again.
+    fn wait_for_room(&mut self, now: Time, effects: &mut Out) {
+        let Some(incoming) = self.snapshots.incoming.take() else { return };
+        self.counters.snapshots_without_room += 1;
+        self.wait_for(incoming.from, now.after(self.options.resend_interval));
+        self.unstage(Some(incoming), effects);
     }
 
     /// All rows are staged. From here on nothing is applied before they are in place.

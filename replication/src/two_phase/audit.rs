@@ -4,17 +4,7 @@
 use alloc::vec::Vec;
 
 use super::message::{CommitNumber, TxnId};
-
-/// How full a table is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// What is in it.
-    pub name: &'static str,
-    /// How much of it.
-    pub len: usize,
-    /// The most there may be.
-    pub max: usize,
-}
+pub use crate::audit::Table;
 
 /// A look at a coordinator.
 #[derive(Clone, Debug)]

@@ -309,6 +309,10 @@ impl Cluster {
         self.step(node, Input::Checkpoint);
     }
 
+    pub(crate) fn stopping(&mut self, node: NodeId) {
+        self.step(node, Input::Stopping);
+    }
+
     pub(crate) fn room(&mut self, node: NodeId, has_room: bool) {
         self.step(node, Input::Room(has_room));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kvorum_replication::paxos::message::{
     Accepted, Ballot, Batch, Command, Member, Message, Promise, ReadName, Slot, SnapshotPiece,
 };
+use kvorum_replication::paxos::planted::Planted;
 use kvorum_replication::paxos::record::Replicated;
 use kvorum_replication::{Key, NodeId, SnapshotId};
 
@@ -30,8 +31,8 @@ impl Schedule {
             next_client: 3,
             sessions: Vec::new(),
         };
-        let message = match self.below(19) {
-            0 => Message::PreVote { ballot },
+        let message = match self.below(20) {
+            0 => Message::PreVote { ballot, instead_of: self.one_in(2).then_some(other) },
             1 => Message::PreVoteAnswer { ballot, life, granted: true, seen: other },
             2 => Message::Prepare { ballot, from: slot },
             3 => Message::Promise(Promise { ballot, life, chosen, accepted, more: Some(slot) }),
@@ -56,6 +57,7 @@ impl Schedule {
                 Message::SnapshotPiece(SnapshotPiece { snapshot, from: Key::new(), rows, last })
             }
             17 => Message::SnapshotGone { snapshot },
+            18 => Message::TakeOver { ballot },
             _ => Message::Join { life },
         };
         self.cluster.network.push(Packet { from, to, message });
@@ -92,7 +94,7 @@ fn forged_messages_stop_nobody() {
         let mut hostility = hostility(seed);
         hostility.wipes = false;
         hostility.crashes = false;
-        let mut schedule = Schedule::new(seed, hostility, false);
+        let mut schedule = Schedule::new(seed, hostility, Planted::default(), false);
         // Marks and staged rows are the shell's; it need not believe a core that was lied to.
         schedule.cluster.believe_nothing();
         for _ in 0..STEPS {

@@ -193,7 +193,6 @@ impl Machine {
                     self.append(at, record);
                     behind = Some(self.disk.log.len());
                 }
-                Effect::Stage { snapshot, first, rows } => self.stage(snapshot, first, rows),
                 Effect::Point(name) if behind.is_none() => {
                     died = Some(name);
                     break;
@@ -221,8 +220,6 @@ impl Machine {
     fn append(&mut self, at: Position, record: Record) {
         assert_eq!(at.0, self.disk.log.len() as u64 + 1, "positions have no gaps");
         self.say(|| format!("writes {at} {}", show::record(&record)));
-        // Staged rows are durable before the next record is in the log.
-        self.disk.staged_durably = self.disk.staged.clone();
         self.disk.log.push(record);
     }
 
@@ -260,6 +257,13 @@ impl Machine {
                 let answer = answer(rows, &Query::Scan(range));
                 self.fed_back.push_back(Input::Read { read, answer });
             }
+            Effect::Stage { snapshot, first, rows, last } => {
+                self.stage(snapshot, first, rows);
+                if last {
+                    self.disk.staged_durably = self.disk.staged.clone();
+                }
+                self.fed_back.push_back(Input::Staged { snapshot, is_kept: true });
+            }
             Effect::Install(snapshot) => {
                 self.say(|| format!("installs snapshot #{}", snapshot.0));
                 self.install(snapshot);
@@ -269,7 +273,7 @@ impl Machine {
             Effect::Resume(resume) => self.fed_back.push_back(Input::Resume(resume)),
             Effect::Release(position) => self.release(position),
             Effect::Point(name) => self.die(name),
-            Effect::Persist { .. } | Effect::Stage { .. } => unreachable!("done before"),
+            Effect::Persist { .. } => unreachable!("done before"),
         }
     }
 

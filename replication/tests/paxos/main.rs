@@ -6,6 +6,8 @@ mod forge;
 mod ghost;
 mod history;
 mod machine;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod random;
 mod roles;
 mod script;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kvorum_replication::paxos::planted::Planted;
 use kvorum_replication::paxos::{AcceptorRestart, PaxosRole, ReplicaOptions, points};
 use kvorum_replication::random::Random;
 use kvorum_replication::{
@@ -43,7 +44,7 @@ pub(crate) struct Hostility {
 
 /// What was done to the cluster; each has to have happened in some schedule.
 #[derive(Debug, Default)]
-struct Faults(BTreeMap<&'static str, u64>);
+pub(crate) struct Faults(BTreeMap<&'static str, u64>);
 
 impl Faults {
     fn count(&mut self, what: &'static str, times: u64) {
@@ -75,7 +76,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    pub(crate) fn new(seed: u64, hostility: Hostility, tracing: bool) -> Self {
+    pub(crate) fn new(seed: u64, hostility: Hostility, planted: Planted, tracing: bool) -> Self {
         let millis = Duration::from_millis;
         let few = if hostility.truncates { 4 } else { 1000 };
         let options = ReplicaOptions {
@@ -83,6 +84,7 @@ impl Schedule {
             seed,
             window: 8,
             pipeline_max: 4,
+            gather: Duration::from_nanos(seed % 2),
             batch_commands_max: 3,
             piece_slots_max: 3,
             retained_slots_max: few,
@@ -94,6 +96,7 @@ impl Schedule {
             resend_interval: millis(200),
             lease: hostility.leases.then_some(millis(300)),
             acceptor_restart: hostility.restart,
+            planted,
             ..ReplicaOptions::default()
         };
         let options = match hostility.duels {
@@ -576,13 +579,14 @@ pub(crate) fn hostility(seed: u64) -> Hostility {
     hostility
 }
 
-fn run(
+pub(crate) fn run(
     seed: u64,
     hostility: Hostility,
+    planted: Planted,
     faults: &mut Faults,
     tracing: bool,
 ) -> Result<Verdict, String> {
-    let mut schedule = Schedule::new(seed, hostility, tracing);
+    let mut schedule = Schedule::new(seed, hostility, planted, tracing);
     let mut wrong = None;
     for step in 0..STEPS {
         schedule.step();
@@ -627,14 +631,14 @@ fn random_schedules_keep_every_promise() {
     if let Ok(seed) = std::env::var("KVORUM_SEED") {
         let seed = seed.parse().expect("KVORUM_SEED is a number");
         println!("{:?}", hostility(seed));
-        let verdict = run(seed, hostility(seed), &mut faults, true);
+        let verdict = run(seed, hostility(seed), Planted::default(), &mut faults, true);
         println!("{verdict:?} {faults:?}");
         return assert!(verdict.is_ok(), "seed {seed}: {}", verdict.unwrap_err());
     }
     let seeds = seeds("0..2000");
     let mut total = Verdict::default();
     for seed in seeds.clone() {
-        match run(seed, hostility(seed), &mut faults, false) {
+        match run(seed, hostility(seed), Planted::default(), &mut faults, false) {
             Ok(verdict) => {
                 total.slots += verdict.slots;
                 total.committed += verdict.committed;
@@ -676,7 +680,7 @@ fn forgetful_acceptors_split_a_slot() {
             restart: AcceptorRestart::Amnesia,
             ..hostility(seed)
         };
-        let mut schedule = Schedule::new(seed, hostility, false);
+        let mut schedule = Schedule::new(seed, hostility, Planted::default(), false);
         for _ in 0..STEPS {
             // What rests on the split comes out differently here and there.
             schedule.step();

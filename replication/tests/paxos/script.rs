@@ -24,7 +24,7 @@
 //! restart NODE...
 //! fail|return NODE ROLE            a role stops, or comes back
 //! cut A B, block A B, heal A B     no link; nothing from A reaches B; all is well
-//! checkpoint NODE, flush NODE, full NODE, room NODE
+//! checkpoint NODE, flush NODE, full NODE, room NODE, stopping NODE
 //! status [NODE...], count NODE COUNTER..., log NODE, data
 //! agree                            all that are up hold the same, and all of it
 //! ```
@@ -34,6 +34,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use goldenscript::{Argument, Command, Context, Runner};
+use kvorum_replication::paxos::planted::Planted;
 use kvorum_replication::paxos::{AcceptorRestart, PaxosRole, ReplicaOptions};
 use kvorum_replication::{
     ClientId, Key, NodeId, Operation, Precondition, Query, Stamp, Time, Transaction, Write,
@@ -47,6 +48,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Default)]
 struct Script {
     cluster: Option<Cluster>,
+    planted: Planted,
 }
 
 impl Runner for Script {
@@ -55,7 +57,7 @@ impl Runner for Script {
     fn run(&mut self, command: &Command, _context: &Context) -> Result<String> {
         let mut output = String::new();
         if command.name == "cluster" {
-            self.cluster = Some(new_cluster(command)?);
+            self.cluster = Some(new_cluster(command, self.planted)?);
         } else {
             let cluster = self.cluster.as_mut().ok_or("there is no cluster yet")?;
             run(cluster, command, &mut output)?;
@@ -122,15 +124,16 @@ fn options() -> ReplicaOptions {
     ReplicaOptions {
         window: 8,
         pipeline_max: 4,
+        gather: Duration::ZERO,
         snapshot_rows_max: 2,
         heartbeat_interval: Duration::from_millis(100),
         ..ReplicaOptions::default()
     }
 }
 
-fn new_cluster(command: &Command) -> Result<Cluster> {
+fn new_cluster(command: &Command, planted: Planted) -> Result<Cluster> {
     let words = Words::of(command);
-    let mut options = options();
+    let mut options = ReplicaOptions { planted, ..options() };
     let (mut replicas, mut founders) = (3, None);
     for (name, value) in &words.pairs {
         if *name == "restart" {
@@ -154,6 +157,7 @@ fn new_cluster(command: &Command) -> Result<Cluster> {
             "batch_commands_max" => options.batch_commands_max = number,
             "piece_slots_max" => options.piece_slots_max = number,
             "retained_slots_max" => options.retained_slots_max = number,
+            "accepted_bytes_max" => options.accepted_bytes_max = number,
             "requests_max" => options.requests_max = number,
             "clock_drift_permille" => options.clock_drift_permille = u32::try_from(number)?,
             other => return Err(format!("there is no option {other}").into()),
@@ -266,7 +270,7 @@ fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
             [at, point] => cluster.arm(node(at)?, point),
             _ => return Err("arm NODE POINT".into()),
         },
-        "crash" | "restart" | "checkpoint" | "flush" | "full" | "room" => {
+        "crash" | "restart" | "checkpoint" | "flush" | "full" | "room" | "stopping" => {
             let keep = words.named("keep").map_or(Ok(0), str::parse)?;
             for node in words.nodes(cluster)? {
                 match (name, cluster.is_up(node)) {
@@ -274,6 +278,7 @@ fn change(cluster: &mut Cluster, name: &str, words: &Words<'_>) -> Result<()> {
                     ("restart", false) => cluster.start(node),
                     ("checkpoint", true) => cluster.checkpoint(node),
                     ("flush", true) => cluster.flush(node),
+                    ("stopping", true) => cluster.stopping(node),
                     ("full" | "room", true) => cluster.room(node, name == "room"),
                     _ => return Err(format!("{node} can't {name}").into()),
                 }
@@ -494,6 +499,22 @@ macro_rules! scripts {
             }
         )*
 
+        /// Scripts that come out differently with a bug.
+        #[cfg(feature = "planted-bugs")]
+        pub(crate) fn that_differ(planted: Planted) -> Vec<&'static str> {
+            let differs = |name: &&str| {
+                let path = format!("tests/scripts/paxos/{name}");
+                let mut script = Script { cluster: None, planted };
+                let run = std::panic::AssertUnwindSafe(|| {
+                    let text = std::fs::read_to_string(path).expect("it can be read");
+                    let came_out = goldenscript::generate(&mut script, &text);
+                    came_out.is_ok_and(|came_out| came_out == text)
+                });
+                !std::panic::catch_unwind(run).unwrap_or(false)
+            };
+            [$(stringify!($name)),*].into_iter().filter(differs).collect()
+        }
+
         /// A script that nobody runs proves nothing.
         #[test]
         fn every_script_is_run() {
@@ -513,6 +534,8 @@ scripts! {
     silence
     duel
     one_way
+    own_vote
+    forgotten_vote
     gap
     chosen_slot
     highest_ballot
@@ -532,5 +555,12 @@ scripts! {
     checkpoints
     batches
     disk_full
+    hand_over
+    members_left
+    forget_promise
+    read_name
+    rejoin_two
+    apply_while_installing
+    new_members_unasked
     counts
 }

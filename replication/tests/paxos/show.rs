@@ -118,6 +118,7 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::Accept { .. } => "accept",
         Message::Accepted { .. } => "accepted",
         Message::Refused { .. } => "refused",
+        Message::TakeOver { .. } => "take-over",
         Message::Heartbeat { .. } => "heartbeat",
         Message::HeartbeatAck { .. } => "ack",
         Message::ReadIndex { .. } => "readindex",
@@ -135,7 +136,10 @@ pub(crate) fn kind(message: &Message) -> &'static str {
 pub(crate) fn message(message: &Message) -> String {
     let kind = kind(message);
     match message {
-        Message::PreVote { ballot }
+        Message::PreVote { ballot, instead_of: Some(leader) } => {
+            format!("prevote {ballot} instead of {leader}")
+        }
+        Message::PreVote { ballot, instead_of: None }
         | Message::PreVoteAnswer { ballot, granted: true, .. }
         | Message::Refused { promised: ballot } => format!("{kind} {ballot}"),
         Message::PreVoteAnswer { ballot, granted: false, seen, .. } => {
@@ -149,6 +153,7 @@ pub(crate) fn message(message: &Message) -> String {
         Message::Accepted { ballot, slot, life } => {
             format!("{kind} {ballot} {slot}{}", lived(*life))
         }
+        Message::TakeOver { ballot } => format!("take-over {ballot}"),
         Message::Heartbeat { ballot, chosen, round } => {
             format!("{kind} {ballot} round {round} chosen {chosen}")
         }

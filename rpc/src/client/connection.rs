@@ -1,6 +1,6 @@
 //! One connection of a client, and how to get one.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,19 +8,26 @@ use capnp::Error;
 use capnp::capability::Promise;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use kvorum_schema::admin_capnp::admin;
-use kvorum_schema::client_capnp::{gate, key_value};
+use kvorum_schema::client_capnp::gate;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::types::ClientOptions;
+use crate::hot::{Asking, Question, Response, Store};
 use crate::vat::{self, Limits, Wire};
+
+/// How often a connection is looked after.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Connection {
     pub(super) address: String,
-    pub(super) store: key_value::Client,
+    pub(super) store: Store,
     gate: gate::Client,
     admin: OnceCell<admin::Client>,
     wire: Rc<Wire>,
+    /// Calls that were not answered yet.
+    waiting: Rc<Cell<usize>>,
 }
 
 /// Why an address gave no connection.
@@ -43,13 +50,15 @@ pub(super) enum Unanswered {
 
 impl Connection {
     /// Connects, and shows the token.
-    pub(super) async fn open(address: &str, token: &[u8]) -> Result<Self, Unreachable> {
+    pub(super) async fn open(address: &str, options: &ClientOptions) -> Result<Self, Unreachable> {
         let away = |error: std::io::Error| Unreachable::Away(error.to_string());
         let stream = TcpStream::connect(address).await.map_err(away)?;
         stream.set_nodelay(true).map_err(away)?;
         let (read, write) = stream.into_split();
         let wire = Wire::new(Limits::default());
         wire.trust();
+        let asking = Rc::new(Asking::default());
+        wire.set_shortcut(Rc::clone(&asking) as _);
         let mut system = vat::connect(&wire, read, write, Side::Client, None);
         let gate: gate::Client = system.bootstrap(Side::Server);
         let closing = CloseOnDrop(Some(Rc::clone(&wire)));
@@ -58,14 +67,20 @@ impl Connection {
                 tracing::warn!(reason = %violation, "the connection to the server was closed");
             }
         });
-        let mut request = gate.client_request();
-        request.get().set_token(token);
-        let response = request.send().promise.await.map_err(|error| greeted(&wire, &error))?;
-        let store = response.get().and_then(|results| results.get_store());
+        let store = Store::open(&wire, &asking, &options.token).await;
         let store = store.map_err(|error| greeted(&wire, &error))?;
         let address = address.to_owned();
         closing.keep();
-        Ok(Self { address, store, gate, admin: OnceCell::new(), wire })
+        let waiting = Rc::new(Cell::new(0));
+        let watch = Watch {
+            wire: Rc::clone(&wire),
+            waiting: Rc::clone(&waiting),
+            gate: gate.clone(),
+            token: options.token.clone(),
+            silence_max: options.silence_timeout,
+        };
+        spawn_local(watch.keep());
+        Ok(Self { address, store, gate, admin: OnceCell::new(), wire, waiting })
     }
 
     /// The interface for looking at the process.
@@ -84,24 +99,46 @@ impl Connection {
         Ok(self.admin.get_or_init(|| admin.unwrap_or_else(broken_admin)).clone())
     }
 
-    /// Waits for an answer, at most until `deadline`. A call is never cancelled, since a cancelled
-    /// one would stay in both sides' tables until the connection ends: it goes on by itself.
+    /// Waits for the answer to a call on the store, at most until `deadline`. The call is never
+    /// taken back.
+    pub(super) async fn answer(
+        &self,
+        asked: Result<Question, Error>,
+        deadline: Instant,
+    ) -> Result<Response, Unanswered> {
+        let _waiting = Waiting::new(&self.waiting);
+        let answer = async { asked?.await };
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answer) => answer.map_err(|error| self.unanswered(error)),
+            Err(_) => Err(Unanswered::Late),
+        }
+    }
+
+    /// Waits for an answer that capnp-rpc brings. A call is never cancelled, since a cancelled one
+    /// would stay in both sides' tables until the connection ends: it goes on by itself.
     pub(super) async fn call<T: 'static>(
         &self,
         promise: Promise<T, Error>,
         deadline: Instant,
     ) -> Result<T, Unanswered> {
-        let answer = spawn_local(promise);
-        match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(Ok(answer))) => Ok(answer),
-            Ok(Ok(Err(error))) if self.is_closed() => Err(Unanswered::Lost(error.to_string())),
-            Ok(Ok(Err(error))) => Err(Unanswered::Failed(error)),
+        let waiting = Waiting::new(&self.waiting);
+        let answer = tokio::time::timeout_at(deadline, spawn_local(promise)).await;
+        drop(waiting);
+        match answer {
+            Ok(Ok(answer)) => answer.map_err(|error| self.unanswered(error)),
             Ok(Err(panic)) => {
                 // capnp-rpc broke; this connection is not to be trusted any more.
                 self.close("an internal error");
                 Err(Unanswered::Lost(panic.to_string()))
             }
             Err(_) => Err(Unanswered::Late),
+        }
+    }
+
+    fn unanswered(&self, error: Error) -> Unanswered {
+        match self.is_closed() {
+            true => Unanswered::Lost(error.to_string()),
+            false => Unanswered::Failed(error),
         }
     }
 
@@ -121,6 +158,70 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.close("the client left");
+    }
+}
+
+/// One that waits for an answer, be it that it stops waiting.
+struct Waiting(Rc<Cell<usize>>);
+
+impl Waiting {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Asks a server that is silent while answers are waited for whether it lives, and gives the
+/// connection up if it does not say so: another server may answer meanwhile.
+struct Watch {
+    wire: Rc<Wire>,
+    waiting: Rc<Cell<usize>>,
+    gate: gate::Client,
+    token: Vec<u8>,
+    silence_max: Duration,
+}
+
+impl Watch {
+    async fn keep(self) {
+        let asking = Rc::new(Cell::new(false));
+        // Since when an answer is waited for.
+        let mut since = None;
+        let mut slept_at = Instant::now();
+        while !self.wire.is_closed() {
+            sleep(WATCH_INTERVAL).await;
+            let now = Instant::now();
+            // If this process itself stood still, the answers wait in the socket: read them first.
+            let is_late = now - slept_at > WATCH_INTERVAL + self.silence_max / 4;
+            slept_at = now;
+            if self.waiting.get() == 0 || is_late {
+                since = None;
+                continue;
+            }
+            let waited = now - *since.get_or_insert(now);
+            let silent = self.wire.silent_for(now).min(waited);
+            let stuck = self.wire.stalled_for(now);
+            // A large request may take longer than that to leave; while its bytes move, all is well.
+            if silent > self.silence_max && (self.wire.backlog() == 0 || stuck > self.silence_max) {
+                let reason = "the server was silent for too long".to_owned();
+                return self.wire.close(Error::disconnected(reason));
+            }
+            if silent > self.silence_max / 3 && !asking.replace(true) {
+                let mut request = self.gate.client_request();
+                request.get().set_token(&self.token);
+                let (asked, asking) = (request.send().promise, Rc::clone(&asking));
+                spawn_local(async move {
+                    // That an answer comes, whichever, is the answer.
+                    let _ = asked.await;
+                    asking.set(false);
+                });
+            }
+        }
     }
 }
 
@@ -144,10 +245,10 @@ impl Drop for CloseOnDrop {
 /// Opens a connection within a time.
 pub(super) async fn open_within(
     address: &str,
-    token: &[u8],
+    options: &ClientOptions,
     wait: Duration,
 ) -> Result<Connection, Unreachable> {
-    match timeout(wait, Connection::open(address, token)).await {
+    match timeout(wait, Connection::open(address, options)).await {
         Ok(opened) => opened,
         Err(_) => Err(Unreachable::Away(format!("no answer within {} ms", wait.as_millis()))),
     }

@@ -122,12 +122,18 @@ impl ClientError {
         )
     }
 
-    pub(super) fn misdirected(at: &str, to: &str) -> Self {
-        let what = match to.is_empty() {
-            true => format!("{at} does not serve this, and does not know who does"),
-            false => format!("{at} sends this elsewhere, to {to}, for the last of too many times"),
-        };
+    pub(super) fn misdirected(at: &str) -> Self {
+        let what = format!("{at} does not serve this, and does not know who does");
         Self::new(ErrorKind::Refused, Happened::No, what, "connect to the coordinator")
+    }
+
+    /// What an operation had to do first failed, so it was not even asked for.
+    pub(super) fn before_it_began(self) -> Self {
+        let kind = match self.kind {
+            ErrorKind::Unknown => ErrorKind::Unavailable,
+            kind => kind,
+        };
+        Self { kind, happened: Happened::No, ..self }
     }
 
     pub(super) fn overloaded(what: String) -> Self {
@@ -171,9 +177,11 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
             format!("precondition {} does not hold of key {}", index + 1, Shown(&key)),
             "read the key, and decide anew",
         ),
-        Failure::Unavailable { reason } => {
-            (ErrorKind::Unavailable, reason, "see kvorum status; try again once all nodes are up")
-        }
+        Failure::Unavailable { reason } => (
+            ErrorKind::Unavailable,
+            reason,
+            "it did not happen: see kvorum status, and try again once enough nodes are up",
+        ),
         Failure::Overloaded => (
             ErrorKind::Overloaded,
             "too many requests are in flight".to_owned(),
@@ -198,7 +206,7 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
         Failure::Redirect { to } => (
             ErrorKind::Refused,
             format!("this node does not serve that, {to} does"),
-            "connect to the coordinator",
+            "connect to that one",
         ),
         Failure::DiskFull { node } => (
             ErrorKind::DiskFull,

@@ -7,6 +7,7 @@ mod session;
 mod types;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,14 +21,27 @@ pub use error::{ClientError, ErrorKind};
 use session::Session;
 pub use types::{ClientOptions, MemberStatus, ProcessStatus, ScanPage};
 
-/// One connection at a time to one of several addresses. Reconnects with back-off; a write that
-/// lost its connection is retried under the same stamp until its deadline.
+/// Addresses that a client remembers beside those it was given.
+const LEARNED_MAX: usize = 8;
+
+/// One connection at a time to one of several addresses. Reconnects with back-off, follows servers
+/// that send it elsewhere and stays there; a write that lost its connection is retried under the
+/// same stamp until its deadline.
 ///
 /// Lives on one thread's tokio `LocalSet` or `LocalRuntime`. Clones share the connection: many
 /// calls at once are multiplexed over it, which is how to go fast.
 #[derive(Clone)]
 pub struct Client {
     inner: Rc<Inner>,
+}
+
+/// What a read may miss.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// Nothing that was acknowledged before it began.
+    Linearizable,
+    /// What the replica that answers has not heard of.
+    Stale,
 }
 
 struct Inner {
@@ -37,8 +51,10 @@ struct Inner {
     connecting: Mutex<()>,
     /// Where to begin the next round of addresses.
     next: Cell<usize>,
-    /// Where a server sent us.
+    /// Where a server sent us, and we have not been yet.
     redirect: RefCell<Option<String>>,
+    /// Where servers sent us, and it was right: for when none of the addresses given answers.
+    learned: RefCell<VecDeque<String>>,
     last_address: RefCell<String>,
     session: Session,
     /// Held by whoever opens a session.
@@ -55,6 +71,7 @@ impl Client {
                 connecting: Mutex::new(()),
                 next: Cell::new(0),
                 redirect: RefCell::default(),
+                learned: RefCell::default(),
                 last_address: RefCell::default(),
                 session: Session::default(),
                 opening: Mutex::new(()),
@@ -67,7 +84,13 @@ impl Client {
 
     /// The value of a key; linearizable.
     pub async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
-        self.inner.get(key).await
+        self.inner.get(key, Freshness::Linearizable).await
+    }
+
+    /// The value of a key as the replica connected to holds it, be it old, without asking others:
+    /// for when only few replicas are left, or speed is worth more.
+    pub async fn get_stale(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
+        self.inner.get(key, Freshness::Stale).await
     }
 
     /// Sets a key's value.
@@ -87,7 +110,13 @@ impl Client {
 
     /// The rows of a range at one point in time.
     pub async fn scan(&self, range: Range) -> Result<ScanPage, ClientError> {
-        self.inner.scan(&range).await
+        self.inner.scan(&range, Freshness::Linearizable).await
+    }
+
+    /// The rows of a range at one point in time as the replica connected to holds them, be it an old
+    /// one, without asking others.
+    pub async fn scan_stale(&self, range: Range) -> Result<ScanPage, ClientError> {
+        self.inner.scan(&range, Freshness::Stale).await
     }
 
     /// How the process connected to is.
@@ -132,7 +161,7 @@ impl Inner {
         for address in &addresses {
             let left = deadline.saturating_duration_since(Instant::now());
             let wait = self.options.connect_timeout.min(left.max(Duration::from_millis(1)));
-            match open_within(address, &self.options.token, wait).await {
+            match open_within(address, &self.options, wait).await {
                 Ok(connection) => return Ok(self.keep(connection)),
                 Err(Unreachable::Away(reason)) => reasons.push(format!("{address}: {reason}")),
                 Err(Unreachable::Refused(reason)) => {
@@ -140,7 +169,7 @@ impl Inner {
                     reasons.push(format!("{address}: {reason}"));
                 }
             }
-            self.next.set(self.next.get().wrapping_add(1));
+            self.move_on(address);
         }
         Err(match refused {
             true => ClientError::refused(reasons.join(", ")),
@@ -153,27 +182,70 @@ impl Inner {
     }
 
     fn keep(&self, connection: Connection) -> Rc<Connection> {
+        let address = &connection.address;
+        let mut learned = self.learned.borrow_mut();
+        if !self.options.addresses.contains(address) && !learned.contains(address) {
+            learned.push_front(address.clone());
+            learned.truncate(LEARNED_MAX);
+        }
         self.last_address.borrow_mut().clone_from(&connection.address);
         let connection = Rc::new(connection);
         *self.current.borrow_mut() = Some(Rc::clone(&connection));
         connection
     }
 
-    /// The addresses in the order to be tried: where a server sent us, then round from the last.
+    /// The addresses in the order to be tried: where a server sent us, then round from the last,
+    /// then where we were sent before.
     fn round(&self) -> Vec<String> {
         let addresses = &self.options.addresses;
-        let redirect = self.redirect.borrow_mut().take();
         let start = if addresses.is_empty() { 0 } else { self.next.get() % addresses.len() };
-        redirect
-            .into_iter()
-            .chain(addresses[start..].iter().chain(&addresses[..start]).cloned())
-            .collect()
+        let redirect = self.redirect.borrow_mut().take();
+        let learned = self.learned.borrow();
+        let all = redirect
+            .iter()
+            .chain(&addresses[start..])
+            .chain(&addresses[..start])
+            .chain(learned.iter());
+        let mut round: Vec<String> = Vec::new();
+        for address in all {
+            if !round.contains(address) {
+                round.push(address.clone());
+            }
+        }
+        round
     }
 
-    /// Leaves this server for the one it named.
-    fn follow(&self, connection: &Connection, address: String) {
-        *self.redirect.borrow_mut() = Some(address);
-        connection.close("the server sent us elsewhere");
+    /// The next round does not begin with this address.
+    fn move_on(&self, from: &str) {
+        let addresses = &self.options.addresses;
+        if addresses.is_empty() {
+            return;
+        }
+        let next = self.next.get() % addresses.len();
+        if addresses[next] == from {
+            self.next.set(next + 1);
+        }
+    }
+
+    /// Leaves this server. Its connection stays for the calls that are under way over it.
+    fn leave(&self, connection: &Connection) {
+        if self.is_current(connection) {
+            self.move_on(&connection.address);
+            *self.current.borrow_mut() = None;
+        }
+    }
+
+    /// Leaves this server for the one it named. If another call did already, there is nothing to do.
+    fn follow(&self, connection: &Connection, address: &str) {
+        if self.is_current(connection) {
+            self.leave(connection);
+            *self.redirect.borrow_mut() = Some(address.to_owned());
+        }
+    }
+
+    fn is_current(&self, connection: &Connection) -> bool {
+        let current = self.current.borrow();
+        current.as_ref().is_some_and(|current| std::ptr::eq(Rc::as_ptr(current), connection))
     }
 
     /// Waits before the next try; false if the deadline would come first.

@@ -4,24 +4,32 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use capnp::{Error, ErrorKind as CapnpKind};
-use kvorum_replication::{ClientId, Failure, Precondition, Range, Stamp, Transaction, Write};
+use kvorum_replication::{ClientId, Failure, Range, Stamp, Transaction, Write};
+use kvorum_schema::client_capnp::key_value::{
+    delete_params, delete_results, get_params, get_results, open_session_params,
+    open_session_results, put_params, put_results, scan_params, scan_results, transact_params,
+    transact_results,
+};
 use kvorum_schema::client_capnp::{failure, get_result, scan_result, session_result, write_result};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Unanswered};
 use super::error::ClientError;
 use super::types::{ProcessStatus, ScanPage};
-use super::{ErrorKind, Inner};
+use super::{ErrorKind, Freshness, Inner};
 use crate::convert::client::{
-    Told, check_key, check_transaction, read_failure, read_rows, write_stamp, write_transaction,
+    Told, check_key, check_transaction, read_failure, read_rows, transaction_bytes, write_stamp,
+    write_transaction,
 };
 use crate::convert::{Rejected, admin::read_status, value};
+use crate::hot::{Method, Question, Response};
 
 /// How long the server's own word on a deadline is waited for behind it: it knows more.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// How often an operation follows a server that sends it elsewhere.
-const REDIRECTS_MAX: u32 = 4;
+/// How often an operation follows servers that send it elsewhere without a pause: to a leader, and
+/// on to the one that has followed it just now. More of it means that they disagree for a while.
+const REDIRECTS_AT_ONCE: u32 = 3;
 
 /// How one try ended.
 enum Tried<T> {
@@ -48,6 +56,8 @@ struct Journey {
     timeout: Duration,
     tries: u32,
     redirects: u32,
+    /// Servers that could not serve it, and said so at once.
+    refusals: u32,
     /// Whether it writes, and an earlier try may have reached the server.
     writes: bool,
     unsettled: bool,
@@ -67,6 +77,7 @@ impl Journey {
             timeout,
             tries: 0,
             redirects: 0,
+            refusals: 0,
             writes,
             unsettled: false,
         }
@@ -96,7 +107,11 @@ impl Journey {
 }
 
 impl Inner {
-    pub(super) async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
+    pub(super) async fn get(
+        &self,
+        key: Bytes,
+        freshness: Freshness,
+    ) -> Result<Option<Bytes>, ClientError> {
         check_key(&key).map_err(invalid)?;
         let mut journey = Journey::new("get", self.options.timeout, false);
         loop {
@@ -104,11 +119,19 @@ impl Inner {
                 Some(connection) => connection,
                 None => continue,
             };
-            let mut request = connection.store.get_request();
-            request.get().set_key(&key);
-            request.get().set_timeout_ms(journey.left_ms());
-            let tried = match connection.call(request.send().promise, journey.patience()).await {
-                Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_get)),
+            let timeout_ms = journey.left_ms();
+            let stale = freshness == Freshness::Stale;
+            let asked =
+                connection.store.call::<get_params::Owned>(Method::Get, key.len(), |mut params| {
+                    params.set_key(&key);
+                    params.set_timeout_ms(timeout_ms);
+                    params.set_stale(stale);
+                });
+            let tried = match connection.answer(asked, journey.patience()).await {
+                Ok(response) => {
+                    let results = response.results::<get_results::Reader<'_>>();
+                    ended(results.and_then(|results| results.get_result()).map(read_get))
+                }
                 Err(unanswered) => unanswered.into(),
             };
             if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
@@ -117,26 +140,18 @@ impl Inner {
         }
     }
 
-    pub(super) async fn scan(&self, range: &Range) -> Result<ScanPage, ClientError> {
+    pub(super) async fn scan(
+        &self,
+        range: &Range,
+        freshness: Freshness,
+    ) -> Result<ScanPage, ClientError> {
         let mut journey = Journey::new("scan", self.options.timeout, false);
         loop {
             let connection = match self.reach(&mut journey).await? {
                 Some(connection) => connection,
                 None => continue,
             };
-            let mut request = connection.store.scan_request();
-            let mut params = request.get();
-            params.set_start(&range.start);
-            if let Some(end) = &range.end {
-                params.set_end(end);
-                params.set_has_end(true);
-            }
-            params.set_limit(range.limit);
-            params.set_timeout_ms(journey.left_ms());
-            let tried = match connection.call(request.send().promise, journey.patience()).await {
-                Ok(response) => ended(response.get().and_then(|r| r.get_result()).map(read_scan)),
-                Err(unanswered) => unanswered.into(),
-            };
+            let tried = scan_once(&connection, &journey, range, freshness).await;
             if let Next::Return(result) = self.judge(&mut journey, &connection, tried).await {
                 return result;
             }
@@ -192,7 +207,10 @@ impl Inner {
         if let Some(client) = self.session.client() {
             return Ok(client);
         }
-        let _guard = self.opening.lock().await;
+        let Ok(_guard) = tokio::time::timeout_at(journey.deadline, self.opening.lock()).await
+        else {
+            return Err(ClientError::late("no session was opened in time".to_owned()));
+        };
         if let Some(client) = self.session.client() {
             return Ok(client);
         }
@@ -203,16 +221,9 @@ impl Inner {
                 Some(connection) => connection,
                 None => continue,
             };
-            let mut request = connection.store.open_session_request();
-            request.get().set_timeout_ms(opening.left_ms());
-            let tried = match connection.call(request.send().promise, opening.patience()).await {
-                Ok(response) => {
-                    ended(response.get().and_then(|r| r.get_result()).map(read_session))
-                }
-                Err(unanswered) => unanswered.into(),
-            };
+            let tried = open_session_once(&connection, &opening).await;
             if let Next::Return(result) = self.judge(&mut opening, &connection, tried).await {
-                let client = result?;
+                let client = result.map_err(ClientError::before_it_began)?;
                 self.session.begin(client);
                 return Ok(client);
             }
@@ -310,23 +321,31 @@ impl Inner {
         let at = &connection.address;
         match tried {
             Tried::Done(value) => Next::Return(Ok(value)),
+            Tried::Failed(Failure::Unknown { reason }) if journey.writes => {
+                // Under its stamp it can be asked for again, and may be settled by then.
+                journey.unsettled = true;
+                self.again(journey, &reason, at).await
+            }
+            Tried::Failed(failure @ Failure::Unavailable { .. }) if self.has_choice(journey) => {
+                // Another server may be on the right side of what is broken.
+                journey.refusals += 1;
+                self.leave(connection);
+                self.again(journey, &format!("{failure:?}"), at).await
+            }
             Tried::Failed(failure) if journey.unsettled && !settles(&failure) => {
                 // This try did not happen; the earlier one whose answer was lost still may.
+                if matches!(failure, Failure::Unavailable { .. }) {
+                    self.leave(connection);
+                }
                 self.again(journey, &format!("{failure:?}"), at).await
             }
             Tried::Failed(failure) => {
                 Next::Return(Err(ClientError::from_failure(journey.name, failure, at)))
             }
-            Tried::Redirected(address) => {
-                journey.redirects += 1;
-                if address.is_empty() || journey.redirects > REDIRECTS_MAX {
-                    return Next::Return(Err(ClientError::misdirected(at, &address)));
-                }
-                self.follow(connection, address);
-                Next::Again
-            }
+            Tried::Redirected(address) => self.redirected(journey, connection, &address).await,
             Tried::Unanswered(Unanswered::Lost(reason)) => {
                 journey.unsettled |= journey.writes;
+                self.leave(connection);
                 self.again(journey, &reason, at).await
             }
             Tried::Unanswered(Unanswered::Late) => {
@@ -348,6 +367,41 @@ impl Inner {
                 journey.writes,
             ))),
         }
+    }
+
+    /// A server sends the operation elsewhere: it has done nothing.
+    async fn redirected<T>(
+        &self,
+        journey: &mut Journey,
+        connection: &Connection,
+        address: &str,
+    ) -> Next<T> {
+        let at = &connection.address;
+        journey.redirects += 1;
+        if address.is_empty() || address == at {
+            if self.has_choice(journey) {
+                journey.refusals += 1;
+                self.leave(connection);
+                return self.again(journey, "it does not know who serves this", at).await;
+            }
+            let error = ClientError::misdirected(at);
+            return Next::Return(Err(match journey.unsettled {
+                true => ClientError::unknown(error.what),
+                false => error,
+            }));
+        }
+        self.follow(connection, address);
+        match journey.redirects <= REDIRECTS_AT_ONCE {
+            true => Next::Again,
+            false => self.again(journey, &format!("it sends this to {address}"), at).await,
+        }
+    }
+
+    /// Whether there is a server that has not refused yet, or the only one may think better of it.
+    fn has_choice(&self, journey: &Journey) -> bool {
+        let known = self.options.addresses.len() + self.learned.borrow().len();
+        let choices = u32::try_from(known.max(2)).unwrap_or(u32::MAX);
+        journey.refusals + 1 < choices
     }
 
     async fn again<T>(&self, journey: &Journey, reason: &str, at: &str) -> Next<T> {
@@ -405,49 +459,109 @@ fn invalid(rejected: Rejected) -> ClientError {
     }
 }
 
+async fn scan_once(
+    connection: &Connection,
+    journey: &Journey,
+    range: &Range,
+    freshness: Freshness,
+) -> Tried<ScanPage> {
+    let bytes = range.start.len() + range.end.as_ref().map_or(0, Bytes::len);
+    let asked = connection.store.call::<scan_params::Owned>(Method::Scan, bytes, |mut params| {
+        params.set_start(&range.start);
+        if let Some(end) = &range.end {
+            params.set_end(end);
+            params.set_has_end(true);
+        }
+        params.set_limit(range.limit);
+        params.set_timeout_ms(journey.left_ms());
+        params.set_stale(freshness == Freshness::Stale);
+    });
+    match connection.answer(asked, journey.patience()).await {
+        Ok(response) => {
+            let results = response.results::<scan_results::Reader<'_>>();
+            ended(results.and_then(|results| results.get_result()).map(read_scan))
+        }
+        Err(unanswered) => unanswered.into(),
+    }
+}
+
+async fn open_session_once(connection: &Connection, journey: &Journey) -> Tried<ClientId> {
+    let store = &connection.store;
+    let asked = store.call::<open_session_params::Owned>(Method::OpenSession, 0, |mut params| {
+        params.set_timeout_ms(journey.left_ms());
+    });
+    match connection.answer(asked, journey.patience()).await {
+        Ok(response) => {
+            let results = response.results::<open_session_results::Reader<'_>>();
+            ended(results.and_then(|results| results.get_result()).map(read_session))
+        }
+        Err(unanswered) => unanswered.into(),
+    }
+}
+
+/// Asks for a transaction once; one that is a single write has a method of its own.
 async fn send_write(
     connection: &Connection,
     journey: &Journey,
     stamp: Stamp,
     transaction: &Transaction,
 ) -> Tried<()> {
-    let (timeout_ms, patience) = (journey.left_ms(), journey.patience());
-    let Transaction { preconditions, writes } = transaction;
-    let none: &[Precondition] = &[];
-    if (preconditions.as_slice(), writes.len()) == (none, 1) {
-        return match &writes[0] {
-            Write::Put(key, value) => {
-                let mut request = connection.store.put_request();
-                let mut params = request.get();
+    let timeout_ms = journey.left_ms();
+    let (store, bytes) = (&connection.store, call_bytes(transaction));
+    match (transaction.preconditions.as_slice(), transaction.writes.as_slice()) {
+        ([], [Write::Put(key, value)]) => {
+            let asked = store.call::<put_params::Owned>(Method::Put, bytes, |mut params| {
                 write_stamp(Some(stamp), params.reborrow().init_stamp());
                 params.set_key(key);
                 params.set_value(value);
                 params.set_timeout_ms(timeout_ms);
-                match connection.call(request.send().promise, patience).await {
-                    Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
-                    Err(unanswered) => unanswered.into(),
-                }
-            }
-            Write::Delete(key) => {
-                let mut request = connection.store.delete_request();
-                let mut params = request.get();
+            });
+            written(connection, journey, asked, |response| {
+                response.results::<put_results::Reader<'_>>()?.get_result()
+            })
+            .await
+        }
+        ([], [Write::Delete(key)]) => {
+            let asked = store.call::<delete_params::Owned>(Method::Delete, bytes, |mut params| {
                 write_stamp(Some(stamp), params.reborrow().init_stamp());
                 params.set_key(key);
                 params.set_timeout_ms(timeout_ms);
-                match connection.call(request.send().promise, patience).await {
-                    Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
-                    Err(unanswered) => unanswered.into(),
-                }
-            }
-        };
+            });
+            written(connection, journey, asked, |response| {
+                response.results::<delete_results::Reader<'_>>()?.get_result()
+            })
+            .await
+        }
+        _ => {
+            let asked =
+                store.call::<transact_params::Owned>(Method::Transact, bytes, |mut params| {
+                    write_stamp(Some(stamp), params.reborrow().init_stamp());
+                    write_transaction(transaction, params.reborrow().init_transaction());
+                    params.set_timeout_ms(timeout_ms);
+                });
+            written(connection, journey, asked, |response| {
+                response.results::<transact_results::Reader<'_>>()?.get_result()
+            })
+            .await
+        }
     }
-    let mut request = connection.store.transact_request();
-    let mut params = request.get();
-    write_stamp(Some(stamp), params.reborrow().init_stamp());
-    write_transaction(transaction, params.reborrow().init_transaction());
-    params.set_timeout_ms(timeout_ms);
-    match connection.call(request.send().promise, patience).await {
-        Ok(answer) => ended(answer.get().and_then(|r| r.get_result()).map(read_write)),
+}
+
+/// About how many bytes a transaction takes in a call.
+fn call_bytes(transaction: &Transaction) -> usize {
+    const OPERATION_BYTES: usize = 48;
+    let operations = transaction.preconditions.len() + transaction.writes.len();
+    transaction_bytes(transaction) + operations * OPERATION_BYTES
+}
+
+async fn written(
+    connection: &Connection,
+    journey: &Journey,
+    asked: Result<Question, Error>,
+    result: impl for<'a> FnOnce(&'a Response) -> Result<write_result::Reader<'a>, Error>,
+) -> Tried<()> {
+    match connection.answer(asked, journey.patience()).await {
+        Ok(response) => ended(result(&response).map(read_write)),
         Err(unanswered) => unanswered.into(),
     }
 }

@@ -15,6 +15,9 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// How long connecting to one address may take.
     pub connect_timeout: Duration,
+    /// How long a server may be silent while an answer is waited for; then it is asked whether it
+    /// lives, and if it does not say so either, another one is tried.
+    pub silence_timeout: Duration,
     /// The first pause before a lost connection is tried again; doubles up to
     /// [`ClientOptions::backoff_max`].
     pub backoff_min: Duration,
@@ -29,6 +32,7 @@ impl Default for ClientOptions {
             token: Vec::new(),
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
+            silence_timeout: Duration::from_millis(1500),
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_millis(500),
         }
@@ -57,9 +61,13 @@ pub struct ScanPage {
 pub struct ProcessStatus {
     /// `coordinator` or `replica`.
     pub role: String,
+    /// How its cluster replicates, in words.
+    pub protocol: String,
     /// Its number.
     pub node: u32,
-    /// Hexadecimal; empty while a replica has met no coordinator.
+    /// Who decides for the cluster, as far as it knows; under protocols that elect somebody.
+    pub leader: Option<u32>,
+    /// Hexadecimal; empty while the process has not joined one.
     pub cluster: String,
     /// Where it listens.
     pub address: String,

@@ -11,7 +11,9 @@ pub(crate) fn read_status(reader: status::Reader<'_>) -> Result<ProcessStatus, R
     check_list("counters", counters.len(), COUNTERS_MAX)?;
     Ok(ProcessStatus {
         role: short_text(reader.get_role()?)?,
+        protocol: short_text(reader.get_protocol()?)?,
         node: reader.get_node(),
+        leader: Some(reader.get_leader()).filter(|leader| *leader != 0),
         cluster: short_text(reader.get_cluster()?)?,
         address: short_text(reader.get_address()?)?,
         version: short_text(reader.get_version()?)?,
@@ -41,7 +43,9 @@ pub(crate) fn read_status(reader: status::Reader<'_>) -> Result<ProcessStatus, R
 
 pub(crate) fn write_status(status: &ProcessStatus, mut builder: status::Builder<'_>) {
     builder.set_role(&status.role);
+    builder.set_protocol(&status.protocol);
     builder.set_node(status.node);
+    builder.set_leader(status.leader.unwrap_or(0));
     builder.set_cluster(&status.cluster);
     builder.set_address(&status.address);
     builder.set_version(&status.version);

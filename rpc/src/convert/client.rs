@@ -51,7 +51,7 @@ fn read_precondition(reader: schema::precondition::Reader<'_>) -> Result<Precond
     })
 }
 
-fn read_write(reader: schema::write::Reader<'_>) -> Result<Write, Rejected> {
+pub(crate) fn read_write(reader: schema::write::Reader<'_>) -> Result<Write, Rejected> {
     let key = key(reader.get_key()?)?;
     Ok(match reader.which()? {
         write::Put(put) => Write::Put(key, value(put?)?),
@@ -76,12 +76,15 @@ pub(crate) fn write_transaction(
     }
     let mut writes = builder.init_writes(length(transaction.writes.len()));
     for (index, write) in (0..).zip(&transaction.writes) {
-        let mut builder = writes.reborrow().get(index);
-        builder.set_key(write.key());
-        match write {
-            Write::Put(_, value) => builder.set_put(value),
-            Write::Delete(_) => builder.set_delete(()),
-        }
+        write_write(write, writes.reborrow().get(index));
+    }
+}
+
+pub(crate) fn write_write(write: &Write, mut builder: schema::write::Builder<'_>) {
+    builder.set_key(write.key());
+    match write {
+        Write::Put(_, value) => builder.set_put(value),
+        Write::Delete(_) => builder.set_delete(()),
     }
 }
 
@@ -118,7 +121,11 @@ pub(crate) fn check_key(key: &Bytes) -> Result<(), Rejected> {
 }
 
 fn check_transaction_bytes(transaction: &Transaction) -> Result<(), Rejected> {
-    let bytes = transaction_bytes(transaction);
+    check_bytes(transaction_bytes(transaction))
+}
+
+/// Whether so many bytes of keys and values are not too many for a transaction.
+pub(crate) fn check_bytes(bytes: usize) -> Result<(), Rejected> {
     match bytes > TRANSACTION_BYTES_MAX {
         true => Err(Rejected::Invalid(format!(
             "a transaction of {bytes} bytes; transactions have at most {TRANSACTION_BYTES_MAX}"
@@ -137,15 +144,12 @@ pub(crate) fn transaction_bytes(transaction: &Transaction) -> usize {
             Precondition::Equals(key, value) => key.len() + value.len(),
         })
         .sum();
-    let written: usize = transaction
-        .writes
-        .iter()
-        .map(|write| match write {
-            Write::Put(key, value) => key.len() + value.len(),
-            Write::Delete(key) => key.len(),
-        })
-        .sum();
-    checked + written
+    checked + writes_bytes(&transaction.writes)
+}
+
+/// The bytes of their keys and values.
+pub(crate) fn writes_bytes(writes: &[Write]) -> usize {
+    writes.iter().map(Write::bytes).sum()
 }
 
 pub(crate) fn read_range(

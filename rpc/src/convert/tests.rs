@@ -1,5 +1,8 @@
 //! Whatever there is to say goes there and back; whatever comes is a value or an error.
 
+mod any_replica;
+mod paxos;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +13,8 @@ use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
 };
 use kvorum_replication::{
-    Answer, ClientId, Failure, NodeId, Precondition, Query, Range, Stamp, Transaction, Write,
+    Answer, ClientId, Failure, NodeId, Precondition, Protocol, Query, Range, Stamp, Transaction,
+    Write,
 };
 use kvorum_schema::client_capnp::failure;
 use kvorum_schema::peer_capnp::{hello, inbox};
@@ -18,7 +22,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::client::{Told, read_failure, write_failure};
-use super::peer::{Hello, message_bytes, read_hello, read_messages, write_hello, write_message};
+use super::peer::two_phase::{read_messages, write_message};
+use super::peer::{Hello, PeerMessage, read_hello, write_hello};
 
 fn key() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 1..40).prop_map(Bytes::from)
@@ -170,7 +175,7 @@ proptest! {
     #[test]
     fn the_estimate_of_a_size_is_not_far_off(messages in vec(message(), 1..8)) {
         let (real, estimate) =
-            (encode(&messages).len(), messages.iter().map(message_bytes).sum::<usize>());
+            (encode(&messages).len(), messages.iter().map(|it| PeerMessage::from(it.clone()).bytes()).sum::<usize>());
         prop_assert!(estimate * 3 + 256 > real, "{} estimated, {} real", estimate, real);
         prop_assert!(real * 3 + 256 > estimate, "{} estimated, {} real", estimate, real);
     }
@@ -195,20 +200,26 @@ proptest! {
     fn introductions_go_there_and_back(
         cluster in proptest::option::of(any::<[u8; 16]>()),
         version in any::<u32>(),
-        node in any::<u32>(),
+        protocol in prop_oneof![
+            Just(Protocol::TwoPhase), Just(Protocol::AnyReplica), Just(Protocol::Paxos),
+        ],
+        (node, life, window) in any::<(u32, u64, u64)>(),
         incarnation in any::<u64>(),
         address in ".{0,100}",
         members in vec((any::<u32>(), ".{0,40}"), 0..10),
-        joined in vec(any::<u32>(), 0..10),
+        joined in vec(any::<(u32, u64)>(), 0..10),
     ) {
         let hello = Hello {
             version,
+            protocol,
             cluster: cluster.map(ClusterId),
             node: NodeId(node),
+            life,
             incarnation,
+            window,
             address,
             members: members.into_iter().map(|(node, at)| (NodeId(node), at)).collect(),
-            joined: joined.into_iter().map(NodeId).collect(),
+            joined: joined.into_iter().map(|(node, life)| (NodeId(node), life)).collect(),
         };
         let mut builder = Builder::new_default();
         write_hello(&hello, builder.init_root());
@@ -256,9 +267,12 @@ fn lists_beyond_their_limit_are_refused() {
     let members = vec![(NodeId(1), String::new()); super::MEMBERS_MAX + 1];
     let hello = Hello {
         version: 1,
+        protocol: Protocol::TwoPhase,
         cluster: None,
         node: NodeId(1),
+        life: 0,
         incarnation: 1,
+        window: 0,
         address: String::new(),
         members,
         joined: Vec::new(),

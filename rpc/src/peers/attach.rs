@@ -1,23 +1,35 @@
 //! Making a link of a connection: introductions both ways, inboxes both ways.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use kvorum_replication::{NodeId, Role};
+use capnp::Error;
+use kvorum_replication::NodeId;
 use kvorum_schema::client_capnp::gate;
 use kvorum_schema::peer_capnp::{attached, inbox};
 
-use super::hello::{admit, hello};
+use super::hello::{Verdict, hello, judge};
+use super::joining::remember;
 use super::link::{Admission, Inbox, Link};
+use super::queue::LinkOf;
 use crate::convert::peer::{Hello, read_hello, write_hello};
-use crate::server::{Connection, Service, Worker};
+use crate::server::{Connection, Worker};
 
 /// Why no link came of a connection.
 pub(super) enum Failed {
     /// The connection failed; trying again may work.
     Broken(String),
+    /// One of the two has not joined the cluster; whether that has come nearer.
+    NotYet { nearer: bool },
     /// One of the two does not want the other.
     Refused(String),
+}
+
+/// What a node that introduced itself is told.
+pub(crate) enum Attached {
+    /// The link stands.
+    Accepted(Hello, inbox::Client),
+    /// It may come again.
+    NotYet(Hello),
 }
 
 /// A node introduced itself over a connection that came in: links with it, or says why not.
@@ -26,16 +38,19 @@ pub(crate) async fn accept(
     connection: &Rc<Connection>,
     theirs: Hello,
     their_inbox: inbox::Client,
-) -> Result<(Hello, inbox::Client), String> {
+) -> Result<Attached, String> {
     if connection.link().is_some() {
         return Err("this connection has a link already".to_owned());
     }
-    take_over(&worker.service, &theirs).await?;
-    mark_joined(&worker.service, &theirs).await?;
-    let admission = Admission::open();
-    let own_inbox = Inbox::new(worker, connection, theirs.node, admission);
-    link(worker, connection, &theirs, their_inbox);
-    Ok((hello(&worker.service), capnp_rpc::new_client(own_inbox)))
+    let service = &worker.service;
+    let (changes, verdict) = judge(&service.identity.identity(), &theirs)?;
+    remember(service, theirs.node, changes).await?;
+    if verdict == Verdict::NotYet {
+        return Ok(Attached::NotYet(hello(service)));
+    }
+    let own_inbox = Inbox::new(worker, connection, theirs.node, Admission::open());
+    link(worker, connection, &theirs, theirs.node, their_inbox);
+    Ok(Attached::Accepted(hello(service), capnp_rpc::new_client(own_inbox)))
 }
 
 /// Introduces this node over a connection that it dialled.
@@ -45,94 +60,67 @@ pub(super) async fn introduce(
     gate: &gate::Client,
     expected: NodeId,
 ) -> Result<(), Failed> {
+    let service = &worker.service;
     let admission = Admission::closed();
     let own_inbox = Inbox::new(worker, connection, expected, Rc::clone(&admission));
     let mut request = gate.attach_request();
-    write_hello(&hello(&worker.service), request.get().init_hello());
+    write_hello(&hello(service), request.get().init_hello());
     request.get().set_inbox(capnp_rpc::new_client(own_inbox));
     let response = request.send().promise.await.map_err(broken)?;
-    let (theirs, their_inbox) = match response.get().and_then(|answer| answer.get_result()) {
-        Ok(result) => match result.which().map_err(|error| broken(error.into()))? {
-            attached::Accepted(accepted) => {
-                let theirs = accepted.get_hello().map_err(broken)?;
-                let theirs = read_hello(theirs).map_err(|rejected| broken(rejected.into()))?;
-                (theirs, accepted.get_inbox().map_err(broken)?)
-            }
-            attached::Refused(reason) => {
-                let reason = reason.map_err(broken)?.to_string();
-                return Err(Failed::Refused(reason.unwrap_or_default()));
-            }
-        },
-        Err(error) => return Err(broken(error)),
-    };
+    let attached = response.get().and_then(|answer| answer.get_result()).map_err(broken)?;
+    let (theirs, their_inbox) =
+        read_attached(attached).map_err(broken)?.map_err(Failed::Refused)?;
     if theirs.node != expected {
         return Err(Failed::Refused(format!(
             "{expected} was expected, and {} answers",
             theirs.node
         )));
     }
-    take_over(&worker.service, &theirs).await.map_err(Failed::Refused)?;
-    mark_joined(&worker.service, &theirs).await.map_err(Failed::Refused)?;
-    link(worker, connection, &theirs, their_inbox);
+    let (changes, verdict) =
+        judge(&service.identity.identity(), &theirs).map_err(Failed::Refused)?;
+    let nearer = remember(service, theirs.node, changes).await.map_err(Failed::Refused)?;
+    let (Verdict::Link, Some(their_inbox)) = (verdict, their_inbox) else {
+        return Err(Failed::NotYet { nearer });
+    };
+    let own = service.identity.identity().node;
+    link(worker, connection, &theirs, own, their_inbox);
     admission.admit();
     Ok(())
 }
 
-fn broken(error: capnp::Error) -> Failed {
+/// The other's introduction, with its inbox if it links; or why it refuses.
+type Introduced = Result<(Hello, Option<inbox::Client>), String>;
+
+fn read_attached(attached: attached::Reader<'_>) -> Result<Introduced, Error> {
+    Ok(match attached.which()? {
+        attached::Accepted(accepted) => {
+            Ok((read_hello(accepted.get_hello()?)?, Some(accepted.get_inbox()?)))
+        }
+        attached::NotYet(hello) => Ok((read_hello(hello?)?, None)),
+        attached::Refused(reason) => Err(reason?.to_string()?),
+    })
+}
+
+fn broken(error: Error) -> Failed {
     Failed::Broken(error.to_string())
 }
 
-/// Decides about the other node, and remembers what it says of the cluster, durably.
-async fn take_over(service: &Arc<Service>, theirs: &Hello) -> Result<(), String> {
-    let adoption = admit(&service.identity.identity(), theirs)?;
-    if adoption.cluster.is_none() && adoption.members.is_none() {
-        return Ok(());
-    }
-    let theirs = Arc::clone(service);
-    let remembered = tokio::task::spawn_blocking(move || {
-        if let Some(cluster) = adoption.cluster {
-            theirs.identity.adopt_cluster(cluster)?;
-            tracing::info!(%cluster, "joined a cluster");
-        }
-        match adoption.members {
-            Some(members) => theirs.identity.set_members(members),
-            None => Ok(()),
-        }
-    });
-    match remembered.await {
-        Ok(Ok(())) => {
-            service.learn_members();
-            Ok(())
-        }
-        Ok(Err(error)) => Err(format!("the cluster could not be remembered: {error}")),
-        Err(error) => Err(format!("the cluster could not be remembered: {error}")),
-    }
-}
-
-/// A coordinator remembers, before it says a word of any transaction, that this replica has joined.
-/// One that has no cluster yet has not: it joins when the coordinator introduces itself to it.
-async fn mark_joined(service: &Arc<Service>, theirs: &Hello) -> Result<(), String> {
-    let identity = service.identity.identity();
-    let known = identity.joined.contains(&theirs.node);
-    if identity.role != Role::Coordinator || theirs.cluster.is_none() || known {
-        return Ok(());
-    }
-    let (service, node) = (Arc::clone(service), theirs.node);
-    let marked = tokio::task::spawn_blocking(move || service.identity.mark_joined(node)).await;
-    match marked {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("the replica could not be remembered: {error}")),
-        Err(error) => Err(format!("the replica could not be remembered: {error}")),
-    }
-}
-
-fn link(worker: &Rc<Worker>, connection: &Rc<Connection>, theirs: &Hello, inbox: inbox::Client) {
-    let peer = worker.service.hub.peers.peer(theirs.node);
-    tracing::info!(
-        peer = %theirs.node,
-        at = %connection.from,
-        incarnation = theirs.incarnation,
-        "linked"
-    );
-    connection.set_link(Link::start(&worker.service, peer, Rc::clone(&connection.wire), inbox));
+fn link(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    theirs: &Hello,
+    dialler: NodeId,
+    inbox: inbox::Client,
+) {
+    let service = &worker.service;
+    let peer = service.hub.peers.peer(theirs.node);
+    peer.set_advertised(&theirs.address);
+    let (peer_node, at, incarnation) = (theirs.node, &connection.from, theirs.incarnation);
+    tracing::info!(peer = %peer_node, %at, incarnation, "linked");
+    let of = LinkOf {
+        incarnation,
+        by_lower: dialler == service.identity.identity().node.min(theirs.node),
+        by_us: dialler != theirs.node,
+    };
+    connection.set_link(Link::start(service, peer, of, Rc::clone(&connection.wire), inbox));
 }

@@ -30,11 +30,12 @@ pub(crate) fn dial_on_demand(worker: &Rc<Worker>, node: NodeId) {
     spawn_local(async move {
         let options = &worker.service.hub.peers.options;
         let pause = match dial(&worker, &peer).await {
-            Ok(ended) => return drop(ended),
+            Ok(()) => return,
             Err(Failed::Broken(reason)) => {
                 tracing::debug!(peer = %node, reason, "could not dial");
                 options.backoff_max
             }
+            Err(Failed::NotYet { .. }) => options.backoff_max,
             Err(Failed::Refused(reason)) => {
                 tracing::error!(peer = %node, reason, "no link");
                 options.refused_pause
@@ -44,35 +45,55 @@ pub(crate) fn dial_on_demand(worker: &Rc<Worker>, node: NodeId) {
     });
 }
 
+/// Sees to it that a link stands.
 async fn keep(worker: Rc<Worker>, peer: Arc<Peer>) {
-    let options = &worker.service.hub.peers.options;
+    let service = &worker.service;
+    let (peers, own) = (&service.hub.peers, service.identity.identity().node);
+    let options = &peers.options;
     let mut pause = options.backoff_min;
     let mut told = String::new();
     loop {
+        peer.down().await;
+        // If the other dials as well, one of the two goes first, or each pair would have two links.
+        if own > peer.node && peer.node != NodeId::COORDINATOR {
+            sleep(options.yield_pause).await;
+            if peer.is_up() {
+                continue;
+            }
+        }
+        let hurried = peers.hurried.notified();
         let (reason, wait) = match dial(&worker, &peer).await {
-            Ok(ended) => {
-                // Runs until the connection is over.
-                let _ = ended.await;
+            Ok(()) => {
                 told.clear();
                 pause = options.backoff_min;
                 sleep(pause).await;
                 continue;
             }
             Err(Failed::Broken(reason)) => (reason, pause),
-            Err(Failed::Refused(reason)) => (reason, options.refused_pause),
+            Err(Failed::NotYet { nearer: true }) => continue,
+            Err(Failed::NotYet { nearer: false }) => {
+                ("one of the two has not joined the cluster yet".to_owned(), pause)
+            }
+            Err(Failed::Refused(reason)) => {
+                service.note_refusal(&reason);
+                (reason, options.refused_pause)
+            }
         };
         // A peer that stays away is worth one line, not one for each try.
         if told != reason {
             tracing::warn!(peer = %peer.node, address = peer.address(), reason, "no link");
             told = reason;
         }
-        sleep(wait).await;
         pause = (pause * 2).min(options.backoff_max);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = hurried => pause = options.backoff_min,
+        }
     }
 }
 
-/// Makes a link; what is returned ends when its connection has ended.
-async fn dial(worker: &Rc<Worker>, peer: &Peer) -> Result<JoinHandle<()>, Failed> {
+/// Makes a link.
+async fn dial(worker: &Rc<Worker>, peer: &Peer) -> Result<(), Failed> {
     let address = peer.address();
     let options = &worker.service.hub.peers.options;
     let stream = match timeout(options.connect_timeout, TcpStream::connect(&address)).await {
@@ -85,11 +106,11 @@ async fn dial(worker: &Rc<Worker>, peer: &Peer) -> Result<JoinHandle<()>, Failed
     let mut system = vat::connect(&wire, read, write, Side::Client, None);
     let gate: gate::Client = system.bootstrap(Side::Server);
     let (driver, driven) = (Rc::clone(worker), Rc::clone(&connection));
-    let ended = spawn_local(async move { driver.drive(driven, system).await });
+    spawn_local(async move { driver.drive(driven, system).await });
     let introduced =
         timeout(options.connect_timeout, introduce(worker, &connection, &gate, peer.node)).await;
     let failed = match introduced {
-        Ok(Ok(())) => return Ok(ended),
+        Ok(Ok(())) => return Ok(()),
         Ok(Err(failed)) => failed,
         Err(_) => Failed::Broken("it does not introduce itself in time".to_owned()),
     };

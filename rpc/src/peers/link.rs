@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capnp::Error;
-use kvorum_node::Event;
-use kvorum_replication::NodeId;
-use kvorum_replication::two_phase::message::Message;
+use capnp::capability::Promise;
+use kvorum_replication::{NodeId, Protocol};
 use kvorum_schema::peer_capnp::inbox;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use super::queue::Peer;
-use crate::convert::peer::{message_bytes, read_messages, write_message};
-use crate::server::{Connection, Service, Worker};
+use super::queue::{LinkOf, Peer};
+use crate::convert::Rejected;
+use crate::convert::peer::{Delivery, PeerMessage, any_replica, paxos, two_phase};
+use crate::server::{Connection, Post, Service, Worker};
 use crate::turn::end_of_turn;
 use crate::vat::Wire;
 
@@ -41,11 +41,12 @@ impl Link {
     pub(super) fn start(
         service: &Arc<Service>,
         peer: Arc<Peer>,
+        of: LinkOf,
         wire: Rc<Wire>,
         inbox: inbox::Client,
     ) -> Rc<Self> {
         let ready = Arc::new(Notify::new());
-        let id = peer.add_link(&service.handle, Arc::clone(&ready));
+        let id = peer.add_link(service.door.as_ref(), of, Arc::clone(&ready));
         let link = Rc::new(Self {
             service: Arc::clone(service),
             peer,
@@ -71,7 +72,7 @@ impl Link {
         for task in self.tasks.borrow_mut().drain(..) {
             task.abort();
         }
-        if self.peer.remove_link(&self.service.handle, self.id) {
+        if self.peer.remove_link(self.service.door.as_ref(), self.id) {
             tracing::warn!(peer = %self.peer.node, "lost the last link");
         }
     }
@@ -97,14 +98,40 @@ impl Link {
         }
     }
 
-    fn deliver(self: &Rc<Self>, batch: &[Message]) {
-        let mut request = self.inbox.deliver_request();
+    fn deliver(self: &Rc<Self>, batch: &[PeerMessage]) {
         let count = u32::try_from(batch.len()).expect("a batch is bounded far below");
-        let mut messages = request.get().init_messages(count);
-        for (index, message) in (0..).zip(batch) {
-            write_message(message, messages.reborrow().get(index));
+        match self.service.door.protocol() {
+            Protocol::TwoPhase => {
+                let mut request = self.inbox.deliver_request();
+                let mut messages = request.get().init_messages(count);
+                for (index, message) in (0..).zip(batch) {
+                    let PeerMessage::TwoPhase(message) = message else { foreign(message) };
+                    two_phase::write_message(message, messages.reborrow().get(index));
+                }
+                self.await_answer(request.send().promise);
+            }
+            Protocol::Paxos => {
+                let mut request = self.inbox.deliver_paxos_request();
+                let mut messages = request.get().init_messages(count);
+                for (index, message) in (0..).zip(batch) {
+                    let PeerMessage::Paxos(message) = message else { foreign(message) };
+                    paxos::write_message(message, messages.reborrow().get(index));
+                }
+                self.await_answer(request.send().promise);
+            }
+            Protocol::AnyReplica => {
+                let mut request = self.inbox.deliver_any_replica_request();
+                let mut messages = request.get().init_messages(count);
+                for (index, message) in (0..).zip(batch) {
+                    let PeerMessage::AnyReplica(message) = message else { foreign(message) };
+                    any_replica::write_message(message, messages.reborrow().get(index));
+                }
+                self.await_answer(request.send().promise);
+            }
         }
-        let delivered = request.send().promise;
+    }
+
+    fn await_answer<T: 'static>(self: &Rc<Self>, delivered: Promise<T, Error>) {
         self.in_flight.set(self.in_flight.get() + 1);
         let link = Rc::clone(self);
         // Never cancelled: a cancelled call would stay in both tables until the connection ends.
@@ -133,6 +160,11 @@ impl Link {
             if !late && silent > options.liveness_timeout {
                 return self.fail(format!("silent for {} ms", silent.as_millis()));
             }
+            if self.in_flight.get() == 0 && self.peer.is_superseded(self.id) {
+                tracing::debug!(peer = %self.peer.node, "one link of two is enough");
+                self.wire.close(Error::disconnected("another link stands".to_owned()));
+                return self.end();
+            }
             if !asking.replace(true) {
                 let (ping, asking) = (self.inbox.ping_request().send().promise, Rc::clone(&asking));
                 spawn_local(async move {
@@ -159,6 +191,11 @@ impl Link {
             self.end();
         }
     }
+}
+
+/// A node says what its protocol has words for.
+fn foreign(message: &PeerMessage) -> ! {
+    unreachable!("a server carries its own node's messages, and this is another's: {message:?}")
 }
 
 /// Whether the other side has been let in: its first delivery may overtake our decision.
@@ -214,20 +251,40 @@ impl inbox::Server for Inbox {
         _results: inbox::DeliverResults,
     ) -> Result<(), Error> {
         self.admission.admitted().await;
-        let messages = match params.get()?.get_messages().map(read_messages) {
-            Ok(Ok(messages)) => messages,
-            Ok(Err(rejected)) => return Err(self.reject(rejected.into())),
-            Err(error) => return Err(self.reject(error)),
+        let read = match params.get()?.get_messages() {
+            Ok(messages) => two_phase::read_messages(messages).map(Delivery::TwoPhase),
+            Err(error) => Err(error.into()),
         };
         drop(params);
-        let bytes = messages.iter().map(message_bytes).sum();
-        self.worker.requests.post(Event::Messages { from: self.from, messages, bytes });
-        // The answer is what makes room in the sender's window: a node that cannot keep up delays it.
-        let handle = &self.worker.service.handle;
-        while handle.is_backlogged() && !handle.is_closed() {
-            sleep(BACKLOG_PAUSE).await;
-        }
-        Ok(())
+        self.take(Protocol::TwoPhase, read).await
+    }
+
+    async fn deliver_paxos(
+        self: Rc<Self>,
+        params: inbox::DeliverPaxosParams,
+        _results: inbox::DeliverPaxosResults,
+    ) -> Result<(), Error> {
+        self.admission.admitted().await;
+        let read = match params.get()?.get_messages() {
+            Ok(messages) => paxos::read_messages(messages).map(Delivery::Paxos),
+            Err(error) => Err(error.into()),
+        };
+        drop(params);
+        self.take(Protocol::Paxos, read).await
+    }
+
+    async fn deliver_any_replica(
+        self: Rc<Self>,
+        params: inbox::DeliverAnyReplicaParams,
+        _results: inbox::DeliverAnyReplicaResults,
+    ) -> Result<(), Error> {
+        self.admission.admitted().await;
+        let read = match params.get()?.get_messages() {
+            Ok(messages) => any_replica::read_messages(messages).map(Delivery::AnyReplica),
+            Err(error) => Err(error.into()),
+        };
+        drop(params);
+        self.take(Protocol::AnyReplica, read).await
     }
 
     async fn ping(
@@ -240,6 +297,23 @@ impl inbox::Server for Inbox {
 }
 
 impl Inbox {
+    /// Hands over what came.
+    async fn take(&self, of: Protocol, read: Result<Delivery, Rejected>) -> Result<(), Error> {
+        let door = &self.worker.service.door;
+        if of != door.protocol() {
+            let error = format!("a message of {of} to a node of {}", door.protocol());
+            return Err(self.reject(Error::failed(error)));
+        }
+        let delivery = read.map_err(|rejected| self.reject(rejected.into()))?;
+        let bytes = delivery.bytes();
+        self.worker.requests.post(Post::Delivered { from: self.from, delivery, bytes });
+        // The answer is what makes room in the sender's window: a node that cannot keep up delays it.
+        while door.is_backlogged() && !door.is_closed() {
+            sleep(BACKLOG_PAUSE).await;
+        }
+        Ok(())
+    }
+
     /// What this peer says cannot be understood, so nothing more of it should be.
     fn reject(&self, error: Error) -> Error {
         tracing::error!(peer = %self.from, %error, "a delivery could not be read");

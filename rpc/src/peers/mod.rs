@@ -7,12 +7,15 @@
 //!
 //! A link is one connection, whoever dialled it: both sides hand over an inbox when they attach,
 //! and both deliver over it. Several links to one peer may stand for a while (both dialled at once,
-//! or the peer has restarted and the old connection has not noticed): the newest one is spoken
-//! over, all are listened to. A peer is up while one stands.
+//! or the peer has restarted and the old connection has not noticed): one is spoken over, all are
+//! listened to, and those that nobody speaks over are given up. A peer is up while one stands.
+//! Where both sides dial, the one with the lower number does so first.
 
 mod attach;
 mod dial;
+mod equals;
 mod hello;
+mod joining;
 mod link;
 mod queue;
 
@@ -22,14 +25,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvorum_replication::NodeId;
-use kvorum_replication::two_phase::message::Message;
+use tokio::sync::Notify;
 
-pub(crate) use attach::accept;
+pub(crate) use attach::{Attached, accept};
 pub(crate) use dial::{dial_on_demand, start};
+use joining::Met;
+pub(crate) use joining::prepare;
 pub(crate) use link::Link;
 use queue::Peer;
 
 use crate::convert::MEMBERS_MAX;
+use crate::convert::peer::PeerMessage;
 
 /// How links are made and kept.
 #[derive(Clone, Debug)]
@@ -40,6 +46,8 @@ pub struct PeerOptions {
     pub backoff_min: Duration,
     /// The longest such pause.
     pub backoff_max: Duration,
+    /// How long the side with the higher number leaves dialling to the other.
+    pub yield_pause: Duration,
     /// The pause after the peer refused: that needs somebody to change something.
     pub refused_pause: Duration,
     /// How long connecting and introducing may take.
@@ -66,6 +74,7 @@ impl Default for PeerOptions {
             dial: Vec::new(),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_millis(500),
+            yield_pause: Duration::from_millis(50),
             refused_pause: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_millis(500),
@@ -102,11 +111,20 @@ pub(crate) struct Peers {
     table: Mutex<HashMap<NodeId, Arc<Peer>>>,
     /// Messages for nodes nobody knows.
     dropped: AtomicU64,
+    /// Something has changed for which those who wait to dial again need not wait longer.
+    hurried: Notify,
+    met: Met,
 }
 
 impl Peers {
     pub(crate) fn new(options: PeerOptions) -> Self {
-        let peers = Self { options, table: Mutex::default(), dropped: AtomicU64::new(0) };
+        let peers = Self {
+            options,
+            table: Mutex::default(),
+            dropped: AtomicU64::new(0),
+            hurried: Notify::new(),
+            met: Met::default(),
+        };
         for (node, address) in &peers.options.dial {
             // Dialled all the time, so never on demand.
             peers.peer(*node).set_address(address, false);
@@ -115,7 +133,7 @@ impl Peers {
     }
 
     /// Queues messages for a peer, and leaves `messages` empty. True if the peer is to be dialled.
-    pub(crate) fn send(&self, to: NodeId, messages: &mut Vec<Message>) -> bool {
+    pub(crate) fn send(&self, to: NodeId, messages: &mut Vec<PeerMessage>) -> bool {
         if messages.is_empty() {
             return false;
         }
@@ -143,6 +161,17 @@ impl Peers {
 
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
         self.lock().get(&node).is_some_and(|peer| peer.is_up())
+    }
+
+    /// Where clients reach a node, as it said itself when it was last linked with, or as whoever set
+    /// this one up says; empty if nobody has.
+    pub(crate) fn address_of(&self, node: NodeId) -> String {
+        self.lock().get(&node).map_or(String::new(), |peer| peer.address_for_clients())
+    }
+
+    /// Lets everybody who waits to dial again do so now.
+    fn hurry(&self) {
+        self.hurried.notify_waiters();
     }
 
     /// Messages that were dropped because no link could take them.

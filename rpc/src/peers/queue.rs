@@ -2,29 +2,47 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kvorum_node::{Event, Handle};
 use kvorum_replication::NodeId;
-use kvorum_replication::two_phase::message::Message;
 use tokio::sync::Notify;
 
 use super::PeerOptions;
-use crate::convert::peer::message_bytes;
+use crate::convert::peer::PeerMessage;
+use crate::server::{Door, Post};
+
+/// Two links made within this time were dialled by both sides at once.
+const CROSSING: Duration = Duration::from_secs(1);
 
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
     state: Mutex<State>,
+    /// The last link broke.
+    gone: Notify,
+}
+
+/// What decides which of several links is spoken over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkOf {
+    /// The peer's.
+    pub(super) incarnation: u64,
+    /// Whether the node with the lower number dialled it. Both sides see links that cross in another
+    /// order, and prefer this one.
+    pub(super) by_lower: bool,
+    /// Whether this node dialled it.
+    pub(super) by_us: bool,
 }
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(Message, usize)>,
+    queue: VecDeque<(PeerMessage, usize)>,
     bytes: usize,
-    /// Oldest first; the last one is spoken over.
+    /// The last one is spoken over.
     links: Vec<LinkRef>,
     next_link: u64,
     address: String,
+    /// What it tells clients to connect to.
+    advertised: String,
     on_demand: bool,
     dialling: bool,
     /// After a failure nobody dials before this.
@@ -34,12 +52,14 @@ struct State {
 
 struct LinkRef {
     id: u64,
+    of: LinkOf,
+    since: Instant,
     ready: Arc<Notify>,
 }
 
 impl Peer {
     pub(super) fn new(node: NodeId) -> Self {
-        Self { node, state: Mutex::default() }
+        Self { node, state: Mutex::default(), gone: Notify::new() }
     }
 
     pub(super) fn set_address(&self, address: &str, on_demand: bool) {
@@ -55,6 +75,29 @@ impl Peer {
         self.lock().address.clone()
     }
 
+    pub(super) fn set_advertised(&self, address: &str) {
+        // One who listens everywhere does not know where it is.
+        let is_somewhere = !["0.0.0.0:", "[::]:"].iter().any(|all| address.starts_with(all));
+        if is_somewhere {
+            address.clone_into(&mut self.lock().advertised);
+        }
+    }
+
+    pub(super) fn address_for_clients(&self) -> String {
+        let state = self.lock();
+        match state.advertised.is_empty() {
+            true => state.address.clone(),
+            false => state.advertised.clone(),
+        }
+    }
+
+    /// Waits until no link stands. For one task at a time.
+    pub(super) async fn down(&self) {
+        while self.is_up() {
+            self.gone.notified().await;
+        }
+    }
+
     pub(super) fn is_up(&self) -> bool {
         !self.lock().links.is_empty()
     }
@@ -64,7 +107,7 @@ impl Peer {
     }
 
     /// Queues what fits and drops the rest. True if somebody has to dial first.
-    pub(super) fn send(&self, messages: &mut Vec<Message>, options: &PeerOptions) -> bool {
+    pub(super) fn send(&self, messages: &mut Vec<PeerMessage>, options: &PeerOptions) -> bool {
         let mut state = self.lock();
         let mut dial = false;
         if state.links.is_empty() && !state.dialling {
@@ -80,7 +123,7 @@ impl Peer {
             dial = true;
         }
         for message in messages.drain(..) {
-            let bytes = message_bytes(&message);
+            let bytes = message.bytes();
             let full = state.queue.len() >= options.queue_messages_max
                 || (state.bytes > 0 && state.bytes + bytes > options.queue_bytes_max);
             match full {
@@ -98,7 +141,7 @@ impl Peer {
     }
 
     /// Takes what the next delivery over this link carries; nothing if another link is spoken over.
-    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> Vec<Message> {
+    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> Vec<PeerMessage> {
         let mut state = self.lock();
         let mut batch = Vec::new();
         if state.links.last().is_none_or(|newest| newest.id != link) {
@@ -119,6 +162,17 @@ impl Peer {
         batch
     }
 
+    /// Whether another link has been spoken over for so long that nobody speaks over this one, and
+    /// it is ours to end: only the side that dialled does, or both could end one of two.
+    pub(super) fn is_superseded(&self, link: u64) -> bool {
+        let state = self.lock();
+        let Some(newest) = state.links.last() else { return false };
+        let mine = state.links.iter().find(|known| known.id == link);
+        newest.id != link
+            && newest.since.elapsed() > CROSSING
+            && mine.is_some_and(|mine| mine.of.by_us && mine.since.elapsed() > CROSSING)
+    }
+
     /// Whether nothing waits that this link would carry.
     pub(super) fn is_drained(&self, link: u64) -> bool {
         let state = self.lock();
@@ -127,20 +181,22 @@ impl Peer {
 
     /// A link stands. The node is told under the lock, so that ups and downs reach it in order,
     /// whichever threads they come from.
-    pub(super) fn add_link(&self, handle: &Handle<Message>, ready: Arc<Notify>) -> u64 {
+    pub(super) fn add_link(&self, door: &dyn Door, of: LinkOf, ready: Arc<Notify>) -> u64 {
         let mut state = self.lock();
         let id = state.next_link;
         state.next_link += 1;
         state.dialling = false;
         state.not_before = None;
-        ready.notify_one();
-        state.links.push(LinkRef { id, ready });
-        handle.submit([Event::PeerUp(self.node)]);
+        let link = LinkRef { id, of, since: Instant::now(), ready };
+        let place = state.links.len() - usize::from(state.speaks_on(&link));
+        state.links.insert(place, link);
+        state.links[state.links.len() - 1].ready.notify_one();
+        door.submit(vec![Post::PeerUp(self.node)]);
         id
     }
 
     /// A link broke; the node is told if it was the last. True if it was.
-    pub(super) fn remove_link(&self, handle: &Handle<Message>, id: u64) -> bool {
+    pub(super) fn remove_link(&self, door: &dyn Door, id: u64) -> bool {
         let mut state = self.lock();
         let before = state.links.len();
         state.links.retain(|link| link.id != id);
@@ -154,7 +210,8 @@ impl Peer {
         if !state.dialling {
             state.forget();
         }
-        handle.submit([Event::PeerDown(self.node)]);
+        door.submit(vec![Post::PeerDown(self.node)]);
+        self.gone.notify_one();
         true
     }
 
@@ -174,6 +231,19 @@ impl Peer {
 }
 
 impl State {
+    /// Whether the link spoken over stays so when this one comes: it is of the same run of the peer,
+    /// the two cross, and both sides prefer it.
+    fn speaks_on(&self, new: &LinkRef) -> bool {
+        self.links.last().is_some_and(|old| {
+            let crosses = new.since.duration_since(old.since) < CROSSING;
+            old.of.incarnation > new.of.incarnation
+                || (old.of.incarnation == new.of.incarnation
+                    && crosses
+                    && old.of.by_lower
+                    && !new.of.by_lower)
+        })
+    }
+
     fn forget(&mut self) {
         self.dropped += self.queue.len() as u64;
         self.queue.clear();

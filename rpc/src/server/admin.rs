@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use capnp::Error;
-use kvorum_node::{Event, Report};
+use kvorum_node::Report;
 use kvorum_schema::admin_capnp::admin;
 
+use super::door::Post;
 use super::hub::Service;
 use super::worker::Worker;
 use crate::client::{MemberStatus, ProcessStatus};
@@ -35,7 +36,7 @@ impl admin::Server for Admin {
         mut results: admin::StatusResults,
     ) -> Result<(), Error> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.worker.requests.post(Event::Report(sender));
+        self.worker.requests.post(Post::Report(sender));
         let report = tokio::task::spawn_blocking(move || receiver.recv_timeout(REPORT_WAIT)).await;
         let Ok(Ok(report)) = report else {
             return Err(Error::overloaded("the node did not say how it is in time".to_owned()));
@@ -81,7 +82,9 @@ fn process_status(service: &Service, report: Report) -> ProcessStatus {
     counters.extend(transport(service));
     ProcessStatus {
         role: status.role.to_string(),
+        protocol: service.door.protocol().to_string(),
         node: identity.node.0,
+        leader: status.leader.map(|leader| leader.0),
         cluster: identity.cluster.map_or(String::new(), |cluster| cluster.to_string()),
         address: service.hub.address.clone(),
         version: service.hub.options.version.clone(),
@@ -97,7 +100,7 @@ fn process_status(service: &Service, report: Report) -> ProcessStatus {
             .into_iter()
             .map(|(node, address)| MemberStatus {
                 node: node.0,
-                address,
+                address: service.address_for(node, address),
                 up: node == identity.node || service.hub.peers.is_up(node),
             })
             .collect(),

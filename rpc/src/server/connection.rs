@@ -7,6 +7,7 @@ use capnp::Error;
 use tokio::time::Instant;
 
 use super::ServerOptions;
+use crate::hot::Ledger;
 use crate::peers::Link;
 use crate::vat::Wire;
 
@@ -14,6 +15,8 @@ pub(crate) struct Connection {
     /// Who is on the other side, for the log.
     pub(crate) from: String,
     pub(crate) wire: Rc<Wire>,
+    /// What the other side has asked, and who answers it.
+    pub(crate) ledger: Rc<Ledger>,
     opened: Instant,
     admitted: Cell<bool>,
     /// What it carries to and from a peer, if it is one's.
@@ -28,6 +31,7 @@ impl Connection {
         Self {
             from,
             wire,
+            ledger: Rc::default(),
             opened: Instant::now(),
             admitted: Cell::new(false),
             link: RefCell::default(),

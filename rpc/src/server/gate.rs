@@ -51,7 +51,7 @@ impl gate::Server for Gate {
     ) -> Result<(), Error> {
         self.admit(params.get()?.get_token()?)?;
         let store = self.store.get_or_init(|| {
-            let server = KeyValue::new(Rc::clone(&self.worker), Rc::clone(&self.connection.wire));
+            let server = KeyValue::new(Rc::clone(&self.worker), Rc::clone(&self.connection));
             capnp_rpc::new_client(server)
         });
         results.get().set_store(store.clone());
@@ -82,13 +82,15 @@ impl gate::Server for Gate {
         let attached = peers::accept(&self.worker, &self.connection, hello, inbox).await;
         let mut result = results.get().init_result();
         match attached {
-            Ok((hello, inbox)) => {
+            Ok(peers::Attached::Accepted(hello, inbox)) => {
                 let mut accepted = result.init_accepted();
                 write_hello(&hello, accepted.reborrow().init_hello());
                 accepted.set_inbox(inbox);
             }
+            Ok(peers::Attached::NotYet(hello)) => write_hello(&hello, result.init_not_yet()),
             Err(reason) => {
                 tracing::error!(peer = %self.connection.from, reason, "refused a node");
+                self.worker.service.note_refusal(&reason);
                 result.set_refused(&reason);
             }
         }

@@ -6,11 +6,11 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kvorum_node::{Handle, IdentityFile};
-use kvorum_replication::two_phase::message::Message;
-use kvorum_replication::{NodeId, Outcome, RequestId};
+use kvorum_node::IdentityFile;
+use kvorum_replication::{NodeId, Outcome, Protocol, RequestId};
 use tokio::sync::{Notify, mpsc};
 
+use super::door::Door;
 use super::{Inspect, ServerOptions};
 use crate::peers::Peers;
 
@@ -63,10 +63,14 @@ pub(crate) enum Command {
 /// A server with the node that it serves.
 pub(crate) struct Service {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) handle: Handle<Message>,
+    pub(crate) door: Arc<dyn Door>,
     pub(crate) identity: Arc<IdentityFile>,
     pub(crate) inspect: Option<Inspect>,
     pub(crate) incarnation: u64,
+    /// Whether this node belongs to no cluster yet.
+    pub(crate) outside: AtomicBool,
+    /// Why it does not, as far as it is known.
+    pub(crate) refusal: Mutex<String>,
 }
 
 impl Hub {
@@ -143,16 +147,49 @@ impl Port {
 }
 
 impl Service {
-    /// The address of a member; empty if it is not known.
+    /// The address of another member for clients; empty if it is not known.
     pub(crate) fn address_of(&self, node: NodeId) -> String {
-        let members = self.identity.identity().members;
-        members.into_iter().find(|(member, _)| *member == node).map_or(String::new(), |(_, at)| at)
+        self.hub.peers.address_of(node)
     }
 
-    /// Lets the transport know where the other members are.
+    /// Where to look at a member: among equals where it says that it is; a coordinator says where its
+    /// replicas are.
+    pub(super) fn address_for(&self, node: NodeId, known: String) -> String {
+        let said = match self.door.protocol() {
+            Protocol::TwoPhase => String::new(),
+            Protocol::AnyReplica | Protocol::Paxos => self.address_of(node),
+        };
+        if said.is_empty() { known } else { said }
+    }
+
+    /// Lets the transport know where the other members are, and whether this node is one of them.
     pub(crate) fn learn_members(&self) {
         let identity = self.identity.identity();
         self.hub.peers.learn(identity.node, &identity.members);
+        let is_outside = match identity.protocol {
+            // A replica waits for its coordinator, and sends clients there.
+            Protocol::TwoPhase => false,
+            Protocol::AnyReplica | Protocol::Paxos => identity.cluster.is_none(),
+        };
+        self.outside.store(is_outside, Ordering::Release);
+    }
+
+    /// Another node and this one do not link: if this one is in no cluster, that may be why.
+    pub(crate) fn note_refusal(&self, reason: &str) {
+        reason.clone_into(&mut self.refusal.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Why no client is served: what a node without a cluster holds is nobody's data.
+    pub(crate) fn why_outside(&self) -> Option<String> {
+        if !self.outside.load(Ordering::Acquire) {
+            return None;
+        }
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = self.identity.identity().node;
+        Some(match refusal.is_empty() {
+            true => format!("{node} has not joined its cluster yet; a new one needs all of them"),
+            false => format!("{node} has not joined its cluster: {refusal}"),
+        })
     }
 }
 

@@ -1,33 +1,36 @@
 //! `KeyValue`: reads and writes, checked at the edge and asked of the node.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use capnp::Error;
 use kvorum_replication::{Answer, Failure, Operation, Outcome, Query, Stamp, Transaction, Write};
 use kvorum_schema::client_capnp::{get_result, key_value, scan_result, write_result};
+use tokio::sync::oneshot;
 
+use super::connection::Connection;
+use super::hub::Service;
+use super::requests::{Asker, given_up, writes};
 use super::worker::Worker;
 use crate::convert::client::{
     Told, read_range, read_stamp, read_transaction, transaction_bytes, write_failure, write_rows,
 };
 use crate::convert::{Rejected, key, value};
-use crate::vat::Wire;
 
 pub(super) struct KeyValue {
     worker: Rc<Worker>,
-    wire: Rc<Wire>,
+    connection: Rc<Connection>,
 }
 
-/// A request as it was read, or what is wrong with it.
+/// A request as it was read with its timeout, or what is wrong with it.
 type Asked = Result<(Operation, u32), Rejected>;
 
 impl KeyValue {
-    pub(super) fn new(worker: Rc<Worker>, wire: Rc<Wire>) -> Self {
-        Self { worker, wire }
+    pub(super) fn new(worker: Rc<Worker>, connection: Rc<Connection>) -> Self {
+        Self { worker, connection }
     }
 
     async fn ask(&self, asked: Asked) -> Result<Outcome, Error> {
+        self.connection.ledger.arrived();
         let (operation, timeout_ms) = match asked {
             Ok(asked) => asked,
             Err(Rejected::Invalid(reason)) => {
@@ -36,34 +39,24 @@ impl KeyValue {
             Err(Rejected::Malformed(error)) => return Err(error),
         };
         let bytes = operation_bytes(&operation);
-        let _held = self.wire.hold(bytes);
-        let options = &self.worker.service.hub.options;
-        let timeout = match timeout_ms {
-            0 => options.request_timeout,
-            millis => Duration::from_millis(millis.into()).min(options.request_timeout_max),
-        };
-        Ok(self.worker.requests.ask(operation, timeout, bytes).await)
+        let _held = self.connection.wire.hold(bytes);
+        let writes = writes(&operation);
+        let (asker, told) = oneshot::channel();
+        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Task(asker));
+        Ok(told.await.unwrap_or_else(|_| given_up(writes)))
     }
 
-    async fn write(
-        &self,
-        asked: Asked,
-        mut result: write_result::Builder<'_>,
-    ) -> Result<(), Error> {
-        match self.ask(asked).await? {
-            Outcome::Committed => result.set_committed(()),
-            Outcome::Failed(failure) => write_failure(&self.told(failure), result.init_failed()),
-            outcome @ (Outcome::Session(_) | Outcome::Answer(_)) => return Err(odd(&outcome)),
-        }
-        Ok(())
+    async fn write(&self, asked: Asked, result: write_result::Builder<'_>) -> Result<(), Error> {
+        let outcome = self.ask(asked).await?;
+        write_write(&self.worker.service, outcome, result)
     }
+}
 
-    /// The failure as this client can understand it.
-    fn told(&self, failure: Failure) -> Told {
-        match failure {
-            Failure::Redirect { to } => Told::Redirect(self.worker.service.address_of(to)),
-            failure => Told::Failure(failure),
-        }
+/// The failure as a client can understand it.
+fn told(service: &Service, failure: Failure) -> Told {
+    match failure {
+        Failure::Redirect { to } => Told::Redirect(service.address_of(to)),
+        failure => Told::Failure(failure),
     }
 }
 
@@ -79,7 +72,9 @@ impl key_value::Server for KeyValue {
         let mut result = results.get().init_result();
         match outcome {
             Outcome::Session(client) => result.set_client(client.0),
-            Outcome::Failed(failure) => write_failure(&self.told(failure), result.init_failed()),
+            Outcome::Failed(failure) => {
+                write_failure(&told(&self.worker.service, failure), result.init_failed())
+            }
             outcome @ (Outcome::Committed | Outcome::Answer(_)) => return Err(odd(&outcome)),
         }
         Ok(())
@@ -93,7 +88,7 @@ impl key_value::Server for KeyValue {
         let asked = read_get(params.get()?);
         drop(params);
         let outcome = self.ask(asked).await?;
-        write_get(&self, outcome, results.get().init_result())
+        write_get(&self.worker.service, outcome, results.get().init_result())
     }
 
     async fn put(
@@ -134,25 +129,26 @@ impl key_value::Server for KeyValue {
         let asked = read_scan(params.get()?);
         drop(params);
         let outcome = self.ask(asked).await?;
-        write_scan(&self, outcome, results.get().init_result())
+        write_scan(&self.worker.service, outcome, results.get().init_result())
     }
 }
 
-fn read_get(params: key_value::get_params::Reader<'_>) -> Asked {
-    Ok((Operation::Read(Query::Get(key(params.get_key()?)?)), params.get_timeout_ms()))
+pub(crate) fn read_get(params: key_value::get_params::Reader<'_>) -> Asked {
+    let query = Query::Get(key(params.get_key()?)?);
+    Ok((reading(query, params.get_stale()), params.get_timeout_ms()))
 }
 
-fn read_put(params: key_value::put_params::Reader<'_>) -> Asked {
+pub(crate) fn read_put(params: key_value::put_params::Reader<'_>) -> Asked {
     let write = Write::Put(key(params.get_key()?)?, value(params.get_value()?)?);
     Ok((single(read_stamp(params.get_stamp()?), write), params.get_timeout_ms()))
 }
 
-fn read_delete(params: key_value::delete_params::Reader<'_>) -> Asked {
+pub(crate) fn read_delete(params: key_value::delete_params::Reader<'_>) -> Asked {
     let write = Write::Delete(key(params.get_key()?)?);
     Ok((single(read_stamp(params.get_stamp()?), write), params.get_timeout_ms()))
 }
 
-fn read_transact(params: key_value::transact_params::Reader<'_>) -> Asked {
+pub(crate) fn read_transact(params: key_value::transact_params::Reader<'_>) -> Asked {
     let stamp = read_stamp(params.get_stamp()?);
     let transaction = read_transaction(params.get_transaction()?)?;
     Ok((Operation::Transact { stamp, transaction }, params.get_timeout_ms()))
@@ -165,7 +161,14 @@ fn read_scan(params: key_value::scan_params::Reader<'_>) -> Asked {
         params.get_has_end(),
         params.get_limit(),
     )?;
-    Ok((Operation::Read(Query::Scan(range)), params.get_timeout_ms()))
+    Ok((reading(Query::Scan(range), params.get_stale()), params.get_timeout_ms()))
+}
+
+fn reading(query: Query, stale: bool) -> Operation {
+    match stale {
+        true => Operation::ReadStale(query),
+        false => Operation::Read(query),
+    }
 }
 
 fn single(stamp: Option<Stamp>, write: Write) -> Operation {
@@ -173,7 +176,7 @@ fn single(stamp: Option<Stamp>, write: Write) -> Operation {
     Operation::Transact { stamp, transaction }
 }
 
-fn operation_bytes(operation: &Operation) -> usize {
+pub(crate) fn operation_bytes(operation: &Operation) -> usize {
     match operation {
         Operation::Transact { transaction, .. } => transaction_bytes(transaction),
         Operation::OpenSession
@@ -183,8 +186,21 @@ fn operation_bytes(operation: &Operation) -> usize {
     }
 }
 
-fn write_get(
-    server: &KeyValue,
+pub(crate) fn write_write(
+    service: &Service,
+    outcome: Outcome,
+    mut result: write_result::Builder<'_>,
+) -> Result<(), Error> {
+    match outcome {
+        Outcome::Committed => result.set_committed(()),
+        Outcome::Failed(failure) => write_failure(&told(service, failure), result.init_failed()),
+        outcome @ (Outcome::Session(_) | Outcome::Answer(_)) => return Err(odd(&outcome)),
+    }
+    Ok(())
+}
+
+pub(crate) fn write_get(
+    service: &Service,
     outcome: Outcome,
     mut result: get_result::Builder<'_>,
 ) -> Result<(), Error> {
@@ -194,7 +210,7 @@ fn write_get(
         Outcome::Answer(Answer::Failed(reason)) => {
             write_failure(&Told::Failure(Failure::Storage { reason }), result.init_failed());
         }
-        Outcome::Failed(failure) => write_failure(&server.told(failure), result.init_failed()),
+        Outcome::Failed(failure) => write_failure(&told(service, failure), result.init_failed()),
         outcome @ (Outcome::Answer(Answer::Values(_) | Answer::Rows { .. })
         | Outcome::Committed
         | Outcome::Session(_)) => return Err(odd(&outcome)),
@@ -203,7 +219,7 @@ fn write_get(
 }
 
 fn write_scan(
-    server: &KeyValue,
+    service: &Service,
     outcome: Outcome,
     result: scan_result::Builder<'_>,
 ) -> Result<(), Error> {
@@ -217,7 +233,7 @@ fn write_scan(
         Outcome::Answer(Answer::Failed(reason)) => {
             write_failure(&Told::Failure(Failure::Storage { reason }), result.init_failed());
         }
-        Outcome::Failed(failure) => write_failure(&server.told(failure), result.init_failed()),
+        Outcome::Failed(failure) => write_failure(&told(service, failure), result.init_failed()),
         outcome @ (Outcome::Answer(Answer::Values(_) | Answer::Value(_))
         | Outcome::Committed
         | Outcome::Session(_)) => return Err(odd(&outcome)),

@@ -13,31 +13,36 @@
 
 mod admin;
 mod connection;
+mod door;
 mod error;
 mod gate;
 mod hub;
-mod key_value;
+pub(crate) mod key_value;
 mod outbox;
 mod requests;
 mod worker;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvorum_node::{ClusterId, Event, Handle, IdentityFile, Outbox, Report};
-use kvorum_replication::two_phase::message::Message;
-use kvorum_replication::{NodeId, Role, Row};
+use kvorum_node::{Event, Handle, IdentityFile, Outbox, Report};
+use kvorum_replication::Row;
 use tokio::sync::mpsc;
 
+pub use crate::convert::peer::{Carried, Delivery, PeerMessage};
+use crate::peers;
 pub use crate::peers::PeerOptions;
 pub(crate) use connection::Connection;
+pub(crate) use door::{Door, Post};
 pub use error::ServerError;
 pub(crate) use hub::Service;
 use hub::{Command, Hub};
 use outbox::HubOutbox;
+pub(crate) use requests::Asker;
 pub(crate) use worker::Worker;
 
 /// Commands that may wait for a worker: connections it was given and has not opened yet.
@@ -143,7 +148,9 @@ pub struct Server {
 
 impl Server {
     /// Takes the address. The outbox is for the node, which does not run yet.
-    pub fn bind(options: ServerOptions) -> Result<(Self, Box<dyn Outbox<Message>>), ServerError> {
+    pub fn bind<M: Carried>(
+        options: ServerOptions,
+    ) -> Result<(Self, Box<dyn Outbox<M>>), ServerError> {
         options.check()?;
         let address = options.listen;
         let bound = |source| ServerError::Bind { address, source };
@@ -162,23 +169,29 @@ impl Server {
         self.local_addr
     }
 
-    /// Serves. A coordinator that belongs to no cluster yet founds one, and remembers its members.
-    pub fn serve(
+    /// Serves. A coordinator that belongs to no cluster yet founds one, and remembers its members; in
+    /// a cluster without one the replica with the lowest number does, once it has met all the others.
+    ///
+    /// # Panics
+    /// If the identity is of another protocol than the node: a mistake of the program.
+    pub fn serve<M: Carried>(
         self,
-        handle: Handle<Message>,
+        handle: Handle<M>,
         identity: Arc<IdentityFile>,
         inspect: Option<Inspect>,
     ) -> Result<Serving, ServerError> {
         let report = report(&handle)?;
-        if report.status.role == Role::Coordinator {
-            found(&self.hub, &identity)?;
-        }
+        assert_eq!(identity.identity().protocol, M::PROTOCOL, "one process, one protocol");
+        let hub = &self.hub;
+        peers::prepare(&identity, &hub.address, &hub.options.peers.dial)?;
         let service = Arc::new(Service {
             hub: Arc::clone(&self.hub),
-            handle,
+            door: Arc::new(handle),
             identity,
             inspect,
             incarnation: report.status.incarnation,
+            outside: AtomicBool::new(false),
+            refusal: Mutex::default(),
         });
         service.learn_members();
         let mut listener = Some(self.listener);
@@ -192,20 +205,10 @@ impl Server {
     }
 }
 
-fn report(handle: &Handle<Message>) -> Result<Report, ServerError> {
+fn report<M>(handle: &Handle<M>) -> Result<Report, ServerError> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     handle.submit([Event::Report(sender)]);
     receiver.recv_timeout(REPORT_WAIT).map_err(|_| ServerError::NodeSilent)
-}
-
-fn found(hub: &Hub, identity: &IdentityFile) -> Result<(), ServerError> {
-    if identity.identity().cluster.is_none() {
-        identity.adopt_cluster(ClusterId::random().map_err(ServerError::Thread)?)?;
-    }
-    let mut members = vec![(NodeId::COORDINATOR, hub.address.clone())];
-    members.extend(hub.options.peers.dial.iter().cloned());
-    identity.set_members(members)?;
-    Ok(())
 }
 
 /// A server that serves.

@@ -5,17 +5,17 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use kvorum_node::{Outbox, Turn};
-use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{NodeId, Outcome, RequestId};
 
 use super::hub::{Command, Hub};
 use super::requests;
+use crate::convert::peer::{Carried, PeerMessage};
 
 pub(super) struct HubOutbox {
     hub: Arc<Hub>,
     /// One for each worker; emptied every turn, kept for their memory.
     replies: Vec<Vec<(RequestId, Outcome)>>,
-    sends: Vec<(NodeId, Vec<Message>)>,
+    sends: Vec<(NodeId, Vec<PeerMessage>)>,
 }
 
 impl HubOutbox {
@@ -25,9 +25,10 @@ impl HubOutbox {
     }
 }
 
-impl Outbox<Message> for HubOutbox {
-    fn deliver(&mut self, turn: &mut Turn<Message>) {
+impl<M: Carried> Outbox<M> for HubOutbox {
+    fn deliver(&mut self, turn: &mut Turn<M>) {
         for (to, message) in turn.sends.drain(..) {
+            let message = message.into();
             match self.sends.iter_mut().find(|(peer, _)| *peer == to) {
                 Some((_, messages)) => messages.push(message),
                 None => self.sends.push((to, vec![message])),

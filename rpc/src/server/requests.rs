@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_node::{Event, Handle, Refused};
-use kvorum_replication::two_phase::message::Message;
+use kvorum_node::Refused;
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
-use super::hub::{Hub, Service, count};
+use super::door::Post;
+use super::hub::{Service, count};
+use crate::hot::Answering;
 use crate::turn::end_of_turn;
 
 const WORKER_SHIFT: u32 = 56;
@@ -24,28 +25,34 @@ pub(super) fn worker_of(request: RequestId) -> usize {
 }
 
 pub(crate) struct Requests {
-    hub: Arc<Hub>,
-    handle: Handle<Message>,
+    service: Arc<Service>,
     worker: usize,
     number: Cell<u64>,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
-    gathered: RefCell<Vec<Event<Message>>>,
+    gathered: RefCell<Vec<Post>>,
     gathering: Notify,
 }
 
+/// Who is told the outcome of a request.
+pub(crate) enum Asker {
+    /// A task of capnp-rpc's. It may have left.
+    Task(oneshot::Sender<Outcome>),
+    /// A call on the hot path.
+    Call(Answering),
+}
+
 struct Waiting {
-    answer: oneshot::Sender<Outcome>,
+    asker: Asker,
     deadline: Time,
     writes: bool,
     bytes: usize,
 }
 
 impl Requests {
-    pub(super) fn new(service: &Service, worker: usize) -> Self {
+    pub(super) fn new(service: &Arc<Service>, worker: usize) -> Self {
         Self {
-            hub: Arc::clone(&service.hub),
-            handle: service.handle.clone(),
+            service: Arc::clone(service),
             worker,
             number: Cell::new(0),
             waiting: RefCell::default(),
@@ -55,38 +62,36 @@ impl Requests {
         }
     }
 
-    /// Asks the node, and waits for its answer. Dropping this does not take the request back.
-    pub(super) async fn ask(
-        &self,
-        operation: Operation,
-        timeout: Duration,
-        bytes: usize,
-    ) -> Outcome {
-        let options = &self.hub.options;
+    /// Asks the node, and sees to it that the asker is told what came of it. A timeout of 0 is the
+    /// server's own.
+    pub(crate) fn ask(&self, operation: Operation, timeout_ms: u32, bytes: usize, asker: Asker) {
+        let options = &self.service.hub.options;
+        if let Some(reason) = self.service.why_outside() {
+            return self.tell(asker, Outcome::Failed(Failure::Unavailable { reason }));
+        }
         let full = self.waiting.borrow().len() >= options.requests_max
             || (self.bytes.get() > 0 && self.bytes.get() + bytes > options.request_bytes_max);
         if full {
-            count(&self.hub.counters.overloaded, 1);
-            return Outcome::Failed(Failure::Overloaded);
+            count(&self.service.hub.counters.overloaded, 1);
+            return self.tell(asker, Outcome::Failed(Failure::Overloaded));
         }
-        let id = self.next_id();
-        let deadline = self.handle.now().after(timeout);
-        let (answer, answered) = oneshot::channel();
-        let writes = match operation {
-            Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
-            Operation::OpenSession | Operation::Read(_) | Operation::ReadStale(_) => false,
+        let timeout = match timeout_ms {
+            0 => options.request_timeout,
+            millis => Duration::from_millis(millis.into()).min(options.request_timeout_max),
         };
-        let waiting = Waiting { answer, deadline, writes, bytes };
+        let id = self.next_id();
+        let deadline = self.service.door.now().after(timeout);
+        let writes = writes(&operation);
+        let waiting = Waiting { asker, deadline, writes, bytes };
         self.waiting.borrow_mut().insert(id, waiting);
         self.bytes.set(self.bytes.get() + bytes);
-        self.post(Event::Request(Request { id, deadline, operation }));
-        answered.await.unwrap_or_else(|_| given_up(writes))
+        self.post(Post::Request(Request { id, deadline, operation }));
     }
 
-    /// Adds an event for the node to what this turn gathers.
-    pub(crate) fn post(&self, event: Event<Message>) {
+    /// Adds something for the node to what this turn gathers.
+    pub(crate) fn post(&self, post: Post) {
         let mut gathered = self.gathered.borrow_mut();
-        gathered.push(event);
+        gathered.push(post);
         if gathered.len() == 1 {
             self.gathering.notify_one();
         }
@@ -97,21 +102,21 @@ impl Requests {
         loop {
             self.gathering.notified().await;
             end_of_turn().await;
-            let events = std::mem::take(&mut *self.gathered.borrow_mut());
-            count(&self.hub.counters.requests, events.len() as u64);
-            count(&self.hub.counters.submits, 1);
-            for (request, refused) in self.handle.submit(events) {
+            let posts = std::mem::take(&mut *self.gathered.borrow_mut());
+            count(&self.service.hub.counters.requests, posts.len() as u64);
+            count(&self.service.hub.counters.submits, 1);
+            for (request, refused) in self.service.door.submit(posts) {
                 self.answer(request.id, refusal(refused));
-                count(&self.hub.counters.overloaded, 1);
+                count(&self.service.hub.counters.overloaded, 1);
             }
         }
     }
 
     /// Brings the node's answers to those who wait, for ever.
     pub(super) async fn route(&self) {
-        let port = self.hub.port(self.worker);
+        let port = self.service.hub.port(self.worker);
         let mut replies = Vec::new();
-        while !self.hub.is_stopping() {
+        while !self.service.hub.is_stopping() {
             port.arrived.notified().await;
             port.take(&mut replies);
             for (request, outcome) in replies.drain(..) {
@@ -122,7 +127,7 @@ impl Requests {
 
     /// Gives up on requests whose deadline is long over: the node did not keep its word, or stopped.
     pub(super) fn sweep(&self) {
-        let (now, closed) = (self.handle.now(), self.handle.is_closed());
+        let (now, closed) = (self.service.door.now(), self.service.door.is_closed());
         let late = |waiting: &Waiting| closed || waiting.deadline.after(GRACE) < now;
         let given_up_ids: Vec<_> = {
             let waiting = self.waiting.borrow();
@@ -141,8 +146,14 @@ impl Requests {
     fn answer(&self, request: RequestId, outcome: Outcome) {
         let Some(waiting) = self.waiting.borrow_mut().remove(&request) else { return };
         self.bytes.set(self.bytes.get().saturating_sub(waiting.bytes));
-        // Whoever asked may have left.
-        let _ = waiting.answer.send(outcome);
+        self.tell(waiting.asker, outcome);
+    }
+
+    fn tell(&self, asker: Asker, outcome: Outcome) {
+        match asker {
+            Asker::Task(task) => drop(task.send(outcome)),
+            Asker::Call(call) => call.answer(outcome, &self.service),
+        }
     }
 
     fn next_id(&self) -> RequestId {
@@ -159,7 +170,16 @@ fn refusal(refused: Refused) -> Outcome {
     })
 }
 
-fn given_up(writes: bool) -> Outcome {
+/// Whether it may have happened if no answer comes.
+pub(super) fn writes(operation: &Operation) -> bool {
+    match operation {
+        Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
+        Operation::OpenSession | Operation::Read(_) | Operation::ReadStale(_) => false,
+    }
+}
+
+/// What is said when the node says nothing.
+pub(super) fn given_up(writes: bool) -> Outcome {
     let reason = "the node did not answer in time".to_owned();
     Outcome::Failed(match writes {
         true => Failure::Unknown { reason },

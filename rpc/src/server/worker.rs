@@ -26,6 +26,7 @@ use super::connection::Connection;
 use super::gate::Gate;
 use super::hub::{Command, Service, count};
 use super::requests::Requests;
+use crate::hot;
 use crate::peers;
 use crate::vat::{self, Limits, Wire};
 
@@ -150,6 +151,8 @@ impl Worker {
         let (read, write) = stream.into_split();
         let wire = Wire::new(self.limits());
         let connection = Rc::new(Connection::new(from, Rc::clone(&wire)));
+        let serving = hot::Serving::new(Rc::clone(self), Rc::clone(&connection.ledger));
+        wire.set_shortcut(Rc::new(serving));
         let server = Gate::new(Rc::clone(self), Rc::clone(&connection));
         let gate: gate::Client = capnp_rpc::new_client(server);
         let system = vat::connect(&wire, read, write, Side::Server, Some(gate.client));

@@ -4,17 +4,48 @@
 //!   u32 segments - 1 │ u32 words of each │ padding to 8 bytes │ the segments' words
 //! ```
 
-use capnp::message::ReaderSegments;
+use capnp::message::{ReaderOptions, ReaderSegments};
 use capnp::{Error, OutputSegments, Word};
 
 /// More segments than any builder of ours makes: sizes double.
 const SEGMENTS_MAX: usize = 512;
 
+/// A message where it arrived, among the other bytes of its buffer.
+#[derive(Debug)]
+pub(crate) struct Peeked<'a> {
+    body: &'a [u8],
+    /// The end of each segment, in bytes; empty if there is only one.
+    ends: Vec<usize>,
+}
+
+impl Peeked<'_> {
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// A copy that outlives the buffer.
+    pub(crate) fn to_frame(&self) -> Frame {
+        let mut words = Word::allocate_zeroed_vec(self.body.len() / 8);
+        Word::words_to_bytes_mut(&mut words).copy_from_slice(self.body);
+        Frame { words, ends: self.ends.clone() }
+    }
+}
+
+impl ReaderSegments for Peeked<'_> {
+    fn get_segment(&self, index: u32) -> Option<&[u8]> {
+        segment(self.body, &self.ends, index)
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len().max(1)
+    }
+}
+
 /// A message's words, aligned as its readers need them.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     words: Vec<Word>,
-    /// The end of each segment, in bytes; empty if there is only one.
+    /// As in [`Peeked`].
     ends: Vec<usize>,
 }
 
@@ -26,16 +57,7 @@ impl Frame {
 
 impl ReaderSegments for Frame {
     fn get_segment(&self, index: u32) -> Option<&[u8]> {
-        let bytes = Word::words_to_bytes(&self.words);
-        let index = index as usize;
-        if self.ends.is_empty() {
-            return (index == 0).then_some(bytes);
-        }
-        let start = match index {
-            0 => 0,
-            _ => *self.ends.get(index - 1)?,
-        };
-        bytes.get(start..*self.ends.get(index)?)
+        segment(Word::words_to_bytes(&self.words), &self.ends, index)
     }
 
     fn len(&self) -> usize {
@@ -43,8 +65,29 @@ impl ReaderSegments for Frame {
     }
 }
 
-/// Cuts the first message off `bytes`, if all of it is there; says how many bytes it took.
-pub(super) fn cut(bytes: &[u8], bytes_max: usize) -> Result<Option<(Frame, usize)>, Error> {
+fn segment<'a>(bytes: &'a [u8], ends: &[usize], index: u32) -> Option<&'a [u8]> {
+    let index = index as usize;
+    if ends.is_empty() {
+        return (index == 0).then_some(bytes);
+    }
+    let start = match index {
+        0 => 0,
+        _ => *ends.get(index - 1)?,
+    };
+    bytes.get(start..*ends.get(index)?)
+}
+
+/// How much may be walked of a message of so many bytes: every word a few times, so that pointers
+/// that share their target cannot make a small message look like a large one.
+pub(crate) fn reader_options(bytes: usize, nesting_max: i32) -> ReaderOptions {
+    ReaderOptions {
+        traversal_limit_in_words: Some(bytes / 8 * 4 + 1024),
+        nesting_limit: nesting_max,
+    }
+}
+
+/// Finds the first message in `bytes`, if all of it is there; says how many bytes it takes.
+pub(super) fn peek(bytes: &[u8], bytes_max: usize) -> Result<Option<(Peeked<'_>, usize)>, Error> {
     let Some(first) = word(bytes, 0) else {
         return Ok(None);
     };
@@ -72,12 +115,8 @@ pub(super) fn cut(bytes: &[u8], bytes_max: usize) -> Result<Option<(Frame, usize
             "a message of {body_bytes} bytes; at most {bytes_max} are taken"
         )));
     }
-    let Some(body) = bytes.get(table_bytes..table_bytes + body_bytes) else {
-        return Ok(None);
-    };
-    let mut words = Word::allocate_zeroed_vec(body_bytes / 8);
-    Word::words_to_bytes_mut(&mut words).copy_from_slice(body);
-    Ok(Some((Frame { words, ends }, table_bytes + body_bytes)))
+    let end = table_bytes + body_bytes;
+    Ok(bytes.get(table_bytes..end).map(|body| (Peeked { body, ends }, end)))
 }
 
 fn word(bytes: &[u8], index: usize) -> Option<u32> {

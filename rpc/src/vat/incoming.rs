@@ -7,18 +7,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use capnp::Error;
-use capnp::message::{Reader, ReaderOptions};
+use capnp::message::Reader;
 use capnp_rpc::rpc_capnp::message;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::frame::{self, Frame};
+use super::buffer::Buffer;
+use super::frame::{self, Frame, Peeked, reader_options};
 use super::wire::{Held, Wire};
 
 /// Taken from the stream at a time.
 const READ_BYTES: usize = 64 << 10;
-
-/// An idle connection keeps no larger buffer than this.
-const IDLE_BYTES_MAX: usize = 4 << 10;
 
 thread_local! {
     /// One for all connections of a thread: an idle connection then owns hardly any memory.
@@ -29,42 +27,49 @@ thread_local! {
 pub(super) struct Input<R> {
     stream: R,
     /// Grows only as bytes arrive, whatever a message announces.
-    buffer: Vec<u8>,
-    /// Where the first message not yet cut begins.
-    start: usize,
+    buffer: Buffer,
 }
 
 impl<R> Input<R> {
     pub(super) fn new(stream: R) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0 }
+        Self { stream, buffer: Buffer::default() }
     }
 
-    /// The next message, if it is already here and may be handed out.
+    /// The next message that is capnp-rpc's, if it is already here and may be handed out. Those
+    /// before it that take the shortcut are dealt with.
     pub(super) fn next(&mut self, wire: &Rc<Wire>) -> Result<Option<Incoming>, Error> {
-        if let Some(reason) = wire.closing() {
-            return Err(reason);
+        loop {
+            if let Some(reason) = wire.closing() {
+                return Err(reason);
+            }
+            if self.buffer.is_empty() || wire.is_gated() {
+                return Ok(None);
+            }
+            let found = frame::peek(self.buffer.unread(), wire.limits.message_bytes_max)?;
+            let Some((peeked, taken)) = found else {
+                return Ok(None);
+            };
+            wire.messages_in.set(wire.messages_in.get() + 1);
+            let incoming = match take_shortcut(wire, &peeked)? {
+                true => None,
+                false => Some(Incoming::new(wire, peeked.to_frame())),
+            };
+            self.buffer.take(taken);
+            if let Some(incoming) = incoming {
+                incoming.account(wire)?;
+                return Ok(Some(incoming));
+            }
         }
-        if self.start == self.buffer.len() || wire.is_gated() {
-            return Ok(None);
-        }
-        let unread = &self.buffer[self.start..];
-        let Some((frame, taken)) = frame::cut(unread, wire.limits.message_bytes_max)? else {
-            return Ok(None);
-        };
-        self.start += taken;
-        let incoming = Incoming::new(wire, frame);
-        incoming.account(wire)?;
-        Ok(Some(incoming))
     }
+}
 
-    /// Drops what was cut off already, and memory that an idle connection does not need.
-    fn tidy(&mut self) {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        if self.buffer.is_empty() && self.buffer.capacity() > IDLE_BYTES_MAX {
-            self.buffer = Vec::new();
-        }
-    }
+fn take_shortcut(wire: &Rc<Wire>, peeked: &Peeked<'_>) -> Result<bool, Error> {
+    let Some(shortcut) = wire.shortcut() else {
+        return Ok(false);
+    };
+    let options = reader_options(peeked.bytes(), wire.limits.nesting_max);
+    let reader = Reader::new(peeked, options);
+    shortcut.receive(wire, peeked, reader.get_root()?)
 }
 
 impl<R: AsyncRead + Unpin> Input<R> {
@@ -81,7 +86,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
             if wire.is_gated() {
                 return Poll::Pending;
             }
-            self.tidy();
+            self.buffer.tidy();
             wire.partial.set(!self.buffer.is_empty());
             if ready!(self.poll_fill(context))? == 0 {
                 return Poll::Ready(match self.buffer.is_empty() {
@@ -99,7 +104,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut into = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut into)).map_err(broken)?;
-            self.buffer.extend_from_slice(into.filled());
+            self.buffer.append(into.filled());
             Poll::Ready(Ok(into.filled().len()))
         })
     }
@@ -140,17 +145,11 @@ pub(super) struct Incoming {
 impl Incoming {
     fn new(wire: &Rc<Wire>, frame: Frame) -> Self {
         let bytes = frame.bytes();
-        // Enough to walk every word a few times, so that pointers that share their target cannot
-        // make a small message look like a large one.
-        let options = ReaderOptions {
-            traversal_limit_in_words: Some(bytes / 8 * 4 + 1024),
-            nesting_limit: wire.limits.nesting_max,
-        };
+        let options = reader_options(bytes, wire.limits.nesting_max);
         Self { reader: Reader::new(frame, options), _held: wire.hold(bytes) }
     }
 
     fn account(&self, wire: &Wire) -> Result<(), Error> {
-        wire.messages_in.set(wire.messages_in.get() + 1);
         match self.reader.get_root::<message::Reader<'_>>()?.which() {
             Ok(message::Call(_) | message::Bootstrap(_)) => wire.note_question(),
             Ok(message::Finish(_)) => wire.note_finish(),

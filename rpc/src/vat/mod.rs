@@ -4,6 +4,7 @@
 //!   RpcSystem ── send() ──► one buffer ── flusher, once a turn ──► one write
 //!       ▲                                                            │ stream
 //!       └── receive ◄── frames ◄── one buffer ◄── one read of 64 KiB ┘
+//!                         └──► a shortcut may take them here
 //! ```
 //!
 //! The stock network writes every message with a system call of its own and bounds nothing. This
@@ -12,9 +13,11 @@
 //! or has too many bytes waiting here. A message that breaks a limit closes the connection, with a
 //! reason that the other side gets to see.
 
+mod buffer;
 mod frame;
 mod incoming;
 mod outgoing;
+mod shortcut;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -27,9 +30,11 @@ use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{IncomingMessage, OutgoingMessage, RpcSystem};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use frame::{Frame, Peeked, reader_options};
 use incoming::{Input, Receive};
 use outgoing::Outgoing;
-pub(crate) use wire::{Limits, Wire};
+pub(crate) use shortcut::Shortcut;
+pub(crate) use wire::{Held, Limits, Wire};
 
 /// Makes a connection of a stream's two halves; what is returned drives it, and ends with the
 /// violation if that was why it ended. Must be called within a local runtime: writing is a task of

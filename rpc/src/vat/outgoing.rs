@@ -39,10 +39,12 @@ impl Outgoing {
     }
 
     fn account(&self) {
-        self.wire.messages_out.set(self.wire.messages_out.get() + 1);
         let Ok(root) = self.message.get_root_as_reader::<message::Reader<'_>>() else {
             return;
         };
+        if let Some(shortcut) = self.wire.shortcut() {
+            shortcut.sending(root);
+        }
         if let Ok(message::Return(Ok(answer))) = root.which() {
             self.wire.note_answer(!answer.get_no_finish_needed());
         }
@@ -63,13 +65,7 @@ impl capnp_rpc::OutgoingMessage for Outgoing {
             true => Promise::err(Error::disconnected("the connection has ended".to_owned())),
             false => {
                 self.account();
-                let mut queued = self.wire.queued.borrow_mut();
-                let was_empty = queued.is_empty();
-                super::frame::append(&mut queued, &self.message.get_segments_for_output());
-                drop(queued);
-                if was_empty {
-                    self.wire.note_queued();
-                }
+                self.wire.say(&self.message);
                 Promise::ok(())
             }
         };

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex, split};
 use tokio::task::spawn_local;
 
-use super::frame::{append, cut};
+use super::frame::{append, peek};
 use super::{Limits, Wire, connect};
 
 /// Says nothing to everything, after a turn.
@@ -185,15 +185,15 @@ proptest! {
         let mut reference = Vec::new();
         capnp::serialize::write_message(&mut reference, &message).unwrap();
         prop_assert_eq!(&bytes, &reference, "the standard framing");
-        let (frame, taken) = cut(&bytes, 1 << 20).unwrap().unwrap();
+        let (frame, taken) = peek(&bytes, 1 << 20).unwrap().unwrap();
         prop_assert_eq!(taken, bytes.len());
-        let reader = capnp::message::Reader::new(frame, capnp::message::ReaderOptions::new());
+        let reader = capnp::message::Reader::new(frame.to_frame(), capnp::message::ReaderOptions::new());
         let list = reader.get_root::<capnp::data_list::Reader<'_>>().unwrap();
         for (index, words) in (0..).zip(&sizes) {
             prop_assert_eq!(list.get(index).unwrap(), &vec![index as u8; *words as usize * 8]);
         }
         for end in 0..bytes.len() {
-            prop_assert!(cut(&bytes[..end], 1 << 20).unwrap().is_none());
+            prop_assert!(peek(&bytes[..end], 1 << 20).unwrap().is_none());
         }
     }
 
@@ -201,9 +201,9 @@ proptest! {
     fn whatever_comes_is_cut_refused_or_waited_for(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
-        if let Ok(Some((frame, taken))) = cut(&bytes, 4096) {
+        if let Ok(Some((frame, taken))) = peek(&bytes, 4096) {
             prop_assert!(taken <= bytes.len());
-            let reader = capnp::message::Reader::new(frame, capnp::message::ReaderOptions::new());
+            let reader = capnp::message::Reader::new(frame.to_frame(), capnp::message::ReaderOptions::new());
             let root = reader.get_root::<capnp_rpc::rpc_capnp::message::Reader<'_>>();
             // It need not make sense.
             let _ = root.map(|root| root.which().is_ok());

@@ -1,13 +1,17 @@
 //! What reader, writer and watchman of one connection know together.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use capnp::message::{Builder, HeapAllocator};
 use capnp::{Error, ErrorKind};
 use tokio::time::Instant;
+
+use super::frame;
+use super::shortcut::Shortcut;
 
 /// What one connection may cost.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +44,10 @@ impl Default for Limits {
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// The shared state of one connection.
-#[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) limits: Limits,
+    /// What looks at messages before capnp-rpc does, if anything does.
+    shortcut: OnceCell<Rc<dyn Shortcut>>,
     /// Serialised and not yet handed to the flusher.
     pub(super) queued: RefCell<Vec<u8>>,
     /// Bytes the flusher is writing.
@@ -102,6 +107,7 @@ impl Wire {
         let now = Instant::now();
         Rc::new(Self {
             limits,
+            shortcut: OnceCell::new(),
             queued: RefCell::default(),
             writing: Cell::new(0),
             flusher: Slot::default(),
@@ -124,6 +130,31 @@ impl Wire {
             messages_out: Cell::new(0),
             flushes: Cell::new(0),
         })
+    }
+
+    /// Lets something look at every message before capnp-rpc does; once, before the first.
+    pub(crate) fn set_shortcut(&self, shortcut: Rc<dyn Shortcut>) {
+        let first = self.shortcut.set(shortcut).is_ok();
+        assert!(first, "a connection has one shortcut");
+    }
+
+    pub(super) fn shortcut(&self) -> Option<&Rc<dyn Shortcut>> {
+        self.shortcut.get()
+    }
+
+    /// Sends a message, behind those that wait already. Nobody hears it if the connection ends.
+    pub(crate) fn say(&self, message: &Builder<HeapAllocator>) {
+        if self.is_ending() {
+            return;
+        }
+        self.messages_out.set(self.messages_out.get() + 1);
+        let mut queued = self.queued.borrow_mut();
+        let was_empty = queued.is_empty();
+        frame::append(&mut queued, &message.get_segments_for_output());
+        drop(queued);
+        if was_empty {
+            self.note_queued();
+        }
     }
 
     /// Closes the connection for a reason that the other side is told. Calls under way fail.
@@ -216,6 +247,7 @@ impl Wire {
 
     pub(super) fn end(&self) {
         self.ending.set(true);
+        self.tell_shortcut();
         self.flusher.wake();
         self.reader.wake();
     }
@@ -225,6 +257,14 @@ impl Wire {
         self.released.set(true);
         self.end();
         self.wake_finish();
+    }
+
+    fn tell_shortcut(&self) {
+        if let Some(shortcut) = self.shortcut() {
+            let gone = || Error::disconnected("the connection has ended".to_owned());
+            let reason = self.result.borrow().clone().or_else(|| self.closing());
+            shortcut.ended(&reason.unwrap_or_else(gone));
+        }
     }
 
     pub(super) fn finish(&self) {
@@ -278,11 +318,11 @@ impl Wire {
         self.flusher.wake();
     }
 
-    pub(super) fn note_question(&self) {
+    pub(crate) fn note_question(&self) {
         self.calls.set(self.calls.get() + 1);
     }
 
-    pub(super) fn note_answer(&self, finish_needed: bool) {
+    pub(crate) fn note_answer(&self, finish_needed: bool) {
         self.calls.set(self.calls.get().saturating_sub(1));
         if finish_needed {
             self.unfinished.set(self.unfinished.get() + 1);
@@ -303,7 +343,6 @@ impl Wire {
 }
 
 /// Bytes counted against a connection.
-#[derive(Debug)]
 pub(crate) struct Held {
     wire: Rc<Wire>,
     bytes: usize,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::support::{Behaviour, Rows, client, connect, coordinator, options, play, rows, run};
 use bytes::Bytes;
-use kvorum_node::Event;
+use kvorum_node::{Claim, Event, IdentityFile};
+use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{
     Failure, Happened, NodeId, Operation, Outcome, Precondition, Range, Role, Transaction, Write,
 };
@@ -254,8 +255,8 @@ fn a_wrong_token_is_refused_and_the_right_one_is_not() {
 #[test]
 fn a_redirect_is_followed() {
     let played = coordinator(options());
-    let identity =
-        Arc::new(kvorum_node::IdentityFile::in_memory(Role::Replica, NodeId(1)).unwrap());
+    let claim = Claim::two_phase(Role::Replica, NodeId(1));
+    let identity = Arc::new(IdentityFile::in_memory(&claim).unwrap());
     let members =
         vec![(NodeId::COORDINATOR, played.connect_to()), (NodeId(1), "127.0.0.1:1".to_owned())];
     identity.set_members(members).unwrap();
@@ -302,17 +303,17 @@ fn too_many_requests_are_refused_at_once() {
 #[test]
 fn only_loopback_is_listened_on_unless_told_otherwise() {
     let public = ServerOptions::new("0.0.0.0:0".parse().unwrap());
-    let error = Server::bind(public.clone()).map(drop).unwrap_err();
+    let error = Server::bind::<Message>(public.clone()).map(drop).unwrap_err();
     assert!(matches!(error, ServerError::NotLoopback { .. }));
     let text = error.to_string();
     assert!(text.contains("0.0.0.0:0") && text.contains("--insecure"), "{text}");
-    assert!(Server::bind(ServerOptions { insecure: true, ..public }).is_ok());
+    assert!(Server::bind::<Message>(ServerOptions { insecure: true, ..public }).is_ok());
 }
 
 #[test]
 fn a_port_in_use_is_named_with_a_remedy() {
     let played = coordinator(options());
-    let error = Server::bind(ServerOptions::new(played.address)).map(drop).unwrap_err();
+    let error = Server::bind::<Message>(ServerOptions::new(played.address)).map(drop).unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&played.connect_to()) && text.contains("--listen"), "{text}");
 }

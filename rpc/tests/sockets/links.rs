@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvorum_node::{ClusterId, IdentityFile};
+use kvorum_node::{Claim, ClusterId, IdentityFile};
 use kvorum_replication::two_phase::message::{Message, Prepare, TxnId};
 use kvorum_replication::{Answer, NodeId, Role, Transaction, Write as Put};
 use kvorum_rpc::server::ServerOptions;
@@ -159,7 +159,8 @@ fn a_replica_that_comes_back_is_linked_again() {
 
 #[test]
 fn a_replica_of_another_cluster_is_not_linked_until_it_is_the_right_one() {
-    let foreign = Arc::new(IdentityFile::in_memory(Role::Replica, NodeId(1)).unwrap());
+    let claim = Claim::two_phase(Role::Replica, NodeId(1));
+    let foreign = Arc::new(IdentityFile::in_memory(&claim).unwrap());
     foreign.adopt_cluster(ClusterId([7; 16])).unwrap();
     let mut one = play(Role::Replica, NodeId(1), Some(foreign), options(), silent());
     let proxy = Proxy::before(one.address);
@@ -241,14 +242,14 @@ fn a_queue_that_is_full_drops_and_counts() {
 }
 
 /// A proxy that counts connections, and can stop passing anything on, as a broken network would.
-struct Proxy {
-    address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     muted: Arc<AtomicBool>,
     connections: std::sync::mpsc::Receiver<()>,
 }
 
 impl Proxy {
-    fn before(target: SocketAddr) -> Self {
+    pub(crate) fn before(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let muted = Arc::new(AtomicBool::new(false));
@@ -268,7 +269,7 @@ impl Proxy {
         Self { address, muted, connections }
     }
 
-    fn mute(&self, muted: bool) {
+    pub(crate) fn mute(&self, muted: bool) {
         self.muted.store(muted, Ordering::Release);
     }
 

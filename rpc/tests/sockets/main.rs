@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
 
 mod clients;
+mod elsewhere;
 mod hostile;
+mod hot;
 mod links;
+mod stock;
 mod support;

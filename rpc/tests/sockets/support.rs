@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvorum_node::{Event, IdentityFile, Outbox, Report, Turn, detached};
+use kvorum_node::{Claim, Event, IdentityFile, Outbox, Report, Turn, detached};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{
     Answer, ClientId, Failure, NodeId, Operation, Outcome, Query, Role, Status, Transaction, Write,
@@ -62,8 +62,8 @@ pub(crate) fn play(
     options: ServerOptions,
     behaviour: Behaviour,
 ) -> Played {
-    let identity =
-        identity.unwrap_or_else(|| Arc::new(IdentityFile::in_memory(role, node).unwrap()));
+    let claim = Claim::two_phase(role, node);
+    let identity = identity.unwrap_or_else(|| Arc::new(IdentityFile::in_memory(&claim).unwrap()));
     let (server, outbox) = Server::bind(options).unwrap();
     let address = server.local_addr();
     let outbox = Arc::new(Mutex::new(outbox));
@@ -106,7 +106,7 @@ fn note(event: &Event<Message>, role: Role, sender: &Sender<Seen>) {
         Event::PeerDown(peer) => Seen::Down(*peer),
         Event::Messages { from, messages, .. } => Seen::Messages(*from, messages.clone()),
         Event::Report(answer) => return drop(answer.send(report(role))),
-        Event::Request(_) | Event::Stop => return,
+        Event::Request(_) | Event::Stopping | Event::Stop => return,
     };
     // The test may not care to look.
     let _ = sender.send(seen);
@@ -120,6 +120,7 @@ fn report(role: Role) -> Report {
             in_flight: 0,
             in_doubt: 0,
             locks: 0,
+            leader: None,
             peers_up: Vec::new(),
             counters: vec![("played", 1)],
         },

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use kvorum_node::{ClusterId, IdentityFile, Node, NodeError, StoredRecord};
+use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError, StoredRecord};
 use kvorum_replication::two_phase::message::{Message, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::two_phase::{Coordinator, Participant, points};
@@ -58,7 +58,8 @@ impl Cluster {
     ) -> Result<IdentityFile, NodeError> {
         let coordinates = node == NodeId::COORDINATOR;
         let role = if coordinates { Role::Coordinator } else { Role::Replica };
-        let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), role, node)?;
+        let claim = Claim::two_phase(role, node);
+        let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), &claim)?;
         if self.joined.contains(&node) {
             let cluster = file.identity().cluster;
             assert_eq!(cluster, Some(CLUSTER), "{node} has forgotten its cluster");
@@ -117,8 +118,8 @@ impl Protocol for Cluster {
         std::iter::once(coordinator).chain(replicas).collect()
     }
 
-    fn writer(&self) -> NodeId {
-        NodeId::COORDINATOR
+    fn writer(&self) -> Option<NodeId> {
+        Some(NodeId::COORDINATOR)
     }
 
     fn open(
@@ -162,6 +163,15 @@ impl Protocol for Cluster {
 
     fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {
         self.auditor.looks(node, facts, rows)
+    }
+
+    fn unfit(&self, _facts: &Facts) -> Option<String> {
+        // One that is breaks a promise at once: none of its faults excuses that.
+        None
+    }
+
+    fn unrest(&self, _nodes: &[(NodeId, Facts)]) -> Option<String> {
+        None
     }
 
     fn counted(&self) -> Vec<(&'static str, u64)> {

@@ -9,5 +9,5 @@ mod picker;
 mod retention;
 
 pub(crate) use self::merger::{Job, Output};
-pub(crate) use self::picker::{Limits, Plan, Resume, Shape, pick, whole_level};
+pub(crate) use self::picker::{Limits, Plan, Resume, Shape, level_for, pick, whole_level};
 pub(crate) use self::retention::Retention;

@@ -36,6 +36,11 @@ impl Limits {
     }
 }
 
+/// The uppermost sorted level that has room for so much.
+pub(crate) fn level_for(bytes: u64, limits: &Limits) -> usize {
+    (1..LEVELS).find(|&level| bytes <= limits.bytes_max(level)).unwrap_or(LEVELS - 1)
+}
+
 /// The segments of each level: level 0 newest first, the others by key.
 pub(crate) type Shape<'a> = [Vec<&'a SegmentMeta>; LEVELS];
 
@@ -166,6 +171,17 @@ mod tests {
             format!("{verb} {} {:?} into {:?}", plan.from, plan.inputs, plan.overlapped)
         });
         assert_eq!(plan, expected, "{tree}");
+    }
+
+    #[test]
+    fn rows_that_come_all_at_once_go_where_there_is_room() {
+        let check = |bytes, level| assert_eq!(level_for(bytes, &limits()), level, "{bytes}");
+        check(0, 1);
+        check(100, 1);
+        check(101, 2);
+        check(1000, 2);
+        check(10_000_000, 6);
+        check(u64::MAX, 6);
     }
 
     #[test]

@@ -72,6 +72,13 @@ impl<'a> Entries<'a> {
         Self::new(directory, inputs, from)
     }
 
+    /// Those that wait to be installed.
+    pub(crate) fn of_staged(directory: &'a Directory, from: Bytes) -> Result<Self> {
+        let staged = directory.staged().into_iter().flat_map(|staged| &staged.segments);
+        let input = staged.map(|meta| (meta.id, Some(meta.clone()))).collect();
+        Self::new(directory, vec![input], from)
+    }
+
     /// The next entry: by key, and of one key the newest first.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         let Some(Head { entry, rest }) = self.heap.pop() else { return Ok(None) };

@@ -20,13 +20,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use self::plan::{BatchOf, LogPlan, own_batch};
+pub use self::plan::{ApplyTo, BatchOf, LogPlan, own_batch};
 pub use self::rows::{Overlay, Rows};
-pub use self::summary::{LevelSummary, SegmentSummary, Summary};
+pub use self::summary::{LevelSummary, SegmentSummary, StagedSummary, Summary};
 pub use self::verify::{CheckRecord, Finding, Grade, Lost, Verified};
 use crate::error::{Error, Result};
-use crate::log::{self, LogSurvey};
-use crate::manifest::{self, Manifest};
+use crate::log::{self, LogSurvey, ReplayedRecord};
+use crate::manifest::{self, Manifest, Staged};
 use crate::marker;
 use crate::segment::id_of;
 use crate::store::{LOCK as STORE_LOCK, LOG, SEGMENTS};
@@ -61,6 +61,10 @@ pub struct Owner {
     /// Whether a record of this kind stands for all before it. A store without an owner has none:
     /// each record of its log is a batch.
     pub is_checkpoint: Option<fn(u8) -> bool>,
+    /// The mark of the staged rows that a record says to install, if it says so. Only an owner that
+    /// calls [`Store::install`](crate::Store::install) has such records. Its marks are numbers of its
+    /// own, not positions of the log: use [`Directory::replay_into`].
+    pub installs: Option<fn(&ReplayedRecord) -> Option<u64>>,
 }
 
 /// A directory that is looked at; as long as this lives no program can open it for work.
@@ -170,6 +174,22 @@ impl Directory {
 
     pub(crate) fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
+    }
+
+    /// The mark of the rows that are staged and wait to be installed.
+    #[must_use]
+    pub fn sealed_mark(&self) -> Option<u64> {
+        self.staged().map(|staged| staged.mark)
+    }
+
+    pub(crate) fn staged(&self) -> Option<&Staged> {
+        self.manifest.as_ref()?.staged.as_ref()
+    }
+
+    /// The mark that a record says to install, unless segments reach it already.
+    pub(crate) fn is_to_install(&self, record: &ReplayedRecord) -> Option<u64> {
+        let mark = self.owner.installs.and_then(|installs| installs(record))?;
+        (mark > self.flushed_mark()).then_some(mark)
     }
 
     pub(crate) fn segments_dir(&self) -> PathBuf {

@@ -38,6 +38,9 @@ pub struct LogPlan {
     pub torn: Option<TornTail>,
     /// How far the log goes.
     pub extent: LogExtent,
+    /// The last of the used records that says to install staged rows which are not in the tree yet,
+    /// and their mark.
+    pub installs: Option<(Position, u64)>,
 }
 
 /// Records without a hole between them.
@@ -62,12 +65,15 @@ impl Directory {
         let mut plan = LogPlan::default();
         let mut runs: Vec<Run> = Vec::new();
         let mut open_ended = false;
+        let mut installs: Vec<(Position, u64)> = Vec::new();
         let mut survey = self.log()?;
         while let Some(item) = survey.next()? {
             match item {
                 LogItem::Record(record) => {
                     let is_beginning = runs.is_empty() && plan.is_whole_so_far();
                     self.add(&mut runs, &record, is_beginning);
+                    let installed = self.is_to_install(&record);
+                    installs.extend(installed.map(|mark| (record.position, mark)));
                 }
                 LogItem::Damage(damage) => {
                     open_ended |= damage.open_ended;
@@ -109,6 +115,7 @@ impl Directory {
                 after_segments => after_segments,
             },
         };
+        plan.installs = installs.into_iter().rfind(|(at, _)| plan.used.contains(&at.0));
         plan.unused = total - (plan.used.end - plan.used.start);
         Ok(plan)
     }
@@ -159,6 +166,8 @@ impl Directory {
         match (self.owner.is_checkpoint, run.checkpoint) {
             _ if first <= 1 => true,
             (None, _) => first <= covered || (is_beginning && self.manifest.is_none()),
+            // Marks that are no positions do not tell what the records before a checkpoint said.
+            (Some(_), Some(_)) if self.owner.installs.is_some() => is_beginning,
             (Some(_), Some(checkpoint)) => is_beginning || checkpoint <= covered,
             (Some(_), None) => false,
         }
@@ -183,13 +192,33 @@ pub fn own_batch(record: &ReplayedRecord) -> Result<Option<Batch>, String> {
     batch.map(Some).map_err(|Malformed(what)| what.to_owned())
 }
 
+/// Applies to an overlay what a record of an owner's log decides, each batch with its mark; or says
+/// why the record cannot be what the owner wrote.
+pub type ApplyTo<'a> = &'a mut dyn FnMut(&ReplayedRecord, &mut Overlay) -> Result<(), String>;
+
 impl Directory {
-    /// Applies what can be used of the log. The second answer names the first record that is not
-    /// what its owner writes, if there is one; nothing behind it is applied.
+    /// Applies what can be used of a log in which the mark of a batch is its record's position. The
+    /// second answer names the first record that is not what its owner writes, if there is one;
+    /// nothing behind it is applied.
     pub fn replay(
         &self,
         plan: &LogPlan,
         batch_of: BatchOf<'_>,
+    ) -> Result<(Overlay, Option<(Position, String)>)> {
+        self.replay_into(plan, &mut |record, overlay| {
+            if let Some(batch) = batch_of(record)? {
+                overlay.apply(record.position.0, &batch);
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Directory::replay`], for an owner that has marks of its own. What a record installs, by
+    /// [`Owner::installs`](super::Owner::installs), is installed before `apply_to` is called with it.
+    pub fn replay_into(
+        &self,
+        plan: &LogPlan,
+        apply_to: ApplyTo<'_>,
     ) -> Result<(Overlay, Option<(Position, String)>)> {
         let mut overlay = self.overlay();
         let mut survey = self.log()?;
@@ -198,10 +227,11 @@ impl Directory {
             if !plan.used.contains(&record.position.0) {
                 continue;
             }
-            match batch_of(&record) {
-                Ok(Some(batch)) => overlay.apply(record.position.0, &batch),
-                Ok(None) => {}
-                Err(what) => return Ok((overlay, Some((record.position, what)))),
+            if let Some(mark) = self.is_to_install(&record) {
+                overlay.install(mark);
+            }
+            if let Err(what) = apply_to(&record, &mut overlay) {
+                return Ok((overlay, Some((record.position, what))));
             }
         }
         Ok((overlay, None))

@@ -9,13 +9,29 @@ use super::{Directory, Entries};
 use crate::batch::{Batch, Operation};
 use crate::error::Result;
 use crate::key::Kind;
+use crate::manifest;
 use crate::segment::{Entry, LostKeys};
 
 /// What the log says beyond the segments: the newest word on each key. Held in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     flushed_mark: u64,
+    sealed_mark: Option<u64>,
+    /// What lies under it.
+    base: Base,
     rows: BTreeMap<Bytes, Option<Bytes>>,
+}
+
+/// What an overlay lies over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Base {
+    /// The tree.
+    #[default]
+    Tree,
+    /// The staged segments: the log says to install them.
+    Staged,
+    /// The tree, although the log says to install rows of this mark, which are not there.
+    InsteadOf(u64),
 }
 
 impl Overlay {
@@ -36,6 +52,21 @@ impl Overlay {
             }
         }
     }
+
+    /// Puts the rows that are sealed under this mark in the place of all, as
+    /// [`Store::install`](crate::Store::install) would. If there are none, what was there is still
+    /// shown, and counted as lost.
+    pub fn install(&mut self, mark: u64) {
+        if mark <= self.flushed_mark {
+            return;
+        }
+        if self.sealed_mark == Some(mark) {
+            self.rows.clear();
+            self.base = Base::Staged;
+        } else {
+            self.base = Base::InsteadOf(mark);
+        }
+    }
 }
 
 /// Walks the rows in the order of their keys.
@@ -51,13 +82,26 @@ impl Directory {
     /// An overlay into which to apply what the log says.
     #[must_use]
     pub fn overlay(&self) -> Overlay {
-        Overlay { flushed_mark: self.flushed_mark(), rows: BTreeMap::new() }
+        Overlay {
+            flushed_mark: self.flushed_mark(),
+            sealed_mark: self.sealed_mark(),
+            base: Base::Tree,
+            rows: BTreeMap::new(),
+        }
     }
 
     /// The rows whose keys begin with `prefix`, of the segments and of what lies over them.
     pub fn rows<'a>(&'a self, overlay: &'a Overlay, prefix: &[u8]) -> Result<Rows<'a>> {
         let prefix = Bytes::copy_from_slice(prefix);
-        let mut entries = Entries::of_tree(self, prefix.clone())?;
+        let mut entries = match overlay.base {
+            Base::Tree | Base::InsteadOf(_) => Entries::of_tree(self, prefix.clone())?,
+            Base::Staged => Entries::of_staged(self, prefix.clone())?,
+        };
+        if let Base::InsteadOf(mark) = overlay.base {
+            let why = format!("the log installs the rows of mark {mark}, which are not staged");
+            let file = self.path().join(manifest::NAME);
+            entries.lost.push(LostKeys { file, offset: 0, why, from: Bytes::new(), to: None });
+        }
         let entry = entries.next()?;
         let overlay = overlay.rows.range(prefix.clone()..).peekable();
         Ok(Rows { entries, entry, overlay, last_key: None, prefix })

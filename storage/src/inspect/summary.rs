@@ -24,6 +24,8 @@ pub struct Summary {
     pub flushed_position: Position,
     /// The levels in use, from level 0 down. Without a manifest all segments count as level 0.
     pub levels: Vec<LevelSummary>,
+    /// What is staged and sealed, and waits to be installed.
+    pub staged: Option<StagedSummary>,
     /// How far the log goes.
     pub log: LogExtent,
     /// Live rows, those included that only the log has.
@@ -47,13 +49,28 @@ pub struct LevelSummary {
     pub deletes: u64,
 }
 
+/// Rows that wait to take the place of all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StagedSummary {
+    /// The mark that they are the state at.
+    pub mark: u64,
+    /// How many segments.
+    pub segments: u64,
+    /// Their files together.
+    pub bytes: u64,
+    /// Rows in them.
+    pub rows: u64,
+}
+
 /// A segment as the manifest has it, or without a manifest the segment itself.
 #[derive(Clone, Debug)]
 pub struct SegmentSummary {
     /// Its number.
     pub id: u64,
-    /// Its level; none if no manifest says.
+    /// Its level; none if no manifest says, or if it is staged.
     pub level: Option<usize>,
+    /// Whether it waits to be installed.
+    pub staged: bool,
     /// Length of its file.
     pub bytes: u64,
     /// Entries, versions and deletes included.
@@ -82,20 +99,28 @@ impl Directory {
     #[must_use]
     pub fn manifest_summary(&self) -> Option<Vec<(&'static str, u64)>> {
         let manifest = self.manifest()?;
-        Some(vec![
+        let mut numbers = vec![
             ("generation", manifest.generation),
             ("next segment", manifest.next_segment),
             ("flushed mark", manifest.flushed_mark),
             ("flushed position", manifest.flushed_position.0),
             ("last sequence", manifest.last_sequence),
             ("segments", manifest.segments.len() as u64),
-        ])
+        ];
+        if let Some(staged) = &manifest.staged {
+            numbers.push(("staged mark", staged.mark));
+            numbers.push(("staged segments", staged.segments.len() as u64));
+        }
+        Some(numbers)
     }
 
-    /// The segments, and why those that cannot be read cannot be.
+    /// The segments, staged ones last, and why those that cannot be read cannot be.
     pub fn segments(&self) -> Result<Vec<Result<SegmentSummary>>> {
         let mut found = Vec::new();
-        for (level, id, meta) in self.tree() {
+        let staged = self.staged().into_iter().flat_map(|staged| &staged.segments);
+        let staged = staged.map(|meta| (None, meta.id, Some(meta.clone()), true));
+        let tree = self.tree().into_iter().map(|(level, id, meta)| (level, id, meta, false));
+        for (level, id, meta, staged) in tree.chain(staged) {
             let read = || {
                 let path = path_of(&self.segments_dir(), id);
                 read_meta(&path, id, &map_segment(self, id)?)
@@ -111,6 +136,7 @@ impl Directory {
             found.push(Ok(SegmentSummary {
                 id,
                 level,
+                staged,
                 bytes: meta.bytes,
                 entries: meta.entries,
                 deletes: meta.deletes,
@@ -131,12 +157,21 @@ impl Directory {
             summary.flushed_mark = manifest.flushed_mark;
             summary.flushed_position = manifest.flushed_position;
         }
+        summary.staged = self.staged().map(|staged| StagedSummary {
+            mark: staged.mark,
+            segments: staged.segments.len() as u64,
+            bytes: staged.segments.iter().map(|segment| segment.bytes).sum(),
+            rows: staged.segments.iter().map(|segment| segment.entries).sum(),
+        });
         self.count_files(&mut summary)?;
         if self.layout() == Layout::Log {
             return Ok(summary);
         }
         let mut levels = [LevelSummary::default(); LEVELS];
         for segment in self.segments()?.into_iter().flatten() {
+            if segment.staged {
+                continue;
+            }
             let level = &mut levels[segment.level.unwrap_or(0)];
             level.segments += 1;
             level.bytes += segment.bytes;

@@ -1,5 +1,6 @@
 //! Reads everything, and names everything that is wrong.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,7 @@ pub enum Lost {
 /// What verifying found.
 #[derive(Clone, Debug, Default)]
 pub struct Verified {
-    /// Segments that were read.
+    /// Segments that were read, staged ones included.
     pub segments: u64,
     /// Blocks of data that were right.
     pub blocks: u64,
@@ -145,7 +146,9 @@ impl Directory {
     }
 
     fn check_segments(&self, verified: &mut Verified) -> Result<()> {
-        for (_, id, meta) in self.tree() {
+        let staged = self.staged().into_iter().flat_map(|staged| &staged.segments);
+        let staged = staged.map(|meta| (None, meta.id, Some(meta.clone())));
+        for (_, id, meta) in self.tree().into_iter().chain(staged) {
             let path = path_of(&self.segments_dir(), id);
             match read_segment(self, id) {
                 Ok(bytes) => check_segment(verified, &path, id, bytes, meta),
@@ -172,7 +175,7 @@ impl Directory {
         }
         let mut survey = self.log()?;
         let mut whole = None;
-        let mut misread = None;
+        let (mut misread, mut installs) = (None, None);
         while let Some(item) = survey.next()? {
             match item {
                 LogItem::Record(record) => {
@@ -181,6 +184,7 @@ impl Directory {
                         .owner
                         .is_checkpoint
                         .is_some_and(|is_checkpoint| is_checkpoint(record.kind));
+                    installs = self.is_to_install(&record).or(installs);
                     if let (None, Err(what)) = (&misread, self.check_record(&record, check)) {
                         let (file, offset) = survey.place().unwrap_or_else(|| (log_dir.clone(), 0));
                         misread = Some((file, offset, record.position.0, what));
@@ -201,7 +205,18 @@ impl Directory {
             verified.damage(file, offset, format!("record {at} is none of ours: {what}"), lost);
         }
         self.check_extent(verified, whole);
+        self.check_installs(verified, installs);
         Ok(())
+    }
+
+    /// Whether the rows are there that the log says to install last.
+    fn check_installs(&self, verified: &mut Verified, installs: Option<u64>) {
+        let Some(mark) = installs else { return };
+        // Without a manifest nobody knows, and that it is missing was said.
+        if self.manifest.is_some() && self.sealed_mark() != Some(mark) {
+            let what = format!("names no staged rows of mark {mark}, which the log installs");
+            verified.damage(self.dir.join(manifest::NAME), 0, what, Lost::File);
+        }
     }
 
     pub(crate) fn check_record(
@@ -285,7 +300,10 @@ impl Directory {
                 verified.note(Grade::Unknown, path, "is not a file of the log");
             }
         }
-        let named: Vec<u64> = self.tree().iter().map(|(_, id, _)| *id).collect();
+        let named: BTreeSet<u64> = match &self.manifest {
+            Some(manifest) => manifest.ids().collect(),
+            None => self.segment_files.clone(),
+        };
         for name in list_if_there(&**self.vfs(), &self.segments_dir())? {
             let path = self.segments_dir().join(&name);
             match id_of(&name) {

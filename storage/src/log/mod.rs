@@ -60,6 +60,8 @@ mod frame;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use options::{LogOptions, LogStats};
@@ -105,6 +107,7 @@ pub struct Log {
     dir: PathBuf,
     options: LogOptions,
     state: Mutex<State>,
+    seen: Seen,
     /// A leader has finished.
     finished: Condvar,
     /// Held by the leader, and by nobody else but at the end.
@@ -114,6 +117,31 @@ pub struct Log {
     truncation: Mutex<()>,
     /// Let go last: while the end is marked nobody else may have the log open.
     _lock: Box<dyn VfsLock>,
+}
+
+/// What the state says of how far the log has come, to be asked without its lock: those who append
+/// ask after every record, and the leader holds the lock meanwhile.
+#[derive(Debug)]
+struct Seen {
+    last: AtomicU64,
+    durable: AtomicU64,
+    is_refusing: AtomicBool,
+}
+
+impl Seen {
+    fn new(state: &State) -> Self {
+        Self {
+            last: AtomicU64::new(state.last),
+            durable: AtomicU64::new(state.durable),
+            is_refusing: AtomicBool::new(false),
+        }
+    }
+
+    /// Called with the lock held, so that nothing older comes after something newer.
+    fn update(&self, state: &State) {
+        self.durable.store(state.durable, Release);
+        self.is_refusing.store(state.refusal.is_some(), Release);
+    }
 }
 
 // Locks are taken in this order: truncation, writer, files, state. A thread that panicked while it
@@ -133,6 +161,7 @@ impl Log {
             vfs,
             dir: dir.to_path_buf(),
             options,
+            seen: Seen::new(&state),
             state: Mutex::new(state),
             finished: Condvar::new(),
             writer: Mutex::new(opened.writer),
@@ -169,7 +198,9 @@ impl Log {
                 },
             });
         }
-        Ok(Position(state.append(kind, parts)))
+        let position = state.append(kind, parts);
+        self.seen.last.store(position, Release);
+        Ok(Position(position))
     }
 
     /// Returns once every record up to `position` is durable.
@@ -186,13 +217,13 @@ impl Log {
     /// The last position given out; 0 if there is none.
     #[must_use]
     pub fn last(&self) -> Position {
-        Position(lock(&self.state).last)
+        Position(self.seen.last.load(Acquire))
     }
 
     /// The last position that is durable.
     #[must_use]
     pub fn durable(&self) -> Position {
-        Position(lock(&self.state).durable)
+        Position(self.seen.durable.load(Acquire))
     }
 
     /// The position of the oldest record that is still there; of the next one in an empty log.
@@ -218,7 +249,7 @@ impl Log {
     /// can be appended, but will have to wait.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
-        lock(&self.state).refusal.is_some()
+        self.seen.is_refusing.load(Acquire)
     }
 
     /// What the log has done since it was opened.
@@ -329,6 +360,7 @@ impl Leading<'_> {
         };
         let mut state = lock(&self.log.state);
         state.settle(&writer, done, groups, outcome.as_ref().err());
+        self.log.seen.update(&state);
         outcome.map_err(|(Failure::Refused(error) | Failure::Broken(error))| error)
     }
 }

@@ -23,15 +23,35 @@ impl<T: Default> Chunked<T> {
         self.chunks[chunk].get()?.get(within)
     }
 
+    /// The item and those behind it in its chunk, if that was made.
+    pub(super) fn run(&self, index: u32) -> Option<&[T]> {
+        let (chunk, within) = place(index);
+        self.chunks[chunk].get()?.get(within..)
+    }
+
     /// The item, in a new chunk if need be.
     pub(super) fn get_or_grow(&self, index: u32) -> &T {
-        let (chunk, within) = place(index);
-        let items = self.chunks[chunk].get_or_init(|| {
-            let len = if chunk == 0 { FIRST } else { FIRST << (chunk - 1) };
-            (0..len).map(|_| T::default()).collect()
-        });
-        &items[within]
+        &self.run_or_grow(index)[0]
     }
+
+    /// The item and those behind it in its chunk, a new one if need be. It is never empty.
+    pub(super) fn run_or_grow(&self, index: u32) -> &[T] {
+        let (chunk, within) = place(index);
+        let items = self.chunks[chunk]
+            .get_or_init(|| (0..chunk_items(chunk)).map(|_| T::default()).collect());
+        &items[within..]
+    }
+}
+
+/// The first index from this one on with so many items, at most [`FIRST`], behind it in its chunk.
+pub(super) fn with_room(index: u32, items: usize) -> Option<u32> {
+    let (chunk, within) = place(index);
+    let room = chunk_items(chunk) - within;
+    if items <= room { Some(index) } else { index.checked_add(u32::try_from(room).ok()?) }
+}
+
+fn chunk_items(chunk: usize) -> usize {
+    if chunk == 0 { FIRST } else { FIRST << (chunk - 1) }
 }
 
 fn place(index: u32) -> (usize, usize) {
@@ -58,6 +78,19 @@ mod tests {
             last = place;
         }
         assert_eq!(place(u32::MAX).0, CHUNKS - 1);
+    }
+
+    #[test]
+    fn what_stands_together_is_in_one_chunk() {
+        let cells: Chunked<OnceLock<u32>> = Chunked::new();
+        let mut index = 1;
+        for items in (1..=18).cycle().take(10_000) {
+            let place = with_room(index, items).unwrap();
+            assert!(place >= index && place - index < 18, "little is left unused");
+            assert!(cells.run_or_grow(place).len() >= items);
+            index = place + u32::try_from(items).unwrap();
+        }
+        assert_eq!(with_room(u32::MAX, 2), None);
     }
 
     #[test]

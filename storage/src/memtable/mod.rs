@@ -58,7 +58,7 @@ impl Memtable {
     pub(crate) fn get(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, Bytes)> {
         let id = self.list.seek(key, Tag::newest_of(sequence))?;
         let node = self.list.node(id);
-        (node.key() == key).then(|| (node.tag, node.value()))
+        (node.key() == key).then(|| (node.tag(), node.value()))
     }
 
     /// Roughly what it takes in memory.
@@ -125,7 +125,7 @@ impl MemtableCursor {
     pub(crate) fn previous(&mut self) {
         self.at = self.at.and_then(|id| {
             let node = self.memtable.list.node(id);
-            self.memtable.list.seek_before(node.key(), node.tag)
+            self.memtable.list.seek_before(node.key(), node.tag())
         });
     }
 
@@ -138,7 +138,7 @@ impl MemtableCursor {
     }
 
     pub(crate) fn tag(&self) -> Tag {
-        self.at.map_or(Tag::OLDEST, |id| self.memtable.list.node(id).tag)
+        self.at.map_or(Tag::OLDEST, |id| self.memtable.list.node(id).tag())
     }
 
     pub(crate) fn value(&self) -> Bytes {

@@ -25,6 +25,13 @@ pub enum Loss {
     /// The manifest is gone, and among the segments are some that it no longer named: with them
     /// keys may have come back that had been deleted.
     Leftovers,
+    /// Rows that the log says to install: nobody knows whether that was done, or they are not there.
+    Staged {
+        /// The mark that they are the state at, if a record says it.
+        mark: Option<u64>,
+        /// In a few words.
+        why: &'static str,
+    },
     /// A record that its owner cannot have written.
     Misread {
         /// Which.
@@ -75,6 +82,13 @@ impl fmt::Display for Loss {
                 "the manifest, and with it the word on which segments count: keys that had been \
                  deleted may be back"
             ),
+            Self::Staged { mark, why } => {
+                match mark {
+                    Some(mark) => write!(f, "the rows of mark {mark}, ")?,
+                    None => write!(f, "rows that were staged, ")?,
+                }
+                write!(f, "which were to take the place of all others: {why}")
+            }
             Self::Misread { position, what } => {
                 write!(f, "record {position} of the log is none of its owner's: {what}")
             }

@@ -58,6 +58,9 @@ pub struct Repaired {
     pub segments_rewritten: u64,
     /// Entries in those.
     pub entries_rewritten: u64,
+    /// Segments of staged rows that were left out: they are damaged, and nothing says to install
+    /// them.
+    pub staged_left_out: u64,
     /// Whether the manifest was made anew from the segments.
     pub manifest_rebuilt: bool,
     /// Records of the log that were taken over.

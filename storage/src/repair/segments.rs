@@ -9,9 +9,10 @@ use super::moving;
 use super::{Loss, Repaired};
 use crate::error::{Error, Result};
 use crate::inspect::{Directory, Entries, LogPlan, map_segment};
+use crate::key::SEQUENCE_STAGED;
 use crate::levels::LEVELS;
 use crate::log::Position;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Staged};
 use crate::options::Options;
 use crate::segment::{
     Entry, LostKeys, Piece, Salvage, Segment, SegmentMeta, SegmentWriter, path_of,
@@ -29,7 +30,7 @@ pub(super) fn save(
     let vfs = &**source.vfs();
     let mut saving = Saving { source, vfs, dir, options, repaired };
     let mut manifest = match source.manifest() {
-        Some(manifest) => saving.each(manifest)?,
+        Some(manifest) => saving.each(manifest, plan)?,
         None => saving.all(plan)?,
     };
     // From two on a log that is not there is a log that was lost.
@@ -51,9 +52,9 @@ struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    /// Each segment that the manifest names, on its level.
-    fn each(&mut self, manifest: &Manifest) -> Result<Manifest> {
-        let mut saved = Manifest { segments: Vec::new(), ..manifest.clone() };
+    /// Each segment that the manifest names, on its level, and what is staged.
+    fn each(&mut self, manifest: &Manifest, plan: &LogPlan) -> Result<Manifest> {
+        let mut saved = Manifest { segments: Vec::new(), staged: None, ..manifest.clone() };
         let newest_file = self.source.segment_files().last().copied().unwrap_or_default();
         saved.next_segment = saved.next_segment.max(newest_file + 1);
         for (level, meta) in &manifest.segments {
@@ -61,7 +62,60 @@ impl Saving<'_> {
                 saved.segments.push((*level, meta));
             }
         }
+        if let Some(staged) = &manifest.staged {
+            saved.staged = self.staged(staged, plan, &mut saved.next_segment)?;
+        }
+        if let Some((_, mark)) = plan.installs
+            && saved.staged.as_ref().is_none_or(|staged| staged.mark != mark)
+        {
+            let why = "the log installs them, and they are not there";
+            self.repaired.losses.push(Loss::Staged { mark: Some(mark), why });
+        }
         Ok(saved)
+    }
+
+    /// What is staged, if it is sound, or if it is needed.
+    fn staged(
+        &mut self,
+        staged: &Staged,
+        plan: &LogPlan,
+        next_id: &mut u64,
+    ) -> Result<Option<Staged>> {
+        let is_ours = self.source.owner().installs.is_some();
+        let is_installed = plan.installs.is_some_and(|(_, mark)| mark == staged.mark);
+        // What a lost record, or the record of an owner that we do not know, says of it is unknown.
+        let is_needed = is_installed || plan.is_lossy || !is_ours;
+        if !is_needed {
+            for meta in &staged.segments {
+                if !self.is_sound(meta)? {
+                    self.repaired.staged_left_out = staged.segments.len() as u64;
+                    return Ok(None);
+                }
+            }
+        }
+        let mut saved = Staged { mark: staged.mark, segments: Vec::new() };
+        for meta in &staged.segments {
+            let Some(meta) = self.one(meta, next_id)? else { continue };
+            if meta.sequence_max == SEQUENCE_STAGED {
+                saved.segments.push(meta);
+            } else {
+                let why = "they hold entries that nobody stages";
+                self.repaired.losses.push(Loss::Staged { mark: Some(staged.mark), why });
+            }
+        }
+        Ok(Some(saved))
+    }
+
+    fn is_sound(&self, meta: &SegmentMeta) -> Result<bool> {
+        let path = path_of(&self.source.segments_dir(), meta.id);
+        match map_segment(self.source, meta.id) {
+            Ok(map) => {
+                let segment = Segment::of_bytes(&path, meta.clone(), map);
+                Ok(segment.and_then(|segment| segment.check()).is_ok())
+            }
+            Err(Error::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// One segment, as it is or written anew; none if nothing of it can be read.
@@ -121,6 +175,7 @@ impl Saving<'_> {
         let mut writer = Writer::new(self, segment_bytes, &mut next_segment);
         let mut last: Option<Entry> = None;
         let (mut entries, mut repeated, mut last_sequence) = (0, false, 0);
+        let mut staged = 0;
         while let Some(entry) = merged.next()? {
             if last.as_ref().is_some_and(|last| last.key == entry.key && last.tag == entry.tag) {
                 // An entry is in one segment only, unless a compaction was broken off.
@@ -129,6 +184,7 @@ impl Saving<'_> {
             }
             entries += 1;
             last_sequence = last_sequence.max(entry.tag.sequence());
+            staged += u64::from(entry.tag.sequence() == SEQUENCE_STAGED);
             writer.add(&entry)?;
             last = Some(entry);
         }
@@ -136,6 +192,13 @@ impl Saving<'_> {
         let repaired = &mut *self.repaired;
         repaired.losses.extend(merged.lost.drain(..).map(Loss::Keys));
         repaired.losses.extend(repeated.then_some(Loss::Leftovers));
+        // Only staged rows share a sequence. Whether they took the place of the others, and whether
+        // they are all, only the manifest could tell.
+        if staged > 1 || plan.installs.is_some() {
+            let mark = plan.installs.map(|(_, mark)| mark);
+            let why = "without the manifest nobody knows whether they have";
+            repaired.losses.push(Loss::Staged { mark, why });
+        }
         repaired.manifest_rebuilt = true;
         repaired.segments_rewritten += self.source.segment_files().len() as u64;
         repaired.entries_rewritten += entries;
@@ -143,11 +206,15 @@ impl Saving<'_> {
             generation: 1,
             next_segment,
             // All of the log is applied again: that gives the same rows, whatever of it is in
-            // segments already.
-            flushed_mark: plan.used.start.saturating_sub(1),
+            // segments already. Marks that are no positions begin anywhere.
+            flushed_mark: match self.source.owner().installs {
+                Some(_) => 0,
+                None => plan.used.start.saturating_sub(1),
+            },
             flushed_position: Position(plan.used.end.saturating_sub(1)),
             last_sequence,
             segments: written.into_iter().map(|meta| (LEVELS - 1, meta)).collect(),
+            staged: None,
         })
     }
 }

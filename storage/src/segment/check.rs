@@ -33,6 +33,17 @@ impl Segment {
         if same { Ok(counted) } else { Err(self.disagrees("it holds other entries than it says")) }
     }
 
+    /// All but the data: that it is the segment which the manifest means, and can be searched.
+    pub(crate) fn check_frame(&self) -> Result<()> {
+        self.read_index()?;
+        self.check_index()?;
+        self.filter()?;
+        if self.read_properties()? != self.meta {
+            return Err(self.disagrees("its properties differ from the manifest's"));
+        }
+        Ok(())
+    }
+
     fn check_data(&self) -> Result<Counted> {
         let filter = self.read_filter()?;
         let mut counted = Counted::default();

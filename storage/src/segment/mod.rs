@@ -27,6 +27,7 @@ use bytes::Bytes;
 use crate::codec::{Malformed, Reader, put_slice, put_u32, put_u64};
 use crate::key::{KEY_BYTES_MAX, Sequence};
 
+pub(crate) use self::check::Counted;
 pub(crate) use self::cursor::SegmentCursor;
 pub(crate) use self::filter::hash;
 pub(crate) use self::reader::{Check, Segment};

@@ -46,6 +46,8 @@ impl Store {
             flushed_position: Position(0),
             // Marks are commonly positions in the log, which begins anew.
             flushed_mark: 0,
+            // They are no part of what was applied.
+            staged: None,
             ..manifest.clone()
         };
         copy.write(vfs, dir, inner.options.planted)

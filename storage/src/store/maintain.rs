@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use super::{Inner, Store, lock};
-use crate::compaction::{Job, Limits, Output, Plan, Resume, Retention, pick, whole_level};
+use super::{Inner, Store, View, lock};
+use crate::compaction::{Job, Output, Plan, Resume, Retention, pick, whole_level};
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::{Error, Result};
 use crate::levels::LEVELS;
 use crate::log::Position;
+use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::planted::Bug;
 use crate::segment::{Check, Segment};
@@ -37,9 +38,12 @@ pub enum Work {
         /// The upper one of the two levels.
         level: usize,
     },
+    /// Some of the files that an install left over were removed.
+    Removed,
 }
 
 /// A change of the tree.
+#[derive(Default)]
 struct Edit<'a> {
     removed: BTreeSet<u64>,
     added: Vec<(usize, Arc<Segment>)>,
@@ -47,7 +51,8 @@ struct Edit<'a> {
 }
 
 impl Store {
-    /// Does one unit of the work that waits: flushes a memtable, cuts the log, or compacts.
+    /// Does one unit of the work that waits: removes files that an install left over, flushes a
+    /// memtable, cuts the log, or compacts.
     ///
     /// After [`Error::DiskFull`] nothing has changed; a later call tries again. After an error that
     /// leaves the disk in doubt the store takes no more work until it is opened again; reads go on.
@@ -93,6 +98,10 @@ impl Store {
 impl Inner {
     pub(super) fn maintain(&self) -> Result<Maintained> {
         self.check_poison()?;
+        // First, since a flush may fail for want of the room that this gives back.
+        if self.remove_outdated() {
+            return Ok(Maintained::Did(Work::Removed));
+        }
         if let Some(_flushing) = try_lock(&self.flushing) {
             if self.view().frozen.is_empty() && self.log_is_too_long() {
                 let _applied = self.writer();
@@ -106,12 +115,7 @@ impl Inner {
             }
         }
         if let Some(mut resume) = try_lock(&self.compacting) {
-            let limits = Limits {
-                level0_segments: self.options.level0_segments,
-                level1_bytes: self.options.level1_bytes,
-                level_step: self.options.level_step,
-                planted: self.options.planted,
-            };
+            let limits = self.options.limits();
             if let Some(plan) = pick(&self.view().levels.shape(), &limits, &resume) {
                 self.compact(&plan, &mut resume)?;
                 return Ok(Maintained::Did(Work::Compacted { level: plan.from }));
@@ -166,8 +170,9 @@ impl Inner {
             count(&self.counters.flushed_bytes, bytes_of(&output.segments));
             added.extend(output.segments.into_iter().map(|segment| (0, segment)));
         }
-        self.install(Edit { removed: BTreeSet::new(), added, flushed: Some(memtable) })?;
-        count(&self.counters.flushes, 1);
+        let edit = Edit { removed: BTreeSet::new(), added, flushed: Some(memtable) };
+        let is_flushed = self.change_tree(&view, edit)?;
+        count(&self.counters.flushes, u64::from(is_flushed));
         Ok(true)
     }
 
@@ -203,8 +208,7 @@ impl Inner {
             return Ok(());
         }
         self.log.sync(rests_on)?;
-        let edit = Edit { removed: BTreeSet::new(), added: Vec::new(), flushed: None };
-        self.install_resting_on(edit, rests_on)
+        self.edit(&mut lock(&self.manifest), Edit::default(), rests_on)
     }
 
     /// Carries out a plan. The caller holds `compacting`, so that no other takes the same segments.
@@ -222,8 +226,8 @@ impl Inner {
         let removed: BTreeSet<u64> = plan.inputs.iter().chain(&plan.overlapped).copied().collect();
         if plan.is_move() {
             let added = inputs.into_iter().map(|segment| (plan.to(), segment)).collect();
-            self.install(Edit { removed, added, flushed: None })?;
-            count(&self.counters.moves, 1);
+            let is_moved = self.change_tree(&view, Edit { removed, added, flushed: None })?;
+            count(&self.counters.moves, u64::from(is_moved));
             return Ok(());
         }
         let entries = || inputs.iter().chain(&overlapped).map(|s| s.meta().entries).sum::<u64>();
@@ -239,7 +243,9 @@ impl Inner {
         }
         let written = bytes_of(&output.segments);
         let added = output.segments.into_iter().map(|segment| (plan.to(), segment)).collect();
-        self.install(Edit { removed, added, flushed: None })?;
+        if !self.change_tree(&view, Edit { removed, added, flushed: None })? {
+            return Ok(());
+        }
         count(&self.counters.compactions, 1);
         count(&self.counters.compacted_bytes_read, read);
         count(&self.counters.compacted_bytes_written, written);
@@ -272,14 +278,21 @@ impl Inner {
         result.inspect_err(|error| self.poison_if_in_doubt(error))
     }
 
-    /// Makes an edit part of the store: first on disk, then in memory.
-    fn install(&self, edit: Edit<'_>) -> Result<()> {
-        self.install_resting_on(edit, Position::default())
+    /// Makes an edit of the tree in this view part of the store, unless that tree was replaced since:
+    /// then it would bring old rows back, and what it adds is thrown away. Whether it was made.
+    fn change_tree(&self, of: &View, edit: Edit<'_>) -> Result<bool> {
+        let mut manifest = lock(&self.manifest);
+        if self.view().installs != of.installs {
+            self.discard_added(&edit);
+            return Ok(false);
+        }
+        self.edit(&mut manifest, edit, Position::default())?;
+        Ok(true)
     }
 
-    /// As [`Self::install`]; nothing before and at this position of the log is needed any more.
-    fn install_resting_on(&self, edit: Edit<'_>, rests_on: Position) -> Result<()> {
-        let mut manifest = lock(&self.manifest);
+    /// Makes an edit part of the store: first on disk, then in memory. Nothing before and at this
+    /// position of the log is needed any more.
+    fn edit(&self, manifest: &mut Manifest, edit: Edit<'_>, rests_on: Position) -> Result<()> {
         let mut next = manifest.clone();
         next.generation += 1;
         next.next_segment = self.next_segment_id();
@@ -292,16 +305,14 @@ impl Inner {
             next.flushed_position = next.flushed_position.max(memtable.covered_by());
             next.last_sequence = next.last_sequence.max(memtable.last_sequence());
         }
+        // What was reached otherwise will not be installed.
+        let flushed_mark = next.flushed_mark;
+        let outdated = next.staged.take_if(|staged| staged.mark <= flushed_mark);
         if let Err(error) = next.write(&*self.vfs, &self.dir, self.options.planted) {
             self.poison_if_in_doubt(&error);
             if self.poison.get().is_none() {
                 // The manifest is the old one for sure, so that nothing names the new segments.
-                let is_new = |(_, segment): &&(usize, Arc<Segment>)| {
-                    !edit.removed.contains(&segment.meta().id)
-                };
-                let new: Vec<_> =
-                    edit.added.iter().filter(is_new).map(|(_, s)| s.clone()).collect();
-                self.discard(&new);
+                self.discard_added(&edit);
             }
             return Err(error);
         }
@@ -311,9 +322,20 @@ impl Inner {
         });
         self.flushed_mark.store(next.flushed_mark, Release);
         *manifest = next;
-        drop(manifest);
+        if let Some(outdated) = outdated {
+            self.put_out_staged(&outdated);
+            self.counters.forget_staged();
+        }
         self.signal.install();
         Ok(())
+    }
+
+    /// Removes the segments that an edit would have added; what it would have moved stays.
+    fn discard_added(&self, edit: &Edit<'_>) {
+        let is_new =
+            |(_, segment): &&(usize, Arc<Segment>)| !edit.removed.contains(&segment.meta().id);
+        let new: Vec<_> = edit.added.iter().filter(is_new).map(|(_, s)| s.clone()).collect();
+        self.discard(&new);
     }
 
     fn discard(&self, segments: &[Arc<Segment>]) {

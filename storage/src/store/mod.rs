@@ -3,6 +3,7 @@
 //! ```text
 //! apply ─► memtable ─full─► frozen memtables ─flush─► level 0 ─compaction─► levels 1 to 6
 //!                                                └──► manifest ──► log cut
+//! stage ─► staged segments ─seal─► manifest ─install─► all of the above
 //! ```
 //!
 //! Readers take the current [`View`] under a lock held for the copy of one pointer, and then need
@@ -11,10 +12,12 @@
 //! [`Store::maintain`]; the store has no thread of its own.
 
 mod checkpoint;
+mod install;
 mod maintain;
 mod open;
 mod release;
 mod signal;
+mod staging;
 mod stats;
 mod verify;
 mod view;
@@ -26,8 +29,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use self::install::Outdated;
 use self::release::Releases;
 use self::signal::Signal;
+use self::staging::Staging;
 use self::stats::Counters;
 use self::write::{Applied, Queue};
 use crate::compaction::Resume;
@@ -78,6 +83,8 @@ pub(crate) struct Inner {
     flushing: Mutex<()>,
     /// Held by the one compaction.
     compacting: Mutex<Resume>,
+    /// Held by the one who stages.
+    staging: Mutex<Staging>,
     /// Held by the one writer.
     applied: Mutex<Applied>,
     /// Embedded writes that are in the log's order and not yet applied.
@@ -87,6 +94,8 @@ pub(crate) struct Inner {
     releases: Mutex<Releases>,
     pub(crate) snapshots: Snapshots,
     view: RwLock<Arc<View>>,
+    /// Files to be removed.
+    outdated: Mutex<Vec<Outdated>>,
 
     /// The last sequence that readers may see.
     visible: AtomicU64,
@@ -165,7 +174,7 @@ impl Inner {
     }
 
     /// Makes the next view. `change` must not read or write the disk: readers wait for it.
-    fn change_view(&self, change: impl FnOnce(&View) -> View) {
+    fn change_view(&self, change: impl FnOnce(&Arc<View>) -> View) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let next = Arc::new(change(&view));
         let last = std::mem::replace(&mut *view, next);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use super::maintain::Maintained;
 use super::release::Releases;
 use super::signal::Signal;
+use super::staging::Staging;
 use super::stats::Counters;
 use super::write::{Applied, Pressure, Queue, WRITE_BATCH};
 use super::{Inner, Store, View};
@@ -35,7 +36,7 @@ pub(crate) const SEGMENTS: &str = "segments";
 /// applies again what its records say.
 pub struct Recovery {
     replay: Replay,
-    /// Segments that a crash left behind unfinished, and that were removed.
+    /// Segments that a crash left behind unfinished, or staged and not sealed, and that were removed.
     pub orphans_removed: usize,
 }
 
@@ -119,6 +120,10 @@ fn open(
     }
     let segments = open_segments(&*vfs, &segments_dir, &manifest, options.planted)?;
     let levels = Levels::new(segments);
+    // They may be installed at once, and are kept until then: what can be seen now is said now.
+    for staged in manifest.staged.iter().flat_map(|staged| &staged.segments) {
+        Segment::open(&*vfs, &segments_dir, staged.clone(), options.planted)?;
+    }
     if let Some((level, a, b)) = levels.overlap() {
         let what = format!("segments {a:#x} and {b:#x} of level {level} overlap");
         return Err(Error::corrupt(&dir.join(manifest::NAME), 0, what));
@@ -131,8 +136,12 @@ fn open(
         manifest.generation = 2;
         manifest.write(&*vfs, dir, options.planted)?;
     }
-    let view =
-        View { active: Arc::new(Memtable::new()), frozen: Vec::new(), levels: Arc::new(levels) };
+    let view = View {
+        installs: 0,
+        active: Arc::new(Memtable::new()),
+        frozen: Vec::new(),
+        levels: Arc::new(levels),
+    };
     let applied =
         Applied { last_sequence: manifest.last_sequence, last_mark: manifest.flushed_mark };
     let inner = Inner {
@@ -146,19 +155,21 @@ fn open(
         flushed_at_open: manifest.flushed_mark,
         flushing: Mutex::new(()),
         compacting: Mutex::new(Resume::default()),
+        staging: Mutex::new(Staging::default()),
         applied: Mutex::new(applied),
         queue: Mutex::new(Queue::default()),
         releases: Mutex::new(Releases::default()),
         snapshots: Snapshots::default(),
         view: RwLock::new(Arc::new(view)),
+        outdated: Mutex::new(Vec::new()),
         visible: AtomicU64::new(manifest.last_sequence),
         flushed_mark: AtomicU64::new(manifest.flushed_mark),
         next_segment: AtomicU64::new(next_segment),
         log_bytes_flushed: AtomicU64::new(0),
+        counters: Counters::at_opening(manifest.staged.as_ref()),
         manifest: Mutex::new(manifest),
         poison: OnceLock::new(),
         signal: Signal::default(),
-        counters: Counters::default(),
         options,
         _lock: lock,
     };
@@ -231,7 +242,7 @@ fn check_log(log: &Log, manifest: &Manifest, log_dir: &Path) -> Result<()> {
 /// Removes segments that the manifest does not name: a crash came before it did, or after it no
 /// longer did. Answers with their number, and an id that no segment ever had.
 fn remove_orphans(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<(usize, u64)> {
-    let named: BTreeSet<u64> = manifest.segments.iter().map(|(_, segment)| segment.id).collect();
+    let named: BTreeSet<u64> = manifest.ids().collect();
     let (mut removed, mut next) = (0, manifest.next_segment);
     for id in list_segments(vfs, dir)? {
         if named.contains(&id) {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::Store;
 use crate::levels::LEVELS;
 use crate::log::LogStats;
+use crate::manifest::Staged;
 
 /// Counts since the store was opened.
 #[derive(Default)]
@@ -16,6 +17,27 @@ pub(super) struct Counters {
     pub(super) compacted_bytes_read: AtomicU64,
     pub(super) compacted_bytes_written: AtomicU64,
     pub(super) log_cuts: AtomicU64,
+    pub(super) installs: AtomicU64,
+    /// What is staged now, sealed or not.
+    pub(super) staged_rows: AtomicU64,
+    pub(super) staged_bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn at_opening(staged: Option<&Staged>) -> Counters {
+        let counters = Counters::default();
+        for segment in staged.iter().flat_map(|staged| &staged.segments) {
+            counters.staged_rows.fetch_add(segment.entries, Relaxed);
+            counters.staged_bytes.fetch_add(segment.bytes, Relaxed);
+        }
+        counters
+    }
+
+    /// Nothing is staged any more.
+    pub(super) fn forget_staged(&self) {
+        self.staged_rows.store(0, Relaxed);
+        self.staged_bytes.store(0, Relaxed);
+    }
 }
 
 /// What a level holds.
@@ -60,6 +82,12 @@ pub struct Stats {
     pub compacted_bytes_written: u64,
     /// How often the log was cut.
     pub log_cuts: u64,
+    /// How often staged rows took the place of all others.
+    pub installs: u64,
+    /// Rows that are staged now, sealed or not.
+    pub staged_rows: u64,
+    /// Bytes of the segments that they are written to, roughly.
+    pub staged_bytes: u64,
 }
 
 impl Stats {
@@ -105,6 +133,9 @@ impl Store {
             compacted_bytes_read: counters.compacted_bytes_read.load(Relaxed),
             compacted_bytes_written: counters.compacted_bytes_written.load(Relaxed),
             log_cuts: counters.log_cuts.load(Relaxed),
+            installs: counters.installs.load(Relaxed),
+            staged_rows: counters.staged_rows.load(Relaxed),
+            staged_bytes: counters.staged_bytes.load(Relaxed),
         }
     }
 }

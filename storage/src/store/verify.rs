@@ -3,6 +3,7 @@
 use super::{Store, lock};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
+use crate::segment::{Counted, Segment};
 
 /// What [`Store::verify`] found.
 #[derive(Debug, Default)]
@@ -20,15 +21,15 @@ pub struct VerifyReport {
 }
 
 impl Store {
-    /// Reads every segment and the manifest anew and checks them: checksums, order, the filters,
-    /// and that they agree with each other. Reads and writes go on meanwhile. The log was checked
-    /// when the store was opened.
+    /// Reads every segment, those included that are staged and sealed, and the manifest anew and
+    /// checks them: checksums, order, the filters, and that they agree with each other. Reads and
+    /// writes go on meanwhile. The log was checked when the store was opened.
     ///
     /// What is damaged is in the report; an error means that checking itself failed.
     pub fn verify(&self) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         let inner = &self.inner;
-        let view = {
+        let (view, staged) = {
             // Under the lock, so that the file and the memory are of the same moment.
             let manifest = lock(&inner.manifest);
             match Manifest::read(&*inner.vfs, &inner.dir) {
@@ -44,23 +45,40 @@ impl Store {
                 Err(error @ Error::Corrupt { .. }) => report.problems.push(error),
                 Err(error) => return Err(error),
             }
-            inner.view()
+            (inner.view(), manifest.staged.clone())
         };
         if let Some((level, a, b)) = view.levels.overlap() {
             let what = format!("segments {a:#x} and {b:#x} of level {level} overlap");
             report.problems.push(Error::corrupt(&inner.segments_dir, 0, what));
         }
         for (_, segment) in view.levels.iter() {
-            report.segments += 1;
-            report.bytes += segment.meta().bytes;
-            match segment.check() {
-                Ok(counted) => {
-                    report.blocks += counted.blocks;
-                    report.entries += counted.entries;
-                }
-                Err(problem) => report.problems.push(problem),
+            report.add(segment.meta().bytes, segment.check());
+        }
+        for meta in staged.iter().flat_map(|staged| &staged.segments) {
+            let planted = inner.planted();
+            let segment = Segment::open(&*inner.vfs, &inner.segments_dir, meta.clone(), planted);
+            let is_gone = || lock(&inner.manifest).staged != staged;
+            match segment {
+                // Installed or thrown away since.
+                Err(Error::Missing { .. }) if is_gone() => {}
+                Err(error @ Error::Io { .. }) => return Err(error),
+                segment => report.add(meta.bytes, segment.and_then(|segment| segment.check())),
             }
         }
         Ok(report)
+    }
+}
+
+impl VerifyReport {
+    fn add(&mut self, bytes: u64, checked: Result<Counted>) {
+        self.segments += 1;
+        self.bytes += bytes;
+        match checked {
+            Ok(counted) => {
+                self.blocks += counted.blocks;
+                self.entries += counted.entries;
+            }
+            Err(problem) => self.problems.push(problem),
+        }
     }
 }

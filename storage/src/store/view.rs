@@ -14,6 +14,8 @@ use crate::segment::Check;
 
 /// The memtables and the tree. The active memtable goes on to grow; all else never changes.
 pub(crate) struct View {
+    /// How often all of it was replaced since the store was opened.
+    pub(crate) installs: u64,
     pub(super) active: Arc<Memtable>,
     /// Frozen memtables, newest first.
     pub(super) frozen: Vec<Arc<Memtable>>,
@@ -54,7 +56,12 @@ impl View {
     pub(super) fn frozen(&self) -> View {
         let mut frozen = vec![Arc::clone(&self.active)];
         frozen.extend(self.frozen.iter().cloned());
-        View { active: Arc::new(Memtable::new()), frozen, levels: Arc::clone(&self.levels) }
+        View {
+            installs: self.installs,
+            active: Arc::new(Memtable::new()),
+            frozen,
+            levels: Arc::clone(&self.levels),
+        }
     }
 
     /// The same without the oldest frozen memtable, if it was flushed, and with another tree.
@@ -63,6 +70,7 @@ impl View {
             flushed.is_none_or(|flushed| !Arc::ptr_eq(flushed, memtable))
         };
         View {
+            installs: self.installs,
             active: Arc::clone(&self.active),
             frozen: self.frozen.iter().filter(is_left).cloned().collect(),
             levels: Arc::new(levels),

@@ -140,10 +140,7 @@ impl Store {
 impl Inner {
     pub(super) fn apply(&self, mark: u64, covered_by: Position, batch: &Batch) -> Result<()> {
         batch.validate()?;
-        if covered_by > self.log.last() {
-            let what = format!("a batch that rests on log record {covered_by}, which is not there");
-            return Err(Error::invalid(what));
-        }
+        self.check_position(covered_by, "a batch")?;
         let mut applied = self.writer();
         if mark <= applied.last_mark {
             let replayed = mark > 0
@@ -153,6 +150,15 @@ impl Inner {
         }
         self.apply_next(&mut applied, mark, covered_by, batch);
         Ok(())
+    }
+
+    pub(super) fn check_position(&self, covered_by: Position, what: &str) -> Result<()> {
+        if covered_by <= self.log.last() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{what} that rests on log record {covered_by}, which is not there"
+        )))
     }
 
     /// Applies the embedded writes up to `position`, unless another thread did.

@@ -6,5 +6,6 @@ mod flips;
 mod hostile;
 mod looks;
 mod repair;
+mod staged;
 
 mod support;

@@ -5,8 +5,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kvorum_storage::vfs::{MemoryVfs, OpenMode, Vfs};
-use kvorum_storage::{Batch, Compression, Direction, Durability, Options, Store};
+use kvorum_storage::{Batch, Compression, Direction, Durability, Options, Position, Store};
 
 use crate::support::{DIR, tiny_options};
 
@@ -23,8 +24,33 @@ const VERSION_1: [(&str, &[u8]); 3] = [
     ),
 ];
 
+/// A manifest of version 2: with a segment of level 0, and two that are staged as of mark 7.
+const VERSION_2: [(&str, &[u8]); 4] = [
+    ("MANIFEST", include_bytes!("fixtures/version-2/MANIFEST")),
+    (
+        "segments/0000000000000001.segment",
+        include_bytes!("fixtures/version-2/segments/0000000000000001.segment"),
+    ),
+    (
+        "segments/0000000000000002.segment",
+        include_bytes!("fixtures/version-2/segments/0000000000000002.segment"),
+    ),
+    (
+        "segments/0000000000000003.segment",
+        include_bytes!("fixtures/version-2/segments/0000000000000003.segment"),
+    ),
+];
+
 fn options(compression: Compression) -> Options {
     Options { compression, level0_segments: 4, ..tiny_options() }
+}
+
+fn put_files(disk: &MemoryVfs, files: &[(&str, &[u8])]) {
+    disk.create_dir_all(&Path::new(DIR).join("segments")).unwrap();
+    for (name, bytes) in files {
+        let file = disk.open(&Path::new(DIR).join(name), OpenMode::Create).unwrap();
+        file.write_at(bytes, 0).unwrap();
+    }
 }
 
 /// What is in the fixture.
@@ -43,11 +69,7 @@ fn content() -> [Batch; 2] {
 #[test]
 fn version_1_is_read() {
     let disk = MemoryVfs::new();
-    disk.create_dir_all(&Path::new(DIR).join("segments")).unwrap();
-    for (name, bytes) in VERSION_1 {
-        let file = disk.open(&Path::new(DIR).join(name), OpenMode::Create).unwrap();
-        file.write_at(bytes, 0).unwrap();
-    }
+    put_files(&disk, &VERSION_1);
     let store = Store::open(Arc::new(disk), DIR.as_ref(), tiny_options()).unwrap();
     let report = store.verify().unwrap();
     assert_eq!((report.segments, report.entries), (2, 26));
@@ -78,6 +100,55 @@ fn version_1_is_written() {
     store.unwrap().checkpoint("/copy".as_ref()).unwrap();
     for (name, bytes) in VERSION_1 {
         let path = Path::new("/copy").join(name);
+        let written = disk.open(&path, OpenMode::Read).unwrap().map().unwrap();
+        assert_eq!(written, bytes, "{name}");
+    }
+}
+
+fn staged_rows() -> Vec<(Bytes, Bytes)> {
+    let row =
+        |number| (format!("row{number:02}").into(), format!("staged {number}").repeat(6).into());
+    (0..30).map(row).collect()
+}
+
+/// The batch in the tree of version 2.
+fn old_batch() -> Batch {
+    let mut batch = Batch::new();
+    batch.put("old", "to be replaced").delete("gone");
+    batch
+}
+
+#[test]
+fn version_2_is_read() {
+    // Beside a log with nothing in it, on which the segments do not rest.
+    let disk = MemoryVfs::new();
+    drop(Store::open(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap());
+    disk.remove(&Path::new(DIR).join("MANIFEST")).unwrap();
+    put_files(&disk, &VERSION_2);
+    let all = |store: &Store| -> Vec<_> {
+        store.scan(.., Direction::Forwards).unwrap().map(Result::unwrap).collect()
+    };
+    let (store, _) = Store::open_with_replay(Arc::new(disk), DIR.as_ref(), tiny_options()).unwrap();
+    assert_eq!((store.sealed_mark(), store.stats().staged_rows), (Some(7), 30));
+    assert_eq!(store.verify().unwrap().segments, 3);
+    assert_eq!(all(&store), [("old".into(), "to be replaced".into())]);
+    let position = store.log().append(16, b"installs").unwrap();
+    store.install(7, position).unwrap();
+    assert_eq!(all(&store), staged_rows());
+    assert!(store.verify().unwrap().problems.is_empty());
+}
+
+#[test]
+fn version_2_is_written() {
+    let disk = MemoryVfs::new();
+    let (store, _) =
+        Store::open_with_replay(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap();
+    store.apply(1, Position(0), &old_batch()).unwrap();
+    store.flush().unwrap();
+    store.stage(true, &staged_rows()).unwrap();
+    store.seal_staged(7).unwrap();
+    for (name, bytes) in VERSION_2 {
+        let path = Path::new(DIR).join(name);
         let written = disk.open(&path, OpenMode::Read).unwrap().map().unwrap();
         assert_eq!(written, bytes, "{name}");
     }

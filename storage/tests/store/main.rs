@@ -3,6 +3,10 @@
 
 mod doors;
 mod model;
+mod stage;
+mod stage_faults;
+mod stage_model;
+mod stage_races;
 mod threads;
 
 mod crash;
@@ -10,4 +14,5 @@ mod damage;
 mod faults;
 mod format;
 
+mod replica;
 mod support;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use kvorum_node::{ClusterId, IdentityFile, Node, NodeError, StoredRecord};
+use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError, StoredRecord};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::two_phase::{
     Coordinator, CoordinatorOptions, Participant, ParticipantOptions,
@@ -186,7 +186,8 @@ fn log_options() -> LogOptions {
 
 fn open_coordinator(disk: &MemoryVfs) -> Result<(IdentityFile, Node<Coordinator>)> {
     let vfs = Arc::new(disk.clone());
-    let identity = IdentityFile::open(vfs.clone(), &dir(), Role::Coordinator, NodeId::COORDINATOR)?;
+    let claim = Claim::two_phase(Role::Coordinator, NodeId::COORDINATOR);
+    let identity = IdentityFile::open(vfs.clone(), &dir(), &claim)?;
     let replicas = REPLICAS.to_vec();
     let core = Coordinator::new(CoordinatorOptions { replicas, ..Default::default() });
     let mut node = Node::open_log(vfs, &dir(), log_options(), core, Vec::new())?;
@@ -197,7 +198,8 @@ fn open_coordinator(disk: &MemoryVfs) -> Result<(IdentityFile, Node<Coordinator>
 
 fn open_replica(disk: &MemoryVfs, id: NodeId) -> Result<(IdentityFile, Node<Participant>)> {
     let vfs = Arc::new(disk.clone());
-    let identity = IdentityFile::open(vfs.clone(), &dir(), Role::Replica, id)?;
+    let claim = Claim::two_phase(Role::Replica, id);
+    let identity = IdentityFile::open(vfs.clone(), &dir(), &claim)?;
     let core = Participant::new(ParticipantOptions { id, ..Default::default() });
     let mut node = Node::open_store(vfs, &dir(), options(), core, Vec::new())?;
     node.set_checkpoint_bytes(2 << 10);

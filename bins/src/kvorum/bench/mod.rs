@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use kvorum::cluster::{Cluster, Member};
+use kvorum::cluster::Cluster;
 use kvorum::load::{
     HISTORY_VALUE_BYTES_MIN, KEY_BYTES_MIN, Keys, Load, LoadError, LoadOptions, Mix, Summary, Until,
 };
+use kvorum::server::Protocol;
 use kvorum::time::duration;
 use kvorum_replication::Happened;
 use kvorum_rpc::client::ErrorKind;
@@ -39,6 +40,7 @@ const LINKS_WITHIN: Duration = Duration::from_secs(10);
 const CLIENTS_MAX: i64 = 10_000;
 const OUTSTANDING_MAX: i64 = 10_000;
 const THREADS_MAX: i64 = 64;
+const REPLICAS_MAX: i64 = 9;
 
 /// Measure how fast the cluster answers, and that it does
 ///
@@ -60,6 +62,7 @@ Exit codes: 0 if it ran to its end and anything was acknowledged, else as for ot
 Examples:
   kvorum bench --clients 64 --seconds 10
   kvorum bench --fresh --clients 64         on a cluster of its own, on this machine
+  kvorum bench --fresh --protocol paxos --replicas 5
   kvorum bench --clients 16 --ops 100000 --history history.jsonl
   kvorum bench --mix get --clients 8 --outstanding 32
   kvorum --output json bench | jq .ops_per_second")]
@@ -120,6 +123,16 @@ pub(crate) struct Bench {
     #[arg(long)]
     fresh: bool,
 
+    /// How the cluster of --fresh replicates
+    #[arg(long, value_name = "PROTOCOL", value_enum, requires = "fresh")]
+    #[arg(default_value_t = Protocol::TwoPhaseCommit)]
+    protocol: Protocol,
+
+    /// How many replicas it has
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "fresh")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=REPLICAS_MAX))]
+    replicas: u32,
+
     /// Write what was asked and answered to this file, for a checker
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -131,14 +144,11 @@ pub(crate) fn bench(
     output: &mut Output,
     bench: Bench,
 ) -> Result<(), CommandError> {
-    let fresh = bench.fresh;
+    let fresh = bench.fresh.then_some((bench.protocol, bench.replicas));
     let options = bench.into_options()?;
     // Ends when it is dropped, which is at the end of this function.
-    let cluster = fresh.then(start_fresh).transpose()?;
-    let connect = match &cluster {
-        Some(cluster) => vec![cluster.address(Member::Coordinator).to_string()],
-        None => global.connect.clone(),
-    };
+    let cluster = fresh.map(|(protocol, count)| start_fresh(protocol, count)).transpose()?;
+    let connect = cluster.as_ref().map_or_else(|| global.connect.clone(), Cluster::connect);
     let client = connection::options(connect, global.timeout);
     let load = Load::start(options.clone(), &client).map_err(failed)?;
     progress::show(&load, &options);
@@ -147,10 +157,10 @@ pub(crate) fn bench(
     check(&summary)
 }
 
-fn start_fresh() -> Result<Cluster, CommandError> {
+fn start_fresh(protocol: Protocol, replicas: u32) -> Result<Cluster, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::io("cannot start the runtime", &error))?;
-    let mut cluster = fresh::cluster(None)?;
+    let mut cluster = fresh::cluster(protocol.replication(), replicas, None)?;
     let started = LocalSet::new().block_on(&runtime, async {
         cluster.start_all().await?;
         cluster.await_links(LINKS_WITHIN).await

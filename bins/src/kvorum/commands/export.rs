@@ -21,7 +21,8 @@ pub(crate) async fn export(
     output: &mut Output,
     arguments: Export,
 ) -> Result<(), CommandError> {
-    let mut pages = Pages::new(arguments.prefix.as_bytes(), b"", None, None);
+    let pages = Pages::new(arguments.prefix.as_bytes(), b"", None, None);
+    let mut pages = pages.read(arguments.reading.read);
     let Some(path) = arguments.file else {
         while let Some(rows) = pages.next(client).await? {
             for row in &rows {

@@ -11,6 +11,7 @@ use super::bytes_of;
 use crate::error::CommandError;
 use crate::limits::{VALUE_BYTES_MAX, check_value, value_too_large};
 use crate::output::{Format, Output};
+use crate::reading::Freshness;
 use crate::text::set_field;
 
 /// Sets a key's value.
@@ -30,8 +31,9 @@ pub(crate) async fn get(
     client: &Client,
     output: &mut Output,
     key: Bytes,
+    freshness: Freshness,
 ) -> Result<(), CommandError> {
-    let found = client.get(key.clone()).await?;
+    let found = freshness.get(client, key.clone()).await?;
     let value = found.ok_or_else(|| CommandError::not_found(&key))?;
     match output.format {
         Format::Text => output.line(&value),

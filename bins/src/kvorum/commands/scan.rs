@@ -20,7 +20,8 @@ pub(crate) async fn scan(
 ) -> Result<(), CommandError> {
     let to = arguments.to.as_ref().map(|to| to.as_bytes());
     let (prefix, from) = (arguments.prefix.as_bytes(), arguments.from.as_bytes());
-    let mut pages = Pages::new(prefix, from, to, arguments.limit);
+    let pages = Pages::new(prefix, from, to, arguments.limit);
+    let mut pages = pages.read(arguments.reading.read);
     while let Some(rows) = pages.next(client).await? {
         for row in &rows {
             print(output, row, arguments.keys_only)?;

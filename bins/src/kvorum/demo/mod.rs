@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use kvorum::cluster::Member;
+use kvorum_replication::Protocol;
 
 use crate::arguments::Global;
 use crate::error::CommandError;
@@ -23,6 +24,9 @@ use crate::output::{Format, Output};
 use crate::shell;
 use guide::{Guide, Trouble};
 use stage::Stage;
+
+/// Replicas of the tour's cluster.
+const REPLICAS: u32 = 3;
 
 /// The exit code if the cluster did not do what it must.
 const WRONG: u8 = 1;
@@ -52,7 +56,7 @@ pub(crate) async fn demo(
     output: &mut Output,
     demo: Demo,
 ) -> Result<ExitCode, CommandError> {
-    let mut stage = Stage::new(fresh::cluster(demo.data_dir)?);
+    let mut stage = Stage::new(fresh::cluster(Protocol::TwoPhase, REPLICAS, demo.data_dir)?);
     let mut guide = Guide::new(output);
     match tour(&mut stage, &mut guide).await {
         Ok(()) => {}

@@ -6,9 +6,11 @@ use std::os::unix::ffi::OsStringExt as _;
 use bytes::Bytes;
 use clap::Parser;
 
-use crate::arguments::{Inspect, Scan, Status};
+use crate::arguments::{Get, Inspect, Scan, Status};
+use crate::commands::bytes_of;
 use crate::error::CommandError;
 use crate::limits::check_key;
+use crate::reading::Freshness;
 use crate::statement::{words, wrong_count};
 use crate::text::quoted;
 
@@ -19,7 +21,7 @@ pub(crate) enum Line {
     Nothing,
     /// `put`, `del` or `check`, as a transaction knows them.
     Statement(Vec<Vec<u8>>),
-    Get(Bytes),
+    Get(Bytes, Freshness),
     Scan(Scan),
     Status(Status),
     Inspect(Inspect),
@@ -34,6 +36,7 @@ pub(crate) enum Line {
 #[derive(Debug, Parser)]
 #[command(multicall = true, disable_help_subcommand = true)]
 enum WithOptions {
+    Get(Get),
     Scan(Scan),
     Status(Status),
     Inspect(Inspect),
@@ -51,9 +54,12 @@ impl Line {
             (b"get", 2) => {
                 let key = Bytes::from(words.remove(1));
                 check_key(&key)?;
-                Ok(Self::Get(key))
+                Ok(Self::Get(key, Freshness::default()))
             }
-            (b"get", given) => Err(wrong_count("get KEY", given - 1, 1).into()),
+            (b"get", _) if words.iter().any(|word| word.starts_with(b"--read")) => {
+                with_options(words)
+            }
+            (b"get", given) => Err(wrong_count("get KEY [--read stale]", given - 1, 1).into()),
             (b"scan" | b"status" | b"inspect", _) => with_options(words),
             (b"begin", 1) => Ok(Self::Begin),
             (b"commit", 1) => Ok(Self::Commit),
@@ -79,6 +85,11 @@ fn with_options(words: Vec<Vec<u8>>) -> Result<Line, CommandError> {
     let verb = words.first().map(|verb| String::from_utf8_lossy(verb).into_owned());
     let words = words.into_iter().map(OsString::from_vec);
     match WithOptions::try_parse_from(words) {
+        Ok(WithOptions::Get(Get { key, reading })) => {
+            let key = bytes_of(key);
+            check_key(&key)?;
+            Ok(Line::Get(key, reading.read))
+        }
         Ok(WithOptions::Scan(arguments)) => Ok(Line::Scan(arguments)),
         Ok(WithOptions::Status(arguments)) => Ok(Line::Status(arguments)),
         Ok(WithOptions::Inspect(arguments)) => Ok(Line::Inspect(arguments)),
@@ -107,7 +118,11 @@ mod tests {
             ("  # why", "Nothing"),
             ("put a 'b c'", "Statement("),
             ("check a absent", "Statement("),
-            ("get a", "Get(b\"a\")"),
+            ("get a", "Get(b\"a\", Linearizable)"),
+            ("get --read stale 'a b'", "Get(b\"a b\", Stale)"),
+            ("get a --read=stale", "Get(b\"a\", Stale)"),
+            ("get --re", "Get(b\"--re\", Linearizable)"),
+            ("scan --read stale", "Scan("),
             ("scan", "Scan("),
             ("scan --prefix a --limit 3", "Scan("),
             ("inspect --limit 0", "Inspect("),
@@ -128,8 +143,9 @@ mod tests {
     #[test]
     fn wrong_lines_say_what_is_wrong() {
         let cases = [
-            ("get", "it is `get KEY`"),
-            ("get a b", "it is `get KEY`"),
+            ("get", "it is `get KEY [--read stale]`"),
+            ("get a b", "it is `get KEY [--read stale]`"),
+            ("get a --read old", "invalid value 'old' for '--read <FRESHNESS>'"),
             ("scan --limit x", "invalid value 'x' for '--limit <N>'"),
             ("scan --bogus", "unexpected argument '--bogus'"),
             ("commit now", "too many words behind `commit`"),

@@ -23,9 +23,13 @@ const fn topic(name: &'static str, words: &'static str, does: &'static str) -> T
 /// All commands, in the order in which `help` shows them.
 pub(crate) const TOPICS: [Topic; 14] = [
     topic("put", "KEY VALUE", "set the value of a key"),
-    topic("get", "KEY", "print the value of a key"),
+    topic("get", "KEY [--read stale]", "print the value of a key"),
     topic("del", "KEY", "remove a key; fine if it is not there"),
-    topic("scan", "[--prefix P] [--from KEY] [--to KEY] [--limit N] [--keys-only]", "print rows"),
+    topic(
+        "scan",
+        "[--prefix P] [--from KEY] [--to KEY] [--limit N] [--keys-only] [--read stale]",
+        "print rows",
+    ),
     topic("begin", "", "open a transaction: what follows is collected, not run"),
     topic("check", "KEY absent | present | = VALUE", "the transaction happens only if this holds"),
     topic("commit", "", "run the open transaction: all of it, or nothing"),
@@ -72,7 +76,7 @@ fn print_one(output: &mut Output, about: &str) -> Result<(), CommandError> {
         ));
     };
     match (*name, Arguments::command().find_subcommand_mut(about)) {
-        ("scan" | "status" | "inspect", Some(command)) => {
+        ("get" | "scan" | "status" | "inspect", Some(command)) => {
             let help = command.clone().bin_name(about).render_long_help();
             output.line(help.to_string().trim_end())
         }

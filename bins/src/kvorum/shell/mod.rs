@@ -104,7 +104,7 @@ impl Shell<'_> {
             Line::Nothing => Ok(()),
             Line::Exit => return Ok(false),
             Line::Help(topic) => help::print(output, topic.as_deref()),
-            Line::Get(key) => commands::get(client, output, key).await,
+            Line::Get(key, freshness) => commands::get(client, output, key, freshness).await,
             Line::Scan(arguments) => commands::scan(client, output, arguments).await,
             Line::Status(arguments) => {
                 commands::status(client, output, self.global, &arguments).await

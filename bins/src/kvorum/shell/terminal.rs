@@ -127,7 +127,10 @@ fn complete(typed: &str) -> (usize, Vec<String>) {
     let candidates: Vec<&str> = match &before[..] {
         [] | ["help"] => commands().collect(),
         ["check", _] => vec!["absent", "present", "="],
-        ["scan", ..] => vec!["--prefix", "--from", "--to", "--limit", "--keys-only"],
+        ["get", _] => vec!["--read stale"],
+        ["scan", ..] => {
+            vec!["--prefix", "--from", "--to", "--limit", "--keys-only", "--read stale"]
+        }
         ["inspect", ..] => vec!["--prefix", "--limit"],
         ["status"] => vec!["--counters"],
         _ => Vec::new(),

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Kind, Schedule, Strike};
+use super::{Hurt, Kind, Schedule, Strike};
 use crate::cluster::Member;
 
 /// The flag that names the file.
@@ -59,6 +59,7 @@ impl Clocks {
                 kind: Kind::Clock,
                 name: format!("the clock of {member} jumps"),
                 whom: vec![member],
+                hurt: Hurt::Members,
                 from,
                 to,
                 fired,

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Kind, Schedule, Strike};
+use super::{Hurt, Kind, Schedule, Strike};
 use crate::cluster::Member;
 
 /// The flag that names the file.
@@ -49,6 +49,7 @@ impl Disks {
                 kind: Kind::DiskFull,
                 name: format!("disk of {member} full"),
                 whom: vec![member],
+                hurt: Hurt::Members,
                 from,
                 to,
                 fired,

@@ -26,6 +26,7 @@ pub use self::kind::Kind;
 pub(super) use self::network::Links;
 pub(super) use self::processes::{Processes, check_alive};
 use super::clock::Clock;
+use super::proxy::Place;
 use crate::cluster::Member;
 
 /// The shortest fault that is one.
@@ -50,6 +51,8 @@ pub struct Strike {
     pub name: String,
     /// To whom; empty means all.
     pub whom: Vec<Member>,
+    /// What did not work meanwhile.
+    pub hurt: Hurt,
     /// When it began, in nanoseconds of the run.
     pub from: u64,
     /// When it was undone.
@@ -58,6 +61,15 @@ pub struct Strike {
     pub fired: u64,
     /// What proves that.
     pub evidence: String,
+}
+
+/// What does not work while a strike lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hurt {
+    /// Whom it struck: nothing is to be expected of these.
+    Members,
+    /// These ways between processes, and nothing else.
+    Ways(Vec<(Place, Place)>),
 }
 
 impl fmt::Display for Strike {

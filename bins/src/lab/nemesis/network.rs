@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::bag::Bag;
-use super::{Kind, Schedule, Strike, list};
+use super::{Hurt, Kind, Schedule, Strike, list};
 use crate::cluster::Member;
 use crate::lab::proxy::{Condition, Network, Place, Traffic};
 
@@ -135,7 +135,12 @@ impl<'a> Links<'a> {
              come about",
             met.held, met.dials_held
         );
-        self.note(kind, name, whom, from, fired, evidence);
+        let hurt = match kind {
+            // Clients find another process, after a while.
+            Kind::Client => Hurt::Members,
+            _ => Hurt::Ways(cut.to_vec()),
+        };
+        self.note(kind, name, whom, hurt, from, fired, evidence);
     }
 
     async fn delay(&mut self) {
@@ -178,7 +183,8 @@ impl<'a> Links<'a> {
         self.set(ways, Condition::Open);
         let met = traffic(self.network, ways).since(before);
         let fired = met.delayed + met.slowed;
-        self.note(kind, name, whom, from, fired, format!("{fired} pieces ran into it"));
+        let evidence = format!("{fired} pieces ran into it");
+        self.note(kind, name, whom, Hurt::Members, from, fired, evidence);
     }
 
     async fn reset(&mut self) {
@@ -194,7 +200,8 @@ impl<'a> Links<'a> {
         }
         let fired = self.network.total().since(before).resets;
         let name = format!("connections of {} reset", list(&whom));
-        self.note(Kind::Reset, name, whom, from, fired, format!("{fired} connections reset"));
+        let evidence = format!("{fired} connections reset");
+        self.note(Kind::Reset, name, whom, Hurt::Members, from, fired, evidence);
     }
 
     /// All ways from and to one member, or several.
@@ -218,17 +225,19 @@ impl<'a> Links<'a> {
         ways.iter().for_each(|(from, to)| self.network.reset(*from, *to));
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a strike is made of so many facts")]
     fn note(
         &mut self,
         kind: Kind,
         name: String,
         whom: Vec<Member>,
+        hurt: Hurt,
         from: u64,
         fired: u64,
         evidence: String,
     ) {
         let to = self.schedule.clock.nanos();
-        self.strikes.push(Strike { kind, name, whom, from, to, fired, evidence });
+        self.strikes.push(Strike { kind, name, whom, hurt, from, to, fired, evidence });
     }
 }
 

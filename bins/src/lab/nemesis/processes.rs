@@ -3,10 +3,12 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
-use kvorum_replication::two_phase::points;
+use crate::server::any_replica_points;
+use kvorum_replication::points::Point;
+use kvorum_replication::{Protocol, paxos, two_phase};
 
 use super::bag::Bag;
-use super::{Kind, Schedule, Strike, list};
+use super::{Hurt, Kind, Schedule, Strike, list};
 use crate::cluster::{Cluster, ClusterError, Member};
 
 /// The number of the signal that nobody survives.
@@ -104,12 +106,9 @@ impl<'a> Processes<'a> {
 
     /// Restarts a process with a fail point armed, and waits until it gets there.
     async fn fail_point(&mut self) -> Result<(), ClusterError> {
-        let members: Vec<Member> = self.cluster.members().collect();
-        let (member, points) = match self.schedule.below(2) {
-            0 => (Member::Coordinator, points::COORDINATOR),
-            _ => (*self.schedule.one(&members[1..]), points::PARTICIPANT),
-        };
-        let point = self.schedule.one(points).name;
+        let member = self.one();
+        let points = points(self.cluster.protocol(), member);
+        let point = self.schedule.one(&points).name;
         let dies = self.schedule.below(3) > 0;
         let at = 1 + self.schedule.below(PASSINGS);
         let armed = format!("{point}={}@{at}", if dies { "abort" } else { "pause" });
@@ -174,8 +173,19 @@ impl<'a> Processes<'a> {
         match self.schedule.below(8) {
             0 => members,
             1 | 2 => self.schedule.some(&members),
-            3 | 4 => vec![Member::Coordinator],
-            _ => vec![*self.schedule.one(&members[1..])],
+            _ => vec![self.one()],
+        }
+    }
+
+    /// One process: the coordinator as often as all replicas together, if there is one.
+    fn one(&mut self) -> Member {
+        let members: Vec<Member> = self.cluster.members().collect();
+        match &members[..] {
+            [Member::Coordinator, replicas @ ..] if self.schedule.below(2) == 0 => {
+                *self.schedule.one(replicas)
+            }
+            [Member::Coordinator, ..] => Member::Coordinator,
+            replicas => *self.schedule.one(replicas),
         }
     }
 
@@ -215,7 +225,18 @@ impl<'a> Processes<'a> {
         evidence: String,
     ) {
         let to = self.schedule.clock.nanos();
-        self.strikes.push(Strike { kind, name, whom, from, to, fired, evidence });
+        let hurt = Hurt::Members;
+        self.strikes.push(Strike { kind, name, whom, hurt, from, to, fired, evidence });
+    }
+}
+
+/// Where a member can be made to die.
+fn points(protocol: Protocol, member: Member) -> Vec<Point> {
+    match (protocol, member) {
+        (Protocol::TwoPhase, Member::Coordinator) => two_phase::points::COORDINATOR.to_vec(),
+        (Protocol::TwoPhase, Member::Replica(_)) => two_phase::points::PARTICIPANT.to_vec(),
+        (Protocol::Paxos, _) => paxos::points::ALL.to_vec(),
+        (Protocol::AnyReplica, _) => any_replica_points(),
     }
 }
 

@@ -58,7 +58,7 @@ impl Bank {
         let read = random.below(100) < READS || self.seen.len() < self.keys.len();
         let transfer = if read { None } else { self.transfer(random) };
         match transfer {
-            Some(transfer) => (At::Coordinator, transfer),
+            Some(transfer) => (At::Entrance, transfer),
             None => {
                 let (start, end) = ("account-".to_owned(), Some("account.".to_owned()));
                 (anywhere(random), Operation::Scan { start, end, rows: Vec::new(), more: false })

@@ -57,9 +57,9 @@ impl FromStr for Workload {
 /// Where a client asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
-    /// The coordinator, which is the only one that writes.
-    Coordinator,
-    /// A replica, which answers reads by itself.
+    /// Where writes are taken: at the coordinator, or at whichever replica answers.
+    Entrance,
+    /// At one replica, always the same, which answers reads.
     Replica,
 }
 
@@ -117,10 +117,10 @@ fn one<'a, T>(of: &'a [T], random: &mut Random) -> &'a T {
     &of[usize::try_from(random.below(of.len() as u64)).expect("it is below a length")]
 }
 
-/// A read goes to the coordinator or straight to a replica.
+/// A read goes where writes go, or straight to a replica.
 fn anywhere(random: &mut Random) -> At {
     match random.below(2) {
-        0 => At::Coordinator,
+        0 => At::Entrance,
         _ => At::Replica,
     }
 }

@@ -59,7 +59,7 @@ impl Register {
         let group = one(&self.groups, random).clone();
         let key = one(&group, random).clone();
         let ticket = random.below(ALL);
-        let write = |operation| (At::Coordinator, operation);
+        let write = |operation| (At::Entrance, operation);
         if ticket < PUT {
             write(Operation::Put { key, value: self.value() })
         } else if ticket < DELETE {
@@ -182,7 +182,7 @@ mod tests {
                 };
                 sorts.insert(sort);
                 let is_read = matches!(sort, "get" | "scan");
-                assert!(is_read || at == At::Coordinator, "{operation}");
+                assert!(is_read || at == At::Entrance, "{operation}");
                 for value in written {
                     assert!(values.insert(value.clone()), "{value} is written twice");
                 }

@@ -15,6 +15,7 @@ use super::message::{Ballot, Batch, Message, Slot};
 use super::record::Record;
 use super::{Out, Replica, Resume};
 use crate::contract::{Effect, NodeId, Time, Urgency};
+use crate::paxos::planted::{Bug, Planted};
 use crate::paxos::points;
 
 /// A vote in a slot.
@@ -24,6 +25,13 @@ pub(super) struct Vote {
     pub(super) batch: Arc<Batch>,
     bytes: usize,
     is_durable: bool,
+}
+
+impl Vote {
+    /// As a judge is told of it.
+    pub(super) fn audit(&self, slot: Slot) -> (Slot, Ballot, Ballot, bool) {
+        (slot, self.ballot, self.batch.origin, self.is_durable)
+    }
 }
 
 /// What an acceptor knows.
@@ -54,17 +62,28 @@ impl Acceptor {
         self.promised
     }
 
+    /// The highest promise that would survive a crash.
+    pub(super) fn promised_durably(&self) -> Ballot {
+        self.durable
+    }
+
+    /// Of batches accepted and not applied.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn vote(&self, slot: Slot) -> Option<&Vote> {
         self.votes.get(&slot)
     }
 
-    /// Votes in slots up to one, and cast with this ballot.
+    /// Votes in slots up to one, and cast with this ballot, if one is named.
     pub(super) fn votes_up_to(
         &self,
         slot: Slot,
-        ballot: Ballot,
+        ballot: Option<Ballot>,
     ) -> impl Iterator<Item = (Slot, &Arc<Batch>)> {
-        let cast = move |(_, vote): &(&Slot, &Vote)| vote.ballot == ballot;
+        let cast =
+            move |(_, vote): &(&Slot, &Vote)| ballot.is_none_or(|ballot| vote.ballot == ballot);
         self.votes.range(..=slot).filter(cast).map(|(slot, vote)| (*slot, &vote.batch))
     }
 
@@ -89,6 +108,16 @@ impl Acceptor {
         self.bytes += bytes;
         let old = self.votes.insert(slot, Vote { ballot, batch, bytes, is_durable });
         self.bytes -= old.map_or(0, |vote| vote.bytes);
+    }
+
+    /// With bugs: what a restart leaves of it.
+    pub(super) fn restarted(&mut self, planted: Planted) {
+        if planted.has(Bug::ForgetPromiseAtRestart) {
+            (self.promised, self.durable) = (Ballot::ZERO, Ballot::ZERO);
+        }
+        if planted.has(Bug::ForgetVotesAtRestart) {
+            (self.votes, self.bytes) = (BTreeMap::new(), 0);
+        }
     }
 
     /// Everything up to this slot is applied.
@@ -121,7 +150,8 @@ impl Replica {
             self.counters.strange_dropped += 1;
             return;
         }
-        if ballot < self.acceptor.promised.max(self.proposer.leader_ballot()) {
+        let accepts_all = self.options.planted.has(Bug::AcceptBelowPromise);
+        if ballot < self.acceptor.promised.max(self.proposer.leader_ballot()) && !accepts_all {
             return self.refuse(from, effects);
         }
         self.hear_leader(now, ballot, effects);
@@ -160,10 +190,12 @@ impl Replica {
             self.counters.disk_full += 1;
             return false;
         }
-        let bytes = self.acceptor.bytes.saturating_add(batch.bytes());
-        let is_alone = self.acceptor.votes.is_empty();
+        // A vote in the next slot is always taken: all the others wait for it, and with it go.
+        let is_next = slot == self.learner.applied.next();
+        let old = self.acceptor.votes.get(&slot).map_or(0, |vote| vote.bytes);
+        let bytes = (self.acceptor.bytes - old).saturating_add(batch.bytes());
         if slot > self.learner.applied.plus(self.options.window.saturating_mul(4))
-            || (bytes > self.options.accepted_bytes_max && !is_alone)
+            || (bytes > self.options.accepted_bytes_max && !is_next)
         {
             self.counters.overloaded += 1;
             return false;
@@ -191,7 +223,7 @@ impl Replica {
 
     /// A vote is durable.
     pub(super) fn voted(&mut self, ballot: Ballot, slot: Slot) {
-        self.acceptor.durable = self.acceptor.durable.max(ballot);
+        self.promise_is_durable(ballot);
         if let Some(vote) = self.acceptor.votes.get_mut(&slot)
             && vote.ballot == ballot
         {
@@ -207,8 +239,9 @@ impl Replica {
 
     fn send_accepted_behind(&mut self, to: NodeId, ballot: Ballot, slot: Slot, effects: &mut Out) {
         self.counters.accepted_sent += 1;
-        let message = Message::Accepted { ballot, slot, life: self.life };
-        effects.push(Effect::Send { to, message });
+        let vote =
+            Effect::Send { to, message: Message::Accepted { ballot, slot, life: self.life } };
+        self.options.planted.push_held(Bug::VoteBeforeDurable, vote, effects);
     }
 
     /// Tells a proposer that it is too late.

@@ -6,6 +6,7 @@ use super::super::message::{Accepted, Ballot, Message, Promise, Slot};
 use super::super::record::Record;
 use super::super::{Out, Replica, Resume};
 use crate::contract::{Effect, NodeId, Time, Urgency};
+use crate::paxos::planted::Bug;
 use crate::paxos::points;
 
 impl Replica {
@@ -26,7 +27,9 @@ impl Replica {
             return;
         }
         self.proposer.see(ballot);
-        if ballot < self.acceptor.promised || self.has_leased_to_another(now, from) {
+        let promises_all = self.options.planted.has(Bug::PromiseBelowPromise);
+        let is_too_late = ballot < self.acceptor.promised && !promises_all;
+        if is_too_late || self.has_leased_to_another(now, from) {
             return self.refuse(from, effects);
         }
         if ballot == self.acceptor.promised {
@@ -49,7 +52,8 @@ impl Replica {
         effects.point(points::ACCEPTOR_PROMISE_DURABLE);
         self.counters.promises_sent += 1;
         let message = Message::Promise(self.promise(ballot, first));
-        effects.push(Effect::Send { to: from, message });
+        let promise = Effect::Send { to: from, message };
+        self.options.planted.push_held(Bug::PromiseBeforeDurable, promise, effects);
         effects.point(points::ACCEPTOR_PROMISE_SENT);
     }
 
@@ -60,9 +64,9 @@ impl Replica {
         effects.push(Effect::Resume(Resume::Promised(ballot)));
     }
 
-    /// A promise is durable.
+    /// A promise is durable, unless it was forgotten meanwhile.
     pub(in crate::paxos) fn promise_is_durable(&mut self, ballot: Ballot) {
-        self.acceptor.durable = self.acceptor.durable.max(ballot);
+        self.acceptor.durable = self.acceptor.durable.max(ballot).min(self.acceptor.promised);
     }
 
     /// What this acceptor has accepted from a slot on: per slot the ballot of its vote, never the
@@ -80,7 +84,9 @@ impl Replica {
                 break;
             }
             bytes += vote.bytes;
-            let (ballot, batch) = (vote.ballot, vote.batch.clone());
+            let tells_promised = self.options.planted.has(Bug::TellPromisedBallot);
+            let ballot = if tells_promised { ballot } else { vote.ballot };
+            let batch = vote.batch.clone();
             promise.accepted.push(Accepted { slot: *slot, ballot, batch });
         }
         promise

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use super::execute::{Judge, Overlay, keys_checked};
 use crate::contract::{Effect, ReadId, Time, Urgency};
 use crate::paxos::message::{Batch, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::record::{Record, Refusal};
 use crate::paxos::{Out, Replica, points};
 use crate::request::{Answer, Key, Query};
@@ -25,14 +26,14 @@ pub(in crate::paxos) struct Applying {
 impl Replica {
     /// Applies all that is known without a gap, up to one that has to ask the store first.
     pub(in crate::paxos) fn apply_what_is_chosen(&mut self, now: Time, effects: &mut Out) {
-        if self.snapshots.is_installing() {
+        if self.snapshots.is_installing() && !self.options.planted.has(Bug::ApplyWhileInstalling) {
             return;
         }
         let before = self.learner.applied;
         let mut refused = Vec::new();
         while self.learner.applying.is_none() && self.learner.applied < self.learner.chosen {
-            let slot = self.learner.applied.next();
-            let keys = keys_checked(&self.learner.known[&slot]);
+            let Some((slot, batch)) = self.learner.next_known() else { break };
+            let keys = keys_checked(batch);
             if !keys.is_empty() {
                 let read = self.next_read();
                 effects.push_unheld(Effect::Read { read, query: Query::GetMany(keys.clone()) });
@@ -57,7 +58,7 @@ impl Replica {
         let Some(applying) = self.learner.applying.take_if(|applying| applying.read == read) else {
             return false;
         };
-        let slot = self.learner.applied.next();
+        let Some((slot, _)) = self.learner.next_known() else { return true };
         let Answer::Values(values) = answer else {
             // It cannot know what the others know, and must not guess.
             self.unfit = Some(format!("the preconditions of {slot} can't be read: {answer:?}"));
@@ -80,6 +81,8 @@ impl Replica {
         effects: &mut Out,
     ) {
         effects.point_unheld(points::LEARNER_BEFORE_APPLY);
+        let skips = self.options.planted.has(Bug::ApplyOverGap);
+        assert!(slot == self.learner.applied.next() || skips, "slots are applied in their order");
         let batch = self.learner.known.remove(&slot).expect("what is chosen and next is known");
         let result = self.learner.execute(slot, &batch, self.options.window, &mut judge);
         self.counters.applied += 1;
@@ -123,7 +126,8 @@ impl Replica {
             let learned = self.learner.known.remove(&next);
             let voted = || self.acceptor.vote(next).map(|vote| vote.batch.clone());
             let Some(batch) = learned.or_else(voted) else { return false };
-            let mut judge = Judge::Log(refused);
+            let forgets = self.options.planted.has(Bug::RefusalNotReplayed);
+            let mut judge = Judge::Log(if forgets { &[] } else { refused });
             let result = self.learner.execute(next, &batch, self.options.window, &mut judge);
             if !result.writes.is_empty() {
                 effects.push(Effect::Apply { mark: next.0, writes: result.writes });

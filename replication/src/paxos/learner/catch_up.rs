@@ -107,6 +107,7 @@ impl Replica {
         effects: &mut Out,
     ) {
         self.proposer.hear_of_leader(leader);
+        self.step_down_for(now, leader, effects);
         if !self.has_room && !batches.is_empty() {
             self.counters.disk_full += 1;
             return;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Learner;
 use crate::paxos::message::{Batch, Command, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::record::{Refusal, Settled};
 use crate::request::{ClientId, Key, Transaction, Value, Write};
 use crate::sessions::Standing;
@@ -126,17 +127,22 @@ impl Learner {
                     Verdict::Session(client)
                 }
                 Command::ChangeMembers(members) => {
-                    match self.membership.change(slot, window, members.clone()) {
+                    let wait = if self.planted.has(Bug::MembersAtOnce) { 1 } else { window };
+                    match self.membership.change(slot, wait, members.clone()) {
                         true => Verdict::Done,
                         false => Verdict::NoChange,
                     }
                 }
                 Command::Transact { stamp, transaction } => {
-                    let standing = stamp.map_or(Standing::New, |it| self.sessions.standing(it, 0));
-                    match standing {
+                    let looks_up = !self.planted.has(Bug::RetryIsNew);
+                    let stamp = stamp.as_ref();
+                    let known = stamp.filter(|_| looks_up);
+                    match known.map_or(Standing::New, |it| self.sessions.standing(*it, 0)) {
                         Standing::New => {
                             let how = decide(slot, index, transaction, judge, &mut result);
-                            if let Some(stamp) = stamp {
+                            let forgets = how != Settled::Committed
+                                && self.planted.has(Bug::RefusalForgotten);
+                            if let Some(stamp) = stamp.filter(|_| !forgets) {
                                 self.sessions.settle(*stamp, how);
                             }
                             Verdict::Settled(how)

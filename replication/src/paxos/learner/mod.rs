@@ -16,6 +16,7 @@ pub(super) use self::execute::Verdict;
 use super::membership::Membership;
 use super::message::{Ballot, Batch, Slot};
 use super::options::ReplicaOptions;
+use super::planted::{Bug, Planted};
 use super::record::{Record, Replicated, SessionState, Settled};
 use super::{Out, Replica};
 use crate::contract::{NodeId, Time, Urgency};
@@ -46,6 +47,7 @@ pub(super) struct Learner {
     pub(super) membership: Membership,
     /// Whom it has asked for batches or for a snapshot, and when it asks somebody else.
     pub(super) asking: Option<(NodeId, Time)>,
+    planted: Planted,
 }
 
 impl Learner {
@@ -65,6 +67,7 @@ impl Learner {
             sessions: Sessions::new(Origin::Given, limits),
             membership: Membership::founders(&options.founders),
             asking: None,
+            planted: options.planted,
         }
     }
 
@@ -114,10 +117,16 @@ impl Learner {
         true
     }
 
+    /// The batch to be applied next. Without bugs its slot is the one behind the last applied.
+    fn next_known(&self) -> Option<(Slot, &Arc<Batch>)> {
+        self.known.first_key_value().map(|(slot, batch)| (*slot, batch))
+    }
+
     /// As far as batches are known without a gap.
     fn advance(&mut self) {
         for slot in self.known.range(self.chosen.next()..).map(|(slot, _)| *slot) {
-            if slot != self.chosen.next() || slot == self.chosen {
+            let is_next = slot == self.chosen.next() || self.planted.has(Bug::ApplyOverGap);
+            if !is_next || slot == self.chosen {
                 break;
             }
             self.chosen = slot;
@@ -128,6 +137,16 @@ impl Learner {
     /// The first slot whose batch is still in memory.
     pub(super) fn first_retained(&self) -> Slot {
         Slot(self.applied.next().0.saturating_sub(self.retained.batches.len() as u64))
+    }
+
+    /// Batches that learners may still ask for.
+    pub(super) fn retained(&self) -> usize {
+        self.retained.batches.len()
+    }
+
+    /// Their bytes.
+    pub(super) fn retained_bytes(&self) -> usize {
+        self.retained.bytes
     }
 
     fn retain(&mut self, batch: Arc<Batch>, slots_max: usize, bytes_max: usize) {
@@ -185,6 +204,7 @@ impl Replica {
         if self.learner.chosen >= chosen {
             return;
         }
+        let ballot = (!self.options.planted.has(Bug::LearnAnyVote)).then_some(ballot);
         for (slot, batch) in self.acceptor.votes_up_to(chosen, ballot) {
             self.learner.known.entry(slot).or_insert_with(|| batch.clone());
         }

@@ -11,6 +11,7 @@ use core::time::Duration;
 use super::{Stage, Term};
 use crate::contract::{Effect, NodeId, Time};
 use crate::paxos::message::{Ballot, Member, Message, Promise};
+use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica, points};
 
 impl Replica {
@@ -59,12 +60,13 @@ impl Replica {
         }
         self.arm_election(now);
         if self.may_campaign(now) {
-            self.canvass(now, effects);
+            self.canvass(now, None, effects);
         }
     }
 
-    fn may_campaign(&self, now: Time) -> bool {
+    pub(super) fn may_campaign(&self, now: Time) -> bool {
         self.has_room
+            && self.unfit.is_none()
             && self.roles.proposer_is_up()
             && self.roles.acceptor_is_up()
             && !self.has_leased_to_another(now, self.options.id)
@@ -75,34 +77,46 @@ impl Replica {
         self.proposer.follows = false;
         let nanos = u64::try_from(self.options.election_timeout_min.as_nanos()).unwrap_or(1);
         let wait = Duration::from_nanos(self.random.below(nanos.max(1)));
-        self.ring_election(now.after(wait));
+        // It may be up, and only the link be broken; before its lease is over nobody is elected.
+        self.ring_election(self.leased_until(now).after(wait));
     }
 
-    fn canvass(&mut self, now: Time, effects: &mut Out) {
+    /// Asks who would promise; `instead_of` a leader, if that one has asked for it.
+    pub(super) fn canvass(&mut self, now: Time, instead_of: Option<Ballot>, effects: &mut Out) {
         let seen = self.proposer.seen.max(self.acceptor.promised());
         let ballot = seen.outbid_by(self.options.id);
         let granted = BTreeSet::from([self.me()]);
         self.proposer.stage = Stage::PreVoting { ballot, granted };
         self.counters.pre_votes += 1;
         for to in self.others() {
-            effects.push_unheld(Effect::Send { to, message: Message::PreVote { ballot } });
+            let message = Message::PreVote { ballot, instead_of };
+            effects.push_unheld(Effect::Send { to, message });
         }
         self.campaign_if_granted(now, effects);
     }
 
-    /// Somebody would like to know whether it may campaign.
+    /// Somebody would like to know whether it may campaign. Yes, if this node could promise, and hears
+    /// no leader but the one that has asked to be replaced, which counts on no lease any more. One that
+    /// has left says no: it would not promise, and a no makes the asker learn what it knows.
     pub(in crate::paxos) fn pre_vote(
         &mut self,
         now: Time,
         from: NodeId,
         ballot: Ballot,
+        instead_of: Option<Ballot>,
         effects: &mut Out,
     ) {
+        let leader = self.proposer.leader_ballot();
+        let is_replaced = instead_of == Some(leader) && leader != Ballot::ZERO;
+        if is_replaced {
+            self.give_lease_back(leader);
+        }
         let seen = self.proposer.seen.max(self.acceptor.promised());
-        let hears_leader = self.proposer.follows
-            && now < self.proposer.heard.after(self.options.election_timeout_min);
-        let granted = !self.leads()
-            && !hears_leader
+        let is_heard = now < self.proposer.heard.after(self.options.election_timeout_min);
+        let has_leader = self.leads() || (self.proposer.follows && is_heard);
+        let granted = (is_replaced || !has_leader)
+            && self.has_room
+            && self.is_member()
             && ballot > self.acceptor.promised()
             && !self.has_leased_to_another(now, from);
         let message = Message::PreVoteAnswer { ballot, life: self.life, granted, seen };
@@ -156,7 +170,8 @@ impl Replica {
         let from = self.learner.applied.next();
         for (index, to) in self.others().into_iter().enumerate() {
             self.counters.prepares_sent += 1;
-            effects.push(Effect::Send { to, message: Message::Prepare { ballot, from } });
+            let prepare = Effect::Send { to, message: Message::Prepare { ballot, from } };
+            self.options.planted.push_held(Bug::BallotUsedAgain, prepare, effects);
             if index == 0 {
                 effects.point(points::PROPOSER_SOME_PREPARES_SENT);
             }
@@ -199,7 +214,7 @@ impl Replica {
             return;
         }
         let more = promise.more;
-        term.promise(from, promise);
+        term.promise(from, promise, self.options.planted);
         if let Some(first) = more {
             self.counters.prepares_sent += 1;
             let message = Message::Prepare { ballot, from: first };
@@ -213,7 +228,8 @@ impl Replica {
     fn lead_if_promised(&mut self, now: Time, effects: &mut Out) {
         let Stage::Campaigning(term) = &self.proposer.stage else { return };
         let next = self.learner.applied.next();
-        if !self.learner.membership.is_quorum(next, |member| term.has_promised(member)) {
+        let is_quorum = self.learner.membership.is_quorum(next, |member| term.has_promised(member));
+        if !is_quorum && !self.options.planted.has(Bug::LeadAlone) {
             return;
         }
         let Stage::Campaigning(mut term) =
@@ -229,12 +245,12 @@ impl Replica {
         self.proposer.leader = term.ballot;
         self.proposer.follows = true;
         self.proposer.failures = 0;
-        let (base, ballot) = (term.base, term.ballot);
+        let (base, told_by, ballot) = (term.base, term.base_told_by, term.ballot);
         self.proposer.stage = Stage::Leading(term);
         self.learner.announced = self.learner.announced.max(base);
         self.alarms.set(now.after(self.options.heartbeat_interval), Alarm::Heartbeat(ballot));
         self.beat(now, effects);
-        self.catch_up(now, None, effects);
+        self.catch_up(now, told_by.filter(|node| *node != self.options.id), effects);
         self.ask_leader_for_reads(now, effects);
     }
 

@@ -7,6 +7,7 @@
 use super::{Proposer, Stage};
 use crate::contract::{Effect, NodeId, Time};
 use crate::paxos::message::{Ballot, Member, Message, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica};
 
 impl Proposer {
@@ -42,8 +43,15 @@ impl Replica {
             return;
         }
         self.alarms.set(now.after(self.options.heartbeat_interval), Alarm::Heartbeat(ballot));
+        if !self.is_member() {
+            // It has left; one of those who have not need not wait for its silence.
+            self.hand_over(now, effects);
+        }
         if self.should_resign(now) {
             return self.step_down(now, effects);
+        }
+        if !self.has_room {
+            self.hand_over_again(now, effects);
         }
         self.beat(now, effects);
     }
@@ -61,7 +69,7 @@ impl Replica {
         if is_stuck || is_unheard {
             self.counters.quorum_lost += 1;
         }
-        is_stuck || is_unheard || !is_member
+        is_stuck || is_unheard || !is_member || self.unfit.is_some()
     }
 
     /// Sends a heartbeat to all, and answers it for this node.
@@ -99,7 +107,7 @@ impl Replica {
         }
         self.hear_leader(now, ballot, effects);
         if self.roles.acceptor_is_up() && self.is_member() {
-            self.grant_lease(now, from);
+            self.grant_lease(now, ballot);
             let message = Message::HeartbeatAck { ballot, round, life: self.life };
             self.counters.heartbeat_acks_sent += 1;
             effects.push_unheld(Effect::Send { to: from, message });
@@ -129,18 +137,24 @@ impl Replica {
     pub(in crate::paxos) fn is_recovered(&self) -> bool {
         let Stage::Leading(term) = &self.proposer.stage else { return false };
         let membership = &self.learner.membership;
-        self.learner.applied >= term.recovered_to
+        (self.learner.applied >= term.recovered_to
+            || self.options.planted.has(Bug::ReadBeforeRecovered))
             && membership.is_quorum_everywhere(|member| term.has_promised(member))
     }
 
     /// Whether the leader may answer reads without asking: a quorum has promised nobody else
     /// anything since it was sent a heartbeat. Counted from when that was sent, which is earlier
-    /// than when it came, and shortened by what clocks may differ.
+    /// than when it came, and shortened by what clocks may differ. One that has asked another to take
+    /// over has none any more.
     pub(in crate::paxos) fn holds_lease(&mut self, now: Time) -> bool {
         let Some(lease) = self.options.lease else { return false };
         let left = 1000_u32.saturating_sub(self.options.clock_drift_permille);
         let counted = lease.saturating_mul(left) / 1000;
+        let is_unchecked = self.options.planted.has(Bug::LeaseUnchecked);
+        let (newest, _) = self.learner.membership.newest();
         let Some(term) = self.proposer.leading() else { return false };
-        term.confirmed.0 > 0 && now < term.confirmed.1.after(counted)
+        let has_all = term.confirmed.0 > 0 && term.confirmed_by == newest;
+        let holds = has_all && term.handed_at.is_none() && now < term.confirmed.1.after(counted);
+        holds || is_unchecked
     }
 }

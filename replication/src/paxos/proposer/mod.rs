@@ -10,6 +10,7 @@
 //! ```
 
 mod elect;
+mod hand_over;
 mod heartbeat;
 mod propose;
 mod requests;
@@ -38,6 +39,17 @@ enum Stage {
     Leading(Box<Term>),
 }
 
+/// Whether commands wait for others to share a slot with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gathering {
+    /// None do.
+    No,
+    /// Until the alarm rings, or there are enough of them, or no slot is open.
+    Waits,
+    /// The alarm rings: no longer.
+    Over,
+}
+
 /// What a proposer knows.
 #[derive(Clone, Debug)]
 pub(super) struct Proposer {
@@ -57,6 +69,7 @@ pub(super) struct Proposer {
     /// Commands that wait for a slot, or for a leader to be redirected to.
     queue: VecDeque<Queued>,
     queue_bytes: usize,
+    gathering: Gathering,
     /// Every request that is not answered.
     requests: BTreeMap<RequestId, Asked>,
     /// Requests by the slot their commands were proposed in, with the ballot.
@@ -75,6 +88,7 @@ impl Proposer {
             failures: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
+            gathering: Gathering::No,
             requests: BTreeMap::new(),
             by_slot: BTreeMap::new(),
         }
@@ -121,6 +135,32 @@ impl Proposer {
 
     pub(super) fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// How much there is of slots open, of requests, and of slots with requests.
+    pub(super) fn lengths(&self) -> (usize, usize, usize) {
+        let open = match &self.stage {
+            Stage::Leading(term) => term.open.len(),
+            Stage::Following | Stage::PreVoting { .. } | Stage::Campaigning(_) => 0,
+        };
+        (open, self.requests.len(), self.by_slot.len())
+    }
+
+    /// Slots open: which batch, and who has accepted it.
+    pub(super) fn open(&self) -> Vec<(Slot, Ballot, Vec<Member>)> {
+        match &self.stage {
+            Stage::Leading(term) => {
+                let open = |(slot, open): (&Slot, &term::Open)| {
+                    (*slot, open.batch.origin, open.votes.clone())
+                };
+                term.open.iter().map(open).collect()
+            }
+            Stage::Following | Stage::PreVoting { .. } | Stage::Campaigning(_) => Vec::new(),
+        }
     }
 
     /// The ballot that this node leads with.

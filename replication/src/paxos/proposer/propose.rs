@@ -1,17 +1,19 @@
 //! Phase 2: one batch after the other, several at a time.
 //!
-//! Many commands share a slot only when slots are scarce: as long as few are open each command gets
-//! its own at once, since the node's log and links gather what is ready anyway; when the pipeline is
-//! full, what comes meanwhile shares the next slot. So batches form under load and cost no latency
+//! A command that comes while no slot is open gets one at once. While some are, it waits for the end
+//! of the shell's turn, an alarm that is due as soon as it is set, so that all that came in the turn
+//! shares a slot: a record, a message to each acceptor and an answer for all of it. When the pipeline
+//! is full, what comes meanwhile shares the next slot. So batches form under load and cost no latency
 //! without it.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::Stage;
 use super::term::Open;
+use super::{Gathering, Stage};
 use crate::contract::{Effect, NodeId, Time};
 use crate::paxos::message::{Ballot, Batch, Member, Message, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica, Resume, points};
 
 /// What goes into the next slot.
@@ -30,7 +32,7 @@ impl Replica {
             // What somebody knows to be chosen is to be learnt, not proposed.
             term.next = term.next.max(term.base.next()).max(self.learner.applied.next());
             let (ballot, slot) = (term.ballot, term.next);
-            match self.next_batch(ballot, slot) {
+            match self.next_batch(now, ballot, slot) {
                 Next::Batch(batch) => self.propose(now, ballot, slot, batch, effects),
                 Next::Skip => {}
                 Next::Nothing => return,
@@ -41,27 +43,39 @@ impl Replica {
         }
     }
 
-    fn next_batch(&mut self, ballot: Ballot, slot: Slot) -> Next {
-        let learner = &self.learner;
+    fn next_batch(&mut self, now: Time, ballot: Ballot, slot: Slot) -> Next {
+        let (learner, planted) = (&self.learner, self.options.planted);
         let pending = learner.membership.pending(learner.applied);
         let Stage::Leading(term) = &mut self.proposer.stage else { return Next::Nothing };
+        // There is no slot behind the last one a number can name; only a liar speaks of it.
+        if slot > learner.applied.plus(self.options.window) || slot.next() == slot {
+            return Next::Nothing;
+        }
         if learner.knows(slot) {
             return Next::Skip;
         }
-        if slot > learner.applied.plus(self.options.window)
-            || term.open.len() >= self.options.pipeline_max
-            || !learner.membership.is_quorum(slot, |member| term.has_promised(member))
+        let is_promised = learner.membership.is_quorum(slot, |member| term.has_promised(member));
+        if term.open.len() >= self.options.pipeline_max
+            || (!is_promised && !planted.has(Bug::NewMembersUnasked))
         {
             return Next::Nothing;
         }
-        if let Some((_, batch)) = term.found.remove(&slot) {
+        let found = term.found.remove(&slot).filter(|_| !planted.has(Bug::SkipFoundBatch));
+        if let Some((_, batch)) = found {
             self.counters.reproposed += 1;
             return Next::Batch(batch);
         }
         let no_op = Arc::new(Batch { origin: ballot, commands: Vec::new() });
         if slot <= term.recovered_to {
+            if planted.has(Bug::GapLeftOpen) {
+                return Next::Skip;
+            }
             self.counters.gaps_filled += 1;
             return Next::Batch(no_op);
+        }
+        let is_idle = term.open.is_empty();
+        if self.gathers_on(now, is_idle) {
+            return Next::Nothing;
         }
         if let Some(batch) = self.take_batch(ballot, slot) {
             return Next::Batch(batch);
@@ -74,6 +88,29 @@ impl Replica {
             }
             _ => Next::Nothing,
         }
+    }
+
+    /// Whether the commands that wait for a slot wait for others to share it with.
+    fn gathers_on(&mut self, now: Time, is_idle: bool) -> bool {
+        let options = &self.options;
+        let is_enough = self.proposer.queue.len() >= options.batch_commands_max
+            || self.proposer.queue_bytes >= options.batch_bytes_max;
+        let is_over = self.proposer.gathering == Gathering::Over;
+        if options.gather.is_zero() || is_idle || is_enough || is_over {
+            return false;
+        }
+        if self.proposer.gathering == Gathering::No && !self.proposer.queue.is_empty() {
+            self.proposer.gathering = Gathering::Waits;
+            self.alarms.set(now.after(options.gather), Alarm::Gathered);
+        }
+        !self.proposer.queue.is_empty()
+    }
+
+    /// The shell's turn is over, or the wait for others is.
+    pub(in crate::paxos) fn gathered_alarm(&mut self, now: Time, effects: &mut Out) {
+        self.proposer.gathering = Gathering::Over;
+        self.propose_what_waits(now, effects);
+        self.proposer.gathering = Gathering::No;
     }
 
     /// Phase 2a. The leader's own vote is one like the others: it counts once it is durable, and
@@ -100,10 +137,30 @@ impl Replica {
         }
         let term = self.proposer.term(ballot).expect("only a leader proposes");
         term.open.insert(slot, Open { batch: batch.clone(), votes: Vec::new(), sent: now });
+        self.vote_for(slot, ballot, batch, effects);
+    }
+
+    /// This node's acceptor was away, and votes now for what the leader beside it proposed meanwhile.
+    pub(in crate::paxos) fn vote_for_own(&mut self, effects: &mut Out) {
+        let Stage::Leading(term) = &self.proposer.stage else { return };
+        let ballot = term.ballot;
+        let has_voted =
+            |slot: &Slot| self.acceptor.vote(*slot).is_some_and(|vote| vote.ballot == ballot);
+        let open = term.open.iter().filter(|(slot, _)| !has_voted(slot));
+        let open: Vec<(Slot, Arc<Batch>)> =
+            open.map(|(slot, open)| (*slot, open.batch.clone())).collect();
+        for (slot, batch) in open {
+            self.vote_for(slot, ballot, batch, effects);
+        }
+    }
+
+    /// The leader's own vote, if it has one.
+    fn vote_for(&mut self, slot: Slot, ballot: Ballot, batch: Arc<Batch>, effects: &mut Out) {
         if self.roles.acceptor_is_up() && self.is_acceptor_of(slot) {
             self.cast_vote(slot, ballot, batch, effects);
             effects.point(points::PROPOSER_OWN_VOTE_DURABLE);
-            effects.push(Effect::Resume(Resume::Voted { ballot, slot }));
+            let voted = Effect::Resume(Resume::Voted { ballot, slot });
+            self.options.planted.push_held(Bug::CountOwnVoteEarly, voted, effects);
         }
     }
 
@@ -135,6 +192,11 @@ impl Replica {
             self.counters.duplicates_dropped += 1;
             return;
         };
+        let of_another_life = |it: &Member| it.node == member.node;
+        let member = match acceptors.iter().find(|it| of_another_life(it)) {
+            Some(known) if self.options.planted.has(Bug::CountFormerLife) => *known,
+            Some(_) | None => member,
+        };
         if !acceptors.contains(&member) {
             self.counters.strange_dropped += 1;
             return;
@@ -145,7 +207,8 @@ impl Replica {
         }
         open.votes.push(member);
         let votes = &open.votes;
-        if !self.learner.membership.is_quorum(slot, |member| votes.contains(&member)) {
+        let is_quorum = self.learner.membership.is_quorum(slot, |member| votes.contains(&member));
+        if !is_quorum && !self.options.planted.has(Bug::OneVoteChooses) {
             return;
         }
         let Some(open) = term.open.remove(&slot) else { return };
@@ -183,8 +246,10 @@ impl Replica {
         }
         let from = self.learner.applied.next();
         for to in self.others() {
+            let acceptors = self.learner.membership.lives_of(to);
             let Some(term) = self.proposer.term(ballot) else { return };
-            let has_answered = term.promises.get(&to).is_some_and(|(_, complete)| *complete);
+            // In the life that counts: the promise of a former one says nothing of its slots.
+            let has_answered = acceptors.iter().all(|member| term.has_promised(*member));
             if has_answered || only.is_some_and(|only| only != to) {
                 continue;
             }

@@ -1,13 +1,14 @@
 //! Clients' requests, from their arrival to their one reply.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::paxos::learner::Verdict;
 use crate::paxos::message::{Ballot, Batch, Command, Member, Slot};
+use crate::paxos::planted::Bug;
 use crate::paxos::record::Settled;
 use crate::paxos::{Alarm, Out, Replica, reply_failed};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
@@ -227,7 +228,8 @@ impl Replica {
 
     pub(in crate::paxos) fn request_alarm(&mut self, request: RequestId, effects: &mut Out) {
         let Some(asked) = self.proposer.requests.remove(&request) else { return };
-        let failure = match asked.is_proposed {
+        let may_happen = asked.is_proposed && !self.options.planted.has(Bug::DenyProposed);
+        let failure = match may_happen {
             true => {
                 self.counters.unknown += 1;
                 let reason =
@@ -257,8 +259,19 @@ impl Replica {
         if self.leads() {
             return format!("{me} leads, and what is proposed before it is not accepted");
         }
-        let up = all.iter().filter(|node| **node == me || self.peers_up.contains(node)).count();
-        format!("no leader that a majority follows: {me} reaches {up} of {} replicas", all.len())
+        let is_up = |node: &&NodeId| **node == me || self.peers_up.contains(*node);
+        let up = all.iter().filter(is_up).count();
+        let missing: Vec<String> =
+            all.iter().filter(|node| !is_up(node)).map(NodeId::to_string).collect();
+        let without = match &missing[..] {
+            [] => String::new(),
+            [one] => format!(", not {one}"),
+            [first @ .., last] => format!(", not {} and {last}", first.join(", ")),
+        };
+        format!(
+            "no leader that a majority follows: {me} reaches {up} of {} replicas{without}",
+            all.len()
+        )
     }
 
     /// The outcome of a slot is known: of the batch proposed there, or of another's.
@@ -269,7 +282,10 @@ impl Replica {
         verdicts: &[Verdict],
         effects: &mut Out,
     ) {
-        let Some((origin, requests)) = self.proposer.by_slot.remove(&slot) else { return };
+        let Some((mut origin, requests)) = self.proposer.by_slot.remove(&slot) else { return };
+        if self.options.planted.has(Bug::AnswerForAnother) {
+            origin = batch.origin;
+        }
         for (index, request) in requests.into_iter().enumerate() {
             let Some(request) = request.filter(|request| self.forget_request(*request)) else {
                 continue;

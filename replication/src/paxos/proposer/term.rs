@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::contract::{NodeId, Time};
 use crate::paxos::membership::Membership;
 use crate::paxos::message::{Ballot, Batch, Member, Promise, Slot};
+use crate::paxos::planted::{Bug, Planted};
 
 /// Heartbeats whose answers still count. Older ones would prove nothing that newer ones do not.
 const ROUNDS_MAX: usize = 64;
@@ -30,6 +31,8 @@ pub(in crate::paxos) struct Term {
     pub(super) found: BTreeMap<Slot, (Ballot, Arc<Batch>)>,
     /// Up to here somebody who promised knows all slots to be chosen.
     pub(super) base: Slot,
+    /// Who that is.
+    pub(super) base_told_by: Option<NodeId>,
     /// Up to here slots may have been chosen under earlier ballots.
     pub(super) recovered_to: Slot,
     /// The next slot to propose.
@@ -43,10 +46,16 @@ pub(in crate::paxos) struct Term {
     acked: BTreeMap<Member, (u64, Time)>,
     /// The newest heartbeat that a quorum has answered, and when it was sent.
     pub(super) confirmed: (u64, Time),
+    /// The newest set of acceptors then known: a lease of older ones says nothing of what others may
+    /// choose in the slots of newer ones.
+    pub(super) confirmed_by: Slot,
     /// The heartbeat that reads wait for.
     pub(super) read_round: Option<u64>,
     /// How far this node had come, and when: a leader that cannot learn what others know gives up.
     pub(super) progress: (Slot, Time),
+    /// Who was asked to take over, and when last.
+    pub(super) handed_to: Vec<NodeId>,
+    pub(super) handed_at: Option<Time>,
 }
 
 impl Term {
@@ -56,6 +65,7 @@ impl Term {
             promises: BTreeMap::new(),
             found: BTreeMap::new(),
             base: Slot::ZERO,
+            base_told_by: None,
             recovered_to: Slot::ZERO,
             next: Slot(1),
             open: BTreeMap::new(),
@@ -63,20 +73,26 @@ impl Term {
             rounds: VecDeque::new(),
             acked: BTreeMap::new(),
             confirmed: (0, now),
+            confirmed_by: Slot::ZERO,
             read_round: None,
             progress: (Slot::ZERO, now),
+            handed_to: Vec::new(),
+            handed_at: None,
         }
     }
 
     /// An acceptor has promised, and told what it has accepted, or a part of it.
-    pub(super) fn promise(&mut self, from: NodeId, promise: Promise) {
+    pub(super) fn promise(&mut self, from: NodeId, promise: Promise, planted: Planted) {
         let is_complete = promise.more.is_none();
         let entry = self.promises.entry(from).or_insert((promise.life, false));
         if entry.0 != promise.life {
             *entry = (promise.life, false);
         }
         entry.1 |= is_complete;
-        self.base = self.base.max(promise.chosen);
+        if promise.chosen > self.base {
+            self.base = promise.chosen;
+            self.base_told_by = Some(from);
+        }
         self.recovered_to = self.recovered_to.max(promise.chosen);
         for accepted in promise.accepted {
             if accepted.slot < self.next {
@@ -84,7 +100,11 @@ impl Term {
             }
             self.recovered_to = self.recovered_to.max(accepted.slot);
             let newest = self.found.get(&accepted.slot).map(|(ballot, _)| *ballot);
-            if newest.is_none_or(|newest| accepted.ballot > newest) {
+            let is_newer = match planted.has(Bug::ProposeOldestFound) {
+                true => newest.is_none_or(|newest| accepted.ballot < newest),
+                false => newest.is_none_or(|newest| accepted.ballot > newest),
+            };
+            if is_newer {
                 self.found.insert(accepted.slot, (accepted.ballot, accepted.batch));
             }
         }
@@ -93,6 +113,12 @@ impl Term {
     /// Whether this acceptor has promised, and told everything.
     pub(super) fn has_promised(&self, member: Member) -> bool {
         self.promises.get(&member.node) == Some(&(member.life, true))
+    }
+
+    /// The newest heartbeat that a node has answered.
+    pub(super) fn last_ack(&self, node: NodeId) -> u64 {
+        let acks = self.acked.iter().filter(|(member, _)| member.node == node);
+        acks.map(|(_, (round, _))| *round).max().unwrap_or_default()
     }
 
     /// A heartbeat goes out.
@@ -121,6 +147,7 @@ impl Term {
         let is_newer = confirmed.0 > self.confirmed.0;
         if is_newer {
             self.confirmed = confirmed;
+            self.confirmed_by = membership.newest().0;
         }
         is_newer
     }

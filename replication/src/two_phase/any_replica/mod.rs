@@ -422,6 +422,8 @@ impl Core for Replica {
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.ask_for_checkpoint(effects),
+            // It copies no stores, so nothing is ever staged; and nobody can stand in for it.
+            Input::Staged { .. } | Input::Stopping => {}
         }
         self.go_on(now, effects);
         self.alarms.ask(now, effects);
@@ -451,6 +453,7 @@ impl Core for Replica {
             in_doubt: self.participating.in_doubt(now) as u64,
             locks: self.locks.len() as u64,
             peers_up: self.peers_up.iter().copied().collect(),
+            leader: None,
             counters,
         }
     }

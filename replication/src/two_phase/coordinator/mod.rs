@@ -298,8 +298,10 @@ impl Core for Coordinator {
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
+            // Nobody can stand in for it.
+            Input::Stopping => {}
             // A coordinator has no store, and so never asks one.
-            Input::Read { .. } => self.counters.strange_dropped += 1,
+            Input::Read { .. } | Input::Staged { .. } => self.counters.strange_dropped += 1,
         }
         self.alarms.ask(now, effects);
     }
@@ -319,6 +321,7 @@ impl Core for Coordinator {
             in_flight: self.transactions.len() as u64,
             in_doubt: self.transactions.values().filter(told).count() as u64,
             locks: self.locks.len() as u64,
+            leader: None,
             peers_up: self.peers_up.iter().copied().collect(),
             counters,
         }

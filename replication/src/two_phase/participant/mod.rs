@@ -298,6 +298,10 @@ impl Core for Participant {
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
+            // It copies no stores, so nothing is ever staged.
+            Input::Staged { .. } => {}
+            // Nobody can stand in for it.
+            Input::Stopping => {}
         }
         self.alarms.ask(now, effects);
     }
@@ -324,6 +328,7 @@ impl Core for Participant {
             in_flight: self.transactions.len() as u64,
             in_doubt: self.transactions.values().filter(in_doubt).count() as u64,
             locks: self.locks.len() as u64,
+            leader: None,
             peers_up: self.peers_up.iter().copied().collect(),
             counters,
         }

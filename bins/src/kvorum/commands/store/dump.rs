@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use kvorum_node::offline::Offline;
+use kvorum_node::offline::{NodeKind, Offline};
 use kvorum_storage::inspect::{Layout, SegmentSummary};
 use kvorum_storage::{Error, LogItem, ReplayedRecord};
 use serde_json::{Map, Value as Json, json};
@@ -98,7 +98,7 @@ impl Dumping<'_> {
     }
 
     fn log(&mut self) -> Result<(), CommandError> {
-        let role = self.offline.whose().role();
+        let node = self.offline.whose().kind();
         let storage = |error: Error| of_storage(&error, &self.arguments.dir);
         let mut survey = self.offline.directory().log().map_err(storage)?;
         let mut left = self.arguments.limit.unwrap_or(u64::MAX);
@@ -106,7 +106,7 @@ impl Dumping<'_> {
             && let Some(item) = survey.next().map_err(storage)?
         {
             match item {
-                LogItem::Record(record) => left -= u64::from(self.record(role, &record)?),
+                LogItem::Record(record) => left -= u64::from(self.record(node, &record)?),
                 LogItem::Damage(damage) => self.warn(&records::damage(&damage))?,
                 LogItem::Torn(torn) => {
                     let (file, offset, bytes) = (torn.file.display(), torn.offset, torn.bytes);
@@ -121,10 +121,10 @@ impl Dumping<'_> {
     /// Prints a record, unless it is filtered out; whether it was.
     fn record(
         &mut self,
-        role: Option<kvorum_replication::Role>,
+        node: Option<NodeKind>,
         record: &ReplayedRecord,
     ) -> Result<bool, CommandError> {
-        match records::read(role, self.offline.directory().layout(), record) {
+        match records::read(node, self.offline.directory().layout(), record) {
             Ok(meaning) => {
                 if !records::concerns(&meaning, self.arguments.prefix.as_bytes()) {
                     return Ok(false);
@@ -194,11 +194,24 @@ impl Dumping<'_> {
 }
 
 fn segment_text(segment: &SegmentSummary) -> String {
-    let SegmentSummary { id, level, bytes, entries, deletes, sequence_max, smallest, largest } =
-        segment;
-    let level = level.map_or_else(|| "-".to_owned(), |level| level.to_string());
+    let SegmentSummary {
+        id,
+        level,
+        staged,
+        bytes,
+        entries,
+        deletes,
+        sequence_max,
+        smallest,
+        largest,
+    } = segment;
+    let level = match (level, staged) {
+        (Some(level), _) => format!("level {level}"),
+        (None, true) => "staged".to_owned(),
+        (None, false) => "level -".to_owned(),
+    };
     format!(
-        "{id:016x} level {level}, {bytes} bytes, {entries} entries, {deletes} tombstones, newest \
+        "{id:016x} {level}, {bytes} bytes, {entries} entries, {deletes} tombstones, newest \
          {sequence_max}, from {} to {}",
         quoted(smallest),
         quoted(largest)
@@ -209,6 +222,7 @@ fn segment_json(segment: &SegmentSummary) -> Map<String, Json> {
     let json = json!({
         "id": format!("{:016x}", segment.id),
         "level": segment.level,
+        "staged": segment.staged,
         "bytes": segment.bytes,
         "entries": segment.entries,
         "tombstones": segment.deletes,

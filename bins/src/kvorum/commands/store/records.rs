@@ -1,7 +1,7 @@
 //! How records of a log are shown.
 
-use kvorum_node::offline::{Meaning, meaning};
-use kvorum_replication::{Role, Write};
+use kvorum_node::offline::{Meaning, NodeKind, meaning};
+use kvorum_replication::Write;
 use kvorum_storage::inspect::{Layout, own_batch};
 use kvorum_storage::{LogDamage, Operation, ReplayedRecord};
 use serde_json::{Map, Value as Json, json};
@@ -11,12 +11,12 @@ use crate::text::{quoted, set_field};
 
 /// Reads a record as its owner does.
 pub(super) fn read(
-    role: Option<Role>,
+    node: Option<NodeKind>,
     layout: Layout,
     record: &ReplayedRecord,
 ) -> Result<Meaning, String> {
-    match (role, layout) {
-        (Some(role), _) => meaning(role, record.kind, &record.payload),
+    match (node, layout) {
+        (Some(node), _) => meaning(node, record.kind, &record.payload),
         (None, Layout::Store) => {
             let batch = own_batch(record)?.unwrap_or_default();
             let write = |operation: &Operation| match operation {

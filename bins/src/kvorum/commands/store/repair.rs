@@ -59,6 +59,12 @@ fn print(output: &mut Output, offline: &Offline, repaired: &Repaired) -> Result<
             repaired.segments_kept, repaired.segments_rewritten, repaired.entries_rewritten
         ))?;
     }
+    if repaired.staged_left_out > 0 {
+        output.line(format!(
+            "staged rows: {} left out; nothing says that they were needed",
+            show::count(repaired.staged_left_out, "segment")
+        ))?;
+    }
     output.line(format!("log: {} kept", show::count(repaired.records, "record")))?;
     if repaired.records_behind > 0 {
         output.line(format!(
@@ -87,6 +93,7 @@ fn json_of(offline: &Offline, repaired: &Repaired) -> Json {
         "segments_kept": repaired.segments_kept,
         "segments_rewritten": repaired.segments_rewritten,
         "entries_rewritten": repaired.entries_rewritten,
+        "staged_left_out": repaired.staged_left_out,
         "records": repaired.records,
         "records_behind": repaired.records_behind,
         "losses": losses,

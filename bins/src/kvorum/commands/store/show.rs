@@ -1,6 +1,7 @@
 //! How findings and extents are shown.
 
 use kvorum_node::offline::Whose;
+use kvorum_replication::Protocol;
 use kvorum_storage::inspect::{Finding, Grade, Lost};
 use kvorum_storage::{LogExtent, LostKeys};
 use serde_json::{Map, Value as Json, json};
@@ -13,9 +14,18 @@ pub(super) fn whose(whose: &Whose) -> String {
         Whose::Node(identity) => {
             let cluster = identity.cluster.map(|cluster| format!(" of cluster {cluster}"));
             let (role, node) = (identity.role, identity.node);
-            format!("{role} {node}{}", cluster.unwrap_or_else(|| ", of no cluster yet".to_owned()))
+            let cluster = cluster.unwrap_or_else(|| ", of no cluster yet".to_owned());
+            let protocol = match identity.protocol {
+                Protocol::TwoPhase => String::new(),
+                protocol => format!(", under {protocol}"),
+            };
+            let life = match identity.life {
+                0 => String::new(),
+                life => format!(", in its life {life}"),
+            };
+            format!("{role} {node}{cluster}{protocol}{life}")
         }
-        Whose::Lost { role, .. } => format!("{role} of unknown identity"),
+        Whose::Lost { kind, .. } => format!("{} of unknown identity", kind.role),
         Whose::Nobody => "a store that no node runs on".to_owned(),
     }
 }
@@ -26,8 +36,10 @@ pub(super) fn whose_json(whose: &Whose) -> Json {
             "role": identity.role.to_string(),
             "id": identity.node.0,
             "cluster": identity.cluster.map(|cluster| cluster.to_string()),
+            "protocol": identity.protocol.to_string(),
+            "life": identity.life,
         }),
-        Whose::Lost { role, .. } => json!({"role": role.to_string()}),
+        Whose::Lost { kind, .. } => json!({"role": kind.role.to_string()}),
         Whose::Nobody => Json::Null,
     }
 }

@@ -1,10 +1,12 @@
 //! `store stats`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use bytes::Bytes;
 use comfy_table::{CellAlignment, Table, presets};
 use kvorum_node::offline::{InDoubt, Offline, Read};
-use kvorum_storage::inspect::{Layout, Summary};
+use kvorum_storage::inspect::{Layout, StagedSummary, Summary};
 use serde_json::{Map, Value as Json, json};
 
 use super::{corrupt, of_node, open, show};
@@ -52,12 +54,22 @@ fn print(
         }
         line("flushed mark", summary.flushed_mark.to_string())?;
         line("flushed position", summary.flushed_position.to_string())?;
+        if let Some(staged) = &summary.staged {
+            let StagedSummary { mark, segments, bytes, rows } = staged;
+            let segments = show::count(*segments, "segment");
+            line("staged", format!("{rows} rows as of mark {mark}: {segments}, {bytes} bytes"))?;
+        }
         if let Some(generation) = summary.generation {
             line("manifest", generation.to_string())?;
         }
     }
     line("log", show::extent(&summary.log))?;
     line("log bytes", format!("{} of {}", summary.log.frame_bytes, summary.log.bytes))?;
+    if let Some(progress) = &read.progress {
+        line("applied", format!("slot {}", progress.applied))?;
+        line("chosen", format!("slot {}", progress.chosen))?;
+        line("promised", format!("ballot {}", progress.promised))?;
+    }
     line("in doubt", read.in_doubt.len().to_string())?;
     for txn in &read.in_doubt {
         output.line(format!("  {}", in_doubt(txn)))?;
@@ -81,20 +93,33 @@ fn levels(summary: &Summary) -> Table {
 
 /// A transaction that had not come to its end, and who may know more.
 pub(super) fn in_doubt(in_doubt: &InDoubt) -> String {
-    let InDoubt { txn, participants, number, keys } = in_doubt;
-    let nodes: Vec<String> = participants.iter().map(ToString::to_string).collect();
-    let nodes = nodes.join(", ");
-    match number {
-        Some(number) => {
-            format!("{txn} committed as {}, not acknowledged by all of {nodes}", number.0)
+    match in_doubt {
+        InDoubt::Transaction { txn, participants, number, keys } => {
+            let nodes: Vec<String> = participants.iter().map(ToString::to_string).collect();
+            let nodes = nodes.join(", ");
+            match number {
+                Some(number) => {
+                    format!("{txn} committed as {}, not acknowledged by all of {nodes}", number.0)
+                }
+                None => {
+                    format!("{txn} prepared, outcome unknown: {}; with {nodes}", some_of(keys))
+                }
+            }
         }
-        None => {
-            let shown: Vec<String> = keys.iter().take(4).map(|key| quoted(key)).collect();
-            let more = keys.len().saturating_sub(shown.len());
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("{txn} prepared, outcome unknown: {}{more}; with {nodes}", shown.join(", "))
+        InDoubt::Slot { slot, ballot, commands, keys } => {
+            let keys = if keys.is_empty() { String::new() } else { format!(": {}", some_of(keys)) };
+            let commands = show::count(*commands as u64, "command");
+            format!("slot {slot}, {commands} accepted with ballot {ballot}, perhaps chosen{keys}")
         }
     }
+}
+
+/// The first keys, and how many more there are.
+fn some_of(keys: &BTreeSet<Bytes>) -> String {
+    let shown: Vec<String> = keys.iter().take(4).map(|key| quoted(key)).collect();
+    let more = keys.len().saturating_sub(shown.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }
 
 fn json_of(offline: &Offline, read: &Read, summary: &Summary) -> Json {
@@ -111,9 +136,17 @@ fn json_of(offline: &Offline, read: &Read, summary: &Summary) -> Json {
         })
         .collect();
     let in_doubt: Vec<Json> = read.in_doubt.iter().map(in_doubt_json).collect();
+    let progress = read.progress.as_ref().map(|progress| {
+        json!({
+            "applied": progress.applied.0,
+            "chosen": progress.chosen.0,
+            "promised": progress.promised.to_string(),
+        })
+    });
     json!({
         "dir": offline.directory().path().display().to_string(),
         "node": show::whose_json(offline.whose()),
+        "progress": progress,
         "files": summary.files,
         "bytes": summary.bytes,
         "levels": levels,
@@ -122,6 +155,14 @@ fn json_of(offline: &Offline, read: &Read, summary: &Summary) -> Json {
         "space_amplification": summary.space_amplification(),
         "flushed_mark": summary.flushed_mark,
         "flushed_position": summary.flushed_position.0,
+        "staged": summary.staged.map(|staged| {
+            json!({
+                "mark": staged.mark,
+                "segments": staged.segments,
+                "bytes": staged.bytes,
+                "rows": staged.rows,
+            })
+        }),
         "manifest": summary.generation,
         "log": show::extent_json(&summary.log),
         "in_doubt": in_doubt,
@@ -129,19 +170,26 @@ fn json_of(offline: &Offline, read: &Read, summary: &Summary) -> Json {
 }
 
 fn in_doubt_json(in_doubt: &InDoubt) -> Json {
-    let keys: Vec<Json> = in_doubt
-        .keys
-        .iter()
-        .map(|key| {
+    let keys = |keys: &BTreeSet<Bytes>| {
+        let key = |key: &Bytes| {
             let mut object = Map::new();
             set_field(&mut object, "key", key);
             Json::Object(object)
-        })
-        .collect();
-    json!({
-        "txn": in_doubt.txn.to_string(),
-        "participants": in_doubt.participants.iter().map(|node| node.0).collect::<Vec<_>>(),
-        "committed": in_doubt.number.map(|number| number.0),
-        "keys": keys,
-    })
+        };
+        keys.iter().map(key).collect::<Vec<_>>()
+    };
+    match in_doubt {
+        InDoubt::Transaction { txn, participants, number, keys: locked } => json!({
+            "txn": txn.to_string(),
+            "participants": participants.iter().map(|node| node.0).collect::<Vec<_>>(),
+            "committed": number.map(|number| number.0),
+            "keys": keys(locked),
+        }),
+        InDoubt::Slot { slot, ballot, commands, keys: written } => json!({
+            "slot": slot.0,
+            "ballot": ballot.to_string(),
+            "commands": commands,
+            "keys": keys(written),
+        }),
+    }
 }

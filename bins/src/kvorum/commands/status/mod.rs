@@ -1,5 +1,8 @@
 //! `status`.
 
+mod paxos;
+mod two_phase;
+
 use comfy_table::{CellAlignment, Table, presets};
 use kvorum_rpc::client::{Client, ProcessStatus};
 use serde_json::{Value as Json, json};
@@ -9,22 +12,6 @@ use crate::error::CommandError;
 use crate::members::{Member, ask_all};
 use crate::output::{Format, Output};
 
-const HEADER: [&str; 10] = [
-    "ROLE",
-    "ID",
-    "ADDRESS",
-    "STATE",
-    "INCARNATION",
-    "LOG",
-    "IN FLIGHT",
-    "IN DOUBT",
-    "LOCKS",
-    "UPTIME",
-];
-
-/// The columns of numbers.
-const RIGHT_ALIGNED: [usize; 6] = [1, 4, 6, 7, 8, 9];
-
 /// Shows each process of the cluster.
 pub(crate) async fn status(
     client: &Client,
@@ -33,20 +20,21 @@ pub(crate) async fn status(
     arguments: &Status,
 ) -> Result<(), CommandError> {
     let members = ask_all(client, global).await?;
+    let replicas = paxos::Replicas::of(&members);
     match output.format {
         Format::Text => {
-            output.line(table(&members).trim_fmt())?;
+            let table = replicas
+                .as_ref()
+                .map_or_else(|| two_phase::table(&members), |replicas| replicas.table(&members));
+            output.line(table.trim_fmt())?;
             for member in &members {
                 explain(output, member, arguments.counters)?;
             }
-            if let [Member { node, answer: Ok((_, status)), .. }] = &members[..]
-                && status.cluster.is_empty()
-            {
-                output.line(format!(
-                    "\nreplica {node} has met no coordinator yet: start one that names it with --replica"
-                ))?;
-            }
-            Ok(())
+            let words = replicas.map_or_else(
+                || two_phase::words(&members),
+                |replicas| Some(replicas.words(&members)),
+            );
+            words.map_or(Ok(()), |words| output.line(format!("\n{words}")))
         }
         Format::Json => {
             let cluster = members.iter().find_map(|member| match &member.answer {
@@ -55,56 +43,47 @@ pub(crate) async fn status(
             });
             let processes: Vec<Json> = members.iter().map(json_of).collect();
             let asked = client.address();
-            output.json(&json!({"cluster": cluster, "asked": asked, "processes": processes}))
+            let mut status = json!({
+                "protocol": "2pc", "cluster": cluster, "asked": asked, "processes": processes,
+            });
+            if let Some(replicas) = replicas {
+                replicas.add_to(&mut status);
+            }
+            output.json(&status)
         }
     }
 }
 
-fn table(members: &[Member]) -> Table {
+/// A table with these columns, some of them numbers, and a row for each member.
+fn table<const N: usize>(
+    members: &[Member],
+    header: [&str; N],
+    numbers: &[usize],
+    row: impl Fn(&Member) -> [String; N],
+) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(HEADER);
+    table.load_style(presets::NOTHING).set_header(header);
     for member in members {
         table.add_row(row(member));
     }
-    for index in RIGHT_ALIGNED {
-        if let Some(column) = table.column_mut(index) {
+    for index in numbers {
+        if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
 }
 
-fn row(member: &Member) -> [String; 10] {
-    let (node, address) = (member.node.to_string(), member.address.clone());
-    let Ok((_, status)) = &member.answer else {
-        let nothing = || "-".to_owned();
-        let state = "down".to_owned();
-        let role = member.role().to_owned();
-        return [
-            role,
-            node,
-            address,
-            state,
-            nothing(),
-            nothing(),
-            nothing(),
-            nothing(),
-            nothing(),
-            nothing(),
-        ];
-    };
-    [
-        status.role.clone(),
-        node,
-        address,
-        "up".to_owned(),
-        status.incarnation.to_string(),
-        log(status),
-        status.in_flight.to_string(),
-        status.in_doubt.to_string(),
-        status.locks.to_string(),
-        uptime(status.uptime_millis),
-    ]
+/// The row of a process that did not answer: its first four cells, and nothing behind.
+fn row_of_absent<const N: usize>(member: &Member) -> [String; N] {
+    let known = [
+        member.role().to_owned(),
+        member.node.to_string(),
+        member.address.clone(),
+        "down".to_owned(),
+    ];
+    let mut known = known.into_iter();
+    std::array::from_fn(|_| known.next().unwrap_or_else(|| "-".to_owned()))
 }
 
 fn log(status: &ProcessStatus) -> String {

@@ -1,8 +1,7 @@
-//! `peer.capnp`: what nodes say to each other.
+//! The messages of two-phase commit.
 
 use std::sync::Arc;
 
-use kvorum_node::ClusterId;
 use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
 };
@@ -11,74 +10,14 @@ use kvorum_schema::peer_capnp::{
     self as schema, inform, maybe_value, query, read_answer, two_phase_message as message, vote,
 };
 
-use super::client::{
+use super::super::client::{
     read_range, read_rows, read_stamp, read_transaction, transaction_bytes, write_rows,
     write_stamp, write_transaction,
 };
-use super::{
-    MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, bound, check_list, key, length,
-    short_text, text, value,
+use super::super::{
+    MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, bound, check_list, key, length, text,
+    value,
 };
-
-/// Of `peer.capnp`; a node two versions away is refused.
-pub(crate) const VERSION: u32 = 1;
-
-/// How a node introduces itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hello {
-    pub(crate) version: u32,
-    pub(crate) cluster: Option<ClusterId>,
-    pub(crate) node: NodeId,
-    pub(crate) incarnation: u64,
-    pub(crate) address: String,
-    pub(crate) members: Vec<(NodeId, String)>,
-    pub(crate) joined: Vec<NodeId>,
-}
-
-pub(crate) fn read_hello(reader: schema::hello::Reader<'_>) -> Result<Hello, Rejected> {
-    let cluster = match reader.get_cluster()? {
-        [] => None,
-        id => Some(ClusterId(id.try_into().map_err(|_| {
-            Rejected::Invalid(format!("a cluster id of {} bytes; they have 16", id.len()))
-        })?)),
-    };
-    let members = reader.get_members()?;
-    check_list("members", members.len(), MEMBERS_MAX)?;
-    let joined = reader.get_joined()?;
-    check_list("joined replicas", joined.len(), MEMBERS_MAX)?;
-    Ok(Hello {
-        version: reader.get_version(),
-        cluster,
-        node: NodeId(reader.get_node()),
-        incarnation: reader.get_incarnation(),
-        address: short_text(reader.get_address()?)?,
-        members: members
-            .iter()
-            .map(|member| Ok((NodeId(member.get_node()), short_text(member.get_address()?)?)))
-            .collect::<Result<_, Rejected>>()?,
-        joined: joined.iter().map(NodeId).collect(),
-    })
-}
-
-pub(crate) fn write_hello(hello: &Hello, mut builder: schema::hello::Builder<'_>) {
-    builder.set_version(hello.version);
-    if let Some(cluster) = hello.cluster {
-        builder.set_cluster(&cluster.0);
-    }
-    builder.set_node(hello.node.0);
-    builder.set_incarnation(hello.incarnation);
-    builder.set_address(&hello.address);
-    let mut joined = builder.reborrow().init_joined(length(hello.joined.len()));
-    for (index, node) in (0..).zip(&hello.joined) {
-        joined.set(index, node.0);
-    }
-    let mut members = builder.init_members(length(hello.members.len()));
-    for (index, (node, address)) in (0..).zip(&hello.members) {
-        let mut member = members.reborrow().get(index);
-        member.set_node(node.0);
-        member.set_address(address);
-    }
-}
 
 type MessagesReader<'a> = capnp::struct_list::Reader<'a, message::Owned>;
 
@@ -88,7 +27,7 @@ pub(crate) fn read_messages(reader: MessagesReader<'_>) -> Result<Vec<Message>, 
 }
 
 /// About how many bytes a message takes on the wire.
-pub(crate) fn message_bytes(message: &Message) -> usize {
+pub(super) fn message_bytes(message: &Message) -> usize {
     const FRAME: usize = 96;
     FRAME
         + match message {

@@ -1,12 +1,16 @@
 //! What a record says, in fields that can be shown.
 
+mod paxos;
+
 use bytes::Bytes;
+use kvorum_replication::paxos::record::Record as PaxosRecord;
 use kvorum_replication::two_phase::message::{Decision, TxnId};
 use kvorum_replication::two_phase::record::{
     CoordinatorCheckpoint, CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord,
 };
-use kvorum_replication::{NodeId, Role, Stamp, Write};
+use kvorum_replication::{NodeId, Protocol, Role, Stamp, Write};
 
+use super::{NodeKind, unknown_records};
 use crate::codec::StoredRecord;
 
 /// A record of a node's log, read.
@@ -24,11 +28,19 @@ pub struct Meaning {
     pub checked: Vec<Bytes>,
 }
 
-/// Reads a record as a node of this role does; says why it is none of that role's.
-pub fn meaning(role: Role, kind: u8, payload: &Bytes) -> Result<Meaning, String> {
-    let read = match role {
-        Role::Coordinator => CoordinatorRecord::decode(kind, payload).map(of_coordinator),
-        Role::Replica => ParticipantRecord::decode(kind, payload).map(of_participant),
+/// Reads a record as such a node does; says why it is none of its.
+pub fn meaning(node: NodeKind, kind: u8, payload: &Bytes) -> Result<Meaning, String> {
+    let read = match (node.protocol, node.role) {
+        (Protocol::TwoPhase, Role::Coordinator) => {
+            CoordinatorRecord::decode(kind, payload).map(of_coordinator)
+        }
+        (Protocol::TwoPhase, Role::Replica) => {
+            ParticipantRecord::decode(kind, payload).map(of_participant)
+        }
+        (Protocol::Paxos, Role::Replica) => PaxosRecord::decode(kind, payload).map(paxos::meaning),
+        (Protocol::AnyReplica, _) | (Protocol::Paxos, Role::Coordinator) => {
+            return Err(unknown_records(node));
+        }
     };
     read.map_err(|malformed| malformed.to_string())
 }
@@ -112,8 +124,12 @@ fn named(name: &'static str, txn: Option<TxnId>, fields: Vec<(&'static str, Stri
 }
 
 fn nodes(nodes: &[NodeId]) -> (&'static str, String) {
-    let list: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-    ("participants", list.join(","))
+    ("participants", join(nodes))
+}
+
+fn join(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(",")
 }
 
 fn stamped(stamp: Option<Stamp>) -> Option<(&'static str, String)> {

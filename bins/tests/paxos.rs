@@ -1,0 +1,279 @@
+//! Multi-Paxos with real processes: five equal replicas by their flags, and what clients see when
+//! some of them are gone.
+
+#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
+
+mod support;
+
+use std::fs;
+use std::time::Instant;
+
+use kvorum::cluster::Member;
+use serde_json::Value as Json;
+use support::{Fixture, PATIENCE, Ran, run};
+
+const REPLICAS: u32 = 5;
+
+fn all() -> impl Iterator<Item = Member> {
+    (1..=REPLICAS).map(Member::Replica)
+}
+
+/// All but these.
+fn others(gone: &[Member]) -> Vec<Member> {
+    all().filter(|member| !gone.contains(member)).collect()
+}
+
+/// Every member in turn serves everything a client can ask.
+#[track_caller]
+fn serves_everything(fixture: &Fixture, member: Member) {
+    let key = format!("of {member}");
+    fixture.ask(member, ["put", &key, "1"]).succeeded();
+    assert_eq!(fixture.ask(member, ["get", &key]).succeeded().text(), "1\n");
+    let txn = format!("check '{key}' = 1\nput '{key}' 2\nput '{key}, too' 3\n");
+    let transact = |text: &str| {
+        let address = fixture.cluster.address(member).to_string();
+        run(fixture.client().env("KVORUM_CONNECT", address).arg("txn"), text.as_bytes())
+    };
+    assert_eq!(transact(&txn).succeeded().text(), "committed\n");
+    transact(&txn).failed(3, &["precondition 1 does not hold"]);
+    let scan = fixture.ask(member, ["scan", "--prefix", &key]);
+    assert_eq!(scan.succeeded().text(), format!("{key}\t2\n{key}, too\t3\n"));
+    fixture.ask(member, ["del", &key]).succeeded();
+    fixture.ask(member, ["get", &key]).failed(1, &["there is no key"]);
+}
+
+/// Asks until the answer is this exit code; until then it has to be one of those.
+#[track_caller]
+fn until(code: i32, meanwhile: &[i32], ask: impl Fn() -> Ran) -> Ran {
+    let began = Instant::now();
+    loop {
+        let ran = ask();
+        if ran.code == code {
+            return ran;
+        }
+        assert!(meanwhile.contains(&ran.code), "{ran:?}");
+        assert!(began.elapsed() < PATIENCE, "{ran:?}");
+    }
+}
+
+#[test]
+fn any_of_five_serves_and_two_may_die_but_not_three() {
+    let mut fixture = Fixture::paxos(REPLICAS, &[]);
+    all().for_each(|member| serves_everything(&fixture, member));
+    fixture.kvorum(["put", "greeting", "five"]).succeeded();
+
+    // Two, one of them the leader: writes go on at each of the others.
+    let leader = fixture.leader();
+    let mut gone = vec![leader, others(&[leader])[0]];
+    gone.iter().for_each(|member| fixture.cluster.kill(*member).unwrap());
+    for member in others(&gone) {
+        serves_everything(&fixture, member);
+    }
+    fixture.kvorum(["put", "greeting", "three"]).succeeded();
+
+    // A third: what is not acknowledged yet may be unknown, and then writes are refused at once.
+    gone.push(others(&gone)[0]);
+    fixture.cluster.kill(gone[2]).unwrap();
+    for member in others(&gone) {
+        let put = ["--timeout", "2s", "--output", "json", "put", "greeting", "two"];
+        let refused = until(4, &[5], || fixture.ask(member, put)).error();
+        assert_eq!((&refused["kind"], &refused["happened"]), (&"unavailable".into(), &"no".into()));
+        let why = refused["error"].as_str().unwrap();
+        for missing in &gone {
+            let Member::Replica(id) = missing else { panic!("{missing} is no replica") };
+            assert!(
+                why.contains(&format!("n{id}")),
+                "n{id} is missing, and {why:?} does not say so"
+            );
+        }
+        let began = Instant::now();
+        fixture.ask(member, ["get", "greeting"]).failed(4, &["unavailable"]);
+        fixture.ask(member, ["scan"]).failed(4, &["unavailable"]);
+        let took = began.elapsed();
+        assert!(took.as_secs() < 3, "it is known that a majority is away: {took:?}");
+
+        // Old, but there: nobody can have told it that a later write was chosen.
+        let stale = fixture.ask(member, ["get", "greeting", "--read", "stale"]);
+        assert_eq!(stale.succeeded().text(), "three\n");
+        let rows = fixture.ask(member, ["scan", "--prefix", "greet", "--read", "stale"]);
+        assert_eq!(rows.succeeded().text(), "greeting\tthree\n");
+        let missing = fixture.ask(member, ["get", "nothing", "--read", "stale"]);
+        missing.failed(1, &["there is no key"]);
+        let status = fixture.ask(member, ["status"]);
+        assert!(status.succeeded().text().contains("nobody leads: 2 of 5"), "{status:?}");
+    }
+
+    // One back: writes go on.
+    fixture.restart(gone[2]);
+    for member in others(&gone[..2]) {
+        serves_everything(&fixture, member);
+    }
+    fixture.kvorum(["put", "greeting", "three again"]).succeeded();
+
+    // All back: all hold the same.
+    gone[..2].iter().for_each(|member| fixture.restart(*member));
+    let rows = fixture.settled();
+    let greeting = rows.iter().find(|(key, _)| &key[..] == b"greeting").unwrap();
+    assert_eq!(&greeting.1[..], b"three again");
+    assert_eq!(rows.len(), REPLICAS as usize + 1, "{rows:?}");
+}
+
+#[test]
+fn all_may_die_at_once() {
+    let mut fixture = Fixture::paxos(3, &[]);
+    for n in 0..20 {
+        fixture.kvorum(["put", &format!("k{n}"), "v"]).succeeded();
+    }
+    fixture.cluster.kill_all().unwrap();
+    fixture.start_all();
+    let rows = fixture.kvorum(["scan"]);
+    assert_eq!(rows.succeeded().text().lines().count(), 20);
+    fixture.kvorum(["put", "k", "v"]).succeeded();
+    assert_eq!(fixture.settled().len(), 21);
+}
+
+#[test]
+fn status_says_who_leads() {
+    let mut fixture = Fixture::paxos(3, &[]);
+    let leader = fixture.leader();
+    let Member::Replica(id) = leader else { panic!("{leader} is no replica") };
+    fixture.kvorum(["put", "k", "v"]).succeeded();
+    for member in fixture.cluster.members() {
+        let status = fixture.ask(member, ["--output", "json", "status"]).json();
+        assert_eq!((&status["protocol"], &status["leader"]), (&"paxos".into(), &id.into()));
+        let processes = status["processes"].as_array().unwrap();
+        assert_eq!(processes.len(), 3);
+        for process in processes {
+            let paxos = &process["paxos"];
+            assert_eq!(
+                (&paxos["leader"], &paxos["votes"]),
+                (&id.into(), &true.into()),
+                "{process}"
+            );
+            assert!(paxos["ballot"].as_u64() > Some(0), "{process}");
+        }
+        let of_leader = processes.iter().find(|process| process["id"] == id).unwrap();
+        assert!(of_leader["paxos"]["applied"].as_u64() > Some(0), "{of_leader}");
+    }
+    let text = fixture.kvorum(["status"]);
+    assert!(text.succeeded().text().contains(&format!("replica {id} leads; 3 of 3")), "{text:?}");
+
+    // Another one soon leads.
+    fixture.cluster.kill(leader).unwrap();
+    fixture.kvorum(["put", "k", "w"]).succeeded();
+    let status = fixture.kvorum(["--output", "json", "status"]).json();
+    assert_ne!(status["leader"], Json::Null);
+    assert_ne!(status["leader"], Json::from(id));
+}
+
+/// The sum of a counter over all processes.
+fn counted(fixture: &Fixture, counter: &str) -> u64 {
+    let status = fixture.kvorum(["--output", "json", "status"]).json();
+    let processes = status["processes"].as_array().unwrap().iter();
+    processes.map(|process| process["counters"][counter].as_u64().unwrap_or(0)).sum()
+}
+
+/// Puts until this has come true as well, and so many puts were acknowledged.
+#[track_caller]
+fn put_until(fixture: &Fixture, is_so: impl Fn() -> bool) {
+    const PUTS: u32 = 50;
+    let began = Instant::now();
+    let mut puts = 0;
+    while puts < PUTS || !is_so() {
+        // Now and then nobody leads for a while: it never lasts.
+        until(0, &[4, 5], || fixture.kvorum(["put", "k", &puts.to_string()]));
+        puts += 1;
+        assert!(began.elapsed() < PATIENCE, "{puts} puts, and it is not so");
+    }
+}
+
+#[test]
+fn roles_that_fail_stop_nobody() {
+    let fixture = Fixture::paxos(5, &["--fail-roles", "4s", "--fail-acceptors", "2s"]);
+    put_until(&fixture, || counted(&fixture, "roles_failed") >= 10);
+    assert!(counted(&fixture, "roles_returned") > 0);
+}
+
+#[test]
+fn acceptors_that_forget_are_taken_in_anew() {
+    // Two of five: were it three, nobody could say any more what was chosen.
+    let flags = ["--fail-acceptors", "1s", "--acceptor-restart", "rejoin"];
+    let mut fixture = Fixture::paxos(5, &[]);
+    for member in [Member::Replica(1), Member::Replica(2)] {
+        fixture.cluster.kill(member).unwrap();
+        fixture.restart_with(member, &flags);
+    }
+    let joined = || counted(&fixture, "acceptors_forgot") >= 2 && counted(&fixture, "joins") >= 2;
+    put_until(&fixture, joined);
+}
+
+#[test]
+fn a_replica_that_lost_its_disk_comes_back_as_another() {
+    let mut fixture = Fixture::paxos(3, &[]);
+    fixture.kvorum(["put", "k", "v"]).succeeded();
+    let lost = others(&[fixture.leader()])[0];
+    fixture.cluster.kill(lost).unwrap();
+    fs::remove_dir_all(fixture.cluster.data_directory(lost)).unwrap();
+
+    // As if nothing had been: the others know better.
+    fixture.restart(lost);
+    fixture.await_log(lost, "--rejoin");
+    fixture.ask(lost, ["--timeout", "1s", "put", "k", "w"]).failed(4, &["unavailable"]);
+    fixture.cluster.kill(lost).unwrap();
+    fs::remove_dir_all(fixture.cluster.data_directory(lost)).unwrap();
+
+    fixture.restart_with(lost, &["--rejoin"]);
+    fixture.kvorum(["put", "k", "w"]).succeeded();
+    assert_eq!(fixture.settled().len(), 1);
+    let votes = || {
+        let status = fixture.ask(lost, ["--output", "json", "status"]).json();
+        let Member::Replica(id) = lost else { panic!("{lost} is no replica") };
+        let processes = status["processes"].as_array().unwrap();
+        processes.iter().any(|process| process["id"] == id && process["paxos"]["votes"] == true)
+    };
+    let began = Instant::now();
+    while !votes() {
+        assert!(began.elapsed() < PATIENCE, "its votes do not count");
+    }
+    // It is needed from now on.
+    let other = others(&[lost])[0];
+    fixture.cluster.kill(other).unwrap();
+    fixture.kvorum(["put", "k", "x"]).succeeded();
+}
+
+#[test]
+fn it_stops_when_asked_and_goes_on_where_it_was() {
+    let mut fixture = Fixture::paxos(3, &[]);
+    fixture.kvorum(["put", "k", "v"]).succeeded();
+    let leader = fixture.leader();
+    assert_eq!(fixture.stop(leader).code(), Some(0));
+    // Another one leads already: nobody had to wait until the silence was noticed.
+    let status = fixture.kvorum(["--output", "json", "status"]).json();
+    assert!(status["leader"].is_number(), "{status}");
+    assert_eq!(counted(&fixture, "campaigns"), 1, "{status}");
+    for member in others(&[leader]).into_iter().take(2) {
+        assert_eq!(fixture.stop(member).code(), Some(0), "{member}");
+    }
+    fixture.start_all();
+    assert_eq!(fixture.kvorum(["get", "k"]).succeeded().text(), "v\n");
+}
+
+#[test]
+fn a_read_lease_answers_reads() {
+    let fixture = Fixture::paxos(3, &["--read-lease", "400"]);
+    fixture.kvorum(["put", "k", "v"]).succeeded();
+    let began = Instant::now();
+    while counted(&fixture, "reads_by_lease") == 0 {
+        assert_eq!(fixture.kvorum(["get", "k"]).succeeded().text(), "v\n");
+        assert!(began.elapsed() < PATIENCE, "no read was answered by the lease");
+    }
+}
+
+#[test]
+fn a_bench_may_have_a_cluster_of_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let bench = ["bench", "--fresh", "--protocol", "paxos", "--ops", "200", "--clients", "8"];
+    let ran = run(support::client().args(bench).env("TMPDIR", temporary.path()), b"");
+    assert!(ran.succeeded().text().contains("200 ok"), "{ran:?}");
+    assert!(support::is_empty(temporary.path()));
+}

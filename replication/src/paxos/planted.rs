@@ -1,0 +1,223 @@
+//! Bugs on purpose, each a known trap, so that what is to catch them can be seen to catch them.
+//!
+//! Without the feature `planted-bugs` there are none: a [`Planted`] takes no room, there is only
+//! one, and [`Planted::has`] is constantly false, so that a build for use contains none of it.
+
+use crate::contract::{Effect, Effects};
+
+macro_rules! bugs {
+    ($($name:ident => $word:literal, $trap:literal, $rule:literal;)*) => {
+        /// A known trap, and the smallest mistake that falls into it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $(#[doc = $trap] $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// What flags call it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// The mistake, in a sentence.
+            #[must_use]
+            pub const fn trap(self) -> &'static str {
+                match self {
+                    $(Self::$name => $trap,)*
+                }
+            }
+
+            /// The rule that it breaks.
+            #[must_use]
+            pub const fn rule(self) -> &'static str {
+                match self {
+                    $(Self::$name => $rule,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    SkipFoundBatch => "skip-found-batch",
+        "a new leader fills a slot with a no-op although phase 1 found a vote there",
+        "what phase 1 finds is proposed again, since it may be chosen";
+    ProposeOldestFound => "propose-oldest-found",
+        "of several votes in a slot a new leader proposes the batch of the lowest ballot again",
+        "of several votes the one with the highest ballot counts";
+    LeadAlone => "lead-alone",
+        "a proposer leads once it has promised to itself",
+        "phase 2 begins when a quorum has promised";
+    BallotUsedAgain => "ballot-used-again",
+        "a proposer asks for promises before its own ballot is durable, and forgets at a restart that it was used",
+        "one ballot proposes one batch in a slot";
+    GapLeftOpen => "gap-left-open",
+        "a new leader proposes nothing in a slot in which phase 1 found nothing, and goes on behind it",
+        "gaps are filled with no-ops";
+    NewMembersUnasked => "new-members-unasked",
+        "a leader proposes in slots of a new set of members without promises of that set",
+        "a slot is proposed with the promises of a quorum of its own acceptors";
+    MembersAtOnce => "members-at-once",
+        "a change of the members counts from the next slot on",
+        "a change of the members counts a window later";
+    OneVoteChooses => "one-vote-chooses",
+        "a batch counts as chosen with the first vote",
+        "a quorum chooses";
+    CountFormerLife => "count-former-life",
+        "the vote of a node's former life, or of one not let in yet, is counted",
+        "a vote counts under the life that the set of members names";
+    CountOwnVoteEarly => "count-own-vote-early",
+        "a leader counts its own vote before its record is durable",
+        "nothing that rests on a record leaves before the record is durable";
+    PromiseBeforeDurable => "promise-before-durable",
+        "a promise is told before its record is durable",
+        "nothing that rests on a record leaves before the record is durable";
+    VoteBeforeDurable => "vote-before-durable",
+        "a vote is told before its record is durable",
+        "nothing that rests on a record leaves before the record is durable";
+    ForgetPromiseAtRestart => "forget-promise-at-restart",
+        "an acceptor that restarts has promised nothing",
+        "a promise is kept across restarts";
+    ForgetVotesAtRestart => "forget-votes-at-restart",
+        "an acceptor that restarts has accepted nothing behind what it had applied",
+        "a vote is kept across restarts";
+    AcceptBelowPromise => "accept-below-promise",
+        "an acceptor accepts with a ballot below the one it has promised",
+        "nothing below the promise is accepted";
+    PromiseBelowPromise => "promise-below-promise",
+        "an acceptor promises a ballot below the one it has promised",
+        "nothing below the promise is promised";
+    TellPromisedBallot => "tell-promised-ballot",
+        "a promise tells of each vote with the ballot that is promised, not the one it was cast with",
+        "a promise tells the ballot of each vote";
+    CheckpointForgetsVotes => "checkpoint-forgets-votes",
+        "a checkpoint leaves out what was accepted in open slots",
+        "a checkpoint stands for every record before it";
+    CheckpointForgetsPromise => "checkpoint-forgets-promise",
+        "a checkpoint leaves out the promise",
+        "a checkpoint stands for every record before it";
+    LearnAnyVote => "learn-any-vote",
+        "a learner takes its own vote for chosen, whatever the ballot it was cast with",
+        "a vote is what was chosen only if it was cast with the ballot of the leader who says so";
+    ApplyOverGap => "apply-over-gap",
+        "a learner applies the next batch it knows although one before it is missing",
+        "batches are applied in the order of the slots";
+    ApplyWhileInstalling => "apply-while-installing",
+        "batches are applied while a snapshot waits to be installed",
+        "nothing is applied between the record of a snapshot and its rows";
+    InstallOlderSnapshot => "install-older-snapshot",
+        "a snapshot is installed although more than it holds is applied",
+        "what is applied never goes back";
+    SnapshotForgetsSessions => "snapshot-forgets-sessions",
+        "a snapshot goes out without the sessions",
+        "the table of sessions is part of the replicated state";
+    CheckpointForgetsSessions => "checkpoint-forgets-sessions",
+        "a checkpoint keeps which sessions there are, and not what they have settled",
+        "a checkpoint stands for every record before it";
+    RetryIsNew => "retry-is-new",
+        "a command is carried out without a look at the table of sessions",
+        "a stamp happens once";
+    RefusalForgotten => "refusal-forgotten",
+        "a write that was refused is not remembered in its session",
+        "a refusal is final";
+    RefusalNotReplayed => "refusal-not-replayed",
+        "recovery carries out what the live run refused",
+        "recovery comes to what the live run came to";
+    AnswerForAnother => "answer-for-another",
+        "the outcome of the batch that was chosen in a slot is told to those whose batch was not",
+        "a client is told the outcome of its own command";
+    DenyProposed => "deny-proposed",
+        "a request that is proposed is given up as if it had not happened",
+        "a failure that says no never happens later";
+    ReadUnconfirmed => "read-unconfirmed",
+        "a leader tells the read index without asking whether it still leads",
+        "a quorum confirms the leader after a read has come";
+    ReadByOlderRound => "read-by-older-round",
+        "a heartbeat that was sent before a read came confirms it",
+        "a quorum confirms the leader after a read has come";
+    ReadBeforeRecovered => "read-before-recovered",
+        "a new leader tells the read index before it has applied what phase 1 found",
+        "a leader answers nobody before it has applied what it found";
+    ReadBeforeApplied => "read-before-applied",
+        "a replica answers a read before it has applied up to the read index",
+        "a read waits until the index is applied";
+    LeaseUnchecked => "lease-unchecked",
+        "a leader with leases answers reads without a look at whether its lease is over",
+        "reads are answered within a lease, or confirmed by a quorum";
+    LeaseNotHonoured => "lease-not-honoured",
+        "an acceptor promises another proposer although it has given a lease",
+        "a lease forbids to promise anybody else";
+    LeaseForgottenAtRestart => "lease-forgotten-at-restart",
+        "an acceptor that restarts forgets the lease it may have given",
+        "a lease outlives a restart";
+}
+
+/// Which bug there is, if any. By default none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted {
+    #[cfg(feature = "planted-bugs")]
+    bug: Option<Bug>,
+}
+
+impl Planted {
+    /// This bug and no other.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub const fn of(bug: Bug) -> Self {
+        Self { bug: Some(bug) }
+    }
+
+    /// Whether it is this one.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub const fn has(self, bug: Bug) -> bool {
+        matches!(self.bug, Some(planted) if planted as u8 == bug as u8)
+    }
+
+    /// Whether it is this one: this build has none.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[must_use]
+    pub const fn has(self, _: Bug) -> bool {
+        false
+    }
+
+    /// Adds an effect that waits for the records before it, or with this bug does not.
+    pub(super) fn push_held<M, P, R>(
+        self,
+        bug: Bug,
+        effect: Effect<M, P, R>,
+        effects: &mut Effects<M, P, R>,
+    ) {
+        if self.has(bug) { effects.push_unheld(effect) } else { effects.push(effect) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(feature = "planted-bugs"))]
+    #[test]
+    fn there_are_none_unless_asked_for() {
+        assert_eq!(size_of::<Planted>(), 0);
+        const { assert!(!Planted {}.has(Bug::ALL[0])) };
+        assert!(!Bug::ALL.iter().any(|bug| Planted::default().has(*bug)));
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn there_is_the_one_asked_for() {
+        for bug in Bug::ALL {
+            let found: &[Bug] = &[*bug];
+            let has = |planted: Planted| Bug::ALL.iter().filter(move |bug| planted.has(**bug));
+            assert!(has(Planted::of(*bug)).eq(found));
+            assert_eq!(has(Planted::default()).count(), 0);
+        }
+    }
+}

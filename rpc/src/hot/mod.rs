@@ -1,0 +1,35 @@
+//! The hot path: a client's calls on the store, below capnp-rpc.
+//!
+//! capnp-rpc costs some fifty allocations a call, whatever its network. So the calls that come by
+//! the thousand are read and written here, in the messages of the very same protocol, straight
+//! from and into a connection's buffers; everything else is capnp-rpc's, on the same connection.
+//! Neither the schema nor the other side knows.
+//!
+//! ```text
+//!              ┌── a call on the store ──► serve ──► Requests ──► node
+//!   frames ────┤                             └──────────◄──────────┘ into the outgoing bytes
+//!              └── all else ─────────────► capnp-rpc
+//! ```
+//!
+//! Two speak where the protocol knows one, so each must know what is whose:
+//! - Questions that the other side asks: the [`ledger`] remembers who answers each that is open. A
+//!   `Finish` goes to whom the question went, and a number that is in use cannot be taken again.
+//! - The store's number is in the `Return` that capnp-rpc sends to `Gate.client`, and counts until
+//!   every such answer has been released.
+//! - Calls on one capability arrive in the order in which they were made. While calls on the store
+//!   are on their way through capnp-rpc, those behind them go the same way.
+
+mod ask;
+mod ledger;
+mod method;
+mod questions;
+mod serve;
+
+pub(crate) use ask::{Asking, Response, Store};
+pub(crate) use ledger::Ledger;
+pub(crate) use method::Method;
+pub(crate) use questions::Question;
+pub(crate) use serve::{Answering, Serving};
+
+/// `Gate.client`, which gives out the store, as the schema numbers it.
+const GATE_CLIENT: u16 = 0;

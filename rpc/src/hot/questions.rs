@@ -1,0 +1,163 @@
+//! A client's open questions, and their answers until somebody takes them.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use capnp::Error;
+
+use super::ask::Response;
+
+/// The first of the numbers that questions have here.
+const FIRST_QUESTION: u32 = 1 << 30;
+
+/// More questions than this are never open on one connection.
+const QUESTIONS_MAX: usize = 1 << 20;
+
+type Answer = Result<Response, Error>;
+
+/// The questions of one connection.
+#[derive(Default)]
+pub(super) struct Questions(RefCell<Table>);
+
+#[derive(Default)]
+struct Table {
+    /// By number, from the first.
+    slots: Vec<Slot>,
+    /// Those that are free.
+    free: Vec<u32>,
+    /// Why there will be no more answers.
+    ended: Option<Error>,
+}
+
+enum Slot {
+    Free,
+    /// Somebody waits, or will once he is polled.
+    Waiting(Option<Waker>),
+    /// Nobody waits any more; the answer still comes. The question is not called off: the call is
+    /// on its way, and a server by capnp-rpc would keep a cancelled one until the connection ends.
+    Abandoned,
+    Answered(Answer),
+}
+
+impl Questions {
+    /// Whether this number is of a question asked here, and not of capnp-rpc's.
+    pub(super) fn owns(number: u32) -> bool {
+        number >= FIRST_QUESTION
+    }
+
+    /// A new question, for a message to be sent at once.
+    pub(super) fn open(self: &Rc<Self>) -> Result<Question, Error> {
+        let mut table = self.0.borrow_mut();
+        if let Some(reason) = &table.ended {
+            return Err(reason.clone());
+        }
+        let index = match table.free.pop() {
+            Some(index) => index,
+            None if table.slots.len() == QUESTIONS_MAX => {
+                return Err(Error::overloaded("too many calls are under way".to_owned()));
+            }
+            None => {
+                table.slots.push(Slot::Free);
+                u32::try_from(table.slots.len() - 1).expect("far below four thousand million")
+            }
+        };
+        table.slots[index as usize] = Slot::Waiting(None);
+        Ok(Question { questions: Rc::clone(self), index })
+    }
+
+    /// Brings an answer; false if nobody asked.
+    pub(super) fn answer(&self, number: u32, answer: impl FnOnce() -> Answer) -> bool {
+        let mut table = self.0.borrow_mut();
+        let index = number - FIRST_QUESTION;
+        let Some(slot) = table.slots.get_mut(index as usize) else {
+            return false;
+        };
+        match slot {
+            Slot::Waiting(waker) => {
+                let waker = waker.take();
+                *slot = Slot::Answered(answer());
+                drop(table);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Slot::Abandoned => table.release(index),
+            Slot::Free | Slot::Answered(_) => return false,
+        }
+        true
+    }
+
+    /// No more answers will come, for this reason.
+    pub(super) fn end(&self, reason: &Error) {
+        let mut table = self.0.borrow_mut();
+        table.ended.get_or_insert_with(|| reason.clone());
+        let mut wakers = Vec::new();
+        for slot in &mut table.slots {
+            if let Slot::Waiting(waker) = slot {
+                wakers.extend(waker.take());
+                *slot = Slot::Answered(Err(reason.clone()));
+            }
+        }
+        drop(table);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Table {
+    fn release(&mut self, index: u32) {
+        self.slots[index as usize] = Slot::Free;
+        self.free.push(index);
+    }
+}
+
+/// A question that was asked; resolves to its answer. Dropped, it is asked all the same.
+pub(crate) struct Question {
+    questions: Rc<Questions>,
+    index: u32,
+}
+
+impl Question {
+    pub(super) fn number(&self) -> u32 {
+        FIRST_QUESTION + self.index
+    }
+}
+
+impl Future for Question {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let mut table = self.questions.0.borrow_mut();
+        match &mut table.slots[self.index as usize] {
+            Slot::Waiting(Some(waker)) => waker.clone_from(context.waker()),
+            Slot::Waiting(none) => *none = Some(context.waker().clone()),
+            slot => match std::mem::replace(slot, Slot::Abandoned) {
+                // The place is given back when this is dropped: until then it is ours.
+                Slot::Answered(answer) => {
+                    *slot = Slot::Answered(Err(taken()));
+                    return Poll::Ready(answer);
+                }
+                Slot::Free | Slot::Waiting(_) | Slot::Abandoned => {
+                    unreachable!("a question keeps its place until it is dropped")
+                }
+            },
+        }
+        Poll::Pending
+    }
+}
+
+fn taken() -> Error {
+    Error::failed("the answer was taken already".to_owned())
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let mut table = self.questions.0.borrow_mut();
+        match &mut table.slots[self.index as usize] {
+            slot @ Slot::Waiting(_) => *slot = Slot::Abandoned,
+            Slot::Answered(_) => table.release(self.index),
+            Slot::Free | Slot::Abandoned => {}
+        }
+    }
+}

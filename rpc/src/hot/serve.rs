@@ -1,0 +1,202 @@
+//! The server's side: reads, writes and transactions asked of the node from where they arrived, and
+//! answered into the outgoing bytes.
+
+use std::rc::Rc;
+
+use capnp::Error;
+use capnp::message::{Builder, HeapAllocator};
+use capnp_rpc::rpc_capnp::{call, exception, message, payload, return_};
+use kvorum_replication::{Answer, Operation, Outcome};
+use kvorum_schema::client_capnp::key_value::{
+    delete_params, delete_results, get_params, get_results, put_params, put_results,
+    transact_params, transact_results,
+};
+
+use super::{Ledger, Method};
+use crate::convert::Rejected;
+use crate::server::{Asker, Service, Worker, key_value};
+use crate::vat::{Held, Peeked, Shortcut, Wire};
+
+/// Words of an answer beside its value: generous, so that one segment holds it all.
+const ANSWER_WORDS: usize = 40;
+
+/// Takes a connection's hot calls before capnp-rpc sees them.
+pub(crate) struct Serving {
+    worker: Rc<Worker>,
+    ledger: Rc<Ledger>,
+}
+
+impl Serving {
+    pub(crate) fn new(worker: Rc<Worker>, ledger: Rc<Ledger>) -> Self {
+        Self { worker, ledger }
+    }
+
+    fn call(&self, wire: &Rc<Wire>, call: call::Reader<'_>) -> Result<bool, Error> {
+        // Whatever is wrong with a call, capnp-rpc and the store know how to say so.
+        let Some((method, operation, timeout_ms)) = self.read(call) else {
+            self.ledger.ask_slow(call)?;
+            return Ok(false);
+        };
+        let question = call.get_question_id();
+        self.ledger.ask_hot(question)?;
+        wire.note_question();
+        let bytes = key_value::operation_bytes(&operation);
+        let answering = Answering {
+            wire: Rc::clone(wire),
+            ledger: Rc::clone(&self.ledger),
+            question,
+            method,
+            _held: wire.hold(bytes),
+        };
+        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Call(answering));
+        Ok(true)
+    }
+
+    fn read(&self, call: call::Reader<'_>) -> Option<(Method, Operation, u32)> {
+        if !self.ledger.may_shortcut(call) {
+            return None;
+        }
+        let method = Method::of(call.get_method_id())?;
+        let params = call.get_params().ok()?;
+        if !params.get_cap_table().ok()?.is_empty() {
+            return None;
+        }
+        let (operation, timeout_ms) = read_params(method, params).ok()??;
+        Some((method, operation, timeout_ms))
+    }
+}
+
+/// What is asked; `None` if not by a hot method.
+fn read_params(
+    method: Method,
+    params: payload::Reader<'_>,
+) -> Result<Option<(Operation, u32)>, Rejected> {
+    let content = params.get_content();
+    Ok(Some(match method {
+        Method::Get => key_value::read_get(content.get_as::<get_params::Reader<'_>>()?)?,
+        Method::Put => key_value::read_put(content.get_as::<put_params::Reader<'_>>()?)?,
+        Method::Delete => key_value::read_delete(content.get_as::<delete_params::Reader<'_>>()?)?,
+        Method::Transact => {
+            key_value::read_transact(content.get_as::<transact_params::Reader<'_>>()?)?
+        }
+        Method::OpenSession | Method::Scan => return Ok(None),
+    }))
+}
+
+impl Shortcut for Serving {
+    fn receive(
+        &self,
+        wire: &Rc<Wire>,
+        _frame: &Peeked<'_>,
+        message: message::Reader<'_>,
+    ) -> Result<bool, Error> {
+        match message.which() {
+            Ok(message::Call(call)) => self.call(wire, call?),
+            Ok(message::Bootstrap(bootstrap)) => {
+                self.ledger.ask_bootstrap(bootstrap?)?;
+                Ok(false)
+            }
+            Ok(message::Finish(finish)) => Ok(!self.ledger.finish(finish?)),
+            Ok(message::Release(release)) => {
+                self.ledger.release(release?);
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn sending(&self, message: message::Reader<'_>) {
+        if let Ok(message::Return(Ok(answer))) = message.which() {
+            self.ledger.return_slow(answer);
+        }
+    }
+
+    fn ended(&self, _reason: &Error) {}
+}
+
+/// A call that waits for the node.
+pub(crate) struct Answering {
+    wire: Rc<Wire>,
+    ledger: Rc<Ledger>,
+    question: u32,
+    method: Method,
+    /// Counts the request against the connection until it is answered.
+    _held: Held,
+}
+
+impl Answering {
+    /// Answers the call. No word is needed back: nothing is kept for it here.
+    pub(crate) fn answer(self, outcome: Outcome, service: &Service) {
+        let wanted = self.ledger.return_hot(self.question);
+        let mut answer = new_answer(value_bytes(&outcome));
+        match wanted {
+            true => {
+                if let Err(error) = self.write_results(outcome, service, &mut answer) {
+                    answer = new_answer(0);
+                    self.write_exception(&error, &mut answer);
+                }
+            }
+            false => self.begin(&mut answer).set_canceled(()),
+        }
+        self.wire.note_answer(false);
+        self.wire.say(&answer);
+    }
+
+    fn begin<'a>(&self, answer: &'a mut Builder<HeapAllocator>) -> return_::Builder<'a> {
+        let mut builder = answer.init_root::<message::Builder<'_>>().init_return();
+        builder.set_answer_id(self.question);
+        builder.set_release_param_caps(false);
+        builder.set_no_finish_needed(true);
+        builder
+    }
+
+    fn write_results(
+        &self,
+        outcome: Outcome,
+        service: &Service,
+        answer: &mut Builder<HeapAllocator>,
+    ) -> Result<(), Error> {
+        let content = self.begin(answer).init_results().init_content();
+        match self.method {
+            Method::Get => {
+                let result = content.init_as::<get_results::Builder<'_>>().init_result();
+                key_value::write_get(service, outcome, result)
+            }
+            Method::Put => {
+                let result = content.init_as::<put_results::Builder<'_>>().init_result();
+                key_value::write_write(service, outcome, result)
+            }
+            Method::Delete => {
+                let result = content.init_as::<delete_results::Builder<'_>>().init_result();
+                key_value::write_write(service, outcome, result)
+            }
+            Method::Transact => {
+                let result = content.init_as::<transact_results::Builder<'_>>().init_result();
+                key_value::write_write(service, outcome, result)
+            }
+            Method::OpenSession | Method::Scan => Err(not_hot()),
+        }
+    }
+
+    fn write_exception(&self, error: &Error, answer: &mut Builder<HeapAllocator>) {
+        let mut builder = self.begin(answer).init_exception();
+        builder.set_type(exception::Type::Failed);
+        builder.set_reason(&error.extra);
+    }
+}
+
+fn not_hot() -> Error {
+    Error::unimplemented("a method that is not answered here".to_owned())
+}
+
+fn value_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Answer(Answer::Value(Some(value))) => value.len(),
+        Outcome::Answer(_) | Outcome::Committed | Outcome::Session(_) | Outcome::Failed(_) => 0,
+    }
+}
+
+fn new_answer(value_bytes: usize) -> Builder<HeapAllocator> {
+    let words = u32::try_from(ANSWER_WORDS + value_bytes.div_ceil(8)).unwrap_or(u32::MAX);
+    Builder::new(HeapAllocator::new().first_segment_words(words))
+}

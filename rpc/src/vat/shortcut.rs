@@ -1,0 +1,28 @@
+//! What may look at a connection's messages before capnp-rpc does.
+
+use std::rc::Rc;
+
+use capnp::Error;
+use capnp_rpc::rpc_capnp::message;
+
+use super::frame::Peeked;
+use super::wire::Wire;
+
+/// A way past capnp-rpc. Both sides of it must agree on who deals with which message, or one of
+/// them speaks of questions that the other has never heard of.
+pub(crate) trait Shortcut {
+    /// A message came in. True if that was all: capnp-rpc does not get to see it. An error closes
+    /// the connection, and is told to the other side.
+    fn receive(
+        &self,
+        wire: &Rc<Wire>,
+        frame: &Peeked<'_>,
+        message: message::Reader<'_>,
+    ) -> Result<bool, Error>;
+
+    /// capnp-rpc says this.
+    fn sending(&self, message: message::Reader<'_>);
+
+    /// Nothing more will come or go.
+    fn ended(&self, reason: &Error);
+}

@@ -1,0 +1,214 @@
+//! Clients that are sent elsewhere, or have to look for another server themselves.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kvorum_node::{Claim, Event, IdentityFile};
+use kvorum_replication::{
+    Answer, ClientId, Failure, Happened, NodeId, Operation, Outcome, RequestId, Role,
+};
+use kvorum_rpc::client::{Client, ClientOptions, ErrorKind};
+
+use crate::links::Proxy;
+use crate::support::{Behaviour, PATIENCE, Played, Rows, client, options, play, run};
+
+fn key(name: &'static str) -> Bytes {
+    Bytes::from_static(name.as_bytes())
+}
+
+fn done(operation: &Operation) -> Outcome {
+    match operation {
+        Operation::OpenSession => Outcome::Session(ClientId(1)),
+        Operation::Read(_) | Operation::ReadStale(_) => Outcome::Answer(Answer::Value(None)),
+        Operation::Transact { .. } | Operation::ChangeMembers { .. } => Outcome::Committed,
+    }
+}
+
+/// A replica that knows where the coordinator is.
+fn replica_of(coordinator: &str, behaviour: Behaviour) -> Played {
+    let claim = Claim::two_phase(Role::Replica, NodeId(1));
+    let identity = Arc::new(IdentityFile::in_memory(&claim).unwrap());
+    let members = [(NodeId::COORDINATOR, coordinator), (NodeId(1), "127.0.0.1:1")];
+    identity.set_members(members.map(|(node, at)| (node, at.to_owned())).into()).unwrap();
+    play(Role::Replica, NodeId(1), Some(identity), options(), behaviour)
+}
+
+/// Sends its clients to the coordinator so many times, and then serves them itself.
+fn at_first_elsewhere(times: usize, asked: &Arc<AtomicUsize>) -> Behaviour {
+    let asked = Arc::clone(asked);
+    Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        let outcome = match asked.fetch_add(1, Ordering::Relaxed) < times {
+            true => Outcome::Failed(Failure::Redirect { to: NodeId::COORDINATOR }),
+            false => done(&request.operation),
+        };
+        turn.replies.push((request.id, outcome));
+    })
+}
+
+fn failing(failure: &Failure) -> Behaviour {
+    let failure = failure.clone();
+    Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        turn.replies.push((request.id, Outcome::Failed(failure.clone())));
+    })
+}
+
+fn coordinator(behaviour: Behaviour) -> Played {
+    play(Role::Coordinator, NodeId::COORDINATOR, None, options(), behaviour)
+}
+
+/// Where nobody listens.
+fn nowhere() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+async fn client_of(addresses: &[String]) -> Client {
+    let mut options = ClientOptions::new(addresses);
+    options.timeout = PATIENCE / 2;
+    Client::connect(options).await.unwrap()
+}
+
+#[test]
+fn who_is_sent_where_nobody_is_comes_back_and_waits() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let replica = replica_of(&nowhere(), at_first_elsewhere(8, &asked));
+    run(async {
+        let began = Instant::now();
+        let client = client_of(&[replica.connect_to()]).await;
+        assert_eq!(client.get(key("a")).await, Ok(None));
+        assert_eq!(asked.load(Ordering::Relaxed), 9, "each time it was asked once");
+        // From the fourth on there is a pause before each, of 10 ms or more.
+        assert!(began.elapsed() > Duration::from_millis(50), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn a_write_that_was_sent_elsewhere_for_too_long_did_not_happen() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let replica = replica_of(&nowhere(), at_first_elsewhere(usize::MAX, &asked));
+    run(async {
+        let mut options = ClientOptions::new([replica.connect_to()]);
+        options.timeout = Duration::from_millis(700);
+        let client = Client::connect(options).await.unwrap();
+        let error = client.put(key("a"), key("1")).await.unwrap_err();
+        assert_eq!((error.kind, error.happened), (ErrorKind::Unavailable, Happened::No), "{error}");
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((4..40).contains(&asked), "asked {asked} times in 700 ms");
+    });
+}
+
+#[test]
+fn a_server_that_cannot_serve_is_left_for_the_next() {
+    let unavailable = Failure::Unavailable { reason: "a minority".to_owned() };
+    let one = coordinator(failing(&unavailable));
+    let two = coordinator(at_first_elsewhere(0, &Arc::default()));
+    run(async {
+        let client = client_of(&[one.connect_to(), two.connect_to()]).await;
+        client.put(key("a"), key("1")).await.unwrap();
+        assert_eq!(client.address(), two.connect_to());
+        // If none can, they are asked once each.
+        let client = client_of(&[one.connect_to(), one.connect_to()]).await;
+        let error = client.put(key("a"), key("1")).await.unwrap_err();
+        assert_eq!((error.kind, error.happened), (ErrorKind::Unavailable, Happened::No), "{error}");
+        assert!(error.what.contains("a minority"), "{error}");
+    });
+}
+
+#[test]
+fn calls_under_way_are_answered_where_they_were_asked() {
+    let other = coordinator(at_first_elsewhere(0, &Arc::default()));
+    // Holds a first read back until a second one was sent elsewhere.
+    let mut held: Option<RequestId> = None;
+    let behaviour: Behaviour = Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        match held.take() {
+            None => held = Some(request.id),
+            Some(first) => {
+                let elsewhere = Failure::Redirect { to: NodeId::COORDINATOR };
+                turn.replies.push((request.id, Outcome::Failed(elsewhere)));
+                let found = Answer::Value(Some(Bytes::from_static(b"held")));
+                turn.replies.push((first, Outcome::Answer(found)));
+            }
+        }
+    });
+    let replica = replica_of(&other.connect_to(), behaviour);
+    run(async {
+        let client = client_of(&[replica.connect_to()]).await;
+        let (first, second) = (client.clone(), client.clone());
+        let first = tokio::task::spawn_local(async move { first.get(key("a")).await });
+        let second = tokio::task::spawn_local(async move { second.get(key("a")).await });
+        assert_eq!(second.await.unwrap(), Ok(None));
+        assert_eq!(first.await.unwrap(), Ok(Some(key("held"))));
+        assert_eq!(client.address(), other.connect_to());
+    });
+}
+
+#[test]
+fn a_server_that_falls_silent_is_left_and_the_write_happens_once() {
+    let state = Arc::new(Mutex::new(Rows::default()));
+    let behaviour = || -> Behaviour {
+        let state = Arc::clone(&state);
+        Box::new(move |event, turn| {
+            let Event::Request(request) = event else { return };
+            turn.replies.push((request.id, state.lock().unwrap().answer(&request.operation)));
+        })
+    };
+    let (one, two) = (coordinator(behaviour()), coordinator(behaviour()));
+    let proxy = Proxy::before(one.address);
+    run(async {
+        let mut options = ClientOptions::new([proxy.address.to_string(), two.connect_to()]);
+        options.timeout = PATIENCE / 2;
+        options.silence_timeout = Duration::from_millis(600);
+        let client = Client::connect(options).await.unwrap();
+        client.put(key("a"), key("1")).await.unwrap();
+        proxy.mute(true);
+        let began = Instant::now();
+        client.put(key("a"), key("2")).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(client.address(), two.connect_to());
+        assert_eq!(client.get(key("a")).await, Ok(Some(key("2"))));
+    });
+}
+
+#[test]
+fn a_server_that_thinks_for_long_is_not_left() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let behaviour: Behaviour = Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        count.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(800));
+        turn.replies.push((request.id, done(&request.operation)));
+    });
+    let one = coordinator(behaviour);
+    run(async {
+        let mut options = ClientOptions::new([one.connect_to()]);
+        options.timeout = PATIENCE / 2;
+        options.silence_timeout = Duration::from_millis(400);
+        let client = Client::connect(options).await.unwrap();
+        assert_eq!(client.get(key("a")).await, Ok(None));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_write_of_unknown_outcome_is_asked_for_again_and_settled() {
+    let mut state = Rows::default();
+    let mut is_first = true;
+    let behaviour: Behaviour = Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        let mut outcome = state.answer(&request.operation);
+        if matches!(request.operation, Operation::Transact { .. }) && is_first {
+            is_first = false;
+            outcome = Outcome::Failed(Failure::Unknown { reason: "it fell behind".to_owned() });
+        }
+        turn.replies.push((request.id, outcome));
+    });
+    let one = coordinator(behaviour);
+    run(async {
+        client(&one).await.put(key("a"), key("1")).await.unwrap();
+    });
+}
