@@ -16,6 +16,11 @@ use crate::paxos::message::{Ballot, Batch, Member, Message, Slot};
 use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica, Resume, points};
 
+/// An accept that is not answered waits twice as long each time until it is sent again, up to so many
+/// times: what is late because it is large, or because a disk is slow, would come later still behind
+/// copies of itself. Lost it is only with its link, and a new link is told everything at once.
+const RESEND_DOUBLINGS_MAX: u32 = 4;
+
 /// What goes into the next slot.
 enum Next {
     Batch(Arc<Batch>),
@@ -136,7 +141,8 @@ impl Replica {
             }
         }
         let term = self.proposer.term(ballot).expect("only a leader proposes");
-        term.open.insert(slot, Open { batch: batch.clone(), votes: Vec::new(), sent: now });
+        let open = Open { batch: batch.clone(), votes: Vec::new(), sent: now, resent: 0 };
+        term.open.insert(slot, open);
         self.vote_for(slot, ballot, batch, effects);
     }
 
@@ -264,12 +270,15 @@ impl Replica {
         let Stage::Leading(term) = &mut self.proposer.stage else { return };
         let (ballot, chosen) = (term.ballot, self.learner.chosen);
         for (slot, open) in &mut term.open {
-            let is_due = now >= open.sent.after(self.options.resend_interval);
+            let patience =
+                self.options.resend_interval * (1 << open.resent.min(RESEND_DOUBLINGS_MAX));
+            let is_due = now >= open.sent.after(patience);
             if only.is_none() && !is_due {
                 continue;
             }
             if only.is_none() {
                 open.sent = now;
+                open.resent += 1;
             }
             for member in self.learner.membership.of(*slot) {
                 let to = member.node;
