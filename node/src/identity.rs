@@ -95,6 +95,12 @@ impl Claim {
         Self { protocol: Protocol::TwoPhase, role, node, window: 0, life: 0 }
     }
 
+    /// A replica of a two-phase commit cluster without a coordinator process.
+    #[must_use]
+    pub fn any_replica(node: NodeId) -> Self {
+        Self { protocol: Protocol::AnyReplica, role: Role::Replica, node, window: 0, life: 0 }
+    }
+
     /// A replica of a Multi-Paxos cluster that has lost nothing.
     #[must_use]
     pub fn paxos(node: NodeId, window: u64) -> Self {

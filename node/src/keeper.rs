@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvorum_replication::{Answer, Query, Range, Row, SnapshotId, Write};
-use kvorum_storage::{Batch, Direction, Log, Position, Snapshot, Store};
+use kvorum_storage::{Batch, Direction, Error, Log, Position, Snapshot, Store};
 
 /// Rows of one scan, at most: what a client can handle in one message.
 pub(crate) const SCAN_ROWS_MAX: u32 = 10_000;
@@ -117,7 +117,7 @@ impl Keeper {
         first: bool,
         rows: &[Row],
         last: bool,
-    ) -> bool {
+    ) -> kvorum_storage::Result<bool> {
         let store = self.expect_store();
         let mut taken = store.stage(first, rows);
         if last {
@@ -125,14 +125,17 @@ impl Keeper {
         }
         let Err(error) = taken else {
             self.is_unable_to_stage = false;
-            return true;
+            return Ok(true);
         };
-        // Its room may be what is missing. If even that fails, the next that is first throws it away.
-        let _ = store.stage(true, &[]);
+        // Its room may be what is missing. If even that fails, the next that is first throws it away;
+        // but of a store that takes nothing any more a new start is the only way out.
+        if let Err(error @ Error::Poisoned { .. }) = store.stage(true, &[]) {
+            return Err(error);
+        }
         if !std::mem::replace(&mut self.is_unable_to_stage, true) {
             tracing::error!(%error, "cannot stage a snapshot, and will try again");
         }
-        false
+        Ok(false)
     }
 
     /// Has what is staged for the store.

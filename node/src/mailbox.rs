@@ -63,6 +63,8 @@ pub enum Event<M> {
     PeerDown(NodeId),
     /// Somebody wants to know how the node is. The answer is dropped if nobody waits for it.
     Report(SyncSender<Report>),
+    /// This node will stop soon: whoever can take over what it does may do so.
+    Stopping,
     /// Stop cleanly: sync what is pending, then end.
     Stop,
 }
@@ -259,7 +261,11 @@ impl<M> Mailbox<M> {
                         Event::Messages { bytes, .. } => {
                             self.backlog_bytes.fetch_add(*bytes, Ordering::Relaxed);
                         }
-                        Event::PeerUp(_) | Event::PeerDown(_) | Event::Report(_) | Event::Stop => {}
+                        Event::PeerUp(_)
+                        | Event::PeerDown(_)
+                        | Event::Report(_)
+                        | Event::Stopping
+                        | Event::Stop => {}
                     }
                     state.events.push_back(event);
                 }
@@ -286,6 +292,7 @@ impl<M> Event<M> {
             }
             Self::PeerUp(peer) => vec![Input::PeerUp(peer)],
             Self::PeerDown(peer) => vec![Input::PeerDown(peer)],
+            Self::Stopping => vec![Input::Stopping],
             Self::Report(_) | Self::Stop => Vec::new(),
         }
     }

@@ -465,7 +465,7 @@ where
             }
             Effect::DropSnapshot(snapshot) => self.keeper.drop_snapshot(snapshot),
             Effect::Stage { snapshot, first, rows, last } => {
-                let is_kept = self.keeper.stage(snapshot, first, &rows, last);
+                let is_kept = self.keeper.stage(snapshot, first, &rows, last)?;
                 self.fed_back.push_back(Input::Staged { snapshot, is_kept });
             }
             Effect::Install(snapshot) => self.install(now, snapshot)?,

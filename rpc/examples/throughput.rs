@@ -1,7 +1,7 @@
 //! How many calls a second the transport carries, and how many of them share a write.
 //!
 //! One server, one worker, a node that answers at once, and clients on the main thread: what is
-//! measured is capnp-rpc over our network, not a database. `cargo run --release --example
+//! measured is our transport, not a database. `cargo run --release --example
 //! throughput -p kvorum-rpc [SECONDS]`.
 
 #![expect(clippy::print_stdout, reason = "it is a program that prints what it measured")]
@@ -69,7 +69,11 @@ fn answer(event: Event<Message>, value: &Bytes, turn: &mut Turn<Message>) {
             turn.replies.push((request.id, outcome));
         }
         Event::Report(sender) => drop(sender.send(report())),
-        Event::Messages { .. } | Event::PeerUp(_) | Event::PeerDown(_) | Event::Stop => {}
+        Event::Messages { .. }
+        | Event::PeerUp(_)
+        | Event::PeerDown(_)
+        | Event::Stopping
+        | Event::Stop => {}
     }
 }
 

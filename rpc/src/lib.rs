@@ -1,9 +1,10 @@
 //! Cap'n Proto servers, clients and the peer transport of Kvorum.
 //!
 //! [`server`] brings the requests of clients, and the messages of other nodes, to a node and its
-//! answers back; [`client`] is what programs talk to a cluster with. Both speak capnp-rpc over our
-//! own network. Cap'n Proto's types stop in this crate: what it gives and takes are the values of
-//! `kvorum_replication`.
+//! answers back; [`client`] is what programs talk to a cluster with. Both speak Cap'n Proto's
+//! protocol over our own network: the calls that come by the thousand by themselves, and all else
+//! through capnp-rpc. Cap'n Proto's types stop in this crate: what it gives and takes are the values
+//! of `kvorum_replication`.
 
 pub mod client;
 pub mod server;

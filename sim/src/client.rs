@@ -11,7 +11,7 @@ use std::fmt;
 use bytes::Bytes;
 use kvorum_checker as checker;
 use kvorum_replication::{
-    ClientId, Operation, Precondition, Query, Range, Stamp, Transaction, Write,
+    ClientId, NodeId, Operation, Precondition, Query, Range, Stamp, Transaction, Write,
 };
 
 use crate::chance::Chance;
@@ -40,6 +40,34 @@ impl Task {
     pub(crate) fn is_stamped(&self) -> bool {
         matches!(self.operation, Operation::Transact { stamp: Some(_), .. })
     }
+
+    pub(crate) fn opens_session(&self) -> bool {
+        matches!(self.operation, Operation::OpenSession)
+    }
+
+    pub(crate) fn is_stale_read(&self) -> bool {
+        matches!(self.operation, Operation::ReadStale(_))
+    }
+}
+
+/// Whom a client asks first, where no node takes all writes by its office.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Favourites {
+    pub(crate) favourite: Option<NodeId>,
+    /// Whom it asked first before that: one that led may not know that another leads now.
+    pub(crate) former: Option<NodeId>,
+}
+
+impl Favourites {
+    /// This node comes first from now on.
+    pub(crate) fn prefer(&mut self, node: NodeId) {
+        self.forget();
+        self.favourite = Some(node);
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.former = self.favourite.take().or(self.former);
+    }
 }
 
 #[derive(Debug)]
@@ -54,6 +82,7 @@ pub(crate) struct Client {
     /// Begun while faults strike; opening a session is none.
     pub(crate) operations: u64,
     pub(crate) task: Option<Task>,
+    pub(crate) favourites: Favourites,
     /// Only the wake-up of this number counts.
     pub(crate) wake: u64,
     /// The newest value this client knows of each key, for preconditions that may hold.
@@ -75,6 +104,7 @@ impl Client {
             values: 0,
             operations: 0,
             task: None,
+            favourites: Favourites::default(),
             wake: 0,
             known: BTreeMap::new(),
             surprise: None,
@@ -141,6 +171,17 @@ impl Client {
     }
 
     fn read(&mut self, now: Instant, kind: Kind, knobs: &ClientKnobs) -> Task {
+        let task = self.fresh_read(now, kind, knobs);
+        match task.operation {
+            // What it finds may be old, so the judge of the nodes looks at it, and no history.
+            Operation::Read(query) if knobs.stale && self.chance.one_in(8) => {
+                Task { operation: Operation::ReadStale(query), recorded: None, ..task }
+            }
+            operation => Task { operation, ..task },
+        }
+    }
+
+    fn fresh_read(&mut self, now: Instant, kind: Kind, knobs: &ClientKnobs) -> Task {
         match kind {
             Kind::GetMany => {
                 let keys = self.some_keys(knobs);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::planted::Place;
+
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident => $words:literal,)*) => {
         /// A kind of fault. It counts only when it struck: a lost message was sent, a torn write was
@@ -106,6 +108,45 @@ faults! {
     ClockBack => "clock jumped back",
     /// Syncs took very long.
     SlowDisk => "slow disk",
+    /// The process that led was killed.
+    LeaderKilled => "leader killed",
+    /// The node that led could reach nobody and be reached by nobody.
+    LeaderIsolated => "leader cut off",
+    /// The node that led could reach nobody, or be reached by nobody.
+    LeaderHalfIsolated => "leader cut off one way",
+    /// A node was away for so long that the others' logs do not reach back to it.
+    LongAbsence => "node away for long",
+    /// A process died while it was taking over a snapshot.
+    DiedOverSnapshot => "died over a snapshot",
+    /// A node lost its disk, and came back as somebody else.
+    DiskLost => "disk lost",
+    /// Other members were asked for.
+    MembersChanged => "other members asked for",
+    /// A role of a node stopped by itself, and came back.
+    RoleStopped => "role stopped",
+    /// An acceptor forgot what it had promised and accepted.
+    AcceptorForgot => "acceptor forgot",
+}
+
+/// Those that only strike where any node may lead, and acceptors vote.
+const OF_PAXOS: &[Fault] = &[
+    Fault::LeaderKilled,
+    Fault::LeaderIsolated,
+    Fault::LeaderHalfIsolated,
+    Fault::LongAbsence,
+    Fault::DiedOverSnapshot,
+    Fault::DiskLost,
+    Fault::MembersChanged,
+    Fault::RoleStopped,
+    Fault::AcceptorForgot,
+];
+
+impl Fault {
+    /// Whether it can strike there.
+    #[must_use]
+    pub fn strikes(self, place: Place) -> bool {
+        place == Place::Paxos || !OF_PAXOS.contains(&self)
+    }
 }
 
 /// How often each fault has struck.
@@ -125,10 +166,11 @@ impl Counts {
         self.0[fault as usize]
     }
 
-    /// Those that never did.
+    /// Those that never did, of those that can strike there.
     #[must_use]
-    pub fn never(&self) -> Vec<Fault> {
-        Fault::ALL.iter().copied().filter(|fault| self.of(*fault) == 0).collect()
+    pub fn never(&self, place: Place) -> Vec<Fault> {
+        let can = Fault::ALL.iter().copied().filter(|fault| fault.strikes(place));
+        can.filter(|fault| self.of(*fault) == 0).collect()
     }
 
     /// Adds another run's.

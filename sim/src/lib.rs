@@ -5,11 +5,12 @@
 //! takes, which faults strike when. The same seed gives the same run, byte for byte, so that what
 //! is found once can be found again.
 //!
-//! Start with [`two_phase::simulate`]. A run is judged by what is true of the protocol's messages
+//! Start with [`two_phase::simulate`] and [`paxos::simulate`]. A run is judged by what is true of the protocol's messages
 //! at every moment, by whether everything comes to rest once it is healed, by whether all copies
 //! are the same, and by the history of what clients saw (crate `kvorum-checker`, which knows
 //! nothing of the store).
 
+pub mod paxos;
 pub mod two_phase;
 
 pub mod engine;
@@ -50,6 +51,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kvorum_checker::History;
+use kvorum_replication::paxos::AcceptorRestart;
 use process::Protocol;
 use world::World;
 
@@ -64,6 +66,9 @@ pub struct Setup {
     pub reduction: Reduction,
     /// The bug that the nodes have on purpose.
     pub planted: Planted,
+    /// What an acceptor that stops by itself knows when it comes back; otherwise the seed decides,
+    /// and never for [`AcceptorRestart::Amnesia`], which breaks Paxos.
+    pub acceptor_restart: Option<AcceptorRestart>,
 }
 
 impl Setup {
@@ -71,7 +76,7 @@ impl Setup {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let (reduction, planted) = (Reduction::default(), Planted::default());
-        Self { seed, traced: false, reduction, planted }
+        Self { seed, traced: false, reduction, planted, acceptor_restart: None }
     }
 
     /// The same, with a trace.
@@ -85,6 +90,14 @@ impl Setup {
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "--seed {}", self.seed)?;
+        if let Some(restart) = self.acceptor_restart {
+            let restart = match restart {
+                AcceptorRestart::Durable => "durable",
+                AcceptorRestart::Rejoin => "rejoin",
+                AcceptorRestart::Amnesia => "amnesia",
+            };
+            write!(f, " --acceptor-restart {restart}")?;
+        }
         let reduction = self.reduction.to_string();
         if !reduction.is_empty() {
             write!(f, " {reduction}")?;
@@ -110,6 +123,8 @@ pub struct Run {
     /// What the nodes and their stores did, by name: a run in which nothing was ever flushed says
     /// nothing about flushes.
     pub activity: Activity,
+    /// What has to happen in some run, or the runs show nothing.
+    pub happened: Activity,
     /// What clients saw.
     pub history: History,
     /// How long it was, in virtual nanoseconds.
@@ -127,6 +142,7 @@ impl Run {
             planned: Planned::default(),
             faults: Counts::default(),
             activity: Activity::new(),
+            happened: Activity::new(),
             history: History::new(),
             nanoseconds: 0,
             trace: None,
@@ -159,9 +175,11 @@ fn run<P: Protocol>(protocol: P, setup: &Setup) -> Run {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
         world.fail(Promise::NoPanic, format!("a process panicked: {}", words_of(&*panic)));
     }
+    let happened = world.protocol.happened().into_iter();
     Run {
         seed: setup.seed,
         planned: world.planned(),
+        happened: happened.map(|(name, count)| (name.to_owned(), count)).collect(),
         violation: world.broken,
         faults: world.counts,
         activity: world.activity,

@@ -6,6 +6,7 @@ use kvorum_replication::{Operation, RequestId, Time};
 
 use crate::chance::Chance;
 use crate::disk::{Crash, Disk};
+use crate::faults::Fault;
 use crate::process::{Process, Protocol};
 use crate::queue::Instant;
 
@@ -31,6 +32,8 @@ pub(crate) struct Trap {
     /// How often it is passed before.
     pub(crate) passes: u64,
     pub(crate) what: AtPoint,
+    /// What it counts as.
+    pub(crate) fault: Fault,
     pub(crate) lasts: u64,
 }
 

@@ -7,6 +7,7 @@ use kvorum_replication::NodeId;
 
 use crate::chance::Chance;
 use crate::faults::Fault;
+use crate::process::Protocol;
 use crate::queue::{Instant, MICROSECOND, MILLISECOND, SECOND};
 use crate::reduction::{Knob, Reduction};
 
@@ -60,6 +61,8 @@ pub(crate) struct ClientKnobs {
     pub(crate) repeat: u64,
     /// Each client's while faults strike, if there is a limit.
     pub(crate) operations: Option<u64>,
+    /// Whether they ask for reads that may be old.
+    pub(crate) stale: bool,
 }
 
 /// How disks behave.
@@ -94,6 +97,8 @@ pub(crate) struct Strike {
     pub(crate) at: Instant,
     pub(crate) fault: Fault,
     pub(crate) node: NodeId,
+    /// Whoever leads when it strikes, instead of `node`.
+    pub(crate) at_leader: bool,
     pub(crate) other: NodeId,
     pub(crate) lasts: u64,
     pub(crate) number: u64,
@@ -149,8 +154,8 @@ const STRIKES: &[(u64, Fault)] = &[
 ];
 
 impl Plan {
-    /// The plan of a seed for these nodes, of which one takes the writes.
-    pub(crate) fn new(seed: u64, nodes: &[NodeId], writer: NodeId) -> Self {
+    /// The plan of a seed for the nodes of this protocol.
+    pub(crate) fn new<P: Protocol>(seed: u64, nodes: &[NodeId], protocol: &P) -> Self {
         let mut chance = Chance::new(seed, "plan");
         // Some runs are long: more files, more epochs, more that piles up.
         let safety_ends = match chance.below(16) {
@@ -166,8 +171,9 @@ impl Plan {
             clocks_alike: false,
             breaks_unnoticed: true,
         };
-        let enabled: Vec<(u64, Fault)> =
-            STRIKES.iter().filter(|_| chance.one_in(2)).copied().collect();
+        plan.clients.stale = protocol.reads_stale();
+        let strikes = STRIKES.iter().chain(protocol.own_strikes());
+        let enabled: Vec<(u64, Fault)> = strikes.filter(|_| chance.one_in(2)).copied().collect();
         if enabled.is_empty() {
             return plan;
         }
@@ -176,7 +182,7 @@ impl Plan {
         for _ in 0..strikes {
             let at = chance.below(safety_ends);
             let fault = chance.weighted(&enabled);
-            plan.strikes.push(draw_strike(&mut chance, at, fault, nodes, writer));
+            plan.strikes.push(draw_strike(&mut chance, at, fault, nodes, protocol.writer()));
         }
         plan.strikes.sort_by_key(|strike| strike.at);
         for (index, strike) in (0..).zip(&mut plan.strikes) {
@@ -242,6 +248,7 @@ fn draw_clients(chance: &mut Chance) -> ClientKnobs {
         loss: *chance.pick(&[0, 0, 5_000, 40_000]),
         repeat: *chance.pick(&[0, 0, 10_000, 80_000]),
         operations: None,
+        stale: false,
     }
 }
 
@@ -260,10 +267,14 @@ fn draw_strike(
     at: Instant,
     fault: Fault,
     nodes: &[NodeId],
-    writer: NodeId,
+    writer: Option<NodeId>,
 ) -> Strike {
     // The one that decides is worth more attention than each of the others.
-    let node = if chance.one_in(3) { writer } else { *chance.pick(nodes) };
+    let at_leader = chance.one_in(3);
+    let node = match writer {
+        Some(writer) if at_leader => writer,
+        Some(_) | None => *chance.pick(nodes),
+    };
     let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != node).collect();
     let lasts = match chance.below(4) {
         0 => chance.between(MILLISECOND, 20 * MILLISECOND),
@@ -271,5 +282,6 @@ fn draw_strike(
         _ => chance.between(300 * MILLISECOND, 1500 * MILLISECOND),
     };
     let (other, number) = (*chance.pick(&others), chance.number());
-    Strike { index: 0, at, fault, node, other, lasts, number }
+    let at_leader = at_leader && writer.is_none();
+    Strike { index: 0, at, fault, node, at_leader, other, lasts, number }
 }

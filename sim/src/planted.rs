@@ -9,6 +9,7 @@ mod hunt;
 #[cfg(feature = "planted-bugs")]
 mod row;
 
+use kvorum_replication::paxos::planted as paxos;
 use kvorum_replication::two_phase::planted as two_phase;
 use kvorum_storage::planted as storage;
 
@@ -28,6 +29,8 @@ pub struct Planted {
     pub storage: storage::Planted,
     /// That of their cores.
     pub two_phase: two_phase::Planted,
+    /// That of their cores, if those are replicas of Multi-Paxos.
+    pub paxos: paxos::Planted,
     /// That of the shells around the cores.
     pub node: node::Planted,
 }
@@ -36,20 +39,23 @@ pub struct Planted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A cluster that commits in two phases: [`crate::two_phase::simulate`].
-    Cluster,
+    TwoPhase,
+    /// A cluster of Multi-Paxos: [`crate::paxos::simulate`].
+    Paxos,
     /// A store by itself, for what no cluster asks of it: [`crate::engine::simulate`].
     Engine,
 }
 
 impl Place {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Cluster, Self::Engine];
+    pub const ALL: &'static [Self] = &[Self::TwoPhase, Self::Paxos, Self::Engine];
 
     /// What reports call it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Cluster => "2pc",
+            Self::TwoPhase => "2pc",
+            Self::Paxos => "paxos",
             Self::Engine => "engine",
         }
     }
@@ -58,7 +64,8 @@ impl Place {
     #[must_use]
     pub fn simulate(self) -> Simulate {
         match self {
-            Self::Cluster => crate::two_phase::simulate,
+            Self::TwoPhase => crate::two_phase::simulate,
+            Self::Paxos => crate::paxos::simulate,
             Self::Engine => crate::engine::simulate,
         }
     }
@@ -69,6 +76,8 @@ impl Place {
 pub enum Bug {
     /// Of the protocol.
     TwoPhase(two_phase::Bug),
+    /// Of the other protocol.
+    Paxos(paxos::Bug),
     /// Of the shell.
     Node(node::Bug),
     /// Of the engine.
@@ -76,12 +85,13 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All of them: the protocol's, the shell's, the engine's.
+    /// All of them: the protocols', the shell's, the engine's.
     pub fn all() -> impl Iterator<Item = Self> {
         let two_phase = two_phase::Bug::ALL.iter().copied().map(Self::TwoPhase);
+        let paxos = paxos::Bug::ALL.iter().copied().map(Self::Paxos);
         let node = node::Bug::ALL.iter().copied().map(Self::Node);
         let storage = storage::Bug::ALL.iter().copied().map(Self::Storage);
-        two_phase.chain(node).chain(storage)
+        two_phase.chain(paxos).chain(node).chain(storage)
     }
 
     /// The one that flags call by this name.
@@ -100,7 +110,8 @@ impl Bug {
                 | storage::Bug::SnapshotSeesLaterWrites
                 | storage::Bug::CompactionForgetsSnapshots,
             ) => Place::Engine,
-            Self::TwoPhase(_) | Self::Node(_) | Self::Storage(_) => Place::Cluster,
+            Self::Paxos(_) => Place::Paxos,
+            Self::TwoPhase(_) | Self::Node(_) | Self::Storage(_) => Place::TwoPhase,
         }
     }
 
@@ -109,6 +120,7 @@ impl Bug {
     pub fn name(self) -> &'static str {
         match self {
             Self::TwoPhase(bug) => bug.name(),
+            Self::Paxos(bug) => bug.name(),
             Self::Node(bug) => bug.name(),
             Self::Storage(bug) => bug.name(),
         }
@@ -119,6 +131,7 @@ impl Bug {
     pub fn trap(self) -> &'static str {
         match self {
             Self::TwoPhase(bug) => bug.trap(),
+            Self::Paxos(bug) => bug.trap(),
             Self::Node(bug) => bug.trap(),
             Self::Storage(bug) => bug.trap(),
         }
@@ -129,6 +142,7 @@ impl Bug {
     pub fn rule(self) -> &'static str {
         match self {
             Self::TwoPhase(bug) => bug.rule(),
+            Self::Paxos(bug) => bug.rule(),
             Self::Node(bug) => bug.rule(),
             Self::Storage(bug) => bug.rule(),
         }
@@ -158,6 +172,7 @@ impl Planted {
         let mut planted = Self::default();
         match bug {
             Bug::TwoPhase(bug) => planted.two_phase = two_phase::Planted::of(bug),
+            Bug::Paxos(bug) => planted.paxos = paxos::Planted::of(bug),
             Bug::Node(bug) => planted.node = node::Planted::of(bug),
             Bug::Storage(bug) => planted.storage = storage::Planted::of(bug),
         }

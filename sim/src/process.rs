@@ -9,6 +9,7 @@ use kvorum_replication::{Core, Input, NodeId, Operation, Outcome, Position, Requ
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{Log, Store};
 
+use crate::faults::Fault;
 use crate::violation::{Promise, Violation};
 
 /// What can happen to a process from outside.
@@ -179,8 +180,30 @@ pub(crate) trait Protocol: Sized {
     /// All nodes, each with the fail points at which it can be stopped.
     fn members(&self) -> Vec<(NodeId, Vec<&'static str>)>;
 
-    /// The node that takes writes.
-    fn writer(&self) -> NodeId;
+    /// The node that takes all writes, if one does by its office. Otherwise clients ask any, and go
+    /// where they are sent.
+    fn writer(&self) -> Option<NodeId>;
+
+    /// The node that matters most at the moment, if there is such a one.
+    fn leader(&self) -> Option<NodeId> {
+        self.writer()
+    }
+
+    /// Faults that can strike here beside those of every protocol, and how often.
+    fn own_strikes(&self) -> &'static [(u64, Fault)] {
+        &[]
+    }
+
+    /// How much faster one clock may run than another, in thousandths, if anything rests on that.
+    /// Then no clock jumps either.
+    fn drift_permille(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether clients ask for reads that may be old.
+    fn reads_stale(&self) -> bool {
+        false
+    }
 
     /// Opens a node on its disk. The seed is for the protocol's own chances.
     fn open(
@@ -206,8 +229,51 @@ pub(crate) trait Protocol: Sized {
     /// An event is over: is the node as it must be?
     fn looks(&mut self, node: NodeId, facts: &Self::Facts, rows: Rows<'_>) -> Judgement;
 
+    /// Why a node takes no part any more although its process runs, if that is so. Only a fault of
+    /// its disk excuses that; somebody starts it anew.
+    fn unfit(&self, facts: &Self::Facts) -> Option<String>;
+
+    /// What is not at rest, if anything is not, when no request is open.
+    fn unrest(&self, nodes: &[(NodeId, Self::Facts)]) -> Option<String>;
+
+    /// Nothing is to fail by itself any more, from the next start of each node on.
+    fn heal(&mut self) {}
+
+    /// Whether the cluster can bear it that a node loses its disk now, for good.
+    fn may_lose_disk(&self, _node: NodeId) -> bool {
+        false
+    }
+
+    /// A node has lost its disk.
+    fn lost_disk(&mut self, _node: NodeId) {}
+
+    /// Another set of replicas that the cluster might have.
+    fn other_members(&self, _number: u64) -> Option<Vec<NodeId>> {
+        None
+    }
+
+    /// The fail points that a node passes when it takes over a snapshot.
+    fn snapshot_points(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The fault that a counter of a core stands for, if it counts one.
+    fn fault_counted(&self, _counter: &str) -> Option<Fault> {
+        None
+    }
+
+    /// Whether it is of no interest that a promise is broken.
+    fn forgives(&self, _promise: Promise) -> bool {
+        false
+    }
+
     /// What the judge has counted, by name.
     fn counted(&self) -> Vec<(&'static str, u64)>;
+
+    /// What has to happen in some run, or the runs show nothing, and how often it did.
+    fn happened(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 
     /// A message in a few words, for the trace.
     fn describe(&self, message: &Self::Message) -> String;

@@ -9,7 +9,6 @@ use std::thread;
 
 use kvorum_checker::Ending;
 
-use crate::planted::Planted;
 use crate::violation::{Promise, Violation};
 use crate::{Activity, Counts, Run, Setup, words_of};
 
@@ -33,6 +32,8 @@ pub struct Totals {
     pub faults: Counts,
     /// What nodes and stores did.
     pub activity: Activity,
+    /// What has to happen in some run, or the runs show nothing.
+    pub happened: Activity,
     /// Seeds that broke a promise, in order.
     pub violations: Vec<(u64, Violation)>,
 }
@@ -59,6 +60,9 @@ impl Totals {
         for (name, count) in run.activity {
             *self.activity.entry(name).or_default() += count;
         }
+        for (name, count) in run.happened {
+            *self.happened.entry(name).or_default() += count;
+        }
         if let Some(violation) = run.violation {
             let place = self.violations.partition_point(|(seed, _)| *seed < run.seed);
             self.violations.insert(place, (run.seed, violation));
@@ -72,13 +76,13 @@ pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Runs these seeds on so many threads. After each run `on_progress` sees the sums so far, and may
+/// Runs these seeds on so many threads, each set up like `like`. After each run `on_progress` sees the sums so far, and may
 /// break off: runs under way then still end, and count.
 pub fn run_seeds(
     simulate: Simulate,
     seeds: Range<u64>,
     threads: usize,
-    planted: Planted,
+    like: &Setup,
     on_progress: impl FnMut(&Totals) -> ControlFlow<()> + Send,
 ) -> Totals {
     let next = AtomicU64::new(seeds.start);
@@ -93,7 +97,7 @@ pub fn run_seeds(
                         next.store(seeds.end, Ordering::Relaxed);
                         return;
                     }
-                    let run = run_guarded(simulate, &Setup { planted, ..Setup::new(seed) });
+                    let run = run_guarded(simulate, &Setup { seed, ..like.clone() });
                     let mut guard = lock(&shared);
                     let (totals, on_progress) = &mut *guard;
                     totals.add(run);

@@ -41,6 +41,13 @@ promises! {
     OneDecision => "a transaction has one outcome",
     /// A commit has a place of its own in the serial order.
     OneOrder => "commits are applied in one order, each once",
+    /// Consensus: nobody takes for chosen in a slot what is not, or would have another batch there.
+    OneChosen => "at most one batch is chosen in a slot",
+    /// An acceptor neither promises nor accepts below what it has promised, and tells what it
+    /// accepted.
+    KeepsPromises => "an acceptor keeps its promises",
+    /// A ballot is one proposer's, promised by a majority, with one batch in a slot.
+    OneProposal => "a ballot is one proposer's, and proposes one batch in a slot",
     /// A replica holds what the commits say, and nothing else.
     HoldsCommits => "a replica holds what was committed, and nothing else",
     /// A store by itself holds what was written to it.

@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow::Continue;
 
+use kvorum_sim::planted::Place;
 use kvorum_sim::reduction::Knob;
-use kvorum_sim::{Fault, Planted, Reduction, Setup, Totals, run_seeds, threads, two_phase};
+use kvorum_sim::{Fault, Reduction, Setup, Totals, run_seeds, threads, two_phase};
 
 /// How many seeds are run; each takes some hundredths of a second without optimisation.
 const SEEDS: u64 = 400;
@@ -34,7 +35,7 @@ const ACTIVITY: &[&str] = &[
 #[test]
 fn clusters_keep_their_promises_under_faults() {
     let totals =
-        run_seeds(two_phase::simulate, 0..SEEDS, threads(), Planted::default(), |_| Continue(()));
+        run_seeds(two_phase::simulate, 0..SEEDS, threads(), &Setup::new(0), |_| Continue(()));
     let Totals { seeds, faults, activity, done, unknown, violations, .. } = &totals;
     println!("{faults}{done} operations done, {unknown} of unknown outcome");
     let again = "again: cargo run -p kvorum --bin kvorum-lab -- sim --trace";
@@ -42,7 +43,7 @@ fn clusters_keep_their_promises_under_faults() {
     assert!(violations.is_empty(), "{}", broken.collect::<String>());
     // A run that injected nothing, or in which nothing was done, proves nothing.
     assert_eq!(*seeds, SEEDS);
-    assert_eq!(faults.never(), [], "of these faults none has struck");
+    assert_eq!(faults.never(Place::TwoPhase), [], "of these faults none has struck");
     let idle = ACTIVITY.iter().filter(|name| activity.get(**name).is_none_or(|count| *count == 0));
     assert_eq!(idle.collect::<Vec<_>>(), Vec::<&&str>::new(), "this has never happened");
     assert!(*done > 20_000 && *unknown > 200, "{done} done, {unknown} unknown");

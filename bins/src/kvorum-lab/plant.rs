@@ -38,6 +38,6 @@ impl Plant {
 
 fn named(name: &str) -> Result<Named, String> {
     let planted = Planted::named(name)?;
-    let place = Bug::by_name(name).map_or(Place::Cluster, Bug::place);
+    let place = Bug::by_name(name).map_or(Place::TwoPhase, Bug::place);
     Ok(Named { name: name.to_owned(), planted, place })
 }

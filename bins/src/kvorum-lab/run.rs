@@ -47,6 +47,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "P", value_enum, default_value = "2pc")]
     pub(crate) protocol: Protocol,
 
+    /// Two-phase commit without a coordinator process: whichever replica is asked coordinates
+    #[arg(long)]
+    pub(crate) any_replica: bool,
+
     /// Replicas, beside the coordinator if the protocol has one
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=9))]
@@ -116,9 +120,16 @@ impl Kinds {
 
 /// Runs the cluster, breaks it, judges the history.
 pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabError> {
-    let protocol = match arguments.protocol {
-        Protocol::TwoPhase => Replicates::TwoPhase,
-        Protocol::Paxos => Replicates::Paxos,
+    let protocol = match (arguments.protocol, arguments.any_replica) {
+        (Protocol::TwoPhase, false) => Replicates::TwoPhase,
+        (Protocol::TwoPhase, true) => Replicates::AnyReplica,
+        (Protocol::Paxos, false) => Replicates::Paxos,
+        (Protocol::Paxos, true) => {
+            return Err(LabError::usage(
+                "--any-replica is a way of two-phase commit".to_owned(),
+                "leave it out: under paxos clients may ask any replica anyway",
+            ));
+        }
     };
     for path in arguments.report.iter().chain(&arguments.history) {
         can_write(path)?;

@@ -27,6 +27,10 @@ A cluster of three replicas, committing in two phases:
       --replica 1=127.0.0.1:7101 --replica 2=127.0.0.1:7102 --replica 3=127.0.0.1:7103
   kvorum --connect 127.0.0.1:7100 put greeting hello
 
+Five replicas without a coordinator, whichever a client asks (likewise on the others):
+  kvorumd replica --id 1 --listen 127.0.0.1:7101 --data-dir data/r1 \\
+      --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103 --peer 4=127.0.0.1:7104 --peer 5=127.0.0.1:7105
+
 Three equal replicas, agreeing by Multi-Paxos; each is told where all the others are:
   kvorumd replica --protocol paxos --id 1 --listen 127.0.0.1:7101 --data-dir data/p1 \\
       --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103
@@ -62,7 +66,10 @@ pub fn fail_points(points: &[Point]) -> String {
 
 /// The same for a replica, whose points depend on its protocol.
 fn fail_points_of_replicas() -> String {
-    let two_phase = listed("Fail points with --protocol 2pc:", points::PARTICIPANT);
+    let two_phase = listed(
+        "Fail points with --protocol 2pc (with --peer also those of a coordinator):",
+        points::PARTICIPANT,
+    );
     let paxos = listed("Fail points with --protocol paxos:", paxos_points::ALL);
     format!("{two_phase}\n\n{paxos}")
 }
@@ -101,8 +108,8 @@ pub struct Replica {
     #[arg(long, value_enum, default_value_t = Protocol::TwoPhaseCommit)]
     pub protocol: Protocol,
 
-    /// Another replica of the cluster and where it listens; once for each. With two-phase commit the
-    /// coordinator tells
+    /// Another replica of the cluster and where it listens; once for each. Two-phase commit without
+    /// it needs a coordinator, which tells; with it, whichever replica a client asks coordinates
     #[arg(long, value_name = "ID=ADDR", value_parser = peer)]
     pub peer: Vec<Peer>,
 

@@ -22,6 +22,7 @@ pub use arguments::{
     ABOUT, Command, Coordinator, Peer, Process, Protocol, Replica, examples, fail_points,
 };
 pub use paxos_flags::PaxosFlags;
+pub use roles::any_replica_points;
 
 /// Serves until a signal or an error ends it.
 #[must_use]

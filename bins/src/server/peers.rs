@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use kvorum_node::Identity;
-use kvorum_replication::{NodeId, Role};
+use kvorum_replication::{NodeId, Protocol, Role};
 
 use super::arguments::Peer;
 use super::error::ServeError;
@@ -41,7 +41,7 @@ pub(super) fn check_others(
 ) -> Result<(), ServeError> {
     if others.is_empty() {
         return Err(ServeError::usage(
-            "a replica of Multi-Paxos has to know all the others, and there is no --peer",
+            "one replica of equals has to know all the others, and there is no --peer",
             "name each of them with --peer ID=ADDR",
         ));
     }
@@ -82,18 +82,26 @@ pub(super) fn check_identity(setup: &Setup<'_>, identity: &Identity) -> Result<(
             "leave --rejoin out, or move the directory away if its data is not to be trusted",
         ));
     }
-    match claim.role {
-        Role::Coordinator => check_members(data_dir, setup.peers, identity),
-        Role::Replica => Ok(()),
+    match (claim.protocol, claim.role) {
+        (_, Role::Coordinator) => check_members(data_dir, "--replica", setup.peers, identity),
+        (Protocol::AnyReplica, Role::Replica) => {
+            check_members(data_dir, "--peer", setup.peers, identity)
+        }
+        (Protocol::TwoPhase | Protocol::Paxos, Role::Replica) => Ok(()),
     }
 }
 
-/// A coordinator keeps its replicas: one that is new has none of the rows, and one that is gone
-/// would miss what follows.
-fn check_members(data_dir: &Path, peers: &[Peer], identity: &Identity) -> Result<(), ServeError> {
+/// With two-phase commit the replicas stay the same: one that is new has none of the rows, and one
+/// that is gone would miss what follows.
+fn check_members(
+    data_dir: &Path,
+    flag: &str,
+    peers: &[Peer],
+    identity: &Identity,
+) -> Result<(), ServeError> {
     let members = identity.members.iter();
     let mut known: Vec<NodeId> = members.map(|(id, _)| *id).collect();
-    known.retain(|id| *id != NodeId::COORDINATOR);
+    known.retain(|id| *id != identity.node);
     known.sort_unstable();
     let mut named: Vec<NodeId> = peers.iter().map(|peer| peer.id).collect();
     named.sort_unstable();
@@ -104,8 +112,9 @@ fn check_members(data_dir: &Path, peers: &[Peer], identity: &Identity) -> Result
         |ids: &[NodeId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     Err(ServeError::refused(
         format!(
-            "the cluster in {} has the replicas {}, and --replica names {}",
+            "the cluster in {} has the {}replicas {}, and {flag} names {}",
             data_dir.display(),
+            if identity.role == Role::Replica { "other " } else { "" },
             list(&known),
             list(&named)
         ),

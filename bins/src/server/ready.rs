@@ -1,4 +1,5 @@
-//! What a process waits for before it says that it is ready: whoever reads that line may use it.
+//! What a process waits for before it says that it is ready, whoever reads that line may use it; and
+//! before it stops.
 //!
 //! No wait is for ever. A cluster is started a process at a time, and each of them serves what it can
 //! while others are missing: it refuses with the reason, or sends clients elsewhere.
@@ -19,6 +20,9 @@ const LINKS_WAIT: Duration = Duration::from_secs(1);
 /// How long a leader is waited for once there are enough to elect one: a few election timeouts.
 const LEADER_WAIT: Duration = Duration::from_secs(3);
 
+/// How long one that leads and is to stop waits for another to lead. It takes a round.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(1);
+
 /// Between looks at the node.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -32,13 +36,33 @@ pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
         }
         // It is the coordinator that comes to it.
         (Protocol::TwoPhase, Role::Replica) => {}
-        (Protocol::AnyReplica | Protocol::Paxos, _) => {
+        (Protocol::AnyReplica, _) => {
+            let all = setup.peers.len();
+            // Without all of them it refuses writes, and serves reads.
+            let _ = timeout(LINKS_WAIT, until(handle, |status| linked(status, setup) == all)).await;
+        }
+        (Protocol::Paxos, _) => {
             let majority = setup.peers.len().div_ceil(2);
             let elect = until(handle, |status| linked(status, setup) >= majority);
             if timeout(LINKS_WAIT, elect).await.is_ok() {
                 // Without a leader requests wait for one.
                 let _ = timeout(LEADER_WAIT, until(handle, |status| status.leader.is_some())).await;
             }
+        }
+    }
+}
+
+/// Lets another replica take over before this one stops, so that clients need not wait for an
+/// election.
+pub(super) async fn hand_over<M>(handle: &Handle<M>, setup: &Setup<'_>) {
+    match setup.claim.protocol {
+        // Nobody can take its place.
+        Protocol::TwoPhase | Protocol::AnyReplica => {}
+        Protocol::Paxos => {
+            handle.submit([Event::Stopping]);
+            let is_over = |status: &Status| status.leader != Some(setup.claim.node);
+            // If nobody comes forward, they elect somebody when it is gone.
+            let _ = timeout(HAND_OVER_WAIT, until(handle, is_over)).await;
         }
     }
 }

@@ -4,8 +4,10 @@ use std::time::SystemTime;
 
 use kvorum_node::{Claim, Node};
 use kvorum_replication::paxos::{self, ReplicaOptions};
+use kvorum_replication::points::Point;
 use kvorum_replication::two_phase::{
     self, Coordinator as CoordinatorCore, CoordinatorOptions, Participant, ParticipantOptions,
+    any_replica,
 };
 use kvorum_replication::{NodeId, Role};
 use kvorum_sim::Planted;
@@ -20,25 +22,56 @@ use super::serve::{Setup, serve};
 pub(super) fn replica(arguments: &Replica) -> Result<(), ServeError> {
     check_peers("--peer", &arguments.peer)?;
     match arguments.protocol {
-        Protocol::TwoPhaseCommit => participant(arguments),
+        Protocol::TwoPhaseCommit => {
+            if let Some(flag) = arguments.paxos.first_given() {
+                return Err(ServeError::usage(
+                    format!("{flag} belongs to another protocol than two-phase commit"),
+                    "leave it out, or start the replica with --protocol paxos",
+                ));
+            }
+            match arguments.peer.is_empty() {
+                true => participant(arguments),
+                false => any_replica(arguments),
+            }
+        }
         Protocol::Paxos => paxos(arguments),
     }
 }
 
-/// A replica of two-phase commit, which its coordinator finds.
+/// A replica of two-phase commit, one of equals: whichever a client asks coordinates.
+fn any_replica(arguments: &Replica) -> Result<(), ServeError> {
+    check_others(arguments.id, arguments.listen, &arguments.peer)?;
+    let planted = arguments.process.planted();
+    let options = any_replica::ReplicaOptions {
+        id: arguments.id,
+        replicas: founders(arguments.id, &arguments.peer),
+        seed: seed()?,
+        ..Default::default()
+    };
+    let setup = Setup {
+        claim: Claim::any_replica(arguments.id),
+        listen: arguments.listen,
+        data_dir: &arguments.data_dir,
+        peers: &arguments.peer,
+        process: &arguments.process,
+        points: &any_replica_points(),
+    };
+    let log = log_options(planted)?;
+    serve(&setup, |vfs, armed, _| {
+        let core = any_replica::Replica::new(options);
+        let options = Options { log, planted: planted.storage, ..Options::default() };
+        Node::open_store(vfs, &arguments.data_dir, options, core, armed)
+    })
+}
+
+/// The fail points of a replica that coordinates: it passes those of both roles.
+#[must_use]
+pub fn any_replica_points() -> Vec<Point> {
+    [any_replica::points::COORDINATOR, any_replica::points::PARTICIPANT].concat()
+}
+
+/// A replica of two-phase commit with a coordinator, which finds it.
 fn participant(arguments: &Replica) -> Result<(), ServeError> {
-    if let Some(flag) = arguments.paxos.first_given() {
-        return Err(ServeError::usage(
-            format!("{flag} belongs to another protocol than two-phase commit"),
-            "leave it out, or start the replica with --protocol paxos",
-        ));
-    }
-    if !arguments.peer.is_empty() {
-        return Err(ServeError::usage(
-            "with --protocol 2pc the coordinator tells replicas of each other",
-            "leave --peer out, or start the replica with --protocol paxos",
-        ));
-    }
     let setup = Setup {
         claim: Claim::two_phase(Role::Replica, arguments.id),
         listen: arguments.listen,

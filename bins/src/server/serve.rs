@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::arguments::{Peer, Process};
 use super::error::ServeError;
 use super::peers::check_identity;
-use super::ready::ready;
+use super::ready::{hand_over, ready};
 use super::signals::{End, Signals};
 use super::{clock_jumps, full_disk};
 
@@ -162,7 +162,13 @@ fn until_the_end<M: Carried>(
             }
         };
         match end {
-            End::Asked(signal) => tracing::info!(signal, "stopping"),
+            End::Asked(signal) => {
+                tracing::info!(signal, "stopping");
+                tokio::select! {
+                    () = hand_over(&handle, setup) => {}
+                    signal = signals.next() => return Err(hurried(signal)),
+                }
+            }
             End::Node => tracing::error!("the node has ended"),
         }
         stop(serving, runner, &mut signals).await
@@ -187,9 +193,14 @@ async fn stop<M: Carried>(
         .map_err(|error| ServeError::failed(format!("cannot stop cleanly: {error}"), ""))?;
     tokio::select! {
         stopped = stopped => Ok(stopped.expect("a panic aborts the process")),
-        signal = signals.next() => Err(ServeError::failed(
-            format!("stopped at once by a second {signal}"),
-            "what was acknowledged is safe",
-        )),
+        signal = signals.next() => Err(hurried(signal)),
     }
+}
+
+/// Somebody who has asked before does not want to wait.
+fn hurried(signal: &str) -> ServeError {
+    ServeError::failed(
+        format!("stopped at once by a second {signal}"),
+        "what was acknowledged is safe",
+    )
 }

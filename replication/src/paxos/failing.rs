@@ -119,7 +119,7 @@ impl Replica {
 
     fn acceptor_returns(&mut self, now: Time, effects: &mut Out) {
         match self.options.acceptor_restart {
-            AcceptorRestart::Durable => return,
+            AcceptorRestart::Durable => return self.vote_for_own(effects),
             AcceptorRestart::Rejoin => self.life += 1,
             AcceptorRestart::Amnesia => {}
         }

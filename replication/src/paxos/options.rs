@@ -43,6 +43,10 @@ pub struct ReplicaOptions {
     /// Slots open at a time; what comes meanwhile shares the next one. Enough for one group of a
     /// slow disk, so that batches form under load only. At most the window.
     pub pipeline_max: usize,
+    /// How long a command waits for others to share its slot with, while slots are open. The smallest
+    /// wait there is lets share what the shell hands over in one turn, and costs no time. Zero: a
+    /// command gets a slot of its own as long as the pipeline has room.
+    pub gather: Duration,
     /// Commands of one batch; it is applied in one step.
     pub batch_commands_max: usize,
     /// Bytes of keys and values of one batch, unless one command alone is larger.
@@ -59,7 +63,8 @@ pub struct ReplicaOptions {
     /// How often a leader says that it lives. Several times in each election timeout.
     pub heartbeat_interval: Duration,
     /// How long a replica hears nothing before it doubts the leader, at least. Above the longest
-    /// stall of a healthy node: a slow sync must not depose it.
+    /// stall of a healthy node, twice, since both ends may stall, and a heartbeat. Heartbeats wait
+    /// for no sync.
     pub election_timeout_min: Duration,
     /// At most; each wait is chosen between the two by chance, so that one wakes before the others.
     pub election_timeout_max: Duration,
@@ -122,6 +127,7 @@ impl Default for ReplicaOptions {
             limits: Limits::default(),
             window: 256,
             pipeline_max: 4,
+            gather: Duration::from_nanos(1),
             batch_commands_max: 256,
             batch_bytes_max: 1 << 20,
             requests_max: 16_384,
@@ -129,8 +135,8 @@ impl Default for ReplicaOptions {
             accepted_bytes_max: 128 << 20,
             request_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(500),
-            election_timeout_max: Duration::from_millis(1000),
+            election_timeout_min: Duration::from_millis(400),
+            election_timeout_max: Duration::from_millis(700),
             backoff_doublings_max: 3,
             resend_interval: Duration::from_millis(250),
             piece_bytes_max: 1 << 20,

@@ -310,7 +310,8 @@ impl Cluster {
             for node in self.nodes() {
                 self.sync(node);
             }
-            if self.network.is_empty() {
+            let is_durable = self.nodes().into_iter().all(|node| self.is_durable(node));
+            if self.network.is_empty() && is_durable {
                 return;
             }
             for _ in 0..self.network.len() {

@@ -3,8 +3,11 @@
 //! decisions became durable.
 
 mod cluster;
+mod contention;
 mod history;
 mod machine;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod random;
 mod script;
 mod show;

@@ -55,6 +55,8 @@ struct Hostility {
     crashes: bool,
     cuts: bool,
     asks_peers: bool,
+    /// Clients ask again and again, with preconditions, at whatever replica.
+    insists: bool,
 }
 
 /// What was done to the cluster; each has to have happened in some schedule.
@@ -84,6 +86,8 @@ struct Schedule {
     sessions: Vec<RequestId>,
     heard: usize,
     value: u64,
+    /// Repeated messages that come much later.
+    late: Vec<Packet>,
     faults: Faults,
 }
 
@@ -114,6 +118,7 @@ impl Schedule {
             sessions: Vec::new(),
             heard: 0,
             value: 0,
+            late: Vec::new(),
             faults: Faults::default(),
         }
     }
@@ -145,6 +150,11 @@ impl Schedule {
             960..964 if self.hostility.crashes => self.crash(),
             964..966 if self.hostility.cuts => self.cut(),
             966..970 => self.checkpoint(),
+            970..976 if !self.late.is_empty() => {
+                let index = self.below(self.late.len());
+                self.cluster.network.push(self.late.swap_remove(index));
+                self.faults.count("late", 1);
+            }
             970..1000 => self.mend(),
             _ => {}
         }
@@ -206,7 +216,8 @@ impl Schedule {
     fn repeat(&mut self) {
         if let Some(index) = self.some_message() {
             let packet = self.cluster.network[index].clone();
-            self.cluster.network.push(packet);
+            let into = if self.one_in(2) { &mut self.late } else { &mut self.cluster.network };
+            into.push(packet);
             self.faults.count("repeated", 1);
         }
     }
@@ -249,10 +260,12 @@ impl Schedule {
             self.sessions.extend(request);
             return;
         }
-        if self.one_in(3) {
+        let reads = if self.hostility.insists { 9 } else { 3 };
+        if self.one_in(reads) {
             return self.ask_read();
         }
-        if !self.clients.is_empty() && self.one_in(2) {
+        let often = if self.hostility.insists { 1 } else { 2 };
+        if !self.clients.is_empty() && self.one_in(often) {
             let index = self.below(self.clients.len());
             return self.write_as(index);
         }
@@ -316,7 +329,8 @@ impl Schedule {
                 _ => Write::Put(key, Key::from(format!("v{}", self.value))),
             });
         }
-        if self.one_in(3) {
+        let checks = if self.hostility.insists { 1 } else { 3 };
+        if self.one_in(checks) {
             let key = Key::from(self.pick(&KEYS));
             transaction.preconditions.push(match self.below(3) {
                 0 => Precondition::Absent(key),
@@ -326,7 +340,7 @@ impl Schedule {
                     Precondition::Equals(key, value)
                 }
             });
-            if self.one_in(3) {
+            if self.one_in(3) && !self.hostility.insists {
                 transaction.writes.clear();
             }
         }
@@ -450,6 +464,7 @@ impl Schedule {
                 }
             }
         }
+        self.cluster.network.append(&mut self.late);
         for _ in 0..60 {
             for node in &nodes {
                 if !self.cluster.is_up(*node) {
@@ -491,6 +506,7 @@ fn hostility(seed: u64) -> Hostility {
         crashes: mostly(),
         cuts: mostly(),
         asks_peers: mostly(),
+        insists: !mostly(),
         replicas: match random.below(4) {
             0 => 1,
             1 => 2,
@@ -565,7 +581,7 @@ fn random_schedules_keep_every_promise() {
         }
     }
     println!("{} schedules: {total:?} {faults:#?}", seeds.count());
-    let must_have = ["lost", "repeated", "reordered", "crashes", "cuts", "checkpoints"]
+    let must_have = ["lost", "repeated", "late", "reordered", "crashes", "cuts", "checkpoints"]
         .iter()
         .chain(["crashes that lose records"].iter())
         .chain(COUNTED)
@@ -576,4 +592,25 @@ fn random_schedules_keep_every_promise() {
         assert!(times > 0, "{what} never happened: the schedules prove too little");
     }
     assert!(total.commits > 0 && total.reads > 0 && total.refused > 0 && total.unknown > 0);
+}
+
+/// Whether this bug shows itself here.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn finds(planted: Planted) -> bool {
+    let mut faults = Faults::default();
+    (0..4000).any(|seed| {
+        let mut try_it = || run(seed, planted, &mut faults, false);
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut try_it));
+        match &judged {
+            Ok(Err(why)) => println!("    seed {seed}: {}", why.lines().next().unwrap_or_default()),
+            Err(why) => println!(
+                "    seed {seed}: panics: {:?}",
+                why.downcast_ref::<String>()
+                    .map(|it| &**it)
+                    .or(why.downcast_ref::<&str>().copied())
+            ),
+            Ok(Ok(_)) => {}
+        }
+        !matches!(judged, Ok(Ok(_)))
+    })
 }

@@ -348,7 +348,8 @@ fn agree(cluster: &mut Cluster, output: &mut String) -> Result<()> {
     for node in cluster.nodes() {
         let status = cluster.status(node).ok_or(format!("{node} is down"))?;
         if status.in_flight > 0 || status.locks > 0 {
-            return Err(format!("{node} has open transactions: {status:?}").into());
+            let (open, locks) = (status.in_flight, status.locks);
+            return Err(format!("{node} has {open} open transactions and {locks} locks").into());
         }
         let data = data(cluster, node);
         if held.as_ref().is_some_and(|held| *held != data) {
@@ -502,4 +503,30 @@ macro_rules! scripts {
 
 scripts! {
     commit
+    counts
+    conflict_younger
+    deadlock
+    claims
+    parked
+    duel
+    blocked
+    checkpoints
+    coordinator_points
+    disk_full
+    impatient_read
+    late_prepare
+    limits
+    links
+    lost_messages
+    one_replica
+    participant_points
+    reads
+    recovery
+    refusals
+    retry_elsewhere
+    sessions
+    strangers
+    superseded
+    termination_abort
+    termination_commit
 }

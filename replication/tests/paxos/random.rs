@@ -84,6 +84,7 @@ impl Schedule {
             seed,
             window: 8,
             pipeline_max: 4,
+            gather: Duration::from_nanos(seed % 2),
             batch_commands_max: 3,
             piece_slots_max: 3,
             retained_slots_max: few,

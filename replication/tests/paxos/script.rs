@@ -119,13 +119,16 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Small numbers, so that limits are met; times as in a real cluster.
+/// Small numbers, so that limits are met; round times, easy to read by.
 fn options() -> ReplicaOptions {
     ReplicaOptions {
         window: 8,
         pipeline_max: 4,
+        gather: Duration::ZERO,
         snapshot_rows_max: 2,
         heartbeat_interval: Duration::from_millis(100),
+        election_timeout_min: Duration::from_millis(500),
+        election_timeout_max: Duration::from_millis(1000),
         ..ReplicaOptions::default()
     }
 }
@@ -156,6 +159,7 @@ fn new_cluster(command: &Command, planted: Planted) -> Result<Cluster> {
             "batch_commands_max" => options.batch_commands_max = number,
             "piece_slots_max" => options.piece_slots_max = number,
             "retained_slots_max" => options.retained_slots_max = number,
+            "accepted_bytes_max" => options.accepted_bytes_max = number,
             "requests_max" => options.requests_max = number,
             "clock_drift_permille" => options.clock_drift_permille = u32::try_from(number)?,
             other => return Err(format!("there is no option {other}").into()),
@@ -532,6 +536,8 @@ scripts! {
     silence
     duel
     one_way
+    own_vote
+    forgotten_vote
     gap
     chosen_slot
     highest_ballot
@@ -553,7 +559,6 @@ scripts! {
     disk_full
     hand_over
     members_left
-    forget_known
     forget_promise
     read_name
     rejoin_two

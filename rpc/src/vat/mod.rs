@@ -4,6 +4,7 @@
 //!   RpcSystem ── send() ──► one buffer ── flusher, once a turn ──► one write
 //!       ▲                                                            │ stream
 //!       └── receive ◄── frames ◄── one buffer ◄── one read of 64 KiB ┘
+//!                         └──► a shortcut may take them here
 //! ```
 //!
 //! The stock network writes every message with a system call of its own and bounds nothing. This

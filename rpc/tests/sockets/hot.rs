@@ -1,10 +1,13 @@
 //! The hot path and capnp-rpc on one connection: with others who speak the standard protocol, and
 //! with those who do not keep to it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind as IoError, Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
@@ -12,7 +15,7 @@ use capnp::serialize::OwnedSegments;
 use capnp::traits::HasTypeId;
 use capnp_rpc::rpc_capnp::{call, cap_descriptor, message, return_};
 use kvorum_node::Event;
-use kvorum_replication::{NodeId, Outcome, Precondition, RequestId, Role, Transaction};
+use kvorum_replication::{Answer, NodeId, Outcome, Precondition, RequestId, Role, Transaction};
 use kvorum_replication::{Operation, Query, Range, Write as Writing};
 use kvorum_rpc::client::{Client, ClientOptions, ErrorKind};
 use kvorum_schema::admin_capnp::admin;
@@ -83,30 +86,6 @@ fn a_stock_client_is_served_hot_and_slow_on_one_connection() {
         drop((promised, store));
         let store = stock::store(&gate).await;
         assert_eq!(get(&store, "early").await.as_deref(), Some(b"1".as_slice()));
-    });
-}
-
-#[test]
-fn calls_of_one_connection_arrive_in_the_order_they_were_made() {
-    let played = coordinator(options());
-    run(async {
-        for round in 0..200 {
-            let gate = stock::dial(played.address).await;
-            // The first call goes through capnp-rpc, and the last one need not.
-            let promised = gate.client_request().send().pipeline.get_store();
-            let mut scan = promised.scan_request();
-            scan.get().set_limit(10);
-            let first = spawn_local(async move { put(&promised, "k", "old").await });
-            tokio::task::yield_now().await;
-            let store = stock::store(&gate).await;
-            let scanned = scan.send().promise;
-            let last = put(&store, "k", &round.to_string()).await;
-            last.unwrap();
-            first.await.unwrap().unwrap();
-            scanned.await.unwrap();
-            let found = get(&store, "k").await;
-            assert_eq!(found.unwrap(), round.to_string().as_bytes());
-        }
     });
 }
 
@@ -188,7 +167,7 @@ fn a_client_whose_server_goes_away_in_the_middle_is_told() {
         let address = listener.local_addr().unwrap();
         let visitor = spawn_local(async move {
             let mut options = ClientOptions::new([address.to_string()]);
-            options.timeout = std::time::Duration::from_millis(300);
+            options.timeout = Duration::from_millis(300);
             Client::connect(options).await.map(drop)
         });
         let (stream, _) = listener.accept().await.unwrap();
@@ -229,13 +208,15 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
 struct Visitor {
     stream: TcpStream,
     store: u32,
+    /// What is said, while it is kept back to be sent at once.
+    gathered: Option<Vec<u8>>,
 }
 
 impl Visitor {
     fn new(played: &Played) -> Self {
         let stream = TcpStream::connect(played.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut visitor = Self { stream, store: 0 };
+        let mut visitor = Self { stream, store: 0, gathered: None };
         let mut bootstrap = Builder::new_default();
         bootstrap.init_root::<message::Builder<'_>>().init_bootstrap().set_question_id(0);
         visitor.send(&bootstrap);
@@ -245,13 +226,7 @@ impl Visitor {
 
     /// Asks the gate for the store; the number that it has on this connection.
     fn ask_gate(&mut self, question: u32) -> u32 {
-        let mut message = Builder::new_default();
-        let mut call = message.init_root::<message::Builder<'_>>().init_call();
-        call.set_question_id(question);
-        call.set_interface_id(gate::Client::TYPE_ID);
-        call.reborrow().init_target().init_promised_answer().set_question_id(0);
-        call.init_params().init_content().init_as::<gate::client_params::Builder<'_>>();
-        self.send(&message);
+        self.call_gate(question);
         loop {
             let answer = self.read().expect("an answer");
             let answer = answer.get_root::<message::Reader<'_>>().unwrap();
@@ -269,8 +244,21 @@ impl Visitor {
         }
     }
 
+    fn call_gate(&mut self, question: u32) {
+        let mut message = Builder::new_default();
+        let mut call = message.init_root::<message::Builder<'_>>().init_call();
+        call.set_question_id(question);
+        call.set_interface_id(gate::Client::TYPE_ID);
+        call.reborrow().init_target().init_promised_answer().set_question_id(0);
+        call.init_params().init_content().init_as::<gate::client_params::Builder<'_>>();
+        self.send(&message);
+    }
+
     fn send(&mut self, message: &Builder<HeapAllocator>) {
-        capnp::serialize::write_message(&mut self.stream, message).unwrap();
+        match &mut self.gathered {
+            Some(gathered) => capnp::serialize::write_message(gathered, message).unwrap(),
+            None => capnp::serialize::write_message(&mut self.stream, message).unwrap(),
+        }
     }
 
     /// The next message; `None` at the end.
@@ -407,6 +395,69 @@ fn a_call_that_is_finished_before_its_answer_is_answered_as_cancelled_and_frees_
 }
 
 #[test]
+fn an_answer_for_which_nobody_waits_any_more_does_no_harm() {
+    let (played, seen, go) = held();
+    run(async {
+        let client = client(&played).await;
+        let given_up: Vec<_> = (0..10)
+            .map(|_| {
+                let client = client.clone();
+                spawn_local(async move { client.get(bytes("k")).await })
+            })
+            .collect();
+        let mut asked = 0;
+        while asked < given_up.len() {
+            asked += seen.try_iter().count();
+            tokio::task::yield_now().await;
+        }
+        for task in given_up {
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+        for _ in 0..20 {
+            go.send(()).unwrap();
+            assert_eq!(client.get(bytes("go")).await, Ok(None));
+        }
+        client.put(bytes("a"), bytes("1")).await.unwrap();
+    });
+}
+
+#[test]
+fn calls_on_the_store_arrive_in_the_order_in_which_they_were_made() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&asked);
+    let mut rows = Rows::default();
+    let behaviour: Behaviour = Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        if let Operation::Read(Query::Get(key)) = &request.operation {
+            theirs.lock().unwrap().push(key.clone());
+        }
+        turn.replies.push((request.id, rows.answer(&request.operation)));
+    });
+    let played = play(Role::Coordinator, NodeId::COORDINATOR, None, options(), behaviour);
+    let mut visitor = Visitor::new(&played);
+    // In one write: a call on the store that the gate is still to give, which only capnp-rpc can
+    // pass on, and two on the store that is known.
+    let mut stream = visitor.stream.try_clone().unwrap();
+    visitor.gathered = Some(Vec::new());
+    visitor.call_gate(20);
+    visitor.call(21, 1, |mut call| {
+        let mut promised = call.reborrow().init_target().init_promised_answer();
+        promised.set_question_id(20);
+        promised.init_transform(1).get(0).set_get_pointer_field(0);
+        let params = call.init_params().init_content();
+        params.init_as::<key_value::get_params::Builder<'_>>().set_key(b"first");
+    });
+    visitor.get(22, "second");
+    visitor.get(23, "third");
+    stream.write_all(&visitor.gathered.take().unwrap()).unwrap();
+    let mut answers: Vec<_> = (0..4).map(|_| visitor.answer()).collect();
+    answers.sort_by_key(|(question, _)| *question);
+    assert_eq!(answers, [20, 21, 22, 23].map(|question| (question, Kind::Results)));
+    assert_eq!(*asked.lock().unwrap(), ["first", "second", "third"].map(bytes));
+}
+
+#[test]
 fn a_number_in_use_cannot_be_taken_again_whoever_answers() {
     // Hot twice; hot, then slow; slow, then hot.
     for (first, second) in [(1, 1), (1, 5), (5, 1)] {
@@ -440,7 +491,9 @@ fn what_the_hot_path_does_not_know_is_answered_by_capnp_rpc() {
     let played = coordinator(options());
     let mut visitor = Visitor::new(&played);
     // A method that the store does not have.
-    visitor.call(10, 77, |call| drop(call.init_params().init_content()));
+    visitor.call(10, 77, |call| {
+        call.init_params().init_content();
+    });
     let (question, kind) = visitor.answer();
     assert!(matches!(kind, Kind::Exception(_)), "{kind:?}");
     assert_eq!(question, 10);
@@ -494,6 +547,76 @@ fn a_store_that_was_released_cannot_be_called() {
     visitor.get(4, "k");
     let reason = visitor.reason_of_the_end();
     assert!(reason.contains("export"), "{reason}");
+}
+
+/// Asks as often as the server takes it, and waits until it has closed the connection.
+fn flood(mut visitor: Visitor, key: &str, cancel: bool) {
+    visitor.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut bytes = Vec::new();
+    for question in 100..100_000 {
+        bytes.clear();
+        let mut message = Builder::new_default();
+        let mut call = message.init_root::<message::Builder<'_>>().init_call();
+        call.set_question_id(question);
+        call.set_interface_id(key_value::Client::TYPE_ID);
+        call.set_method_id(1);
+        call.reborrow().init_target().set_imported_cap(visitor.store);
+        let params = call.init_params().init_content();
+        params.init_as::<key_value::get_params::Builder<'_>>().set_key(key.as_bytes());
+        capnp::serialize::write_message(&mut bytes, &message).unwrap();
+        if cancel {
+            let mut message = Builder::new_default();
+            let mut finish = message.init_root::<message::Builder<'_>>().init_finish();
+            finish.set_question_id(question);
+            capnp::serialize::write_message(&mut bytes, &message).unwrap();
+        }
+        if visitor.stream.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let mut said = Vec::new();
+    match visitor.stream.read_to_end(&mut said) {
+        Err(error) if error.kind() != IoError::ConnectionReset => {
+            panic!("the connection is still open: {error}")
+        }
+        Ok(_) | Err(_) => {}
+    }
+}
+
+#[test]
+fn hot_calls_under_way_are_bounded_also_when_they_are_cancelled() {
+    for cancel in [false, true] {
+        let mut narrow = options();
+        narrow.in_flight_per_connection_max = 100;
+        narrow.stall_timeout = Duration::from_secs(1);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let behaviour: Behaviour = Box::new(move |event, _| {
+            count.fetch_add(usize::from(matches!(event, Event::Request(_))), Ordering::Relaxed);
+        });
+        let played = play(Role::Coordinator, NodeId::COORDINATOR, None, narrow, behaviour);
+        flood(Visitor::new(&played), "k", cancel);
+        assert_eq!(asked.load(Ordering::Relaxed), 100, "so many reads reach the node");
+    }
+}
+
+#[test]
+fn whoever_never_reads_his_hot_answers_is_not_read_any_more_and_then_closed() {
+    let mut impatient = options();
+    impatient.stall_timeout = Duration::from_secs(1);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let behaviour: Behaviour = Box::new(move |event, turn| {
+        let Event::Request(request) = event else { return };
+        count.fetch_add(1, Ordering::Relaxed);
+        let value = Some(Bytes::from(vec![1; 64 << 10]));
+        turn.replies.push((request.id, Outcome::Answer(Answer::Value(value))));
+    });
+    let played = play(Role::Coordinator, NodeId::COORDINATOR, None, impatient, behaviour);
+    flood(Visitor::new(&played), &"k".repeat(1024), false);
+    // What the sockets hold, a mebibyte of backlog, and what was on its way.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked < 5000, "{asked} answers of 64 KiB were made");
 }
 
 #[test]

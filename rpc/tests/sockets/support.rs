@@ -106,7 +106,7 @@ fn note(event: &Event<Message>, role: Role, sender: &Sender<Seen>) {
         Event::PeerDown(peer) => Seen::Down(*peer),
         Event::Messages { from, messages, .. } => Seen::Messages(*from, messages.clone()),
         Event::Report(answer) => return drop(answer.send(report(role))),
-        Event::Request(_) | Event::Stop => return,
+        Event::Request(_) | Event::Stopping | Event::Stop => return,
     };
     // The test may not care to look.
     let _ = sender.send(seen);

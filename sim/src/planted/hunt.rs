@@ -59,7 +59,8 @@ fn first_violation(
     seeds_max: u64,
     threads: usize,
 ) -> Option<Found> {
-    let totals = run_seeds(simulate, 0..seeds_max, threads, planted, |totals| {
+    let like = Setup { planted, ..Setup::new(0) };
+    let totals = run_seeds(simulate, 0..seeds_max, threads, &like, |totals| {
         if totals.violations.is_empty() {
             ControlFlow::Continue(())
         } else {

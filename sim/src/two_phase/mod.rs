@@ -118,8 +118,8 @@ impl Protocol for Cluster {
         std::iter::once(coordinator).chain(replicas).collect()
     }
 
-    fn writer(&self) -> NodeId {
-        NodeId::COORDINATOR
+    fn writer(&self) -> Option<NodeId> {
+        Some(NodeId::COORDINATOR)
     }
 
     fn open(
@@ -163,6 +163,15 @@ impl Protocol for Cluster {
 
     fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {
         self.auditor.looks(node, facts, rows)
+    }
+
+    fn unfit(&self, _facts: &Facts) -> Option<String> {
+        // One that is breaks a promise at once: none of its faults excuses that.
+        None
+    }
+
+    fn unrest(&self, _nodes: &[(NodeId, Facts)]) -> Option<String> {
+        None
     }
 
     fn counted(&self) -> Vec<(&'static str, u64)> {

@@ -46,6 +46,9 @@ impl<P: Protocol> World<P> {
         let facts = process.facts();
         let judgement = self.protocol.looks(node, &facts, &|| process.rows());
         self.heed(judgement);
+        if let Some(why) = self.protocol.unfit(&facts) {
+            self.stop_failed(node, why);
+        }
     }
 
     pub(super) fn heed(&mut self, judgement: Judgement) {

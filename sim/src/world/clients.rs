@@ -9,6 +9,7 @@ use kvorum_replication::{
 
 use super::{Event, World};
 use crate::chance::Chance;
+use crate::client::Task;
 use crate::faults::Fault;
 use crate::machine::Asker;
 use crate::process::{Happening, Protocol};
@@ -51,6 +52,7 @@ impl<P: Protocol> World<P> {
             Some(task) if task.attempt != 0 => {
                 // Nobody has answered in time.
                 task.uncertain |= task.is_write();
+                this.favourites.forget();
             }
             Some(_) => {}
         }
@@ -80,8 +82,10 @@ impl<P: Protocol> World<P> {
         let task = self.clients[client].task.as_ref();
         let number = task.map_or(0, |task| task.attempts);
         let asked = task.and_then(|task| task.recorded.as_ref());
+        let is_stale = task.is_some_and(Task::is_stale_read);
         self.trace.line(self.queue.now(), format!("c{client}"), || match asked {
             Some(asked) => format!("asks {node}, attempt {number}: {asked}"),
+            None if is_stale => format!("asks {node}, attempt {number}: a read that may be old"),
             None => format!("asks {node}, attempt {number}: open a session"),
         });
         self.ask_over_wire(node, asker, operation, timeout, stamped);
@@ -90,9 +94,10 @@ impl<P: Protocol> World<P> {
     }
 
     fn choose_node(&mut self, client: usize, operation: &Operation) -> NodeId {
-        let writer = self.protocol.writer();
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
-        let chance = &mut self.clients[client].chance;
+        let this = &mut self.clients[client];
+        let favourite = self.protocol.writer().or(this.favourites.favourite);
+        let chance = &mut this.chance;
         let elsewhere = match operation {
             Operation::Read(_) | Operation::ReadStale(_) => chance.one_in(2),
             // To be told where to go.
@@ -100,7 +105,16 @@ impl<P: Protocol> World<P> {
             | Operation::Transact { .. }
             | Operation::ChangeMembers { .. } => chance.one_in(20),
         };
-        if elsewhere { *chance.pick(&nodes) } else { writer }
+        match (favourite, this.favourites.former) {
+            (Some(node), _) if !elsewhere => node,
+            (Some(_), Some(former)) if chance.one_in(2) => former,
+            (Some(_), _) => *chance.pick(&nodes),
+            (None, _) => {
+                let node = *chance.pick(&nodes);
+                this.favourites.favourite = Some(node);
+                node
+            }
+        }
     }
 
     fn ask_over_wire(
@@ -176,6 +190,7 @@ impl<P: Protocol> World<P> {
         };
         task.uncertain |= task.is_write();
         task.attempt = 0;
+        this.favourites.forget();
         let wait = this.chance.below(RETRY_MAX * task.attempts.clamp(1, ATTEMPTS_MAX));
         self.wake_client(asker.client, wait);
     }
@@ -193,6 +208,7 @@ impl<P: Protocol> World<P> {
             }
             Outcome::Committed => self.finish(asker.client, Ending::Done),
             Outcome::Answer(Answer::Failed(_)) => self.finish(asker.client, Ending::NotDone),
+            Outcome::Answer(_) if task.is_stale_read() => self.finish(asker.client, Ending::Done),
             Outcome::Answer(answer) => match task.recorded.as_mut().map(|r| fill(r, answer)) {
                 Some(Ok(())) => self.finish(asker.client, Ending::Done),
                 Some(Err(what)) => self.fail(Promise::TellsTruth, what),
@@ -222,9 +238,19 @@ impl<P: Protocol> World<P> {
             self.fail(Promise::TellsTruth, what);
             return;
         }
+        match failure {
+            Failure::Redirect { to } if self.machines.contains_key(&to) => {
+                this.favourites.prefer(to)
+            }
+            Failure::Redirect { .. }
+            | Failure::Unavailable { .. }
+            | Failure::Unknown { .. }
+            | Failure::DiskFull { .. } => this.favourites.forget(),
+            _ => {}
+        }
         let retry = match failure {
             Failure::Redirect { .. } => true,
-            _ if task.recorded.is_none() => true,
+            _ if task.opens_session() => true,
             _ if failure.happened() == Happened::Unknown => {
                 task.uncertain |= task.is_write();
                 true
@@ -234,6 +260,9 @@ impl<P: Protocol> World<P> {
         // Asked again for ever it would be refused for ever.
         let refused = matches!(failure, Failure::PreconditionFailed { .. });
         if retry && refused && task.attempts >= ATTEMPTS_MAX {
+            if let Failure::PreconditionFailed { key, .. } = failure {
+                this.surprise = Some(String::from_utf8_lossy(&key).into_owned());
+            }
             self.finish(client, Ending::Unknown);
             return;
         }

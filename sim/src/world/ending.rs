@@ -80,6 +80,7 @@ impl<P: Protocol> World<P> {
 
     fn heal(&mut self) {
         self.say("plan", || "everything heals".to_owned());
+        self.protocol.heal();
         self.network.mend_all();
         self.network.set_knobs(NetworkKnobs::calm());
         self.plan.clients.loss = 0;
@@ -120,8 +121,15 @@ impl<P: Protocol> World<P> {
                 ));
             }
         }
-        let down = self.network.pairs().into_iter().find(|pair| !self.network.is_up(*pair))?;
-        Some(format!("{} and {} are not linked", down.0, down.1))
+        let down = self.network.pairs().into_iter().find(|pair| !self.network.is_up(*pair));
+        if let Some(down) = down {
+            return Some(format!("{} and {} are not linked", down.0, down.1));
+        }
+        let nodes = self.machines.iter();
+        let facts: Vec<(NodeId, P::Facts)> = nodes
+            .filter_map(|(node, machine)| Some((*node, machine.process.as_ref()?.facts())))
+            .collect();
+        self.protocol.unrest(&facts)
     }
 
     /// Compares the copies, and asks whether one history explains what clients and copies say.

@@ -1,5 +1,7 @@
 //! Processes: how they start, act, sync, stop and die.
 
+use std::fmt::Display;
+
 use kvorum_node::NodeError;
 use kvorum_replication::NodeId;
 use kvorum_storage::{Error, Maintained, Position};
@@ -156,9 +158,9 @@ impl<P: Protocol> World<P> {
     /// Does what is planned for a fail point; true if the process is gone.
     fn spring(&mut self, node: NodeId, trap: Trap) -> bool {
         let now = self.queue.now();
+        self.counts.count(trap.fault);
         match trap.what {
             AtPoint::Die(crash) => {
-                self.counts.count(Fault::DiedAtPoint);
                 self.say(node, || format!("dies at {}", trap.point));
                 if self.protocol.is_written_point(trap.point) {
                     self.write_unsynced(node);
@@ -167,13 +169,11 @@ impl<P: Protocol> World<P> {
                 true
             }
             AtPoint::Pause => {
-                self.counts.count(Fault::PausedAtPoint);
                 self.say(node, || format!("pauses at {}", trap.point));
                 self.machine(node).paused_until = Some(now + trap.lasts);
                 false
             }
             AtPoint::Isolate => {
-                self.counts.count(Fault::IsolatedAtPoint);
                 self.say(node, || format!("is cut off at {}", trap.point));
                 self.isolate(node, trap.lasts);
                 false
@@ -223,7 +223,7 @@ impl<P: Protocol> World<P> {
     }
 
     /// A process that met an error stops, as in production; only a fault of its disk excuses that.
-    fn stop_failed(&mut self, node: NodeId, error: NodeError) {
+    pub(super) fn stop_failed(&mut self, node: NodeId, error: impl Display) {
         self.say(node, || format!("stops: {error}"));
         self.audit_last_records(node);
         let counts = &mut self.counts;
@@ -245,6 +245,9 @@ impl<P: Protocol> World<P> {
         let status = process.report(self.time(node)).status;
         let mut counters: Vec<(String, u64)> = Vec::new();
         for (name, count) in status.counters {
+            if let Some(fault) = self.protocol.fault_counted(name) {
+                self.counts.add_many(fault, count);
+            }
             counters.push((format!("{} {name}", status.role), count));
         }
         let log = process.log().stats();

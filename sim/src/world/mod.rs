@@ -10,6 +10,7 @@ mod clients;
 mod ending;
 mod links;
 mod machines;
+mod offices;
 mod rot;
 mod strikes;
 
@@ -125,7 +126,7 @@ impl<P: Protocol> World<P> {
         let seed = setup.seed;
         let members = protocol.members();
         let nodes: Vec<NodeId> = members.iter().map(|(node, _)| *node).collect();
-        let plan = Plan::new(seed, &nodes, protocol.writer()).reduced(&setup.reduction);
+        let plan = Plan::new(seed, &nodes, &protocol).reduced(&setup.reduction);
         let mut chance = Chance::new(seed, "machines");
         let machines = members
             .into_iter()
@@ -135,7 +136,12 @@ impl<P: Protocol> World<P> {
                     2 => chance.between(900, 1_100),
                     _ => chance.between(500, 2_000),
                 };
-                let speed = if plan.clocks_alike { 1_000 } else { speed };
+                let speed = match protocol.drift_permille() {
+                    _ if plan.clocks_alike => 1_000,
+                    None => speed,
+                    // Any two of them together stay within it.
+                    Some(drift) => chance.between(1_000 - drift * 9 / 20, 1_000 + drift * 9 / 20),
+                };
                 let own = Chance::new(seed.wrapping_add(u64::from(node.0) << 32), "machine");
                 (node, Machine::new(points, speed, own))
             })
@@ -204,18 +210,22 @@ impl<P: Protocol> World<P> {
     fn introduce(&mut self) {
         let (clients, faults) = (self.clients.len(), self.plan.strikes.len());
         let heals = self.plan.safety_ends / MILLISECOND;
-        let writer = self.protocol.writer();
+        let who = match self.protocol.writer() {
+            Some(writer) => format!("{writer} takes the writes"),
+            None => "any node may be asked".to_owned(),
+        };
         self.say("plan", || {
             format!(
-                "{clients} clients c0, c1, ..; {writer} takes the writes; {faults} planned faults; \
-                 everything heals at {heals} ms"
+                "{clients} clients c0, c1, ..; {who}; {faults} planned faults; everything heals at \
+                 {heals} ms"
             )
         });
         for strike in self.plan.strikes.clone() {
-            let Strike { index, at, fault, node, other, lasts, .. } = strike;
+            let Strike { index, at, fault, node, at_leader, other, lasts, .. } = strike;
+            let whom = if at_leader { "who leads".to_owned() } else { node.to_string() };
             self.say("plan", || {
                 format!(
-                    "fault {index} at {} ms: {} on {node} (with {other}), {} ms",
+                    "fault {index} at {} ms: {} on {whom} (with {other}), {} ms",
                     at / MILLISECOND,
                     fault.name(),
                     lasts / MILLISECOND
@@ -277,6 +287,10 @@ impl<P: Protocol> World<P> {
     }
 
     pub(crate) fn fail(&mut self, promise: Promise, what: String) {
+        if self.protocol.forgives(promise) {
+            self.phase = Phase::Over;
+            return;
+        }
         self.say("!", || what.clone());
         self.broken.get_or_insert(Violation { promise, what });
     }

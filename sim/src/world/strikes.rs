@@ -21,7 +21,8 @@ impl<P: Protocol> World<P> {
         if self.phase != Phase::Faults {
             return;
         }
-        let Strike { index, at: _, fault, node, other, lasts, number } = strike;
+        let strike = self.aimed(strike);
+        let Strike { index, fault, node, other, lasts, number, .. } = strike;
         let now = self.queue.now();
         self.say("plan", || {
             format!("fault {index}: {} on {node}, {} us", fault.name(), lasts / 1_000)
@@ -33,7 +34,9 @@ impl<P: Protocol> World<P> {
             Fault::PowerLoss => self.die(node, Crash::PowerLoss, lasts),
             Fault::TornWrites => self.die(node, Crash::Torn { seed: number }, lasts),
             Fault::PowerLossAll => self.cut_power_everywhere(),
-            Fault::DiedAtPoint => self.set_trap(&strike, AtPoint::Die(crash)),
+            Fault::DiedAtPoint | Fault::DiedOverSnapshot => {
+                self.set_trap(&strike, AtPoint::Die(crash));
+            }
             Fault::PausedAtPoint => self.set_trap(&strike, AtPoint::Pause),
             Fault::IsolatedAtPoint => self.set_trap(&strike, AtPoint::Isolate),
             Fault::DiedWriting => {
@@ -44,7 +47,7 @@ impl<P: Protocol> World<P> {
             Fault::DiedSpeaking => self.machine(node).words_left = Some((ahead, lasts)),
             Fault::DiedMaintaining => {
                 // The one that decides has nothing to flush.
-                let node = if node == self.protocol.writer() { other } else { node };
+                let node = if Some(node) == self.protocol.writer() { other } else { node };
                 let after = (number >> 40 & 1 == 0).then_some((number >> 41) % AHEAD_MAX);
                 self.machine(node).doomed_work = Some(DoomedWork { crash, after, lasts });
             }
@@ -97,6 +100,12 @@ impl<P: Protocol> World<P> {
                 self.queue.after(lasts, Event::Relief(strike));
             }
             Fault::SlowDisk => self.machine(node).slow_until = now + lasts,
+            Fault::LeaderKilled
+            | Fault::LeaderIsolated
+            | Fault::LeaderHalfIsolated
+            | Fault::LongAbsence
+            | Fault::DiskLost
+            | Fault::MembersChanged => self.strike_cluster(&strike),
             Fault::MessageLost
             | Fault::MessageRepeated
             | Fault::MessageReordered
@@ -105,7 +114,20 @@ impl<P: Protocol> World<P> {
             | Fault::BreakUnnoticed
             | Fault::ClockSkew
             | Fault::RequestLost
+            | Fault::RoleStopped
+            | Fault::AcceptorForgot
             | Fault::RequestRepeated => unreachable!("{fault:?} has no time of its own"),
+        }
+    }
+
+    /// The same strike, on the node that it is meant for.
+    fn aimed(&self, strike: Strike) -> Strike {
+        match self.protocol.leader() {
+            Some(leader) if strike.at_leader && leader != strike.node => {
+                let other = if strike.other == leader { strike.node } else { strike.other };
+                Strike { node: leader, other, ..strike }
+            }
+            Some(_) | None => strike,
         }
     }
 
@@ -158,6 +180,9 @@ impl<P: Protocol> World<P> {
     /// A process' clock shows another time from now on; its driver notices when it wakes up.
     fn jump_clock(&mut self, strike: &Strike) {
         let now = self.queue.now();
+        if self.protocol.drift_permille().is_some() {
+            return;
+        }
         let mut chance = Chance::new(strike.number, "jump");
         let most = *chance.pick(&[50 * MILLISECOND, 5 * SECOND, 3_600 * SECOND]);
         let by = i64::try_from(chance.between(MILLISECOND, most)).unwrap_or(i64::MAX);
@@ -196,14 +221,18 @@ impl<P: Protocol> World<P> {
 
     fn set_trap(&mut self, strike: &Strike, what: AtPoint) {
         let mut chance = Chance::new(strike.number, "trap");
+        let snapshot_points = self.protocol.snapshot_points();
         let machine = self.machine(strike.node);
-        let point = *chance.pick(&machine.points);
+        let point = match strike.fault {
+            Fault::DiedOverSnapshot => *chance.pick(snapshot_points),
+            _ => *chance.pick(&machine.points),
+        };
         let passes = chance.below(4);
-        machine.trap = Some(Trap { point, passes, what, lasts: strike.lasts });
+        machine.trap = Some(Trap { point, passes, what, fault: strike.fault, lasts: strike.lasts });
     }
 }
 
-fn drawn_crash(number: u64) -> Crash {
+pub(super) fn drawn_crash(number: u64) -> Crash {
     match number >> 32 & 3 {
         0 => Crash::Kill,
         1 => Crash::PowerLoss,

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use kvorum_checker::{History, write_line};
+use kvorum_replication::paxos::AcceptorRestart;
 use kvorum_sim::planted::Place;
 use kvorum_sim::{Setup, Shrunk, Simulate, shrink};
 
@@ -37,6 +38,8 @@ const THREADS_MAX: i64 = 256;
 #[command(after_help = "\
 Examples:
   kvorum-lab sim --seeds 0..2000
+  kvorum-lab sim --protocol paxos --seeds 0..2000
+  kvorum-lab sim --protocol paxos --acceptor-restart amnesia
   kvorum-lab sim --seed 7 --trace | less
   kvorum-lab sim --seed 7 --history seven.jsonl
   kvorum-lab --output json sim | jq .faults")]
@@ -56,6 +59,11 @@ pub(crate) struct Sim {
     /// Print what happens, line by line
     #[arg(long, requires = "seed")]
     trace: bool,
+
+    /// What an acceptor of Multi-Paxos that stops by itself knows when it comes back: all it knew;
+    /// nothing, and it asks to be let in again; nothing, and it votes at once, which breaks Paxos
+    #[arg(long, value_name = "HOW", value_enum)]
+    acceptor_restart: Option<Restart>,
 
     /// Threads that share the seeds [default: as many as this machine runs at once]
     #[arg(long, value_name = "N", conflicts_with = "seed")]
@@ -87,13 +95,24 @@ enum Subject {
     // Not documentation comments: they would make every help text longer.
     #[value(name = "2pc")]
     TwoPhase,
+    Paxos,
     Engine,
+}
+
+/// What an acceptor knows that comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Restart {
+    // Not documentation comments: they would make every help text longer.
+    Durable,
+    Rejoin,
+    Amnesia,
 }
 
 impl Subject {
     fn place(self) -> Place {
         match self {
-            Self::TwoPhase => Place::Cluster,
+            Self::TwoPhase => Place::TwoPhase,
+            Self::Paxos => Place::Paxos,
             Self::Engine => Place::Engine,
         }
     }
@@ -107,6 +126,12 @@ pub(crate) fn sim(output: &mut Output, arguments: &Sim) -> Result<ExitCode, LabE
         return Err(LabError::usage(
             "--trace, and the flags of a smaller run, are for one seed",
             "name it: --seed N",
+        ));
+    }
+    if arguments.acceptor_restart.is_some() && arguments.place() != Place::Paxos {
+        return Err(LabError::usage(
+            "--acceptor-restart is for Multi-Paxos",
+            "say so: --protocol paxos",
         ));
     }
     let code = match arguments.seed {
@@ -125,8 +150,7 @@ fn one(output: &mut Output, arguments: &Sim, seed: u64) -> Result<ExitCode, LabE
     let setup = Setup {
         traced: arguments.trace,
         reduction: arguments.reduced.reduction(),
-        planted: arguments.plant.planted(),
-        ..Setup::new(seed)
+        ..arguments.setup(seed)
     };
     let mut run = quietly(|| (arguments.simulate())(&setup));
     if let Some(trace) = run.trace.take() {
@@ -150,7 +174,7 @@ fn one(output: &mut Output, arguments: &Sim, seed: u64) -> Result<ExitCode, LabE
 /// Makes the run of this seed, which breaks a promise, smaller.
 fn smaller(output: &mut Output, arguments: &Sim, seed: u64) -> Result<Option<Shrunk>, LabError> {
     output.note(&format!("making seed {seed} smaller, in at most {SHRINK_RUNS_MAX} runs ..."))?;
-    let failing = Setup { planted: arguments.plant.planted(), ..Setup::new(seed) };
+    let failing = arguments.setup(seed);
     Ok(quietly(|| shrink(arguments.simulate(), &failing, SHRINK_RUNS_MAX)))
 }
 
@@ -158,7 +182,17 @@ impl Sim {
     /// What is said, else what shows the planted bug, else a cluster.
     fn place(&self) -> Place {
         let said = self.protocol.map(Subject::place);
-        said.or_else(|| self.plant.place()).unwrap_or(Place::Cluster)
+        said.or_else(|| self.plant.place()).unwrap_or(Place::TwoPhase)
+    }
+
+    /// The whole run of a seed.
+    fn setup(&self, seed: u64) -> Setup {
+        let acceptor_restart = self.acceptor_restart.map(|restart| match restart {
+            Restart::Durable => AcceptorRestart::Durable,
+            Restart::Rejoin => AcceptorRestart::Rejoin,
+            Restart::Amnesia => AcceptorRestart::Amnesia,
+        });
+        Setup { planted: self.plant.planted(), acceptor_restart, ..Setup::new(seed) }
     }
 
     fn simulate(&self) -> Simulate {

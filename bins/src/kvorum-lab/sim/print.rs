@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use kvorum::lab::numbers::{counted, grouped};
-use kvorum_sim::{Activity, Counts, Fault, Run, Setup, Shrunk, Totals, Violation};
+use kvorum_sim::{Activity, Fault, Run, Setup, Shrunk, Totals, Violation};
 use serde_json::{Map, Value as Json, json};
 
 use super::Sim;
@@ -55,16 +55,18 @@ pub(super) fn many(
         grouped(totals.refused),
         grouped(totals.unknown),
     ))?;
-    let faults = Fault::ALL.iter().map(|fault| (fault.name(), totals.faults.of(*fault)));
-    output.line(table(["FAULT", "STRUCK"], faults))?;
-    let never = never(&totals.faults);
+    output.line(table(["FAULT", "STRUCK"], faults(arguments, totals)))?;
+    if !totals.happened.is_empty() {
+        output.line("")?;
+        output.line(table(["WHAT ALSO HAPPENED", "TIMES"], activity(&totals.happened)))?;
+    }
+    let never = never(arguments, totals);
     if !never.is_empty() {
-        output.line(format!("\nnever struck: {}", never.join(", ")))?;
+        output.line(format!("\nnever: {}", never.join(", ")))?;
     }
     if arguments.activity {
-        let activity = totals.activity.iter().map(|(name, count)| (&name[..], *count));
         output.line("")?;
-        output.line(table(["WHAT NODES AND STORES DID", "TIMES"], activity))?;
+        output.line(table(["WHAT NODES AND STORES DID", "TIMES"], activity(&totals.activity)))?;
     }
     output.line("")?;
     verdict(output, arguments, totals, shrunk)
@@ -107,8 +109,20 @@ fn table<'a>(header: [&str; 2], rows: impl Iterator<Item = (&'a str, u64)>) -> S
     table.trim_fmt()
 }
 
-fn never(faults: &Counts) -> Vec<&'static str> {
-    faults.never().into_iter().map(Fault::name).collect()
+/// The faults that can strike, and how often they did.
+fn faults(arguments: &Sim, totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
+    let place = arguments.place();
+    let can = Fault::ALL.iter().copied().filter(move |fault| fault.strikes(place));
+    can.map(|fault| (fault.name(), totals.faults.of(fault)))
+}
+
+/// What should have struck or happened, and did not.
+fn never<'a>(arguments: &Sim, totals: &'a Totals) -> Vec<&'a str> {
+    let faults = totals.faults.never(arguments.place());
+    let mut never: Vec<&'a str> = faults.into_iter().map(Fault::name).collect();
+    let happened = activity(&totals.happened).filter(|(_, count)| *count == 0);
+    never.extend(happened.map(|(name, _)| name));
+    never
 }
 
 fn simulated(totals: &Totals) -> Duration {
@@ -116,7 +130,6 @@ fn simulated(totals: &Totals) -> Duration {
 }
 
 fn object(arguments: &Sim, totals: &Totals, shrunk: Option<&Shrunk>) -> Json {
-    let faults = Fault::ALL.iter().map(|fault| (fault.name(), totals.faults.of(*fault)));
     let violations = totals.violations.iter().map(|(seed, violation)| {
         let mut object = violation_object(violation);
         object.insert("seed".to_owned(), Json::from(*seed));
@@ -130,8 +143,9 @@ fn object(arguments: &Sim, totals: &Totals, shrunk: Option<&Shrunk>) -> Json {
         "done": totals.done,
         "refused": totals.refused,
         "unknown": totals.unknown,
-        "faults": object_of(faults),
-        "never": never(&totals.faults),
+        "faults": object_of(faults(arguments, totals)),
+        "happened": object_of(activity(&totals.happened)),
+        "never": never(arguments, totals),
         "activity": object_of(activity(&totals.activity)),
         "violations": violations.collect::<Vec<_>>(),
     });

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use kvorum_sim::{Setup, Totals, run_seeds, threads};
+use kvorum_sim::{Totals, run_seeds, threads};
 
 use super::{Sim, print, smaller, write_history};
 use crate::error::{LabError, VIOLATED};
@@ -28,14 +28,14 @@ pub(super) fn run(output: &mut Output, arguments: &Sim) -> Result<ExitCode, LabE
         }
     };
     let totals = quietly(|| {
-        run_seeds(arguments.simulate(), seeds, threads, arguments.plant.planted(), on_progress)
+        run_seeds(arguments.simulate(), seeds, threads, &arguments.setup(0), on_progress)
     });
     bar.finish_and_clear();
     let shrunk = match totals.violations.first() {
         None => None,
         Some((seed, _)) => {
             if let Some(path) = &arguments.history {
-                let setup = Setup { planted: arguments.plant.planted(), ..Setup::new(*seed) };
+                let setup = arguments.setup(*seed);
                 write_history(path, &quietly(|| (arguments.simulate())(&setup)).history)?;
             }
             smaller(output, arguments, *seed)?

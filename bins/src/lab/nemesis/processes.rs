@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
+use crate::server::any_replica_points;
 use kvorum_replication::points::Point;
 use kvorum_replication::{Protocol, paxos, two_phase};
 
@@ -106,7 +107,8 @@ impl<'a> Processes<'a> {
     /// Restarts a process with a fail point armed, and waits until it gets there.
     async fn fail_point(&mut self) -> Result<(), ClusterError> {
         let member = self.one();
-        let point = self.schedule.one(points(self.cluster.protocol(), member)).name;
+        let points = points(self.cluster.protocol(), member);
+        let point = self.schedule.one(&points).name;
         let dies = self.schedule.below(3) > 0;
         let at = 1 + self.schedule.below(PASSINGS);
         let armed = format!("{point}={}@{at}", if dies { "abort" } else { "pause" });
@@ -229,12 +231,12 @@ impl<'a> Processes<'a> {
 }
 
 /// Where a member can be made to die.
-fn points(protocol: Protocol, member: Member) -> &'static [Point] {
+fn points(protocol: Protocol, member: Member) -> Vec<Point> {
     match (protocol, member) {
-        (Protocol::TwoPhase, Member::Coordinator) => two_phase::points::COORDINATOR,
-        (Protocol::TwoPhase, Member::Replica(_)) => two_phase::points::PARTICIPANT,
-        (Protocol::Paxos, _) => paxos::points::ALL,
-        (Protocol::AnyReplica, _) => &[],
+        (Protocol::TwoPhase, Member::Coordinator) => two_phase::points::COORDINATOR.to_vec(),
+        (Protocol::TwoPhase, Member::Replica(_)) => two_phase::points::PARTICIPANT.to_vec(),
+        (Protocol::Paxos, _) => paxos::points::ALL.to_vec(),
+        (Protocol::AnyReplica, _) => any_replica_points(),
     }
 }
 

@@ -190,10 +190,12 @@ impl Replica {
             self.counters.disk_full += 1;
             return false;
         }
-        let bytes = self.acceptor.bytes.saturating_add(batch.bytes());
-        let is_alone = self.acceptor.votes.is_empty();
+        // A vote in the next slot is always taken: all the others wait for it, and with it go.
+        let is_next = slot == self.learner.applied.next();
+        let old = self.acceptor.votes.get(&slot).map_or(0, |vote| vote.bytes);
+        let bytes = (self.acceptor.bytes - old).saturating_add(batch.bytes());
         if slot > self.learner.applied.plus(self.options.window.saturating_mul(4))
-            || (bytes > self.options.accepted_bytes_max && !is_alone)
+            || (bytes > self.options.accepted_bytes_max && !is_next)
         {
             self.counters.overloaded += 1;
             return false;

@@ -39,6 +39,17 @@ enum Stage {
     Leading(Box<Term>),
 }
 
+/// Whether commands wait for others to share a slot with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gathering {
+    /// None do.
+    No,
+    /// Until the alarm rings, or there are enough of them, or no slot is open.
+    Waits,
+    /// The alarm rings: no longer.
+    Over,
+}
+
 /// What a proposer knows.
 #[derive(Clone, Debug)]
 pub(super) struct Proposer {
@@ -58,6 +69,7 @@ pub(super) struct Proposer {
     /// Commands that wait for a slot, or for a leader to be redirected to.
     queue: VecDeque<Queued>,
     queue_bytes: usize,
+    gathering: Gathering,
     /// Every request that is not answered.
     requests: BTreeMap<RequestId, Asked>,
     /// Requests by the slot their commands were proposed in, with the ballot.
@@ -76,6 +88,7 @@ impl Proposer {
             failures: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
+            gathering: Gathering::No,
             requests: BTreeMap::new(),
             by_slot: BTreeMap::new(),
         }

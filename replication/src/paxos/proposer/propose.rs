@@ -1,19 +1,25 @@
 //! Phase 2: one batch after the other, several at a time.
 //!
-//! Many commands share a slot only when slots are scarce: as long as few are open each command gets
-//! its own at once, since the node's log and links gather what is ready anyway; when the pipeline is
-//! full, what comes meanwhile shares the next slot. So batches form under load and cost no latency
+//! A command that comes while no slot is open gets one at once. While some are, it waits for the end
+//! of the shell's turn, an alarm that is due as soon as it is set, so that all that came in the turn
+//! shares a slot: a record, a message to each acceptor and an answer for all of it. When the pipeline
+//! is full, what comes meanwhile shares the next slot. So batches form under load and cost no latency
 //! without it.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::Stage;
 use super::term::Open;
+use super::{Gathering, Stage};
 use crate::contract::{Effect, NodeId, Time};
 use crate::paxos::message::{Ballot, Batch, Member, Message, Slot};
 use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica, Resume, points};
+
+/// An accept that is not answered waits twice as long each time until it is sent again, up to so many
+/// times: what is late because it is large, or because a disk is slow, would come later still behind
+/// copies of itself. Lost it is only with its link, and a new link is told everything at once.
+const RESEND_DOUBLINGS_MAX: u32 = 4;
 
 /// What goes into the next slot.
 enum Next {
@@ -31,7 +37,7 @@ impl Replica {
             // What somebody knows to be chosen is to be learnt, not proposed.
             term.next = term.next.max(term.base.next()).max(self.learner.applied.next());
             let (ballot, slot) = (term.ballot, term.next);
-            match self.next_batch(ballot, slot) {
+            match self.next_batch(now, ballot, slot) {
                 Next::Batch(batch) => self.propose(now, ballot, slot, batch, effects),
                 Next::Skip => {}
                 Next::Nothing => return,
@@ -42,7 +48,7 @@ impl Replica {
         }
     }
 
-    fn next_batch(&mut self, ballot: Ballot, slot: Slot) -> Next {
+    fn next_batch(&mut self, now: Time, ballot: Ballot, slot: Slot) -> Next {
         let (learner, planted) = (&self.learner, self.options.planted);
         let pending = learner.membership.pending(learner.applied);
         let Stage::Leading(term) = &mut self.proposer.stage else { return Next::Nothing };
@@ -72,6 +78,10 @@ impl Replica {
             self.counters.gaps_filled += 1;
             return Next::Batch(no_op);
         }
+        let is_idle = term.open.is_empty();
+        if self.gathers_on(now, is_idle) {
+            return Next::Nothing;
+        }
         if let Some(batch) = self.take_batch(ballot, slot) {
             return Next::Batch(batch);
         }
@@ -83,6 +93,29 @@ impl Replica {
             }
             _ => Next::Nothing,
         }
+    }
+
+    /// Whether the commands that wait for a slot wait for others to share it with.
+    fn gathers_on(&mut self, now: Time, is_idle: bool) -> bool {
+        let options = &self.options;
+        let is_enough = self.proposer.queue.len() >= options.batch_commands_max
+            || self.proposer.queue_bytes >= options.batch_bytes_max;
+        let is_over = self.proposer.gathering == Gathering::Over;
+        if options.gather.is_zero() || is_idle || is_enough || is_over {
+            return false;
+        }
+        if self.proposer.gathering == Gathering::No && !self.proposer.queue.is_empty() {
+            self.proposer.gathering = Gathering::Waits;
+            self.alarms.set(now.after(options.gather), Alarm::Gathered);
+        }
+        !self.proposer.queue.is_empty()
+    }
+
+    /// The shell's turn is over, or the wait for others is.
+    pub(in crate::paxos) fn gathered_alarm(&mut self, now: Time, effects: &mut Out) {
+        self.proposer.gathering = Gathering::Over;
+        self.propose_what_waits(now, effects);
+        self.proposer.gathering = Gathering::No;
     }
 
     /// Phase 2a. The leader's own vote is one like the others: it counts once it is durable, and
@@ -98,7 +131,7 @@ impl Replica {
         self.counters.proposed += 1;
         effects.point(points::PROPOSER_BEFORE_ACCEPT);
         let chosen = self.learner.chosen;
-        let acceptors = self.acceptors_of(slot);
+        let acceptors = self.acceptors_reached(slot);
         for (index, to) in acceptors.into_iter().enumerate() {
             self.counters.accepts_sent += 1;
             let message = Message::Accept { ballot, slot, batch: batch.clone(), chosen };
@@ -108,7 +141,27 @@ impl Replica {
             }
         }
         let term = self.proposer.term(ballot).expect("only a leader proposes");
-        term.open.insert(slot, Open { batch: batch.clone(), votes: Vec::new(), sent: now });
+        let open = Open { batch: batch.clone(), votes: Vec::new(), sent: now, resent: 0 };
+        term.open.insert(slot, open);
+        self.vote_for(slot, ballot, batch, effects);
+    }
+
+    /// This node's acceptor was away, and votes now for what the leader beside it proposed meanwhile.
+    pub(in crate::paxos) fn vote_for_own(&mut self, effects: &mut Out) {
+        let Stage::Leading(term) = &self.proposer.stage else { return };
+        let ballot = term.ballot;
+        let has_voted =
+            |slot: &Slot| self.acceptor.vote(*slot).is_some_and(|vote| vote.ballot == ballot);
+        let open = term.open.iter().filter(|(slot, _)| !has_voted(slot));
+        let open: Vec<(Slot, Arc<Batch>)> =
+            open.map(|(slot, open)| (*slot, open.batch.clone())).collect();
+        for (slot, batch) in open {
+            self.vote_for(slot, ballot, batch, effects);
+        }
+    }
+
+    /// The leader's own vote, if it has one.
+    fn vote_for(&mut self, slot: Slot, ballot: Ballot, batch: Arc<Batch>, effects: &mut Out) {
         if self.roles.acceptor_is_up() && self.is_acceptor_of(slot) {
             self.cast_vote(slot, ballot, batch, effects);
             effects.point(points::PROPOSER_OWN_VOTE_DURABLE);
@@ -121,9 +174,10 @@ impl Replica {
         self.learner.membership.of(slot).contains(&self.me())
     }
 
-    fn acceptors_of(&self, slot: Slot) -> Vec<NodeId> {
-        let members = self.learner.membership.of(slot).iter();
-        members.map(|member| member.node).filter(|node| *node != self.options.id).collect()
+    /// The others of a slot's acceptors. One without a link is asked when that stands again.
+    fn acceptors_reached(&self, slot: Slot) -> Vec<NodeId> {
+        let nodes = self.learner.membership.of(slot).iter().map(|member| member.node);
+        nodes.filter(|node| self.peers_up.contains(node)).collect()
     }
 
     /// Phase 2b, at the proposer. A batch that a quorum of its slot's acceptors has accepted with
@@ -203,7 +257,8 @@ impl Replica {
             let Some(term) = self.proposer.term(ballot) else { return };
             // In the life that counts: the promise of a former one says nothing of its slots.
             let has_answered = acceptors.iter().all(|member| term.has_promised(*member));
-            if has_answered || only.is_some_and(|only| only != to) {
+            let is_asked = only.is_none_or(|only| only == to) && self.peers_up.contains(&to);
+            if has_answered || !is_asked {
                 continue;
             }
             self.counters.prepares_sent += 1;
@@ -215,16 +270,19 @@ impl Replica {
         let Stage::Leading(term) = &mut self.proposer.stage else { return };
         let (ballot, chosen) = (term.ballot, self.learner.chosen);
         for (slot, open) in &mut term.open {
-            let is_due = now >= open.sent.after(self.options.resend_interval);
+            let patience =
+                self.options.resend_interval * (1 << open.resent.min(RESEND_DOUBLINGS_MAX));
+            let is_due = now >= open.sent.after(patience);
             if only.is_none() && !is_due {
                 continue;
             }
             if only.is_none() {
                 open.sent = now;
+                open.resent += 1;
             }
             for member in self.learner.membership.of(*slot) {
                 let to = member.node;
-                let is_asked = only.is_none_or(|only| only == to);
+                let is_asked = only.is_none_or(|only| only == to) && self.peers_up.contains(&to);
                 if to == self.options.id || !is_asked || open.votes.contains(member) {
                     continue;
                 }

@@ -401,7 +401,7 @@ fn answer_read(request: RequestId, answer: Answer, effects: &mut Out) {
 /// Has what the work writes applied; a session is no row.
 fn apply(work: &Work, mark: Position, effects: &mut Out) {
     if let Work::Write { writes, .. } = work {
-        effects.push(Effect::Apply { mark: mark.0, writes: writes.clone() });
+        effects.push_unheld(Effect::Apply { mark: mark.0, writes: writes.clone() });
     }
 }
 

@@ -180,7 +180,7 @@ impl Replica {
     /// A key that the work would write and that an impatient read, older than it, waits for.
     pub(super) fn key_of_impatient_read(&self, work: &Work, age: Age) -> Option<Key> {
         let Work::Write { writes, .. } = work else { return None };
-        let older = self.reads.impatient.iter().filter(|(_, since)| **since < age.clock);
+        let older = self.reads.impatient.iter().filter(|(_, since)| **since <= age.clock);
         for query in older.map(|(id, _)| &self.reads.waiting[id].query) {
             let touches = |key: &&Key| match query {
                 Query::Get(asked) => asked == *key,

@@ -71,7 +71,7 @@ impl Replica {
         effects: &mut Out,
     ) {
         while let Some(age) = self.next_parked(resource) {
-            self.start_again(now, age, effects);
+            let age = self.start_again(now, age, effects);
             let parked_again =
                 self.coordinating.errands.get(&age).is_some_and(
                     |errand| matches!(&errand.state, State::Parked(on) if on == resource),
@@ -92,12 +92,13 @@ impl Replica {
     }
 
     /// Another number, the same age: in time it is the oldest of all.
-    fn start_again(&mut self, now: Time, mut age: Age, effects: &mut Out) {
+    fn start_again(&mut self, now: Time, mut age: Age, effects: &mut Out) -> Age {
         let txn = self.coordinating.next_txn(self.options.id, self.incarnation);
         if self.options.planted.has(Bug::YoungAgain) {
             age = self.rejuvenate(age, txn);
         }
         self.start_try(now, age, txn, effects);
+        age
     }
 
     fn rejuvenate(&mut self, age: Age, txn: TxnId) -> Age {

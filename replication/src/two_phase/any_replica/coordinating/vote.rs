@@ -169,7 +169,8 @@ impl Replica {
         self.persist(Record::Committed(record), Urgency::Now, effects);
         effects.point(points::COORDINATOR_DECISION_DURABLE);
         for (index, to) in participants.iter().enumerate() {
-            self.send_decision(*to, txn, Decision::Commit, effects);
+            let decide = self.decision_for(*to, txn, Decision::Commit);
+            self.options.planted.push_held(Bug::TellBeforeDecisionDurable, decide, effects);
             if index == 0 {
                 effects.point(points::COORDINATOR_SOME_TOLD);
             }
@@ -222,6 +223,7 @@ impl Replica {
         self.checkpoint_if_small(effects);
     }
 
+    /// Tells an abort, or again of a commit that is durable: neither rests on a record of this step.
     pub(super) fn send_decision(
         &mut self,
         to: NodeId,
@@ -229,19 +231,22 @@ impl Replica {
         decision: Decision,
         effects: &mut Out,
     ) {
-        let finished_below = self.own_finished_below();
-        let decide =
-            Effect::Send { to, message: Message::Decide { txn, decision, finished_below } };
+        let decide = self.decision_for(to, txn, decision);
+        effects.push_unheld(decide);
+    }
+
+    fn decision_for(
+        &mut self,
+        to: NodeId,
+        txn: TxnId,
+        decision: Decision,
+    ) -> Effect<Message, Record, Resume> {
         match decision {
-            Decision::Commit => {
-                self.counters.commits_sent += 1;
-                self.options.planted.push_held(Bug::TellBeforeDecisionDurable, decide, effects);
-            }
-            Decision::Abort => {
-                self.counters.aborts_sent += 1;
-                effects.push_unheld(decide);
-            }
+            Decision::Commit => self.counters.commits_sent += 1,
+            Decision::Abort => self.counters.aborts_sent += 1,
         }
+        let finished_below = self.own_finished_below();
+        Effect::Send { to, message: Message::Decide { txn, decision, finished_below } }
     }
 
     /// Of this replica's own transactions, everything below the answer is over.

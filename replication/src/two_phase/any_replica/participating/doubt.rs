@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::{Decided, Stage};
 use crate::contract::{Effect, NodeId, Time, Urgency};
-use crate::two_phase::any_replica::message::{Decision, Knowledge, Message, TxnId};
+use crate::two_phase::any_replica::message::{Decision, Knowledge, Message, TxnId, Vote};
 use crate::two_phase::any_replica::planted::Bug;
 use crate::two_phase::any_replica::record::Record;
 use crate::two_phase::any_replica::{Alarm, Out, Replica, Resume};
@@ -129,7 +129,9 @@ impl Replica {
             return self.send_knowledge(from, txn, Knowledge::Undecided, effects);
         }
         if self.participating.promised.contains_key(&txn) {
+            // It waits for locks, and its coordinator waits for the vote.
             self.forget(txn);
+            self.send_vote(txn, Vote::Refused, effects);
         }
         self.counters.promised_never += 1;
         let decision = Decision::Abort;
