@@ -86,6 +86,8 @@ struct Schedule {
     sessions: Vec<RequestId>,
     heard: usize,
     value: u64,
+    /// Repeated messages that come much later.
+    late: Vec<Packet>,
     faults: Faults,
 }
 
@@ -116,6 +118,7 @@ impl Schedule {
             sessions: Vec::new(),
             heard: 0,
             value: 0,
+            late: Vec::new(),
             faults: Faults::default(),
         }
     }
@@ -147,6 +150,11 @@ impl Schedule {
             960..964 if self.hostility.crashes => self.crash(),
             964..966 if self.hostility.cuts => self.cut(),
             966..970 => self.checkpoint(),
+            970..976 if !self.late.is_empty() => {
+                let index = self.below(self.late.len());
+                self.cluster.network.push(self.late.swap_remove(index));
+                self.faults.count("late", 1);
+            }
             970..1000 => self.mend(),
             _ => {}
         }
@@ -208,7 +216,8 @@ impl Schedule {
     fn repeat(&mut self) {
         if let Some(index) = self.some_message() {
             let packet = self.cluster.network[index].clone();
-            self.cluster.network.push(packet);
+            let into = if self.one_in(2) { &mut self.late } else { &mut self.cluster.network };
+            into.push(packet);
             self.faults.count("repeated", 1);
         }
     }
@@ -455,6 +464,7 @@ impl Schedule {
                 }
             }
         }
+        self.cluster.network.append(&mut self.late);
         for _ in 0..60 {
             for node in &nodes {
                 if !self.cluster.is_up(*node) {
@@ -571,7 +581,7 @@ fn random_schedules_keep_every_promise() {
         }
     }
     println!("{} schedules: {total:?} {faults:#?}", seeds.count());
-    let must_have = ["lost", "repeated", "reordered", "crashes", "cuts", "checkpoints"]
+    let must_have = ["lost", "repeated", "late", "reordered", "crashes", "cuts", "checkpoints"]
         .iter()
         .chain(["crashes that lose records"].iter())
         .chain(COUNTED)
@@ -593,7 +603,12 @@ pub(crate) fn finds(planted: Planted) -> bool {
         let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut try_it));
         match &judged {
             Ok(Err(why)) => println!("    seed {seed}: {}", why.lines().next().unwrap_or_default()),
-            Err(why) => println!("    seed {seed}: panics: {:?}", why.downcast_ref::<String>()),
+            Err(why) => println!(
+                "    seed {seed}: panics: {:?}",
+                why.downcast_ref::<String>()
+                    .map(|it| &**it)
+                    .or(why.downcast_ref::<&str>().copied())
+            ),
             Ok(Ok(_)) => {}
         }
         !matches!(judged, Ok(Ok(_)))
