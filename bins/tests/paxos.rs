@@ -260,7 +260,7 @@ fn it_stops_when_asked_and_goes_on_where_it_was() {
 
 #[test]
 fn a_read_lease_answers_reads() {
-    let fixture = Fixture::paxos(3, &["--read-lease", "400"]);
+    let fixture = Fixture::paxos(3, &["--read-lease", "300"]);
     fixture.kvorum(["put", "k", "v"]).succeeded();
     let began = Instant::now();
     while counted(&fixture, "reads_by_lease") == 0 {

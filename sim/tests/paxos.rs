@@ -10,10 +10,11 @@ const SEEDS: u64 = 400;
 
 #[test]
 fn clusters_keep_their_promises_under_faults() {
-    let totals =
-        run_seeds(paxos::simulate, 0..SEEDS, threads(), &Setup::new(0), |_| Continue(()));
+    let totals = run_seeds(paxos::simulate, 0..SEEDS, threads(), &Setup::new(0), |_| Continue(()));
     let Totals { seeds, faults, activity, happened, done, unknown, violations, .. } = &totals;
-    println!("{faults}{done} operations done, {unknown} of unknown outcome\n{happened:#?}\n{activity:#?}");
+    println!(
+        "{faults}{done} operations done, {unknown} of unknown outcome\n{happened:#?}\n{activity:#?}"
+    );
     let again = "again: cargo run -p kvorum --bin kvorum-lab -- sim --protocol paxos --trace";
     let broken = violations.iter().map(|(seed, what)| format!("{again} --seed {seed}\n{what}\n"));
     assert!(violations.is_empty(), "{}", broken.collect::<String>());

@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow::Continue;
 
-use kvorum_sim::reduction::Knob;
 use kvorum_sim::planted::Place;
+use kvorum_sim::reduction::Knob;
 use kvorum_sim::{Fault, Reduction, Setup, Totals, run_seeds, threads, two_phase};
 
 /// How many seeds are run; each takes some hundredths of a second without optimisation.

@@ -175,6 +175,23 @@ impl Fixture {
         local.block_on(&self.runtime, self.cluster.await_leader(PATIENCE)).unwrap()
     }
 
+    /// The replica that leads, as far as those say that answer; one of these is asked last.
+    pub(crate) fn leader_among(&self, last: &[Member]) -> Option<Member> {
+        let mut members: Vec<Member> = self.cluster.replicas().collect();
+        members.sort_by_key(|member| last.contains(member));
+        members.into_iter().find_map(|member| {
+            let ran = self.ask(member, ["--output", "json", "status"]);
+            let leader = (ran.code == 0).then(|| ran.json()["leader"].as_u64())??;
+            u32::try_from(leader).ok().map(Member::Replica)
+        })
+    }
+
+    /// Waits until a member is gone by its own doing.
+    #[track_caller]
+    pub(crate) fn exit_of(&mut self, member: Member) -> ExitStatus {
+        self.runtime.block_on(self.cluster.await_exit(member, PATIENCE)).unwrap()
+    }
+
     /// What every replica holds, once that is the same.
     #[track_caller]
     pub(crate) fn settled(&self) -> Vec<Row> {

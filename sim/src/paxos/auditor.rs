@@ -230,6 +230,12 @@ impl Auditor {
                 format!("{node} knows what follows from {slot}, and chosen is up to {last}"),
             );
         }
+        if slot == self.order.last() && !self.order.is_state(state) {
+            return broken(
+                Promise::HoldsCommits,
+                format!("after {slot} {node} has other sessions or members than follow: {state:?}"),
+            );
+        }
         let known = self.states.entry(slot).or_insert_with(|| state.clone());
         if known != state {
             return broken(
@@ -283,7 +289,13 @@ impl Auditor {
         Ok(())
     }
 
-    fn votes(&mut self, member: Member, slot: Slot, ballot: Ballot, batch: &Arc<Batch>) -> Judgement {
+    fn votes(
+        &mut self,
+        member: Member,
+        slot: Slot,
+        ballot: Ballot,
+        batch: &Arc<Batch>,
+    ) -> Judgement {
         let votes = self.votes.entry((slot, ballot)).or_default();
         let place = votes.iter().position(|(proposed, _)| proposed == batch);
         let place = place.unwrap_or_else(|| {

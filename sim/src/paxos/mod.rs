@@ -23,6 +23,7 @@ use self::sizes::Sizes;
 use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
+use crate::violation::Promise;
 use crate::{Run, Setup};
 
 /// Simulates a cluster: three to five replicas, of which any may be asked.
@@ -200,7 +201,10 @@ impl Protocol for Cluster {
         let last = self.auditor.order.last();
         let behind = nodes.iter().find(|(_, facts)| facts.audit.applied != last);
         if let Some((node, facts)) = behind {
-            return Some(format!("{node} has applied {}, and chosen is {last}", facts.audit.applied));
+            return Some(format!(
+                "{node} has applied {}, and chosen is {last}",
+                facts.audit.applied
+            ));
         }
         let members = self.auditor.order.newest_members();
         // Who forgets again and again may be outside most of the time.
@@ -250,6 +254,11 @@ impl Protocol for Cluster {
         }
     }
 
+    /// Acceptors that forget may leave a cluster that goes on no more; what is looked for is worse.
+    fn forgives(&self, promise: Promise) -> bool {
+        self.auditor.amnesia && promise == Promise::ComesToRest
+    }
+
     fn counted(&self) -> Vec<(&'static str, u64)> {
         vec![("slots of all replicas", self.auditor.order.last().0)]
     }
@@ -281,4 +290,3 @@ impl Protocol for Cluster {
         false
     }
 }
-

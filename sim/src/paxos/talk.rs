@@ -18,6 +18,9 @@ impl Auditor {
     /// A message is sent.
     pub(super) fn says(&mut self, from: NodeId, to: NodeId, message: &Message) -> Judgement {
         if self.amnesia {
+            if let Message::Accept { ballot, .. } | Message::Heartbeat { ballot, .. } = message {
+                self.led.insert(*ballot);
+            }
             return Ok(());
         }
         match message {
@@ -102,9 +105,9 @@ impl Auditor {
         for accepted in &promise.accepted {
             let key = (accepted.slot, accepted.ballot);
             let votes = self.votes.get(&key).map_or(&[][..], |votes| votes);
-            let is_vote = votes.iter().any(|(batch, voters)| {
-                voters.contains(&member) && *batch == accepted.batch
-            });
+            let is_vote = votes
+                .iter()
+                .any(|(batch, voters)| voters.contains(&member) && *batch == accepted.batch);
             if !is_vote && !self.diary(node).votes_under_way().any(|vote| vote == key) {
                 return broken(
                     Promise::KeepsPromises,
@@ -160,7 +163,8 @@ impl Auditor {
             );
         }
         self.proposed.insert((slot, ballot), batch.clone());
-        if let Some((first, chosen)) = self.chosen.get(&slot).filter(|(first, it)| *first < ballot && it != batch)
+        if let Some((first, chosen)) =
+            self.chosen.get(&slot).filter(|(first, it)| *first < ballot && it != batch)
         {
             return broken(
                 Promise::OneChosen,
@@ -194,7 +198,10 @@ impl Auditor {
         }
         broken(
             Promise::WaitsForDisk,
-            format!("{} tells of its vote in {slot} with {ballot}, which is not durable", member.node),
+            format!(
+                "{} tells of its vote in {slot} with {ballot}, which is not durable",
+                member.node
+            ),
         )
     }
 
@@ -205,7 +212,9 @@ impl Auditor {
             true => Ok(()),
             false => broken(
                 Promise::KeepsPromises,
-                format!("{node} confirms to {leader} that {ballot} leads, and has promised {promised}"),
+                format!(
+                    "{node} confirms to {leader} that {ballot} leads, and has promised {promised}"
+                ),
             ),
         }
     }

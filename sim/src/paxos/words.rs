@@ -76,9 +76,10 @@ pub(super) fn message(message: &Message) -> String {
 }
 
 fn promise(promise: &Promise) -> String {
-    let accepted = promise.accepted.iter().map(|it| {
-        format!("; {} with {}: {}", it.slot, it.ballot, batch(&it.batch))
-    });
+    let accepted = promise
+        .accepted
+        .iter()
+        .map(|it| format!("; {} with {}: {}", it.slot, it.ballot, batch(&it.batch)));
     let (ballot, chosen) = (promise.ballot, promise.chosen);
     format!("promises {ballot}; chosen up to {chosen}{}", accepted.collect::<String>())
 }

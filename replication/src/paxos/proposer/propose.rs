@@ -16,6 +16,11 @@ use crate::paxos::message::{Ballot, Batch, Member, Message, Slot};
 use crate::paxos::planted::Bug;
 use crate::paxos::{Alarm, Out, Replica, Resume, points};
 
+/// An accept that is not answered waits twice as long each time until it is sent again, up to so many
+/// times: what is late because it is large, or because a disk is slow, would come later still behind
+/// copies of itself. Lost it is only with its link, and a new link is told everything at once.
+const RESEND_DOUBLINGS_MAX: u32 = 4;
+
 /// What goes into the next slot.
 enum Next {
     Batch(Arc<Batch>),
@@ -126,7 +131,7 @@ impl Replica {
         self.counters.proposed += 1;
         effects.point(points::PROPOSER_BEFORE_ACCEPT);
         let chosen = self.learner.chosen;
-        let acceptors = self.acceptors_of(slot);
+        let acceptors = self.acceptors_reached(slot);
         for (index, to) in acceptors.into_iter().enumerate() {
             self.counters.accepts_sent += 1;
             let message = Message::Accept { ballot, slot, batch: batch.clone(), chosen };
@@ -136,7 +141,8 @@ impl Replica {
             }
         }
         let term = self.proposer.term(ballot).expect("only a leader proposes");
-        term.open.insert(slot, Open { batch: batch.clone(), votes: Vec::new(), sent: now });
+        let open = Open { batch: batch.clone(), votes: Vec::new(), sent: now, resent: 0 };
+        term.open.insert(slot, open);
         self.vote_for(slot, ballot, batch, effects);
     }
 
@@ -168,9 +174,10 @@ impl Replica {
         self.learner.membership.of(slot).contains(&self.me())
     }
 
-    fn acceptors_of(&self, slot: Slot) -> Vec<NodeId> {
-        let members = self.learner.membership.of(slot).iter();
-        members.map(|member| member.node).filter(|node| *node != self.options.id).collect()
+    /// The others of a slot's acceptors. One without a link is asked when that stands again.
+    fn acceptors_reached(&self, slot: Slot) -> Vec<NodeId> {
+        let nodes = self.learner.membership.of(slot).iter().map(|member| member.node);
+        nodes.filter(|node| self.peers_up.contains(node)).collect()
     }
 
     /// Phase 2b, at the proposer. A batch that a quorum of its slot's acceptors has accepted with
@@ -250,7 +257,8 @@ impl Replica {
             let Some(term) = self.proposer.term(ballot) else { return };
             // In the life that counts: the promise of a former one says nothing of its slots.
             let has_answered = acceptors.iter().all(|member| term.has_promised(*member));
-            if has_answered || only.is_some_and(|only| only != to) {
+            let is_asked = only.is_none_or(|only| only == to) && self.peers_up.contains(&to);
+            if has_answered || !is_asked {
                 continue;
             }
             self.counters.prepares_sent += 1;
@@ -262,16 +270,19 @@ impl Replica {
         let Stage::Leading(term) = &mut self.proposer.stage else { return };
         let (ballot, chosen) = (term.ballot, self.learner.chosen);
         for (slot, open) in &mut term.open {
-            let is_due = now >= open.sent.after(self.options.resend_interval);
+            let patience =
+                self.options.resend_interval * (1 << open.resent.min(RESEND_DOUBLINGS_MAX));
+            let is_due = now >= open.sent.after(patience);
             if only.is_none() && !is_due {
                 continue;
             }
             if only.is_none() {
                 open.sent = now;
+                open.resent += 1;
             }
             for member in self.learner.membership.of(*slot) {
                 let to = member.node;
-                let is_asked = only.is_none_or(|only| only == to);
+                let is_asked = only.is_none_or(|only| only == to) && self.peers_up.contains(&to);
                 if to == self.options.id || !is_asked || open.votes.contains(member) {
                     continue;
                 }

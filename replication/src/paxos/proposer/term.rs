@@ -18,6 +18,8 @@ pub(in crate::paxos) struct Open {
     pub(in crate::paxos) batch: Arc<Batch>,
     pub(super) votes: Vec<Member>,
     pub(super) sent: Time,
+    /// How often it was sent again since.
+    pub(super) resent: u32,
 }
 
 /// A campaign, and the leadership that comes of it.
