@@ -251,7 +251,7 @@ impl Replica {
         if !self.has_promised_durably(ballot) {
             return;
         }
-        let from = self.learner.applied.next();
+        let first = self.learner.applied.next();
         for to in self.others() {
             let acceptors = self.learner.membership.lives_of(to);
             let Some(term) = self.proposer.term(ballot) else { return };
@@ -261,6 +261,7 @@ impl Replica {
             if has_answered || !is_asked {
                 continue;
             }
+            let from = term.tells_from(to, first);
             self.counters.prepares_sent += 1;
             effects.push_unheld(Effect::Send { to, message: Message::Prepare { ballot, from } });
         }
