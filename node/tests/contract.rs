@@ -14,7 +14,7 @@ use kvorum_replication::{
 use kvorum_storage::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome as DiskOutcome};
 use kvorum_storage::{Error, LogOptions};
 
-use support::{Bench, Order, Text};
+use support::{Bench, Do, Order, Text};
 
 const NOW: Time = Time(1_000_000_000);
 
@@ -23,7 +23,7 @@ fn persist(at: u64, urgency: Urgency) -> Order {
 }
 
 fn send(text: &str) -> Order {
-    Effect::Send { to: NodeId(9), message: support::Do::say(text) }
+    Effect::Send { to: NodeId(9), message: Do::say(text) }
 }
 
 fn put(key: &'static str, value: &'static str) -> Vec<Write> {

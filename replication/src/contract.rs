@@ -255,12 +255,14 @@ pub enum Effect<M, P, R> {
 #[derive(Clone, Debug)]
 pub struct Effects<M, P, R> {
     list: Vec<Effect<M, P, R>>,
+    /// Where the first record stands, if one does.
+    held_from: Option<usize>,
     armed: Vec<String>,
 }
 
 impl<M, P, R> Default for Effects<M, P, R> {
     fn default() -> Self {
-        Self { list: Vec::new(), armed: Vec::new() }
+        Self { list: Vec::new(), held_from: None, armed: Vec::new() }
     }
 }
 
@@ -274,11 +276,14 @@ impl<M, P, R> Effects<M, P, R> {
     /// An empty list that records the fail points of these names.
     #[must_use]
     pub fn with_points(armed: Vec<String>) -> Self {
-        Self { list: Vec::new(), armed }
+        Self { armed, ..Self::default() }
     }
 
     /// Adds an effect behind the others.
     pub fn push(&mut self, effect: Effect<M, P, R>) {
+        if self.held_from.is_none() && matches!(effect, Effect::Persist { .. }) {
+            self.held_from = Some(self.list.len());
+        }
         self.list.push(effect);
     }
 
@@ -286,8 +291,9 @@ impl<M, P, R> Effects<M, P, R> {
     /// was collected, and so does not wait for it. A timer set behind a record would come late, and
     /// replace a newer one.
     pub fn push_unheld(&mut self, effect: Effect<M, P, R>) {
-        let persist = self.list.iter().position(|other| matches!(other, Effect::Persist { .. }));
-        self.list.insert(persist.unwrap_or(self.list.len()), effect);
+        let Some(held_from) = &mut self.held_from else { return self.push(effect) };
+        self.list.insert(*held_from, effect);
+        *held_from += 1;
     }
 
     /// Marks a fail point, if it is armed: a run that arms none pays for one comparison.
@@ -306,6 +312,7 @@ impl<M, P, R> Effects<M, P, R> {
 
     /// Takes what was collected, in order.
     pub fn drain(&mut self) -> alloc::vec::Drain<'_, Effect<M, P, R>> {
+        self.held_from = None;
         self.list.drain(..)
     }
 

@@ -115,14 +115,25 @@ impl<V: Clone> Sessions<V> {
             }
         }
         let session = self.by_client.get_mut(&stamp.client).expect("it was there or was inserted");
-        let before = session.settled.len();
         session.answered_below = session.answered_below.max(stamp.answered_below);
-        session.settled = session.settled.split_off(&session.answered_below);
-        if stamp.sequence >= session.answered_below {
-            session.settled.insert(stamp.sequence, how);
+        // Nearly always there is one to forget, and nothing to allocate for it.
+        while session.settled.first_key_value().is_some_and(|(it, _)| *it < session.answered_below)
+        {
+            session.settled.pop_first();
+            self.outstanding -= 1;
         }
-        self.outstanding = self.outstanding + session.settled.len() - before;
-        self.touch(stamp.client);
+        if stamp.sequence >= session.answered_below
+            && session.settled.insert(stamp.sequence, how).is_none()
+        {
+            self.outstanding += 1;
+        }
+        // A learnt session keeps its place, and the one used last has the last one.
+        if self.origin == Origin::Given && session.rank != self.next_rank {
+            self.by_rank.remove(&session.rank);
+            self.next_rank += 1;
+            session.rank = self.next_rank;
+            self.by_rank.insert(self.next_rank, stamp.client);
+        }
         self.make_room();
     }
 
@@ -167,14 +178,6 @@ impl<V: Clone> Sessions<V> {
             self.outstanding -= session.settled.len();
             self.by_rank.remove(&session.rank);
         }
-    }
-
-    fn touch(&mut self, client: ClientId) {
-        let rank = self.new_rank(client);
-        let session = self.by_client.get_mut(&client).expect("a session in use is in the table");
-        self.by_rank.remove(&session.rank);
-        session.rank = rank;
-        self.by_rank.insert(rank, client);
     }
 
     fn new_rank(&mut self, client: ClientId) -> u64 {

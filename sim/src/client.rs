@@ -50,6 +50,26 @@ impl Task {
     }
 }
 
+/// Whom a client asks first, where no node takes all writes by its office.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Favourites {
+    pub(crate) favourite: Option<NodeId>,
+    /// Whom it asked first before that: one that led may not know that another leads now.
+    pub(crate) former: Option<NodeId>,
+}
+
+impl Favourites {
+    /// This node comes first from now on.
+    pub(crate) fn prefer(&mut self, node: NodeId) {
+        self.forget();
+        self.favourite = Some(node);
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.former = self.favourite.take().or(self.former);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) id: u64,
@@ -62,8 +82,7 @@ pub(crate) struct Client {
     /// Begun while faults strike; opening a session is none.
     pub(crate) operations: u64,
     pub(crate) task: Option<Task>,
-    /// Whom it asks first, where no node takes all writes by its office.
-    pub(crate) favourite: Option<NodeId>,
+    pub(crate) favourites: Favourites,
     /// Only the wake-up of this number counts.
     pub(crate) wake: u64,
     /// The newest value this client knows of each key, for preconditions that may hold.
@@ -85,7 +104,7 @@ impl Client {
             values: 0,
             operations: 0,
             task: None,
-            favourite: None,
+            favourites: Favourites::default(),
             wake: 0,
             known: BTreeMap::new(),
             surprise: None,

@@ -262,6 +262,11 @@ pub(crate) trait Protocol: Sized {
         None
     }
 
+    /// Whether it is of no interest that a promise is broken.
+    fn forgives(&self, _promise: Promise) -> bool {
+        false
+    }
+
     /// What the judge has counted, by name.
     fn counted(&self) -> Vec<(&'static str, u64)>;
 

@@ -63,7 +63,8 @@ pub struct ReplicaOptions {
     /// How often a leader says that it lives. Several times in each election timeout.
     pub heartbeat_interval: Duration,
     /// How long a replica hears nothing before it doubts the leader, at least. Above the longest
-    /// stall of a healthy node: a slow sync must not depose it.
+    /// stall of a healthy node, twice, since both ends may stall, and a heartbeat. Heartbeats wait
+    /// for no sync.
     pub election_timeout_min: Duration,
     /// At most; each wait is chosen between the two by chance, so that one wakes before the others.
     pub election_timeout_max: Duration,
@@ -134,8 +135,8 @@ impl Default for ReplicaOptions {
             accepted_bytes_max: 128 << 20,
             request_timeout: Duration::from_secs(5),
             heartbeat_interval: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(500),
-            election_timeout_max: Duration::from_millis(1000),
+            election_timeout_min: Duration::from_millis(400),
+            election_timeout_max: Duration::from_millis(700),
             backoff_doublings_max: 3,
             resend_interval: Duration::from_millis(250),
             piece_bytes_max: 1 << 20,

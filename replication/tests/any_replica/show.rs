@@ -6,9 +6,7 @@ use kvorum_replication::two_phase::any_replica::message::{
 use kvorum_replication::two_phase::any_replica::record::{
     Checkpoint, CommittedState, Prepared, Record, SessionTable,
 };
-use kvorum_replication::{
-    Answer, Failure, Key, NodeId, Outcome, Precondition, Query, Stamp, Transaction, Write,
-};
+use kvorum_replication::{Answer, Failure, Key, NodeId, Outcome, Stamp, Write};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -39,19 +37,6 @@ pub(crate) fn writes(writes: &[Write]) -> String {
     writes.iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
-pub(crate) fn transaction(transaction: &Transaction) -> String {
-    let show = |precondition: &Precondition| match precondition {
-        Precondition::Absent(key) => format!("absent@{}", text(key)),
-        Precondition::Present(key) => format!("present@{}", text(key)),
-        Precondition::Equals(key, value) => format!("equals@{}@{}", text(key), text(value)),
-    };
-    let mut words: Vec<String> = transaction.preconditions.iter().map(show).collect();
-    if !transaction.writes.is_empty() {
-        words.push(writes(&transaction.writes));
-    }
-    words.join(" ")
-}
-
 fn stamp(stamp: &Stamp) -> String {
     format!("stamp@{}.{}.{}", stamp.client.0, stamp.sequence, stamp.answered_below)
 }
@@ -79,18 +64,6 @@ fn settled(settled: Settled) -> String {
     match settled {
         Settled::Committed => "committed".to_owned(),
         Settled::Refused { precondition } => format!("refused by precondition {precondition}"),
-    }
-}
-
-pub(crate) fn query(query: &Query) -> String {
-    let keys = |keys: &[Key]| keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" ");
-    match query {
-        Query::Get(key) => format!("get {}", text(key)),
-        Query::GetMany(many) => format!("get {}", keys(many)),
-        Query::Scan(range) => {
-            let end = range.end.as_ref().map_or_else(String::new, |end| text(end));
-            format!("scan {}..{end} limit {}", text(&range.start), range.limit)
-        }
     }
 }
 

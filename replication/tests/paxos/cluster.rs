@@ -333,6 +333,16 @@ impl Cluster {
         self.step(node, Input::Timer);
     }
 
+    /// Rings a node's timer if it is due.
+    pub(crate) fn ring_due(&mut self, node: NodeId, now: Time) {
+        self.now = self.now.max(now);
+        let Some(machine) = self.machine_mut(node) else { return };
+        if machine.timer.is_some_and(|timer| timer <= now) {
+            machine.timer = None;
+            self.step(node, Input::Timer);
+        }
+    }
+
     /// The next timer that comes up to then; false if there is none.
     fn ring(&mut self, until: Time) -> bool {
         let timer = |node: &NodeId| Some((self.when(*node, self.machine(*node)?.timer?), *node));

@@ -12,3 +12,4 @@ mod random;
 mod roles;
 mod script;
 mod show;
+mod timing;

@@ -119,7 +119,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Small numbers, so that limits are met; times as in a real cluster.
+/// Small numbers, so that limits are met; round times, easy to read by.
 fn options() -> ReplicaOptions {
     ReplicaOptions {
         window: 8,
@@ -127,6 +127,8 @@ fn options() -> ReplicaOptions {
         gather: Duration::ZERO,
         snapshot_rows_max: 2,
         heartbeat_interval: Duration::from_millis(100),
+        election_timeout_min: Duration::from_millis(500),
+        election_timeout_max: Duration::from_millis(1000),
         ..ReplicaOptions::default()
     }
 }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex, split};
 use tokio::task::spawn_local;
 
+use super::buffer::Buffer;
 use super::frame::{append, peek};
 use super::{Limits, Wire, connect};
 
@@ -177,6 +178,28 @@ fn segments(words: &[u32]) -> Builder<HeapAllocator> {
 }
 
 proptest! {
+    #[test]
+    fn a_buffer_gives_back_what_it_was_given_aligned(
+        steps in proptest::collection::vec((0_usize..3000, 0_usize..400, any::<bool>()), 0..40),
+    ) {
+        let (mut buffer, mut model) = (Buffer::default(), Vec::new());
+        let mut next = 0_u8;
+        for (append, take, tidy) in steps {
+            let bytes: Vec<u8> = (0..append).map(|_| { next = next.wrapping_add(1); next }).collect();
+            buffer.append(&bytes);
+            model.extend_from_slice(&bytes);
+            let take = (take * 8).min(model.len() / 8 * 8);
+            buffer.take(take);
+            model.drain(..take);
+            if tidy {
+                buffer.tidy();
+            }
+            prop_assert_eq!(buffer.unread(), model.as_slice());
+            prop_assert_eq!(buffer.is_empty(), model.is_empty());
+            prop_assert!(model.is_empty() || buffer.unread().as_ptr().addr().is_multiple_of(8));
+        }
+    }
+
     #[test]
     fn what_is_appended_is_cut_again(sizes in proptest::collection::vec(0_u32..40, 0..12)) {
         let message = segments(&sizes);

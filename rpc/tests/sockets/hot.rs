@@ -395,6 +395,34 @@ fn a_call_that_is_finished_before_its_answer_is_answered_as_cancelled_and_frees_
 }
 
 #[test]
+fn an_answer_for_which_nobody_waits_any_more_does_no_harm() {
+    let (played, seen, go) = held();
+    run(async {
+        let client = client(&played).await;
+        let given_up: Vec<_> = (0..10)
+            .map(|_| {
+                let client = client.clone();
+                spawn_local(async move { client.get(bytes("k")).await })
+            })
+            .collect();
+        let mut asked = 0;
+        while asked < given_up.len() {
+            asked += seen.try_iter().count();
+            tokio::task::yield_now().await;
+        }
+        for task in given_up {
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+        for _ in 0..20 {
+            go.send(()).unwrap();
+            assert_eq!(client.get(bytes("go")).await, Ok(None));
+        }
+        client.put(bytes("a"), bytes("1")).await.unwrap();
+    });
+}
+
+#[test]
 fn calls_on_the_store_arrive_in_the_order_in_which_they_were_made() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let theirs = Arc::clone(&asked);

@@ -230,6 +230,12 @@ impl Auditor {
                 format!("{node} knows what follows from {slot}, and chosen is up to {last}"),
             );
         }
+        if slot == self.order.last() && !self.order.is_state(state) {
+            return broken(
+                Promise::HoldsCommits,
+                format!("after {slot} {node} has other sessions or members than follow: {state:?}"),
+            );
+        }
         let known = self.states.entry(slot).or_insert_with(|| state.clone());
         if known != state {
             return broken(

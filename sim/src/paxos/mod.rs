@@ -23,6 +23,7 @@ use self::sizes::Sizes;
 use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
+use crate::violation::Promise;
 use crate::{Run, Setup};
 
 /// Simulates a cluster: three to five replicas, of which any may be asked.
@@ -251,6 +252,11 @@ impl Protocol for Cluster {
             "acceptors_forgot" => Some(Fault::AcceptorForgot),
             _ => None,
         }
+    }
+
+    /// Acceptors that forget may leave a cluster that goes on no more; what is looked for is worse.
+    fn forgives(&self, promise: Promise) -> bool {
+        self.auditor.amnesia && promise == Promise::ComesToRest
     }
 
     fn counted(&self) -> Vec<(&'static str, u64)> {

@@ -1,12 +1,12 @@
 //! The one order of batches, carried out as simply as can be: a model of what replicas do with what
 //! is chosen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kvorum_replication::paxos::message::{Batch, Command, Member, Slot};
-use kvorum_replication::paxos::record::{Refusal, Settled};
+use kvorum_replication::paxos::record::{Refusal, Replicated, SessionState, Settled};
 use kvorum_replication::{
     Answer, ClientId, NodeId, Precondition, Query, Range, Stamp, Transaction, Write,
 };
@@ -19,7 +19,7 @@ pub(super) type Contents = BTreeMap<Bytes, Bytes>;
 struct Session {
     client: ClientId,
     answered_below: u64,
-    settled: BTreeSet<u64>,
+    settled: BTreeMap<u64, Settled>,
 }
 
 #[derive(Debug)]
@@ -103,6 +103,20 @@ impl Order {
         self.unstamped.iter().rev().any(|done| **done == *transaction)
     }
 
+    /// Whether this is what follows from the slots up to the last, besides the rows.
+    pub(super) fn is_state(&self, state: &Replicated) -> bool {
+        let same = |(ours, theirs): (&Session, &SessionState)| {
+            let settled = ours.settled.iter().map(|(sequence, how)| (*sequence, *how));
+            (ours.client, ours.answered_below) == (theirs.client, theirs.answered_below)
+                && settled.eq(theirs.settled.iter().copied())
+        };
+        let (_, newest) = &self.sets[self.sets.len() - 1];
+        self.next_client == state.next_client
+            && self.sessions.len() == state.sessions.len()
+            && self.sessions.iter().zip(&state.sessions).all(same)
+            && state.members.last().is_some_and(|(_, members)| members == newest)
+    }
+
     /// Whether this session was given out.
     pub(super) fn has_opened(&self, client: ClientId) -> bool {
         client.0 < self.next_client
@@ -150,7 +164,7 @@ impl Order {
     fn open_session(&mut self) {
         let client = ClientId(self.next_client);
         self.next_client += 1;
-        self.sessions.push(Session { client, answered_below: 0, settled: BTreeSet::new() });
+        self.sessions.push(Session { client, answered_below: 0, settled: BTreeMap::new() });
         if self.sessions.len() > self.sessions_max {
             self.sessions.remove(0);
         }
@@ -161,7 +175,8 @@ impl Order {
         let Some(stamp) = stamp else { return true };
         let session = self.sessions.iter().find(|session| session.client == stamp.client);
         session.is_some_and(|session| {
-            !session.settled.contains(&stamp.sequence) && stamp.sequence >= session.answered_below
+            !session.settled.contains_key(&stamp.sequence)
+                && stamp.sequence >= session.answered_below
         })
     }
 
@@ -172,7 +187,7 @@ impl Order {
         session.answered_below = session.answered_below.max(stamp.answered_below);
         session.settled = session.settled.split_off(&session.answered_below);
         if stamp.sequence >= session.answered_below {
-            session.settled.insert(stamp.sequence);
+            session.settled.insert(stamp.sequence, how);
         }
         self.sessions.push(session);
     }

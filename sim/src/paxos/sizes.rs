@@ -73,10 +73,11 @@ impl Sizes {
     pub(super) fn new(seed: u64, planted: Planted, restart: Option<AcceptorRestart>) -> Self {
         let mut chance = Chance::new(seed, "paxos sizes");
         let nodes = chance.weighted(&[(6, 3), (4, 5), (1, 4)]);
-        let founders = if nodes > 3 && chance.one_in(3) { nodes - 1 } else { nodes };
+        let founders = *chance.pick(&[nodes, nodes, nodes, nodes - 1, 3]).max(&3);
         let window = *chance.pick(&[4, 16, 256]);
         let timeout = *chance.pick(&[40, 100, 200]);
-        let mean = *chance.pick(&[100, 400, 1_500]);
+        // Seldom enough that somebody can be elected in between.
+        let mean = timeout * *chance.pick(&[4, 10, 30]);
         let failing = draw_failing(&mut chance, mean, restart);
         let pipeline = [1, 4, 64_u64][chance.index(3)].min(window);
         let few = NodeId(1 + u32::try_from(chance.below(u64::from(nodes))).unwrap_or(0));

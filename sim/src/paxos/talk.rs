@@ -18,6 +18,9 @@ impl Auditor {
     /// A message is sent.
     pub(super) fn says(&mut self, from: NodeId, to: NodeId, message: &Message) -> Judgement {
         if self.amnesia {
+            if let Message::Accept { ballot, .. } | Message::Heartbeat { ballot, .. } = message {
+                self.led.insert(*ballot);
+            }
             return Ok(());
         }
         match message {

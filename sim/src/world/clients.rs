@@ -52,7 +52,7 @@ impl<P: Protocol> World<P> {
             Some(task) if task.attempt != 0 => {
                 // Nobody has answered in time.
                 task.uncertain |= task.is_write();
-                this.favourite = None;
+                this.favourites.forget();
             }
             Some(_) => {}
         }
@@ -96,7 +96,7 @@ impl<P: Protocol> World<P> {
     fn choose_node(&mut self, client: usize, operation: &Operation) -> NodeId {
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
         let this = &mut self.clients[client];
-        let favourite = self.protocol.writer().or(this.favourite);
+        let favourite = self.protocol.writer().or(this.favourites.favourite);
         let chance = &mut this.chance;
         let elsewhere = match operation {
             Operation::Read(_) | Operation::ReadStale(_) => chance.one_in(2),
@@ -105,12 +105,13 @@ impl<P: Protocol> World<P> {
             | Operation::Transact { .. }
             | Operation::ChangeMembers { .. } => chance.one_in(20),
         };
-        match favourite {
-            Some(node) if !elsewhere => node,
-            Some(_) => *chance.pick(&nodes),
-            None => {
+        match (favourite, this.favourites.former) {
+            (Some(node), _) if !elsewhere => node,
+            (Some(_), Some(former)) if chance.one_in(2) => former,
+            (Some(_), _) => *chance.pick(&nodes),
+            (None, _) => {
                 let node = *chance.pick(&nodes);
-                this.favourite = Some(node);
+                this.favourites.favourite = Some(node);
                 node
             }
         }
@@ -189,7 +190,7 @@ impl<P: Protocol> World<P> {
         };
         task.uncertain |= task.is_write();
         task.attempt = 0;
-        this.favourite = None;
+        this.favourites.forget();
         let wait = this.chance.below(RETRY_MAX * task.attempts.clamp(1, ATTEMPTS_MAX));
         self.wake_client(asker.client, wait);
     }
@@ -237,13 +238,16 @@ impl<P: Protocol> World<P> {
             self.fail(Promise::TellsTruth, what);
             return;
         }
-        this.favourite = match failure {
-            Failure::Redirect { to } => Some(to).filter(|to| self.machines.contains_key(to)),
-            Failure::Unavailable { .. } | Failure::Unknown { .. } | Failure::DiskFull { .. } => {
-                None
+        match failure {
+            Failure::Redirect { to } if self.machines.contains_key(&to) => {
+                this.favourites.prefer(to)
             }
-            _ => this.favourite,
-        };
+            Failure::Redirect { .. }
+            | Failure::Unavailable { .. }
+            | Failure::Unknown { .. }
+            | Failure::DiskFull { .. } => this.favourites.forget(),
+            _ => {}
+        }
         let retry = match failure {
             Failure::Redirect { .. } => true,
             _ if task.opens_session() => true,

@@ -287,6 +287,10 @@ impl<P: Protocol> World<P> {
     }
 
     pub(crate) fn fail(&mut self, promise: Promise, what: String) {
+        if self.protocol.forgives(promise) {
+            self.phase = Phase::Over;
+            return;
+        }
         self.say("!", || what.clone());
         self.broken.get_or_insert(Violation { promise, what });
     }

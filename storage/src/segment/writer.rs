@@ -38,6 +38,8 @@ pub(crate) struct SegmentWriter {
     /// Not yet given to the file, which has everything before it.
     pending: Vec<u8>,
     written: u64,
+    /// Durable up to here.
+    synced: u64,
     block: BlockBuilder,
     index: BlockBuilder,
     hashes: Vec<u64>,
@@ -65,6 +67,7 @@ impl SegmentWriter {
             id,
             pending: Vec::new(),
             written: 0,
+            synced: 0,
             block: BlockBuilder::new(RESTART_INTERVAL),
             index: BlockBuilder::new(1),
             hashes: Vec::new(),
@@ -107,6 +110,16 @@ impl SegmentWriter {
     /// The user key of the last entry.
     pub(crate) fn last_key(&self) -> &[u8] {
         &self.last_key
+    }
+
+    /// Makes what was written durable, if it is so much or more.
+    pub(crate) fn sync_each(&mut self, bytes: u64) -> Result<()> {
+        if self.written - self.synced < bytes {
+            return Ok(());
+        }
+        self.file.sync().map_err(Error::io("sync", &self.path))?;
+        self.synced = self.written;
+        Ok(())
     }
 
     /// Writes what is left and makes the file durable; its directory is the caller's to sync.

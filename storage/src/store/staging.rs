@@ -24,6 +24,10 @@ use crate::manifest::Staged;
 use crate::planted::Bug;
 use crate::segment::{SegmentMeta, SegmentWriter, path_of};
 
+/// So much of a file is written before it is synced. The owner's thread waits for that: tens of
+/// milliseconds at a time on a slow disk, where a whole file would take most of a second.
+const SYNC_BYTES: u64 = 4 << 20;
+
 /// How far staging has come in this process. What is sealed is in the manifest.
 #[derive(Default)]
 pub(super) enum Staging {
@@ -159,6 +163,7 @@ impl Inner {
         };
         let before = writer.bytes();
         writer.add(key, Tag::new(SEQUENCE_STAGED, Kind::Put), value)?;
+        writer.sync_each(SYNC_BYTES)?;
         let counters = &self.counters;
         counters.staged_bytes.fetch_add(writer.bytes().saturating_sub(before), Relaxed);
         counters.staged_rows.fetch_add(1, Relaxed);

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use kvorum_storage::inspect::{Directory, Owner};
+use kvorum_storage::inspect::{Directory, Finding, Lost, Owner};
 use kvorum_storage::repair::{Loss, Mending, Repaired, Target, repair};
-use kvorum_storage::vfs::{MemoryVfs, OpenMode, Vfs};
+use kvorum_storage::vfs::{CrashMode, FaultyVfs, MemoryVfs, OpenMode, Phase, Vfs};
 use kvorum_storage::{Batch, Direction, Error, Position, ReplayedRecord, Result, Store};
 
 use crate::support::{
@@ -150,9 +150,13 @@ fn replace(disk: &MemoryVfs, path: &Path, bytes: &[u8]) {
 }
 
 fn mend(disk: &MemoryVfs, target: Target<'_>) -> Repaired {
-    let directory = Directory::open(Arc::new(disk.clone()), DIR.as_ref(), owner()).unwrap();
+    try_mend(Arc::new(disk.clone()), target).unwrap()
+}
+
+fn try_mend(vfs: Arc<dyn Vfs>, target: Target<'_>) -> Result<Repaired> {
+    let directory = Directory::open(vfs, DIR.as_ref(), owner())?;
     let mending = Mending { options: &tiny_options(), check: &mut |_| Ok(()), losses: Vec::new() };
-    repair(&directory, target, mending).unwrap()
+    repair(&directory, target, mending)
 }
 
 /// Repairs into a new directory and in place; both must come to the same. Without losses the rows
@@ -225,24 +229,25 @@ fn every_turned_byte_of_a_staged_segment_is_named() {
     assert!(turned > 3000, "{turned}");
 }
 
+/// A segment of the tree has a flaw that costs nothing.
+fn with_flaw(life: &Life, disk: &MemoryVfs) -> MemoryVfs {
+    let tree = segment_files(disk).into_iter().find(|path| !life.staged.contains(path)).unwrap();
+    let len = all_files(disk)[&tree].len() as u64;
+    let flipped = (0..len).rev().find_map(|offset| {
+        let disk = copy(disk);
+        disk.flip(&tree, offset, 1).unwrap();
+        let costs_nothing = |it: &&Finding| it.lost == Lost::Nothing && it.file == tree;
+        damage(&verify_in(&disk, DIR, owner())).iter().all(costs_nothing).then_some(disk)
+    });
+    synced(&flipped.unwrap())
+}
+
 /// Damage of something else: what is staged is taken along.
 #[test]
 fn a_repair_keeps_what_is_staged() {
     let life = life();
     for (disk, rows) in [&life.sealed, &life.decided] {
-        let tree =
-            segment_files(disk).into_iter().find(|path| !life.staged.contains(path)).unwrap();
-        // A bit of the filter, which stands before properties, index and footer.
-        let len = all_files(disk)[&tree].len() as u64;
-        let flipped = (0..len).rev().find_map(|offset| {
-            let disk = copy(disk);
-            disk.flip(&tree, offset, 1).unwrap();
-            let filter = damage(&verify_in(&disk, DIR, owner()))
-                .iter()
-                .all(|it| it.lost == kvorum_storage::inspect::Lost::Nothing && it.file == tree);
-            filter.then_some(disk)
-        });
-        let repaired = check_repair(&flipped.unwrap(), rows, "a flaw in the tree");
+        let repaired = check_repair(&with_flaw(&life, disk), rows, "a flaw in the tree");
         assert_eq!((repaired.losses.len(), repaired.staged_left_out), (0, 0), "{repaired:?}");
         assert!(repaired.segments_rewritten > 0, "{repaired:?}");
     }
@@ -337,4 +342,45 @@ fn without_a_manifest_staged_rows_are_never_mixed_in_unseen() {
     let repaired = mend(&disk, Target::Into(NEW.as_ref()));
     assert_eq!(repaired.losses, []);
     assert_eq!(look(&disk, NEW), (rows, false));
+}
+
+#[test]
+fn a_repair_of_what_is_staged_may_be_broken_off_anywhere() {
+    let life = life();
+    let left_out = synced(&life.sealed.0);
+    left_out.flip(&life.staged[1], 100, 1).unwrap();
+    let damaged = [
+        (with_flaw(&life, &life.sealed.0), &life.sealed.1),
+        (with_flaw(&life, &life.decided.0), &life.decided.1),
+        (left_out, &life.sealed.1),
+    ];
+    for (damaged, rows) in damaged {
+        let disk = copy(&damaged);
+        let images = Arc::new(Mutex::new(Vec::new()));
+        let faulty = FaultyVfs::new(Arc::new(disk.clone()));
+        faulty.on_operation({
+            let (disk, images) = (disk.clone(), Arc::clone(&images));
+            move |event| {
+                if event.operation.changes_disk() && event.phase != Phase::Failed {
+                    let mut images = images.lock().unwrap();
+                    let seed = images.len() as u64;
+                    let image = disk.crash_image(CrashMode::Random { seed });
+                    images.push((image, format!("{event:?}")));
+                }
+            }
+        });
+        try_mend(Arc::new(faulty.clone()), Target::InPlace).unwrap();
+        faulty.forget_hook();
+        let images = images.lock().unwrap();
+        for (image, context) in images.iter() {
+            // What is unfinished is served by nobody, or is what was there.
+            if let Ok(opened) = scan(&copy(image), DIR) {
+                assert_eq!(opened, *rows, "{context}");
+            }
+            let repaired = mend(image, Target::InPlace);
+            assert_eq!(repaired.losses, [], "{context}");
+            assert_eq!(scan(image, DIR).unwrap(), *rows, "{context}");
+        }
+        assert!(images.len() > 30, "{}", images.len());
+    }
 }

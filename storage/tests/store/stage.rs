@@ -216,6 +216,9 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     store.seal_staged(9).unwrap();
     install(&store, 9).unwrap();
     assert_eq!(all(&store), [row("b"), row("d"), row("e")]);
+    // What the install stands for is not applied to it.
+    let position = store.log().append(OWNED, b"a batch").unwrap();
+    refused(store.apply(9, position, &Batch::new()), "marks must rise");
     // Repeated, as a replay does.
     install(&store, 9).unwrap();
     install(&store, 8).unwrap();

@@ -18,7 +18,8 @@ use kvorum_storage::{LogOptions, Options};
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-const WINDOW: u64 = 64;
+/// A small one, so that a change of members takes effect soon.
+pub(crate) const WINDOW: u64 = 16;
 
 /// Runs a test's clients on a runtime of their own.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {

@@ -25,7 +25,8 @@ use crate::sessions::{Origin, SessionLimits, Sessions};
 /// Applied batches that learners may still ask for, the newest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Retained {
-    batches: VecDeque<Arc<Batch>>,
+    /// With their bytes: an old one is looked at no more than it must.
+    batches: VecDeque<(Arc<Batch>, usize)>,
     bytes: usize,
 }
 
@@ -150,11 +151,12 @@ impl Learner {
     }
 
     fn retain(&mut self, batch: Arc<Batch>, slots_max: usize, bytes_max: usize) {
-        self.retained.bytes += batch.bytes();
-        self.retained.batches.push_back(batch);
+        let bytes = batch.bytes();
+        self.retained.bytes += bytes;
+        self.retained.batches.push_back((batch, bytes));
         while self.retained.batches.len() > slots_max || self.retained.bytes > bytes_max {
-            let Some(oldest) = self.retained.batches.pop_front() else { return };
-            self.retained.bytes -= oldest.bytes();
+            let Some((_, bytes)) = self.retained.batches.pop_front() else { return };
+            self.retained.bytes -= bytes;
         }
     }
 
@@ -164,7 +166,7 @@ impl Learner {
             return self.known.get(&slot);
         }
         let index = slot.0.checked_sub(self.first_retained().0)?;
-        self.retained.batches.get(usize::try_from(index).ok()?)
+        self.retained.batches.get(usize::try_from(index).ok()?).map(|(batch, _)| batch)
     }
 }
 

@@ -216,6 +216,10 @@ impl Replica {
         let more = promise.more;
         term.promise(from, promise, self.options.planted);
         if let Some(first) = more {
+            if !term.ask_from(member, first) {
+                self.counters.duplicates_dropped += 1;
+                return;
+            }
             self.counters.prepares_sent += 1;
             let message = Message::Prepare { ballot, from: first };
             return effects.push_unheld(Effect::Send { to: from, message });

@@ -131,7 +131,7 @@ impl Replica {
         self.counters.proposed += 1;
         effects.point(points::PROPOSER_BEFORE_ACCEPT);
         let chosen = self.learner.chosen;
-        let acceptors = self.acceptors_of(slot);
+        let acceptors = self.acceptors_reached(slot);
         for (index, to) in acceptors.into_iter().enumerate() {
             self.counters.accepts_sent += 1;
             let message = Message::Accept { ballot, slot, batch: batch.clone(), chosen };
@@ -174,9 +174,10 @@ impl Replica {
         self.learner.membership.of(slot).contains(&self.me())
     }
 
-    fn acceptors_of(&self, slot: Slot) -> Vec<NodeId> {
-        let members = self.learner.membership.of(slot).iter();
-        members.map(|member| member.node).filter(|node| *node != self.options.id).collect()
+    /// The others of a slot's acceptors. One without a link is asked when that stands again.
+    fn acceptors_reached(&self, slot: Slot) -> Vec<NodeId> {
+        let nodes = self.learner.membership.of(slot).iter().map(|member| member.node);
+        nodes.filter(|node| self.peers_up.contains(node)).collect()
     }
 
     /// Phase 2b, at the proposer. A batch that a quorum of its slot's acceptors has accepted with
@@ -250,15 +251,17 @@ impl Replica {
         if !self.has_promised_durably(ballot) {
             return;
         }
-        let from = self.learner.applied.next();
+        let first = self.learner.applied.next();
         for to in self.others() {
             let acceptors = self.learner.membership.lives_of(to);
             let Some(term) = self.proposer.term(ballot) else { return };
             // In the life that counts: the promise of a former one says nothing of its slots.
             let has_answered = acceptors.iter().all(|member| term.has_promised(*member));
-            if has_answered || only.is_some_and(|only| only != to) {
+            let is_asked = only.is_none_or(|only| only == to) && self.peers_up.contains(&to);
+            if has_answered || !is_asked {
                 continue;
             }
+            let from = term.tells_from(to, first);
             self.counters.prepares_sent += 1;
             effects.push_unheld(Effect::Send { to, message: Message::Prepare { ballot, from } });
         }
@@ -280,7 +283,7 @@ impl Replica {
             }
             for member in self.learner.membership.of(*slot) {
                 let to = member.node;
-                let is_asked = only.is_none_or(|only| only == to);
+                let is_asked = only.is_none_or(|only| only == to) && self.peers_up.contains(&to);
                 if to == self.options.id || !is_asked || open.votes.contains(member) {
                     continue;
                 }

@@ -28,6 +28,9 @@ pub(in crate::paxos) struct Term {
     pub(super) ballot: Ballot,
     /// Who has promised, and whether all it has accepted was told.
     pub(super) promises: BTreeMap<NodeId, (u64, bool)>,
+    /// From which slot on each was last asked to tell more: all before it was told. Whoever answers
+    /// twice must not be asked twice, or each copy of a piece would bring copies of all that follow.
+    asked: BTreeMap<Member, Slot>,
     /// By slot, the batch that was accepted with the highest ballot: it has to be proposed again,
     /// since it may be chosen.
     pub(super) found: BTreeMap<Slot, (Ballot, Arc<Batch>)>,
@@ -65,6 +68,7 @@ impl Term {
         Self {
             ballot,
             promises: BTreeMap::new(),
+            asked: BTreeMap::new(),
             found: BTreeMap::new(),
             base: Slot::ZERO,
             base_told_by: None,
@@ -110,6 +114,21 @@ impl Term {
                 self.found.insert(accepted.slot, (accepted.ballot, accepted.batch));
             }
         }
+    }
+
+    /// An acceptor has more to tell from this slot on; false if it was asked for that already.
+    pub(super) fn ask_from(&mut self, member: Member, slot: Slot) -> bool {
+        let asked = self.asked.entry(member).or_insert(Slot::ZERO);
+        let is_news = slot > *asked;
+        *asked = slot.max(*asked);
+        is_news
+    }
+
+    /// From where on a node is to tell what it has accepted: nothing that it has told already.
+    pub(super) fn tells_from(&self, node: NodeId, first: Slot) -> Slot {
+        let life = self.promises.get(&node).map_or(0, |(life, _)| *life);
+        let asked = self.asked.get(&Member { node, life }).copied().unwrap_or(first);
+        first.max(asked)
     }
 
     /// Whether this acceptor has promised, and told everything.

@@ -174,7 +174,9 @@ impl Replica {
         let coordinating = &self.coordinating;
         let span = match coordinating.oldest() {
             // One of an earlier incarnation holds no number of this one back.
-            Some(oldest) if oldest.epoch == self.incarnation => coordinating.begun - oldest.number,
+            Some(oldest) if oldest.epoch == self.incarnation => {
+                coordinating.begun.saturating_sub(oldest.number)
+            }
             Some(_) => coordinating.begun,
             None => 0,
         };

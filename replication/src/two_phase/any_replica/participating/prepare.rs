@@ -39,7 +39,7 @@ impl Replica {
         self.drop_earlier_try(&prepare, effects);
         let work = self.seen_by_participants(&prepare.work);
         match self.locks.ask(txn, prepare.age, Arc::new(Wanted::of(&work))) {
-            Asked::Dies(resource) => return self.vote_no(txn, vote_of_death(resource), effects),
+            Asked::Dies(resource) => self.vote_no(txn, vote_of_death(resource), effects),
             Asked::Held => {
                 self.take(prepare, work, bytes);
                 self.got_locks(txn, effects);
@@ -190,7 +190,8 @@ impl Replica {
     pub(in crate::two_phase::any_replica) fn vote_has_gone(&mut self, now: Time, txn: TxnId) {
         let from = self.doubt_begins(now);
         // It may have been aborted while its record was on the way.
-        let Some(promised) = self.participating.promised.get_mut(&txn) else { return };
+        let promised = self.participating.promised.get_mut(&txn);
+        let Some(promised) = promised.filter(|it| it.stage == Stage::Logging) else { return };
         let doubt = Doubt { from, alarm: Some(from), inquiries: 0, reads: BTreeSet::new() };
         promised.stage = Stage::Prepared(doubt);
         self.alarms.set(from, Alarm::Inquire(txn));
