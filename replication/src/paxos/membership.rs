@@ -138,6 +138,12 @@ impl Replica {
         self.learner.membership.contains(self.me())
     }
 
+    /// Whether its votes count in the next slot: a change of members has not only been chosen but
+    /// taken effect.
+    pub(super) fn counts_next(&self) -> bool {
+        self.learner.membership.of(self.learner.applied.next()).contains(&self.me())
+    }
+
     /// The others that take part.
     pub(super) fn others(&self) -> Vec<NodeId> {
         let mut nodes = self.learner.membership.nodes();

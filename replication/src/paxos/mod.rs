@@ -460,7 +460,7 @@ impl Core for Replica {
         counters.push(("sessions", self.learner.sessions.len() as u64));
         counters.push(("queued", self.proposer.queued() as u64));
         counters.push(("reads_waiting", self.reads.in_flight() as u64));
-        counters.push(("votes_count", u64::from(self.is_member())));
+        counters.push(("votes_count", u64::from(self.counts_next())));
         Status {
             role: Role::Replica,
             incarnation: self.incarnation,

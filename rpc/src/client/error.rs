@@ -19,6 +19,10 @@ pub struct ClientError {
     pub remedy: String,
 }
 
+/// What to do if too little of the cluster can be reached.
+const DID_NOT_HAPPEN: &str =
+    "it did not happen: see kvorum status, and try again once enough nodes are up";
+
 /// The sorts of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -129,11 +133,12 @@ impl ClientError {
 
     /// What an operation had to do first failed, so it was not even asked for.
     pub(super) fn before_it_began(self) -> Self {
-        let kind = match self.kind {
-            ErrorKind::Unknown => ErrorKind::Unavailable,
-            kind => kind,
-        };
-        Self { kind, happened: Happened::No, ..self }
+        match self.kind {
+            ErrorKind::Unknown => {
+                Self::new(ErrorKind::Unavailable, Happened::No, self.what, DID_NOT_HAPPEN)
+            }
+            _ => Self { happened: Happened::No, ..self },
+        }
     }
 
     pub(super) fn overloaded(what: String) -> Self {
@@ -177,11 +182,7 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
             format!("precondition {} does not hold of key {}", index + 1, Shown(&key)),
             "read the key, and decide anew",
         ),
-        Failure::Unavailable { reason } => (
-            ErrorKind::Unavailable,
-            reason,
-            "it did not happen: see kvorum status, and try again once enough nodes are up",
-        ),
+        Failure::Unavailable { reason } => (ErrorKind::Unavailable, reason, DID_NOT_HAPPEN),
         Failure::Overloaded => (
             ErrorKind::Overloaded,
             "too many requests are in flight".to_owned(),
