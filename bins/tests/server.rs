@@ -89,7 +89,7 @@ fn wrong_command_lines_are_usage() {
         (&["--workers", "0"], &["1 to 64"]),
         (&["--log", "kvorum=loud"], &["error, warn, info"]),
         (&["--peer", "2"], &["ID=ADDR"]),
-        (&["--peer", "2=127.0.0.1:7102"], &["--peer", "the coordinator tells", "--protocol paxos"]),
+        (&["--peer", "1=127.0.0.1:7102"], &["replica 1, which is this one"]),
         (&["--rejoin"], &["--rejoin", "another protocol", "--protocol paxos"]),
         (&["--fail-roles", "1"], &["--fail-roles", "--protocol paxos"]),
     ];
@@ -115,7 +115,7 @@ fn wrong_command_lines_of_paxos_are_usage() {
     let cases: &[(&[&str], &[&str])] = &[
         (&[], &["no --peer", "--peer ID=ADDR"]),
         (&["--peer", "1=127.0.0.1:7102"], &["replica 1, which is this one", "only the others"]),
-        (&["--peer", "2=127.0.0.1:7101"], &["replica 2", "where this one listens"]),
+        (&["--peer", "3=127.0.0.1:7101"], &["replica 3", "where this one listens"]),
         (&["--peer", "2=127.0.0.1:7103"], &["replica 2 twice"]),
         (&["--peer", "3=127.0.0.1:7102"], &["2 and 3 both listen on 127.0.0.1:7102"]),
         (&["--acceptor-restart", "amnesia"], &["breaks Paxos", "kvorum-lab sim"]),
