@@ -138,14 +138,14 @@ impl<P: Protocol> World<P> {
             left -= 1;
             self.send(node, to, message);
         }
-        for ((asker, operation), outcome) in answers {
+        for (asked, outcome) in answers {
             if left == 0 {
                 break;
             }
             left -= 1;
-            let judgement = self.protocol.answers(node, &operation, &outcome);
+            let judgement = self.protocol.answers(node, &asked, &outcome);
             self.heed(judgement);
-            self.send_answer(node, asker, outcome);
+            self.send_answer(node, asked.asker, outcome);
         }
         if dies {
             let lasts = self.machine(node).words_left.take().map_or(0, |(_, lasts)| lasts);
