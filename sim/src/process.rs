@@ -271,6 +271,11 @@ pub(crate) trait Protocol: Sized {
         None
     }
 
+    /// Whether what a core shows under this name is no count of what it did.
+    fn is_gauge(&self, _counter: &str) -> bool {
+        false
+    }
+
     /// Whether it is of no interest that a promise is broken.
     fn forgives(&self, _promise: Promise) -> bool {
         false

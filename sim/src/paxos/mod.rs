@@ -59,6 +59,20 @@ const SNAPSHOT_POINTS: &[&str] = &[
     points::LEARNER_SNAPSHOT_INSTALLED,
 ];
 
+/// What a status shows beside counts.
+const GAUGES: &[&str] = &[
+    "ballot",
+    "leader",
+    "promised",
+    "queued",
+    "reads_waiting",
+    "sessions",
+    "slots_applied",
+    "slots_chosen",
+    "slots_retained",
+    "votes_count",
+];
+
 struct Cluster {
     sizes: Sizes,
     setup: Setup,
@@ -262,6 +276,10 @@ impl Protocol for Cluster {
             "acceptors_forgot" => Some(Fault::AcceptorForgot),
             _ => None,
         }
+    }
+
+    fn is_gauge(&self, counter: &str) -> bool {
+        GAUGES.contains(&counter)
     }
 
     /// Acceptors that forget may leave a cluster that goes on no more; what is looked for is worse.

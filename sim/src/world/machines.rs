@@ -248,7 +248,9 @@ impl<P: Protocol> World<P> {
             if let Some(fault) = self.protocol.fault_counted(name) {
                 self.counts.add_many(fault, count);
             }
-            counters.push((format!("{} {name}", status.role), count));
+            if !self.protocol.is_gauge(name) {
+                counters.push((format!("{} {name}", status.role), count));
+            }
         }
         let log = process.log().stats();
         counters.push(("log files made".to_owned(), log.files_made));
