@@ -29,7 +29,7 @@ enum Work {
 }
 
 /// Cheap checks first, so that a change which fails does so early.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { command: "cargo fmt --all --check", environment: None, work: Work::Command },
     Step { command: "cargo xtask tidy", environment: None, work: Work::Call(tidy::run) },
     Step { command: "cargo xtask codegen --check", environment: None, work: Work::Call(generated) },
@@ -51,6 +51,11 @@ const STEPS: [Step; 8] = [
     // Who finds no bug that is there on purpose would find no other.
     Step {
         command: "cargo run -p kvorum --features planted-bugs --bin kvorum-lab -- planted",
+        environment: None,
+        work: Work::Command,
+    },
+    Step {
+        command: "cargo test -p kvorum-replication --features planted-bugs --test paxos planted",
         environment: None,
         work: Work::Command,
     },

@@ -45,6 +45,11 @@ impl Leaders {
         Self { seen, askers }
     }
 
+    /// Who is known to lead, for those who would strike at it.
+    pub(super) fn known(&self) -> Known {
+        Known(Rc::clone(&self.seen))
+    }
+
     /// Every leader that was seen, by their ballots.
     pub(super) fn stop(self) -> Vec<Lead> {
         self.askers.iter().for_each(AbortHandle::abort);
@@ -52,6 +57,16 @@ impl Leaders {
         leads.sort_unstable_by_key(|lead| (lead.ballot, lead.from));
         leads.dedup_by_key(|lead| lead.ballot);
         leads
+    }
+}
+
+/// The newest leader that was seen.
+#[derive(Clone)]
+pub(super) struct Known(Rc<RefCell<Vec<Lead>>>);
+
+impl Known {
+    pub(super) fn leader(&self) -> Option<Member> {
+        leader_at(&self.0.borrow(), u64::MAX)
     }
 }
 

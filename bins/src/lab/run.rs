@@ -171,7 +171,7 @@ async fn trial(
     };
     let mut verdicts = Vec::new();
     let (strikes, broken) = {
-        let mut breaking = std::pin::pin!(stage.break_things(options, clock));
+        let mut breaking = std::pin::pin!(stage.break_things(options, clock, &leaders));
         loop {
             say(Doing::Breaking, progress);
             tokio::select! {
@@ -284,6 +284,7 @@ impl Stage {
         &mut self,
         options: &RunOptions,
         clock: Clock,
+        leaders: &Leaders,
     ) -> (Vec<Strike>, Result<(), String>) {
         let schedule = |hand| Schedule::new(clock, options.seed, hand, options.length);
         let (members, kinds) = (self.cluster.members().collect::<Vec<_>>(), &options.nemesis);
@@ -291,8 +292,8 @@ impl Stage {
         let if_asked = |kind| if kinds.contains(&kind) { members.clone() } else { Vec::new() };
         let mut disks = Disks::new(&directory, if_asked(Kind::DiskFull), schedule(2));
         let mut clocks = Clocks::new(&directory, if_asked(Kind::Clock), schedule(3));
-        let mut links = Links::new(&self.network, members, schedule(1), kinds);
-        let mut processes = Processes::new(&mut self.cluster, schedule(0), kinds);
+        let mut links = Links::new(&self.network, members, schedule(1), kinds, leaders.known());
+        let mut processes = Processes::new(&mut self.cluster, schedule(0), kinds, leaders.known());
         let (died, (), stuck, stopped) =
             tokio::join!(processes.run(), links.run(), disks.run(), clocks.run());
         let mut strikes = processes.strikes;

@@ -20,6 +20,7 @@
 //!
 //! Numbers are varints, lists and slices begin with their length.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +42,9 @@ const DECIDED: u8 = 67;
 const ENDED: u8 = 68;
 const REFUSED: u8 = 69;
 const CHECKPOINT: u8 = 70;
+
+/// The kinds of a replica that coordinates.
+pub(super) const KINDS: RangeInclusive<u8> = STARTED..=CHECKPOINT;
 
 impl StoredRecord for Record {
     fn encode(&self, payload: &mut Vec<u8>) -> u8 {

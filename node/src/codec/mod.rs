@@ -8,9 +8,10 @@ mod fields;
 mod paxos;
 mod two_phase;
 
-pub(crate) use self::paxos::{installs as paxos_installs, is_paxos};
+pub(crate) use self::paxos::installs as paxos_installs;
 
 use bytes::Bytes;
+use kvorum_replication::Protocol;
 use kvorum_replication::paxos::record::Record as PaxosRecord;
 use kvorum_replication::two_phase::any_replica::record::Record as AnyReplicaRecord;
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
@@ -35,4 +36,13 @@ pub(crate) fn is_checkpoint(kind: u8) -> bool {
         || ParticipantRecord::is_checkpoint(kind)
         || PaxosRecord::is_checkpoint(kind)
         || AnyReplicaRecord::is_checkpoint(kind)
+}
+
+/// How the cluster replicates whose nodes have records of this kind.
+pub(crate) fn protocol_of(kind: u8) -> Protocol {
+    match kind {
+        kind if paxos::KINDS.contains(&kind) => Protocol::Paxos,
+        kind if any_replica::KINDS.contains(&kind) => Protocol::AnyReplica,
+        _ => Protocol::TwoPhase,
+    }
 }

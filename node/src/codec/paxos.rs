@@ -21,6 +21,7 @@
 //! Numbers are varints, lists and slices begin with their length. An accepted batch is the one record
 //! of a commit that is large, and the only place where its value is written.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -117,10 +118,8 @@ impl StoredRecord for Record {
     }
 }
 
-/// Whether a record of this kind is one of a Paxos replica.
-pub(crate) fn is_paxos(kind: u8) -> bool {
-    (STARTED..=INSTALLED).contains(&kind)
-}
+/// The kinds of a Paxos replica.
+pub(super) const KINDS: RangeInclusive<u8> = STARTED..=INSTALLED;
 
 /// The mark of the staged rows that a record has installed, if it is one that does.
 pub(crate) fn installs(kind: u8, payload: &Bytes) -> Option<u64> {

@@ -10,7 +10,7 @@ mod record;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvorum_replication::{Protocol, Role};
+use kvorum_replication::{NodeId, Protocol, Role};
 use kvorum_storage::inspect::{
     Directory, Finding, Grade, Layout, LogPlan, Lost, Overlay, Owner, Summary, Verified, own_batch,
 };
@@ -18,7 +18,7 @@ use kvorum_storage::repair::{Loss, Mending, Repaired, Target, repair};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{Error, LogItem, Options, Position, ReplayedRecord};
 
-use crate::codec::{is_checkpoint, is_paxos, paxos_installs};
+use crate::codec::{is_checkpoint, paxos_installs, protocol_of};
 use crate::error::NodeError;
 use crate::identity::{FILE, Identity, LOCK, NEW_FILE, read_identity};
 
@@ -45,8 +45,8 @@ pub struct NodeKind {
 }
 
 /// Why the records of such a node cannot be read.
-fn unknown_records(node: NodeKind) -> String {
-    format!("the records of a {} under {} are not known here", node.role, node.protocol)
+fn no_such_node(node: NodeKind) -> String {
+    format!("there is no {} under {}", node.role, node.protocol)
 }
 
 /// Whose a directory is.
@@ -75,6 +75,14 @@ impl Whose {
             }
             Self::Lost { kind, .. } => Some(*kind),
             Self::Nobody => None,
+        }
+    }
+
+    /// The node's number; one if nobody knows: few records depend on it.
+    fn node(&self) -> NodeId {
+        match self {
+            Self::Node(identity) => identity.node,
+            Self::Lost { .. } | Self::Nobody => NodeId(1),
         }
     }
 
@@ -163,7 +171,7 @@ impl Offline {
 
     /// Whether a record is one that the node has written where it stands.
     fn check(&self) -> impl FnMut(&ReplayedRecord) -> Result<(), String> + use<> {
-        let (kind, window) = (self.whose.kind(), self.whose.window());
+        let (kind, node, window) = (self.whose.kind(), self.whose.node(), self.whose.window());
         let mut run: Option<(u64, Ledger)> = None;
         move |record: &ReplayedRecord| {
             // Whatever the owner of a bare log puts there is its own affair.
@@ -173,7 +181,7 @@ impl Offline {
             // Behind a hole, and when the log is read once more, nothing before is known.
             let known = run.take().filter(|(next, _)| *next == at);
             let mut ledger =
-                known.map_or_else(|| Ledger::new(kind, window, at), |(_, ledger)| ledger);
+                known.map_or_else(|| Ledger::new(kind, node, window, at), |(_, ledger)| ledger);
             let taken = ledger.take(record).map(drop);
             run = Some((at + 1, ledger));
             taken
@@ -205,14 +213,18 @@ impl Offline {
             };
             return Ok(Read { plan, overlay, in_doubt: Vec::new(), progress: None, misread });
         };
-        let mut ledger = Ledger::new(kind, self.whose.window(), plan.used.start);
+        let (node, window) = (self.whose.node(), self.whose.window());
+        let mut ledger = Ledger::new(kind, node, window, plan.used.start);
         let mut apply_to = |record: &ReplayedRecord, overlay: &mut Overlay| {
             for (mark, batch) in ledger.take(record)? {
                 overlay.apply(mark, &batch);
             }
             Ok(())
         };
-        let (overlay, misread) = self.directory.replay_into(&plan, &mut apply_to)?;
+        let (mut overlay, misread) = self.directory.replay_into(&plan, &mut apply_to)?;
+        for batch in ledger.decided() {
+            overlay.apply(plan.used.end, &batch);
+        }
         let (in_doubt, progress) = (ledger.in_doubt(), ledger.progress());
         Ok(Read { plan, overlay, in_doubt, progress, misread })
     }
@@ -258,9 +270,7 @@ fn guess_kind(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<NodeKind, NodeError> {
     let mut survey = directory.log()?;
     while let Some(item) = survey.next()? {
         if let LogItem::Record(record) = item {
-            if is_paxos(record.kind) {
-                protocol = Protocol::Paxos;
-            }
+            protocol = protocol_of(record.kind);
             break;
         }
     }

@@ -37,6 +37,9 @@
 //! may be ahead of the durable log, so the store must sync the log up to a mark before it flushes
 //! what carries it; and it may cut the log at a released position only when everything applied
 //! before the release is flushed.
+//!
+//! [`any_replica`] is a core of its own for clusters without a coordinator process. It shares the names
+//! of transactions and the sets of keys that they lock, and little else.
 
 pub mod any_replica;
 pub mod audit;

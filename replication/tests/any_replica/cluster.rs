@@ -337,6 +337,27 @@ impl Cluster {
         self.machine(node).map(|machine| machine.core.status(self.now))
     }
 
+    /// Every table keeps its limit, and who holds or waits for a lock is somebody.
+    pub(crate) fn audit(&self) -> Result<(), String> {
+        for node in self.nodes() {
+            let Some(machine) = self.machine(node) else { continue };
+            let audit = machine.core.audit();
+            if audit.is_unfit {
+                return Err(format!("{node} finds that its log contradicts itself"));
+            }
+            if let Some(table) = audit.tables.iter().find(|table| table.len > table.max) {
+                return Err(format!("{node} holds more than it may: {table:?}"));
+            }
+            let tries = audit.errands.iter().filter_map(|(_, txn)| *txn);
+            let known: BTreeSet<_> = tries.chain(audit.commits).chain(audit.open).collect();
+            let mut parties = audit.lock_holders.iter().chain(&audit.lock_waiters);
+            if let Some(txn) = parties.find(|txn| !known.contains(txn)) {
+                return Err(format!("{node} locks for {txn}, which it does not know"));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn counter(&self, node: NodeId, name: &str) -> Option<u64> {
         let status = self.status(node)?;
         status.counters.iter().find(|(known, _)| *known == name).map(|(_, count)| *count)

@@ -57,6 +57,8 @@ struct Hostility {
     asks_peers: bool,
     /// Clients ask again and again, with preconditions, at whatever replica.
     insists: bool,
+    /// There is room for little.
+    tight: bool,
 }
 
 /// What was done to the cluster; each has to have happened in some schedule.
@@ -106,6 +108,7 @@ impl Schedule {
             planted,
             ..ReplicaOptions::default()
         };
+        let options = if hostility.tight { tight(options) } else { options };
         let mut cluster = Cluster::new(options, tracing);
         for node in cluster.nodes() {
             cluster.start(node);
@@ -149,7 +152,13 @@ impl Schedule {
             948..960 if self.hostility.repeats => self.repeat(),
             960..964 if self.hostility.crashes => self.crash(),
             964..966 if self.hostility.cuts => self.cut(),
-            966..970 => self.checkpoint(),
+            948..960 if self.one_in(3) => self.checkpoint(),
+            966..968 => {
+                let (node, has_room) = (self.pick(&self.cluster.nodes()), !self.one_in(4));
+                self.cluster.room(node, has_room);
+                self.faults.count("full disks", u64::from(!has_room));
+            }
+            968..970 if self.hostility.cuts => self.relink(),
             970..976 if !self.late.is_empty() => {
                 let index = self.below(self.late.len());
                 self.cluster.network.push(self.late.swap_remove(index));
@@ -251,6 +260,15 @@ impl Schedule {
         if one != other {
             self.cluster.cut(one, other);
             self.faults.count("cuts", 1);
+        }
+    }
+
+    /// A new link, and nobody saw the old one break.
+    fn relink(&mut self) {
+        let (one, other) = (self.pick(&self.cluster.nodes()), self.pick(&self.cluster.nodes()));
+        if one != other && self.cluster.is_up(one) && self.cluster.is_up(other) {
+            self.cluster.relink(one, other);
+            self.faults.count("relinks", 1);
         }
     }
 
@@ -467,6 +485,7 @@ impl Schedule {
         self.cluster.network.append(&mut self.late);
         for _ in 0..60 {
             for node in &nodes {
+                self.cluster.room(*node, true);
                 if !self.cluster.is_up(*node) {
                     self.cluster.start(*node);
                 }
@@ -496,6 +515,25 @@ impl Schedule {
     }
 }
 
+/// With limits that are met all the time.
+fn tight(options: ReplicaOptions) -> ReplicaOptions {
+    ReplicaOptions {
+        in_flight_max: 4,
+        unacknowledged_max: 3,
+        unfinished_span_max: 8,
+        retries_per_transaction_max: 2,
+        tries_max: 2,
+        prepared_max: 4,
+        decided_max: 8,
+        waiting_reads_max: 2,
+        impatient_reads_max: 1,
+        checkpoint_bytes_max: 4,
+        alarms_per_timer_max: 2,
+        outstanding_max: 6,
+        ..options
+    }
+}
+
 fn hostility(seed: u64) -> Hostility {
     let mut random = Random::new(seed);
     let mut mostly = || random.below(4) > 0;
@@ -507,6 +545,7 @@ fn hostility(seed: u64) -> Hostility {
         cuts: mostly(),
         asks_peers: mostly(),
         insists: !mostly(),
+        tight: !mostly(),
         replicas: match random.below(4) {
             0 => 1,
             1 => 2,
@@ -519,6 +558,7 @@ fn run(seed: u64, planted: Planted, faults: &mut Faults, tracing: bool) -> Resul
     let mut schedule = Schedule::new(seed, hostility(seed), planted, tracing);
     for _ in 0..STEPS {
         schedule.step();
+        schedule.cluster.audit()?;
         for line in schedule.cluster.take_trace() {
             println!("{line}");
         }
@@ -581,12 +621,22 @@ fn random_schedules_keep_every_promise() {
         }
     }
     println!("{} schedules: {total:?} {faults:#?}", seeds.count());
-    let must_have = ["lost", "repeated", "late", "reordered", "crashes", "cuts", "checkpoints"]
-        .iter()
-        .chain(["crashes that lose records"].iter())
-        .chain(COUNTED)
-        .copied()
-        .chain(points::COORDINATOR.iter().chain(points::PARTICIPANT).map(|point| point.name));
+    let must_have = [
+        "lost",
+        "repeated",
+        "late",
+        "reordered",
+        "full disks",
+        "relinks",
+        "crashes",
+        "cuts",
+        "checkpoints",
+    ]
+    .iter()
+    .chain(["crashes that lose records"].iter())
+    .chain(COUNTED)
+    .copied()
+    .chain(points::COORDINATOR.iter().chain(points::PARTICIPANT).map(|point| point.name));
     for what in must_have {
         let times = faults.0.get(what).copied().unwrap_or_default();
         assert!(times > 0, "{what} never happened: the schedules prove too little");

@@ -156,3 +156,163 @@ fn outlived(node: NodeId) -> String {
          to be used any more"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kvorum_node::{Claim, IdentityFile};
+    use kvorum_replication::Protocol;
+
+    use super::super::hello;
+    use super::*;
+    use crate::convert::peer::VERSION;
+
+    /// Numbers by chance, the same for a seed.
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 % bound as u64).unwrap()
+        }
+
+        fn one_in(&mut self, times: usize) -> bool {
+            self.below(times) == 0
+        }
+    }
+
+    struct Replica {
+        file: IdentityFile,
+        met: BTreeSet<NodeId>,
+        /// Whether it has linked with anybody since its disk was empty, and so may have voted.
+        voted: bool,
+        /// Whether it has voted, and lost its disk.
+        forgot: bool,
+    }
+
+    impl Replica {
+        fn new(node: u32, count: u32, life: u64) -> Self {
+            let claim = Claim { life, ..Claim::paxos(NodeId(node), 9) };
+            let file = IdentityFile::in_memory(&claim).unwrap();
+            let members = (1..=count).map(|node| (NodeId(node), format!("at:{node}"))).collect();
+            file.set_members(members).unwrap();
+            Self { file, met: BTreeSet::new(), voted: false, forgot: false }
+        }
+
+        fn hello(&self) -> Hello {
+            let own = self.file.identity();
+            Hello {
+                version: VERSION,
+                protocol: Protocol::Paxos,
+                cluster: own.cluster,
+                node: own.node,
+                life: own.life,
+                incarnation: 1,
+                window: own.window,
+                address: String::new(),
+                members: own.members,
+                joined: own.joined,
+            }
+        }
+
+        /// Judges an introduction, and remembers; a crash may come between any two steps of that,
+        /// and then there is no verdict.
+        fn hear(&mut self, other: &Hello, chance: &mut Chance) -> Option<Verdict> {
+            let (changes, verdict) = hello::judge(&self.file.identity(), other).ok()?;
+            let crashes = |chance: &mut Chance, met: &mut BTreeSet<NodeId>| {
+                let crashes = chance.one_in(20);
+                if crashes {
+                    met.clear();
+                }
+                crashes
+            };
+            for (node, life) in changes.joined {
+                self.file.mark_joined(node, life).unwrap();
+                if crashes(chance, &mut self.met) {
+                    return None;
+                }
+            }
+            if let Some(cluster) = changes.cluster {
+                self.file.adopt_cluster(cluster).unwrap();
+            }
+            if changes.met {
+                self.met.insert(other.node);
+                super::super::joining::found_once_all_were_met(&self.file, &self.met).unwrap();
+            }
+            (!crashes(chance, &mut self.met)).then_some(verdict)
+        }
+    }
+
+    /// One introduces itself to another. True if they link.
+    fn dial(replicas: &mut [Replica], from: usize, to: usize, chance: &mut Chance) -> bool {
+        let hello = replicas[from].hello();
+        let Some(accepted) = replicas[to].hear(&hello, chance) else { return false };
+        let answer = replicas[to].hello();
+        if chance.one_in(10) {
+            return false;
+        }
+        let Some(verdict) = replicas[from].hear(&answer, chance) else { return false };
+        let links = accepted == Verdict::Link && verdict == Verdict::Link;
+        if links {
+            let identities = [from, to].map(|index| replicas[index].file.identity());
+            assert_eq!(identities[0].cluster, identities[1].cluster);
+            for index in [from, to] {
+                let replica = &mut replicas[index];
+                let life = replica.file.identity().life;
+                assert!(!(replica.forgot && life == 0), "n{} votes anew", index + 1);
+                replica.voted = true;
+            }
+        }
+        links
+    }
+
+    /// Introductions at random, crashes and lost disks, of a minority; returns whether disks were.
+    fn schedule(seed: u64) -> bool {
+        let chance = &mut Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let count = [3, 5][chance.below(2)];
+        let mut replicas: Vec<_> = (1..=count).map(|node| Replica::new(node, count, 0)).collect();
+        let all = replicas.len();
+        let mut losses = (all - 1) / 2;
+        let mut lost = Vec::new();
+        for _ in 0..60 * all {
+            let (from, to) = (chance.below(all), chance.below(all));
+            if from != to {
+                dial(&mut replicas, from, to, chance);
+            }
+            if losses > 0 && chance.one_in(80) && !lost.contains(&from) {
+                losses -= 1;
+                lost.push(from);
+                let forgot = replicas[from].voted;
+                let node = u32::try_from(from).unwrap() + 1;
+                replicas[from] = Replica { forgot, ..Replica::new(node, count, 0) };
+            }
+        }
+        // Whoever has lost a disk is started as it should be.
+        for index in &lost {
+            let node = u32::try_from(*index).unwrap() + 1;
+            replicas[*index] = Replica { forgot: true, ..Replica::new(node, count, 1) };
+        }
+        let mut linked = BTreeSet::new();
+        for _ in 0..40 {
+            for (from, to) in (0..all).flat_map(|from| (0..all).map(move |to| (from, to))) {
+                if from != to && dial(&mut replicas, from, to, chance) {
+                    linked.insert((from.min(to), from.max(to)));
+                }
+            }
+        }
+        // A founder that has lost its disk may have left others outside.
+        if !lost.contains(&0) {
+            assert_eq!(linked.len(), all * (all - 1) / 2, "not all have linked: {linked:?}");
+        }
+        !lost.is_empty()
+    }
+
+    #[test]
+    fn whoever_has_voted_is_never_taken_for_new() {
+        let with_losses = (0..300).filter(|seed| schedule(*seed)).count();
+        assert!(with_losses > 100, "{with_losses}");
+    }
+}

@@ -95,7 +95,7 @@ fn write(service: &Service, from: NodeId, changes: Changes) -> Result<bool, Serv
 }
 
 /// The founder remembers that it has joined before there is a cluster: with one it always knows.
-fn found_once_all_were_met(
+pub(super) fn found_once_all_were_met(
     identity: &IdentityFile,
     met: &BTreeSet<NodeId>,
 ) -> Result<bool, ServerError> {

@@ -244,7 +244,9 @@ impl<P: Protocol> World<P> {
             return;
         }
         match failure {
-            Failure::Redirect { to } if self.machines.contains_key(&to) => this.favourites.prefer(to),
+            Failure::Redirect { to } if self.machines.contains_key(&to) => {
+                this.favourites.prefer(to)
+            }
             Failure::Redirect { .. }
             | Failure::Unavailable { .. }
             | Failure::Unknown { .. }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::bag::Bag;
 use super::{Hurt, Kind, Schedule, Strike, list};
 use crate::cluster::Member;
+use crate::lab::leaders::Known;
 use crate::lab::proxy::{Condition, Network, Place, Traffic};
 
 /// Delays are between these; the upper one is far below the time after which a link is given up.
@@ -25,6 +26,7 @@ pub(in crate::lab) struct Links<'a> {
     members: Vec<Member>,
     schedule: Schedule,
     bag: Bag<Kind>,
+    leaders: Known,
     pub(in crate::lab) strikes: Vec<Strike>,
 }
 
@@ -37,11 +39,12 @@ impl<'a> Links<'a> {
         members: Vec<Member>,
         schedule: Schedule,
         kinds: &[Kind],
+        leaders: Known,
     ) -> Self {
         let mine =
             [Kind::Partition, Kind::OneWay, Kind::Delay, Kind::Slow, Kind::Reset, Kind::Client];
         let mine = mine.into_iter().filter(|kind| kinds.contains(kind)).collect();
-        Self { network, members, schedule, bag: Bag::new(mine), strikes: Vec::new() }
+        Self { network, members, schedule, bag: Bag::new(mine), leaders, strikes: Vec::new() }
     }
 
     /// Strikes until the schedule says that it is enough. The network is whole again then.
@@ -66,7 +69,8 @@ impl<'a> Links<'a> {
         let shapes = if members.len() > 2 { 4 } else { 3 };
         let (name, whom, cut) = match self.schedule.below(shapes) {
             0 | 1 => {
-                let alone = *self.schedule.one(&members);
+                let leader = self.leaders.leader().filter(|_| self.schedule.below(2) == 0);
+                let alone = leader.unwrap_or_else(|| *self.schedule.one(&members));
                 let rest = without(&members, &[alone]);
                 (format!("{alone} cut off"), vec![alone], crossing(&[alone], &rest))
             }

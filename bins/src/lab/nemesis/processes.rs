@@ -10,6 +10,7 @@ use kvorum_replication::{Protocol, paxos, two_phase};
 use super::bag::Bag;
 use super::{Hurt, Kind, Schedule, Strike, list};
 use crate::cluster::{Cluster, ClusterError, Member};
+use crate::lab::leaders::Known;
 
 /// The number of the signal that nobody survives.
 const SIGKILL: i32 = 9;
@@ -36,6 +37,7 @@ pub(in crate::lab) struct Processes<'a> {
     cluster: &'a mut Cluster,
     schedule: Schedule,
     bag: Bag<Kind>,
+    leaders: Known,
     /// Whether a process that does not start may have the disk to blame.
     disks_fail: bool,
     pub(in crate::lab) strikes: Vec<Strike>,
@@ -46,11 +48,12 @@ impl<'a> Processes<'a> {
         cluster: &'a mut Cluster,
         schedule: Schedule,
         kinds: &[Kind],
+        leaders: Known,
     ) -> Self {
         let mine = [Kind::Kill, Kind::Pause, Kind::FailPoint];
         let mine = mine.into_iter().filter(|kind| kinds.contains(kind)).collect();
         let disks_fail = kinds.contains(&Kind::DiskFull);
-        Self { cluster, schedule, bag: Bag::new(mine), disks_fail, strikes: Vec::new() }
+        Self { cluster, schedule, bag: Bag::new(mine), leaders, disks_fail, strikes: Vec::new() }
     }
 
     /// Strikes until the schedule says that it is enough. Whatever was broken is whole again then.
@@ -177,15 +180,16 @@ impl<'a> Processes<'a> {
         }
     }
 
-    /// One process: the coordinator as often as all replicas together, if there is one.
+    /// One process: the coordinator, or whoever leads, as often as all replicas together.
     fn one(&mut self) -> Member {
-        let members: Vec<Member> = self.cluster.members().collect();
-        match &members[..] {
-            [Member::Coordinator, replicas @ ..] if self.schedule.below(2) == 0 => {
-                *self.schedule.one(replicas)
-            }
-            [Member::Coordinator, ..] => Member::Coordinator,
-            replicas => *self.schedule.one(replicas),
+        let first = match self.cluster.members().next() {
+            Some(Member::Coordinator) => Some(Member::Coordinator),
+            _ => self.leaders.leader(),
+        };
+        let replicas: Vec<Member> = self.cluster.replicas().collect();
+        match first {
+            Some(first) if self.schedule.below(2) == 0 => first,
+            _ => *self.schedule.one(&replicas),
         }
     }
 

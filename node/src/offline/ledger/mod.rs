@@ -2,6 +2,7 @@
 //!
 //! The same rules by which the cores recover, without what they need for going on.
 
+mod any_replica;
 mod paxos;
 mod two_phase;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvorum_replication::paxos::message::{Ballot, Slot};
 use kvorum_replication::paxos::record::Record as PaxosRecord;
+use kvorum_replication::two_phase::any_replica::record::Record as AnyReplicaRecord;
 use kvorum_replication::two_phase::message::{CommitNumber, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::{NodeId, Protocol, Role, Write};
@@ -19,9 +21,10 @@ use kvorum_storage::{Batch, ReplayedRecord};
 
 pub(super) use self::paxos::writes;
 
+use self::any_replica::Both;
 use self::paxos::Slots;
 use self::two_phase::Transactions;
-use super::{NodeKind, unknown_records};
+use super::{NodeKind, no_such_node};
 use crate::codec::{StoredRecord, is_checkpoint};
 
 /// Something that had not come to its end.
@@ -33,10 +36,12 @@ pub enum InDoubt {
         txn: TxnId,
         /// Everybody who takes part.
         participants: Arc<[NodeId]>,
-        /// On a coordinator: the commit's number; not everybody has said that they know of it. On a
-        /// replica none: it has voted yes and does not know the outcome.
+        /// This node has decided to commit, and not everybody has said that they know. Else it has
+        /// voted yes, and does not know the outcome.
+        is_committed: bool,
+        /// The commit's number, where a coordinator gives numbers.
         number: Option<CommitNumber>,
-        /// On a replica, the keys that it holds locked, in order.
+        /// On a replica, the keys that it holds locked and would write, in order.
         keys: BTreeSet<Bytes>,
     },
     /// Under Multi-Paxos: a batch that the replica has accepted, and does not know to be chosen.
@@ -77,23 +82,23 @@ enum Entries {
     Participant(Transactions),
     /// The core is large, and there are few ledgers.
     Paxos(Box<Slots>),
+    AnyReplica(Box<Both>),
     Unknown(NodeKind),
 }
 
 impl Ledger {
-    /// An empty one, to be given the records from `first` on. The window is that of the node's
-    /// identity.
+    /// An empty one, to be given the records from `first` on. Number and window are those of the
+    /// node's identity.
     #[must_use]
-    pub fn new(kind: NodeKind, window: u64, first: u64) -> Self {
+    pub fn new(kind: NodeKind, node: NodeId, window: u64, first: u64) -> Self {
         let entries = match (kind.protocol, kind.role) {
             (Protocol::TwoPhase, Role::Coordinator) => {
                 Entries::Coordinator(Transactions::default())
             }
             (Protocol::TwoPhase, Role::Replica) => Entries::Participant(Transactions::default()),
             (Protocol::Paxos, Role::Replica) => Entries::Paxos(Box::new(Slots::new(window))),
-            (Protocol::AnyReplica, _) | (Protocol::Paxos, Role::Coordinator) => {
-                Entries::Unknown(kind)
-            }
+            (Protocol::AnyReplica, Role::Replica) => Entries::AnyReplica(Box::new(Both::new(node))),
+            (Protocol::AnyReplica | Protocol::Paxos, Role::Coordinator) => Entries::Unknown(kind),
         };
         Self { whole: first <= 1, entries }
     }
@@ -117,9 +122,25 @@ impl Ledger {
                 writes.map(|writes| (at, writes)).into_iter().collect()
             }
             Entries::Paxos(slots) => slots.take(at, decode::<PaxosRecord>(record)?)?,
-            Entries::Unknown(kind) => return Err(unknown_records(*kind)),
+            Entries::AnyReplica(both) => both.take(at, decode::<AnyReplicaRecord>(record)?)?,
+            Entries::Unknown(kind) => return Err(no_such_node(*kind)),
         };
         Ok(written.into_iter().map(|(mark, writes)| (mark, batch(writes))).collect())
+    }
+
+    /// Batches that the node itself has decided after the records so far, and will apply when it
+    /// starts. Their keys are locked, so their order does not matter.
+    #[must_use]
+    pub fn decided(&self) -> Vec<Batch> {
+        match &self.entries {
+            Entries::AnyReplica(both) => {
+                both.decided().map(|writes| batch(writes.to_vec())).collect()
+            }
+            Entries::Coordinator(_)
+            | Entries::Participant(_)
+            | Entries::Paxos(_)
+            | Entries::Unknown(_) => Vec::new(),
+        }
     }
 
     /// What is under way after the records so far.
@@ -130,6 +151,7 @@ impl Ledger {
                 transactions.in_doubt()
             }
             Entries::Paxos(slots) => slots.in_doubt(),
+            Entries::AnyReplica(both) => both.in_doubt(),
             Entries::Unknown(_) => Vec::new(),
         }
     }
@@ -139,7 +161,10 @@ impl Ledger {
     pub fn progress(&self) -> Option<Progress> {
         match &self.entries {
             Entries::Paxos(slots) => Some(slots.progress()),
-            Entries::Coordinator(_) | Entries::Participant(_) | Entries::Unknown(_) => None,
+            Entries::Coordinator(_)
+            | Entries::Participant(_)
+            | Entries::AnyReplica(_)
+            | Entries::Unknown(_) => None,
         }
     }
 }

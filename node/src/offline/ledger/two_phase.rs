@@ -87,12 +87,14 @@ impl Transactions {
         let prepared = self.prepared.values().map(|prepared| InDoubt::Transaction {
             txn: prepared.txn,
             participants: Arc::clone(&prepared.participants),
+            is_committed: false,
             number: None,
             keys: prepared.writes.iter().map(|write| write.key().clone()).collect(),
         });
         let committed = self.committed.iter().map(|(txn, (number, participants))| {
             let (txn, number, participants) = (*txn, Some(*number), Arc::clone(participants));
-            InDoubt::Transaction { txn, participants, number, keys: BTreeSet::new() }
+            let keys = BTreeSet::new();
+            InDoubt::Transaction { txn, participants, is_committed: true, number, keys }
         });
         prepared.chain(committed).collect()
     }

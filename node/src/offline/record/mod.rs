@@ -1,16 +1,18 @@
 //! What a record says, in fields that can be shown.
 
+mod any_replica;
 mod paxos;
 
 use bytes::Bytes;
 use kvorum_replication::paxos::record::Record as PaxosRecord;
+use kvorum_replication::two_phase::any_replica::record::Record as AnyReplicaRecord;
 use kvorum_replication::two_phase::message::{Decision, TxnId};
 use kvorum_replication::two_phase::record::{
     CoordinatorCheckpoint, CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord,
 };
 use kvorum_replication::{NodeId, Protocol, Role, Stamp, Write};
 
-use super::{NodeKind, unknown_records};
+use super::{NodeKind, no_such_node};
 use crate::codec::StoredRecord;
 
 /// A record of a node's log, read.
@@ -38,8 +40,11 @@ pub fn meaning(node: NodeKind, kind: u8, payload: &Bytes) -> Result<Meaning, Str
             ParticipantRecord::decode(kind, payload).map(of_participant)
         }
         (Protocol::Paxos, Role::Replica) => PaxosRecord::decode(kind, payload).map(paxos::meaning),
-        (Protocol::AnyReplica, _) | (Protocol::Paxos, Role::Coordinator) => {
-            return Err(unknown_records(node));
+        (Protocol::AnyReplica, Role::Replica) => {
+            AnyReplicaRecord::decode(kind, payload).map(any_replica::meaning)
+        }
+        (Protocol::AnyReplica | Protocol::Paxos, Role::Coordinator) => {
+            return Err(no_such_node(node));
         }
     };
     read.map_err(|malformed| malformed.to_string())

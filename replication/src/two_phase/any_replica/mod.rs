@@ -380,6 +380,12 @@ impl Replica {
         effects.push(Effect::Persist { at: self.last, record, urgency });
     }
 
+    /// Why it takes no part, if it does not: its log contradicts itself.
+    #[must_use]
+    pub fn unfit(&self) -> Option<&String> {
+        self.unfit.as_ref()
+    }
+
     /// How it is now, for a judge.
     #[must_use]
     pub fn audit(&self) -> audit::ReplicaAudit {

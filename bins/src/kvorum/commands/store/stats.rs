@@ -94,14 +94,15 @@ fn levels(summary: &Summary) -> Table {
 /// A transaction that had not come to its end, and who may know more.
 pub(super) fn in_doubt(in_doubt: &InDoubt) -> String {
     match in_doubt {
-        InDoubt::Transaction { txn, participants, number, keys } => {
+        InDoubt::Transaction { txn, participants, is_committed, number, keys } => {
             let nodes: Vec<String> = participants.iter().map(ToString::to_string).collect();
             let nodes = nodes.join(", ");
-            match number {
-                Some(number) => {
+            match (is_committed, number) {
+                (true, Some(number)) => {
                     format!("{txn} committed as {}, not acknowledged by all of {nodes}", number.0)
                 }
-                None => {
+                (true, None) => format!("{txn} committed, not acknowledged by all of {nodes}"),
+                (false, _) => {
                     format!("{txn} prepared, outcome unknown: {}; with {nodes}", some_of(keys))
                 }
             }
@@ -179,10 +180,14 @@ fn in_doubt_json(in_doubt: &InDoubt) -> Json {
         keys.iter().map(key).collect::<Vec<_>>()
     };
     match in_doubt {
-        InDoubt::Transaction { txn, participants, number, keys: locked } => json!({
+        InDoubt::Transaction { txn, participants, is_committed, number, keys: locked } => json!({
             "txn": txn.to_string(),
             "participants": participants.iter().map(|node| node.0).collect::<Vec<_>>(),
-            "committed": number.map(|number| number.0),
+            "committed": match number {
+                Some(number) => Json::from(number.0),
+                None if *is_committed => Json::Bool(true),
+                None => Json::Null,
+            },
             "keys": keys(locked),
         }),
         InDoubt::Slot { slot, ballot, commands, keys: written } => json!({

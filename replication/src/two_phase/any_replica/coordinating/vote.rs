@@ -124,7 +124,7 @@ impl Replica {
             Vote::Overloaded => Failure::Overloaded,
             Vote::DiskFull => Failure::DiskFull { node: from },
             Vote::Refused => Failure::Unavailable { reason: format!("{from} has given it up") },
-            Vote::Absent => Failure::Unavailable { reason: format!("{from} is starting") },
+            Vote::Absent => Failure::Unavailable { reason: format!("{from} takes no part yet") },
             Vote::InFlight | Vote::Yes => {
                 Failure::Unavailable { reason: format!("{from} votes out of turn") }
             }
