@@ -127,9 +127,9 @@ impl Keeper {
             self.is_unable_to_stage = false;
             return Ok(true);
         };
-        // Its room may be what is missing. If even that fails, the next that is first throws it away;
-        // but of a store that takes nothing any more a new start is the only way out.
-        if let Err(error @ Error::Poisoned { .. }) = store.stage(true, &[]) {
+        // The store has thrown away what was staged, and refuses more until a first piece comes. Of
+        // one that takes nothing any more a new start is the only way out.
+        if matches!(error, Error::Poisoned { .. }) {
             return Err(error);
         }
         if !std::mem::replace(&mut self.is_unable_to_stage, true) {

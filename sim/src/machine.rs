@@ -17,6 +17,15 @@ pub(crate) struct Asker {
     pub(crate) attempt: u64,
 }
 
+/// A request that a process has not answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) asker: Asker,
+    pub(crate) operation: Operation,
+    /// See [`Protocol::acknowledged`], when it came.
+    pub(crate) acknowledged: u64,
+}
+
 /// What befalls a process at a fail point.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AtPoint {
@@ -62,7 +71,7 @@ pub(crate) struct Machine<P: Protocol> {
     /// When the event that begins a sync comes.
     pub(crate) sync_at: Option<Instant>,
     pub(crate) slow_until: Instant,
-    pub(crate) asked: BTreeMap<RequestId, (Asker, Operation)>,
+    pub(crate) asked: BTreeMap<RequestId, Asked>,
     pub(crate) next_request: u64,
     pub(crate) trap: Option<Trap>,
     /// Dies after so many more messages and answers.
@@ -121,7 +130,7 @@ impl<P: Protocol> Machine<P> {
         self.timer_at = None;
         self.sync_at = None;
         self.words_left = None;
-        std::mem::take(&mut self.asked).into_values().map(|(asker, _)| asker).collect()
+        std::mem::take(&mut self.asked).into_values().map(|asked| asked.asker).collect()
     }
 
     /// Begins a run: the clock starts.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvorum_node::{Node, NodeError, Report, StoredRecord, Turn};
-use kvorum_replication::{Core, Input, NodeId, Operation, Outcome, Position, Request, Row, Time};
+use kvorum_replication::{Core, Input, NodeId, Outcome, Position, Request, Row, Time};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{Log, Store};
 
 use crate::faults::Fault;
+use crate::machine::Asked;
 use crate::violation::{Promise, Violation};
 
 /// What can happen to a process from outside.
@@ -213,6 +214,14 @@ pub(crate) trait Protocol: Sized {
         seed: u64,
     ) -> Result<Box<dyn Process<Self>>, NodeError>;
 
+    /// Something happens to a node, whose clock shows this.
+    fn at(&mut self, _node: NodeId, _time: Time) {}
+
+    /// What a read that begins now has to show at least, in the protocol's own count.
+    fn acknowledged(&self) -> u64 {
+        0
+    }
+
     /// A node has been opened: does its log hold what it must?
     fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement;
 
@@ -223,8 +232,8 @@ pub(crate) trait Protocol: Sized {
     /// A node sends a message.
     fn says(&mut self, from: NodeId, to: NodeId, message: &Self::Message) -> Judgement;
 
-    /// A node answers a client.
-    fn answers(&mut self, node: NodeId, operation: &Operation, outcome: &Outcome) -> Judgement;
+    /// A node answers a client. So much was acknowledged when it asked.
+    fn answers(&mut self, node: NodeId, asked: &Asked, outcome: &Outcome) -> Judgement;
 
     /// An event is over: is the node as it must be?
     fn looks(&mut self, node: NodeId, facts: &Self::Facts, rows: Rows<'_>) -> Judgement;
@@ -260,6 +269,11 @@ pub(crate) trait Protocol: Sized {
     /// The fault that a counter of a core stands for, if it counts one.
     fn fault_counted(&self, _counter: &str) -> Option<Fault> {
         None
+    }
+
+    /// Whether what a core shows under this name is no count of what it did.
+    fn is_gauge(&self, _counter: &str) -> bool {
+        false
     }
 
     /// Whether it is of no interest that a promise is broken.

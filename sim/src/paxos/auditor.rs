@@ -15,6 +15,7 @@ use kvorum_replication::paxos::record::{Checkpoint, Record, Refusal, Replicated}
 use kvorum_replication::{NodeId, Position};
 
 use super::diary::Diary;
+use super::leases::Leases;
 use super::order::{Contents, Order};
 use super::sizes::{Failing, Sizes};
 use super::words;
@@ -51,6 +52,9 @@ pub(super) struct Auditor {
     pub(super) campaigns: BTreeMap<Ballot, (u64, u64)>,
     /// Ballots with which somebody has led.
     pub(super) led: BTreeSet<Ballot>,
+    pub(super) leases: Leases,
+    /// The last slot of which a client was told that something in it happened.
+    pub(super) acknowledged: Slot,
     /// Sessions that clients were told of.
     pub(super) told: BTreeSet<u64>,
     /// The replicated state after a slot, as the first one wrote it down or sent it.
@@ -77,6 +81,8 @@ impl Auditor {
             order: Order::new(sizes.founders(), sizes.window, sizes.sessions_max),
             campaigns: BTreeMap::new(),
             led: BTreeSet::new(),
+            leases: Leases::new(sizes.lease()),
+            acknowledged: Slot::ZERO,
             told: BTreeSet::new(),
             states: BTreeMap::new(),
             looked: BTreeMap::new(),
@@ -107,6 +113,7 @@ impl Auditor {
             );
         }
         self.diary(node).lose_tail(end.last);
+        self.leases.restarted(node);
         self.settle(node, end.last)?;
         self.looked.remove(&node);
         self.known.remove(&node);
@@ -146,10 +153,8 @@ impl Auditor {
                 self.snapshots_installed += 1;
                 self.writes_state(node, checkpoint)
             }
-            Record::Started { .. }
-            | Record::Promised { .. }
-            | Record::Accepted { .. }
-            | Record::Forgot { .. } => Ok(()),
+            Record::Promised { ballot } => self.leases.promises(node, *ballot),
+            Record::Started { .. } | Record::Accepted { .. } | Record::Forgot { .. } => Ok(()),
         }
     }
 
@@ -205,6 +210,15 @@ impl Auditor {
 
     fn writes_state(&mut self, node: NodeId, checkpoint: &Checkpoint) -> Judgement {
         let appended = self.diary(node).appended;
+        if checkpoint.replicated.applied < appended.applied && !self.amnesia {
+            return broken(
+                Promise::Remembers,
+                format!(
+                    "{node} has applied {}, and goes back to {}",
+                    appended.applied, checkpoint.replicated.applied
+                ),
+            );
+        }
         if checkpoint.promised < appended.promised && !self.amnesia {
             return broken(
                 Promise::Remembers,

@@ -2,6 +2,7 @@
 
 mod auditor;
 mod diary;
+mod leases;
 mod order;
 mod sizes;
 mod talk;
@@ -15,13 +16,14 @@ use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError};
 use kvorum_replication::paxos::message::Message;
 use kvorum_replication::paxos::record::Record;
 use kvorum_replication::paxos::{Replica, points};
-use kvorum_replication::{NodeId, Operation, Outcome, Position};
+use kvorum_replication::{NodeId, Outcome, Position, Time};
 use kvorum_storage::vfs::Vfs;
 
 use self::auditor::{Auditor, Facts};
 use self::sizes::Sizes;
 use crate::chance::Chance;
 use crate::faults::Fault;
+use crate::machine::Asked;
 use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
 use crate::violation::Promise;
 use crate::{Run, Setup};
@@ -43,8 +45,8 @@ const LIVES: u64 = 1_000_000;
 /// The faults of this protocol alone that strike at a time of their own.
 const STRIKES: &[(u64, Fault)] = &[
     (4, Fault::LeaderKilled),
-    (3, Fault::LeaderIsolated),
-    (3, Fault::LeaderHalfIsolated),
+    (6, Fault::LeaderIsolated),
+    (6, Fault::LeaderHalfIsolated),
     (4, Fault::LongAbsence),
     (4, Fault::DiedOverSnapshot),
     (3, Fault::DiskLost),
@@ -55,6 +57,20 @@ const SNAPSHOT_POINTS: &[&str] = &[
     points::LEARNER_SNAPSHOT_STAGED,
     points::LEARNER_SNAPSHOT_DURABLE,
     points::LEARNER_SNAPSHOT_INSTALLED,
+];
+
+/// What a status shows beside counts.
+const GAUGES: &[&str] = &[
+    "ballot",
+    "leader",
+    "promised",
+    "queued",
+    "reads_waiting",
+    "sessions",
+    "slots_applied",
+    "slots_chosen",
+    "slots_retained",
+    "votes_count",
 ];
 
 struct Cluster {
@@ -166,6 +182,14 @@ impl Protocol for Cluster {
         Ok(Box::new(process))
     }
 
+    fn at(&mut self, node: NodeId, time: Time) {
+        self.auditor.leases.at(node, time);
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.auditor.acknowledged.0
+    }
+
     fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
         self.joined.insert(node);
         if self.is_healed {
@@ -182,8 +206,8 @@ impl Protocol for Cluster {
         self.auditor.says(from, to, message)
     }
 
-    fn answers(&mut self, node: NodeId, operation: &Operation, outcome: &Outcome) -> Judgement {
-        self.auditor.answers(node, operation, outcome)
+    fn answers(&mut self, node: NodeId, asked: &Asked, outcome: &Outcome) -> Judgement {
+        self.auditor.answers(node, asked, outcome)
     }
 
     fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {
@@ -252,6 +276,10 @@ impl Protocol for Cluster {
             "acceptors_forgot" => Some(Fault::AcceptorForgot),
             _ => None,
         }
+    }
+
+    fn is_gauge(&self, counter: &str) -> bool {
+        GAUGES.contains(&counter)
     }
 
     /// Acceptors that forget may leave a cluster that goes on no more; what is looked for is worse.

@@ -36,7 +36,7 @@ pub(super) struct Order {
     /// Least recently used first.
     sessions: Vec<Session>,
     /// How each write of a session was settled.
-    settled: BTreeMap<(ClientId, u64), Settled>,
+    settled: BTreeMap<(ClientId, u64), (Slot, Settled)>,
     /// What happened without a stamp.
     unstamped: Vec<Arc<Transaction>>,
 }
@@ -96,7 +96,12 @@ impl Order {
     }
 
     pub(super) fn settled(&self, stamp: Stamp) -> Option<Settled> {
-        self.settled.get(&(stamp.client, stamp.sequence)).copied()
+        self.settled.get(&(stamp.client, stamp.sequence)).map(|(_, how)| *how)
+    }
+
+    /// Where a write of a session was settled.
+    pub(super) fn slot_of(&self, stamp: Stamp) -> Option<Slot> {
+        self.settled.get(&(stamp.client, stamp.sequence)).map(|(slot, _)| *slot)
     }
 
     pub(super) fn has_unstamped(&self, transaction: &Transaction) -> bool {
@@ -181,7 +186,7 @@ impl Order {
     }
 
     fn settle(&mut self, stamp: Stamp, how: Settled) {
-        self.settled.insert((stamp.client, stamp.sequence), how);
+        self.settled.insert((stamp.client, stamp.sequence), (self.last().next(), how));
         let place = self.sessions.iter().position(|session| session.client == stamp.client);
         let mut session = self.sessions.remove(place.expect("only writes of known ones are new"));
         session.answered_below = session.answered_below.max(stamp.answered_below);

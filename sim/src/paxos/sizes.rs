@@ -61,6 +61,8 @@ pub(super) struct Sizes {
     /// Milliseconds.
     heartbeat_interval: u64,
     election_timeout_min: u64,
+    /// The longest election timeout, in shortest ones.
+    patience: u64,
     resend_interval: u64,
     snapshot_idle_max: u64,
     /// In hundredths of the shortest election timeout.
@@ -107,6 +109,7 @@ impl Sizes {
             reads_max: chance.weighted(&[(1, 2), (3, 16_384)]),
             heartbeat_interval: timeout / *chance.pick(&[3, 5]),
             election_timeout_min: timeout,
+            patience: *chance.pick(&[2, 4]),
             resend_interval: *chance.pick(&[20, 250]),
             snapshot_idle_max: *chance.pick(&[30, 30_000]),
             lease: chance.weighted(&[(3, None), (1, Some(100)), (1, Some(70))]),
@@ -125,6 +128,11 @@ impl Sizes {
 
     pub(super) fn has_leases(&self) -> bool {
         self.lease.is_some()
+    }
+
+    /// How long a lease is, if there are any.
+    pub(super) fn lease(&self) -> Option<Duration> {
+        self.lease.map(|share| Duration::from_millis(self.election_timeout_min * share / 100))
     }
 
     pub(super) fn may_expire_sessions(&self) -> bool {
@@ -164,7 +172,7 @@ impl Sizes {
             }
             Failing::Amnesia(mean) => (Some(mean), None, AcceptorRestart::Amnesia),
         };
-        let lease = self.lease.map(|share| millis(self.election_timeout_min) * share as u32 / 100);
+        let lease = self.lease();
         ReplicaOptions {
             id,
             founders: self.founders().collect(),
@@ -178,7 +186,7 @@ impl Sizes {
             accepted_bytes_max: self.accepted_bytes_max,
             heartbeat_interval: millis(self.heartbeat_interval),
             election_timeout_min: millis(self.election_timeout_min),
-            election_timeout_max: millis(2 * self.election_timeout_min),
+            election_timeout_max: millis(self.patience * self.election_timeout_min),
             resend_interval: millis(self.resend_interval),
             piece_bytes_max: self.piece_bytes_max,
             piece_slots_max: self.piece_slots_max,

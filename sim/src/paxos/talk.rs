@@ -11,6 +11,7 @@ use kvorum_replication::{Answer, Failure, NodeId, Operation, Outcome, Query, Tra
 use super::auditor::{Auditor, is_majority};
 use super::order::explains;
 use super::words;
+use crate::machine::Asked;
 use crate::process::{Judgement, broken};
 use crate::violation::Promise;
 
@@ -34,7 +35,14 @@ impl Auditor {
                 self.tells_vote(Member { node: from, life: *life }, *ballot, *slot)
             }
             Message::Heartbeat { ballot, chosen, .. } => self.leads(from, *ballot, *chosen),
-            Message::HeartbeatAck { ballot, .. } => self.follows(from, to, *ballot),
+            Message::HeartbeatAck { ballot, .. } => {
+                self.leases.grants(from, *ballot);
+                self.follows(from, to, *ballot)
+            }
+            Message::TakeOver { ballot } => {
+                self.leases.gives_back(*ballot);
+                Ok(())
+            }
             Message::ReadIndexIs { index, .. } => self.knows(from, *index),
             Message::Learned { from: first, batches, chosen, .. } => {
                 self.knows(from, *chosen)?;
@@ -54,7 +62,6 @@ impl Auditor {
             | Message::Truncated { .. }
             | Message::FetchSnapshot { .. }
             | Message::SnapshotGone { .. }
-            | Message::TakeOver { .. }
             | Message::Join { .. } => Ok(()),
         }
     }
@@ -253,13 +260,13 @@ impl Auditor {
     pub(super) fn answers(
         &mut self,
         node: NodeId,
-        operation: &Operation,
+        asked: &Asked,
         outcome: &Outcome,
     ) -> Judgement {
         if self.amnesia {
             return Ok(());
         }
-        match (operation, outcome) {
+        match (&asked.operation, outcome) {
             (_, Outcome::Session(client)) => {
                 match self.order.has_opened(*client) && self.told.insert(client.0) {
                     true => Ok(()),
@@ -281,12 +288,36 @@ impl Auditor {
                     }
                     _ => true,
                 };
-                if is_so { Ok(()) } else { lied(node, transaction, outcome) }
+                if !is_so {
+                    return lied(node, transaction, outcome);
+                }
+                if matches!(outcome, Outcome::Committed) {
+                    let slot = stamp.and_then(|stamp| self.order.slot_of(stamp));
+                    self.acknowledged = self.acknowledged.max(slot.unwrap_or_default());
+                }
+                Ok(())
             }
+            (Operation::Read(_), Outcome::Answer(_)) => self.is_fresh(node, asked.acknowledged),
             (Operation::ReadStale(query), Outcome::Answer(answer)) => {
                 self.answers_stale(node, query, answer)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A read shows everything that was acknowledged when it began, to whomever.
+    fn is_fresh(&mut self, node: NodeId, acknowledged: u64) -> Judgement {
+        let applied = self.diary(node).appended.applied;
+        match applied.0 >= acknowledged {
+            true => Ok(()),
+            false => broken(
+                Promise::Serializable,
+                format!(
+                    "{node} answers a read out of what it has applied up to {applied}; when that was \
+                     asked a client had been told of slot {}",
+                    Slot(acknowledged)
+                ),
+            ),
         }
     }
 

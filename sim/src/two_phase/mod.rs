@@ -13,12 +13,13 @@ use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError, StoredRecord}
 use kvorum_replication::two_phase::message::{Message, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::two_phase::{Coordinator, Participant, points};
-use kvorum_replication::{NodeId, Operation, Outcome, Position, Role};
+use kvorum_replication::{NodeId, Outcome, Position, Role};
 use kvorum_storage::vfs::Vfs;
 
 use self::auditor::{Auditor, Facts};
 use self::diary::Note;
 use self::sizes::Sizes;
+use crate::machine::Asked;
 use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
 use crate::{Planted, Run, Setup};
 
@@ -157,8 +158,8 @@ impl Protocol for Cluster {
         self.auditor.says(from, to, message)
     }
 
-    fn answers(&mut self, node: NodeId, operation: &Operation, outcome: &Outcome) -> Judgement {
-        self.auditor.answers(node, operation, outcome)
+    fn answers(&mut self, node: NodeId, asked: &Asked, outcome: &Outcome) -> Judgement {
+        self.auditor.answers(node, &asked.operation, outcome)
     }
 
     fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {

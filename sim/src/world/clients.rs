@@ -11,7 +11,7 @@ use super::{Event, World};
 use crate::chance::Chance;
 use crate::client::Task;
 use crate::faults::Fault;
-use crate::machine::Asker;
+use crate::machine::{Asked, Asker};
 use crate::process::{Happening, Protocol};
 use crate::queue::{MICROSECOND, MILLISECOND};
 use crate::violation::Promise;
@@ -96,6 +96,9 @@ impl<P: Protocol> World<P> {
     fn choose_node(&mut self, client: usize, operation: &Operation) -> NodeId {
         let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
         let this = &mut self.clients[client];
+        let now = self.queue.now();
+        let deposed = self.deposed.filter(|(_, until)| *until > now).map(|(node, _)| node);
+        let former = deposed.or(this.favourites.former);
         let favourite = self.protocol.writer().or(this.favourites.favourite);
         let chance = &mut this.chance;
         let elsewhere = match operation {
@@ -105,7 +108,7 @@ impl<P: Protocol> World<P> {
             | Operation::Transact { .. }
             | Operation::ChangeMembers { .. } => chance.one_in(20),
         };
-        match (favourite, this.favourites.former) {
+        match (favourite, former) {
             (Some(node), _) if !elsewhere => node,
             (Some(_), Some(former)) if chance.one_in(2) => former,
             (Some(_), _) => *chance.pick(&nodes),
@@ -158,6 +161,7 @@ impl<P: Protocol> World<P> {
     /// A request arrives at a node, or at a machine where nobody listens.
     pub(super) fn ask(&mut self, node: NodeId, asker: Asker, mut request: Request, timeout: u64) {
         let now = self.time(node);
+        let acknowledged = self.protocol.acknowledged();
         let machine = self.machine(node);
         if machine.process.is_none() {
             self.queue.after(MILLISECOND, Event::Gone { asker });
@@ -166,7 +170,8 @@ impl<P: Protocol> World<P> {
         machine.next_request += 1;
         request.id = RequestId(machine.next_request);
         request.deadline = now.after(Duration::from_nanos(timeout));
-        machine.asked.insert(request.id, (asker, request.operation.clone()));
+        let operation = request.operation.clone();
+        machine.asked.insert(request.id, Asked { asker, operation, acknowledged });
         self.tell(node, Happening::Request(request));
     }
 

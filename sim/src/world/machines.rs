@@ -138,14 +138,14 @@ impl<P: Protocol> World<P> {
             left -= 1;
             self.send(node, to, message);
         }
-        for ((asker, operation), outcome) in answers {
+        for (asked, outcome) in answers {
             if left == 0 {
                 break;
             }
             left -= 1;
-            let judgement = self.protocol.answers(node, &operation, &outcome);
+            let judgement = self.protocol.answers(node, &asked, &outcome);
             self.heed(judgement);
-            self.send_answer(node, asker, outcome);
+            self.send_answer(node, asked.asker, outcome);
         }
         if dies {
             let lasts = self.machine(node).words_left.take().map_or(0, |(_, lasts)| lasts);
@@ -248,7 +248,9 @@ impl<P: Protocol> World<P> {
             if let Some(fault) = self.protocol.fault_counted(name) {
                 self.counts.add_many(fault, count);
             }
-            counters.push((format!("{} {name}", status.role), count));
+            if !self.protocol.is_gauge(name) {
+                counters.push((format!("{} {name}", status.role), count));
+            }
         }
         let log = process.log().stats();
         counters.push(("log files made".to_owned(), log.files_made));

@@ -119,6 +119,8 @@ pub(crate) struct World<P: Protocol> {
     /// What went wrong, if anything did: the run stops there.
     pub(crate) broken: Option<Violation>,
     pub(crate) starts: u64,
+    /// A node that led and is cut off, until when: clients may still reach it.
+    pub(crate) deposed: Option<(NodeId, Instant)>,
 }
 
 impl<P: Protocol> World<P> {
@@ -164,6 +166,7 @@ impl<P: Protocol> World<P> {
             chance,
             broken: None,
             starts: 0,
+            deposed: None,
         }
     }
 
@@ -236,8 +239,17 @@ impl<P: Protocol> World<P> {
 
     fn handle(&mut self, event: Event<P::Message>) {
         if let Some(until) = self.pausing(&event) {
-            self.queue.at(until, event);
+            // A process that goes on may see first what came meanwhile, and then its timer.
+            let late = match &event {
+                Event::Timer { node, .. } => self.machine(*node).chance.below(MILLISECOND),
+                _ => 0,
+            };
+            self.queue.at(until + late, event);
             return;
+        }
+        if let Some(node) = event.node() {
+            let time = self.time(node);
+            self.protocol.at(node, time);
         }
         match event {
             Event::Deliver { from, to, passage, message } => {

@@ -31,12 +31,14 @@ impl<P: Protocol> World<P> {
             Fault::LeaderIsolated => {
                 if let Some(leader) = self.running_leader() {
                     self.counts.count(fault);
+                    self.deposed = Some((leader, self.queue.now() + lasts));
                     self.isolate(leader, lasts);
                 }
             }
             Fault::LeaderHalfIsolated => {
                 if let Some(leader) = self.running_leader() {
                     self.counts.count(fault);
+                    self.deposed = Some((leader, self.queue.now() + lasts));
                     self.half_isolate(leader, number.is_multiple_of(2), lasts);
                 }
             }
