@@ -175,7 +175,8 @@ impl Order {
         let Some(stamp) = stamp else { return true };
         let session = self.sessions.iter().find(|session| session.client == stamp.client);
         session.is_some_and(|session| {
-            !session.settled.contains_key(&stamp.sequence) && stamp.sequence >= session.answered_below
+            !session.settled.contains_key(&stamp.sequence)
+                && stamp.sequence >= session.answered_below
         })
     }
 
