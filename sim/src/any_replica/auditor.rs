@@ -49,8 +49,8 @@ pub(super) struct Auditor {
     /// Deaths since the last look: where, and of what age the dead was.
     pub(super) deaths: Vec<(NodeId, TxnId, Age)>,
     pub(super) looks: BTreeMap<NodeId, Look>,
-    /// What had happened before something happened by a replica's own records in this event.
-    pub(super) versions_before: BTreeMap<NodeId, usize>,
+    /// Durable decisions of each coordinator that it may not have heard of when this event began.
+    pub(super) unheard: BTreeMap<NodeId, Vec<TxnId>>,
     messages: BTreeMap<TxnId, u64>,
     records: BTreeMap<TxnId, u64>,
     forced: u64,
@@ -81,7 +81,7 @@ impl Auditor {
             errands: BTreeMap::new(),
             deaths: Vec::new(),
             looks: BTreeMap::new(),
-            versions_before: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             messages: BTreeMap::new(),
             records: BTreeMap::new(),
             forced: 0,
@@ -182,8 +182,7 @@ impl Auditor {
         while let Some(record) = self.diary(node).next_durable(until) {
             match record {
                 Record::Committed(Committed { txn, work, .. }) => {
-                    let before = self.truth.len() - 1;
-                    self.versions_before.entry(node).or_insert(before);
+                    self.unheard.entry(node).or_default().push(txn);
                     self.truth.happens(txn, &work)?;
                 }
                 Record::Refused { stamp, .. } => self.truth.refuses(asked(stamp))?,
@@ -503,9 +502,8 @@ impl Auditor {
                     return Ok(());
                 }
                 self.reads += 1;
-                let first = self.versions_before.get(&node).copied();
-                let first = first.unwrap_or(self.truth.len() - 1);
-                match self.truth.explains(query, answer, first) {
+                let unheard = self.unheard.get(&node).map_or(&[][..], |unheard| unheard);
+                match self.truth.explains(query, answer, unheard) {
                     true => Ok(()),
                     false => broken(
                         Promise::ReadsTruth,

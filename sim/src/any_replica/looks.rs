@@ -43,7 +43,10 @@ impl Auditor {
         facts: &ReplicaAudit,
         rows: Rows<'_>,
     ) -> Judgement {
-        self.versions_before.remove(&node);
+        if let (Some(unheard), Some(diary)) = (self.unheard.get_mut(&node), self.diaries.get(&node))
+        {
+            unheard.retain(|txn| diary.undone().contains(txn));
+        }
         if facts.is_unfit {
             let what = format!("{node} finds that its own log contradicts itself");
             return broken(Promise::Remembers, what);

@@ -163,7 +163,7 @@ impl Protocol for Cluster {
             ("commits' records", records),
             // Decision, its being carried out, and end; promise and decision of each other.
             ("commits' records by the book", (own_records + 2 * others) * count),
-            ("forced records by the book", self.auditor.forced()),
+            ("records that had to be forced", self.auditor.forced()),
         ]
     }
 

@@ -17,10 +17,10 @@ pub(super) type Contents = BTreeMap<Bytes, Bytes>;
 #[derive(Debug)]
 pub(super) struct Truth {
     happened: BTreeMap<TxnId, Arc<Work>>,
-    /// What all of them together come to, after each; the first entry is the empty beginning.
-    versions: Vec<Arc<Contents>>,
-    /// Who has written each key, in order.
-    writers: BTreeMap<Bytes, Vec<TxnId>>,
+    /// What all of them together come to.
+    now: Contents,
+    /// Who has written each key, in order, and what.
+    writers: BTreeMap<Bytes, Vec<(TxnId, Option<Bytes>)>>,
     stamps: BTreeMap<Asked, TxnId>,
     /// Writes of which a replica has written down that they will not happen.
     refused: BTreeSet<Asked>,
@@ -31,7 +31,7 @@ impl Truth {
     pub(super) fn new() -> Self {
         Self {
             happened: BTreeMap::new(),
-            versions: vec![Arc::default()],
+            now: Contents::new(),
             writers: BTreeMap::new(),
             stamps: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -45,7 +45,6 @@ impl Truth {
             let what = format!("{txn} is committed twice");
             return broken(Promise::OneDecision, what);
         }
-        let mut contents = self.versions.last().map_or_else(Contents::new, |it| (**it).clone());
         match &**work {
             Work::OpenSession { client } => {
                 if let Some(other) = self.sessions.insert(*client, txn) {
@@ -54,16 +53,16 @@ impl Truth {
                 }
             }
             Work::Write { stamp, writes, .. } => {
-                apply(&mut contents, writes);
+                apply(&mut self.now, writes);
                 for key in keys_of(writes) {
-                    self.writers.entry(key.clone()).or_default().push(txn);
+                    let value = self.now.get(key).cloned();
+                    self.writers.entry(key.clone()).or_default().push((txn, value));
                 }
                 if let Some(stamp) = stamp.map(asked) {
                     self.stamp(stamp, txn)?;
                 }
             }
         }
-        self.versions.push(Arc::new(contents));
         Ok(())
     }
 
@@ -96,10 +95,6 @@ impl Truth {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.versions.len()
-    }
-
     pub(super) fn commits(&self) -> impl Iterator<Item = TxnId> {
         self.happened.keys().copied()
     }
@@ -110,7 +105,7 @@ impl Truth {
 
     /// Who wrote this key, in which place.
     pub(super) fn writer(&self, key: &Bytes, place: usize) -> Option<TxnId> {
-        self.writers.get(key).and_then(|writers| writers.get(place)).copied()
+        self.writers.get(key).and_then(|writers| writers.get(place)).map(|it| it.0)
     }
 
     pub(super) fn has_committed(&self, stamp: Asked) -> bool {
@@ -133,15 +128,36 @@ impl Truth {
         })
     }
 
-    /// Whether a read finds this in one of the versions from `first` on.
-    pub(super) fn explains(&self, query: &Query, answer: &Answer, first: usize) -> bool {
-        let versions = self.versions[first.min(self.versions.len() - 1)..].iter();
-        versions.rev().any(|version| found(version, query) == *answer)
+    /// Whether a read finds this, at a coordinator that may not have heard yet that the newest of
+    /// these decisions of its own are durable: it is the first to know, so nobody else knows them.
+    pub(super) fn explains(&self, query: &Query, answer: &Answer, unheard: &[TxnId]) -> bool {
+        (0..=unheard.len()).rev().any(|heard| {
+            let contents = self.without(&unheard[heard..]);
+            found(&contents, query) == *answer
+        })
+    }
+
+    /// What would be if these had not happened; nobody has changed since what they wrote.
+    fn without(&self, unheard: &[TxnId]) -> Contents {
+        let mut contents = self.now.clone();
+        let works = unheard.iter().rev().filter_map(|txn| Some((txn, self.happened.get(txn)?)));
+        for (txn, work) in works {
+            let Work::Write { writes, .. } = &**work else { continue };
+            for key in keys_of(writes) {
+                let writers = self.writers.get(key).map_or(&[][..], |writers| writers);
+                let before = writers.iter().rev().skip_while(|(other, _)| other != txn).nth(1);
+                match before.and_then(|(_, value)| value.clone()) {
+                    Some(value) => contents.insert(key.clone(), value),
+                    None => contents.remove(key),
+                };
+            }
+        }
+        contents
     }
 
     /// What a read would find now.
     pub(super) fn now(&self, query: &Query) -> Answer {
-        self.versions.last().map_or(Answer::Value(None), |version| found(version, query))
+        found(&self.now, query)
     }
 }
 
