@@ -5,11 +5,12 @@
 //! takes, which faults strike when. The same seed gives the same run, byte for byte, so that what
 //! is found once can be found again.
 //!
-//! Start with [`two_phase::simulate`] and [`paxos::simulate`]. A run is judged by what is true of the protocol's messages
+//! Start with [`two_phase::simulate`], [`any_replica::simulate`] and [`paxos::simulate`]. A run is judged by what is true of the protocol's messages
 //! at every moment, by whether everything comes to rest once it is healed, by whether all copies
 //! are the same, and by the history of what clients saw (crate `kvorum-checker`, which knows
 //! nothing of the store).
 
+pub mod any_replica;
 pub mod paxos;
 pub mod two_phase;
 

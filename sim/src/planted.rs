@@ -10,6 +10,7 @@ mod hunt;
 mod row;
 
 use kvorum_replication::paxos::planted as paxos;
+use kvorum_replication::two_phase::any_replica::planted as any_replica;
 use kvorum_replication::two_phase::planted as two_phase;
 use kvorum_storage::planted as storage;
 
@@ -29,6 +30,8 @@ pub struct Planted {
     pub storage: storage::Planted,
     /// That of their cores.
     pub two_phase: two_phase::Planted,
+    /// That of their cores, if any replica coordinates.
+    pub any_replica: any_replica::Planted,
     /// That of their cores, if those are replicas of Multi-Paxos.
     pub paxos: paxos::Planted,
     /// That of the shells around the cores.
@@ -40,6 +43,8 @@ pub struct Planted {
 pub enum Place {
     /// A cluster that commits in two phases: [`crate::two_phase::simulate`].
     TwoPhase,
+    /// The same without a coordinator process: [`crate::any_replica::simulate`].
+    AnyReplica,
     /// A cluster of Multi-Paxos: [`crate::paxos::simulate`].
     Paxos,
     /// A store by itself, for what no cluster asks of it: [`crate::engine::simulate`].
@@ -48,15 +53,27 @@ pub enum Place {
 
 impl Place {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::TwoPhase, Self::Paxos, Self::Engine];
+    pub const ALL: &'static [Self] = &[Self::TwoPhase, Self::AnyReplica, Self::Paxos, Self::Engine];
 
     /// What reports call it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::TwoPhase => "2pc",
+            Self::AnyReplica => "2pc-any",
             Self::Paxos => "paxos",
             Self::Engine => "engine",
+        }
+    }
+
+    /// The flags by which it is asked for.
+    #[must_use]
+    pub fn flags(self) -> &'static str {
+        match self {
+            Self::TwoPhase => "--protocol 2pc",
+            Self::AnyReplica => "--protocol 2pc --any-replica",
+            Self::Paxos => "--protocol paxos",
+            Self::Engine => "--protocol engine",
         }
     }
 
@@ -65,6 +82,7 @@ impl Place {
     pub fn simulate(self) -> Simulate {
         match self {
             Self::TwoPhase => crate::two_phase::simulate,
+            Self::AnyReplica => crate::any_replica::simulate,
             Self::Paxos => crate::paxos::simulate,
             Self::Engine => crate::engine::simulate,
         }
@@ -76,6 +94,8 @@ impl Place {
 pub enum Bug {
     /// Of the protocol.
     TwoPhase(two_phase::Bug),
+    /// Of the protocol without a coordinator process.
+    AnyReplica(any_replica::Bug),
     /// Of the other protocol.
     Paxos(paxos::Bug),
     /// Of the shell.
@@ -88,10 +108,11 @@ impl Bug {
     /// All of them: the protocols', the shell's, the engine's.
     pub fn all() -> impl Iterator<Item = Self> {
         let two_phase = two_phase::Bug::ALL.iter().copied().map(Self::TwoPhase);
+        let any_replica = any_replica::Bug::ALL.iter().copied().map(Self::AnyReplica);
         let paxos = paxos::Bug::ALL.iter().copied().map(Self::Paxos);
         let node = node::Bug::ALL.iter().copied().map(Self::Node);
         let storage = storage::Bug::ALL.iter().copied().map(Self::Storage);
-        two_phase.chain(paxos).chain(node).chain(storage)
+        two_phase.chain(any_replica).chain(paxos).chain(node).chain(storage)
     }
 
     /// The one that flags call by this name.
@@ -110,6 +131,7 @@ impl Bug {
                 | storage::Bug::SnapshotSeesLaterWrites
                 | storage::Bug::CompactionForgetsSnapshots,
             ) => Place::Engine,
+            Self::AnyReplica(_) => Place::AnyReplica,
             Self::Paxos(_) => Place::Paxos,
             Self::TwoPhase(_) | Self::Node(_) | Self::Storage(_) => Place::TwoPhase,
         }
@@ -120,6 +142,7 @@ impl Bug {
     pub fn name(self) -> &'static str {
         match self {
             Self::TwoPhase(bug) => bug.name(),
+            Self::AnyReplica(bug) => bug.name(),
             Self::Paxos(bug) => bug.name(),
             Self::Node(bug) => bug.name(),
             Self::Storage(bug) => bug.name(),
@@ -131,6 +154,7 @@ impl Bug {
     pub fn trap(self) -> &'static str {
         match self {
             Self::TwoPhase(bug) => bug.trap(),
+            Self::AnyReplica(bug) => bug.trap(),
             Self::Paxos(bug) => bug.trap(),
             Self::Node(bug) => bug.trap(),
             Self::Storage(bug) => bug.trap(),
@@ -142,6 +166,7 @@ impl Bug {
     pub fn rule(self) -> &'static str {
         match self {
             Self::TwoPhase(bug) => bug.rule(),
+            Self::AnyReplica(bug) => bug.rule(),
             Self::Paxos(bug) => bug.rule(),
             Self::Node(bug) => bug.rule(),
             Self::Storage(bug) => bug.rule(),
@@ -172,6 +197,7 @@ impl Planted {
         let mut planted = Self::default();
         match bug {
             Bug::TwoPhase(bug) => planted.two_phase = two_phase::Planted::of(bug),
+            Bug::AnyReplica(bug) => planted.any_replica = any_replica::Planted::of(bug),
             Bug::Paxos(bug) => planted.paxos = paxos::Planted::of(bug),
             Bug::Node(bug) => planted.node = node::Planted::of(bug),
             Bug::Storage(bug) => planted.storage = storage::Planted::of(bug),

@@ -185,6 +185,11 @@ pub(crate) trait Protocol: Sized {
     /// where they are sent.
     fn writer(&self) -> Option<NodeId>;
 
+    /// Whether all nodes take writes alike.
+    fn anyone_writes(&self) -> bool {
+        false
+    }
+
     /// The node that matters most at the moment, if there is such a one.
     fn leader(&self) -> Option<NodeId> {
         self.writer()

@@ -39,6 +39,17 @@ promises! {
     WaitsForDisk => "nothing leaves before the record that it rests on is durable",
     /// Of a transaction everybody says the same.
     OneDecision => "a transaction has one outcome",
+    /// A write of a session is done by one transaction, wherever it was asked for, or by none if it
+    /// was refused.
+    Once => "a request is done once, wherever and however often it is sent",
+    /// A lock is held from before the vote until the outcome.
+    HoldsLocks => "what is promised is locked until it is over",
+    /// Wait-die: older transactions wait for younger ones, which die.
+    WaitsForYounger => "waits go from older to younger transactions, and who dies is younger",
+    /// Else it might lose for ever.
+    KeepsAge => "who dies keeps its age",
+    /// A read is of the moment at which it is answered.
+    ReadsTruth => "a read finds what has happened, all of it, and nothing else",
     /// A commit has a place of its own in the serial order.
     OneOrder => "commits are applied in one order, each once",
     /// Consensus: nobody takes for chosen in a slot what is not, or would have another batch there.

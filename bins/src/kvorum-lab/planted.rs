@@ -119,7 +119,7 @@ fn print(output: &mut Output, row: &Row) -> Result<(), LabError> {
 }
 
 fn line(bug: &str, seeds: &str, place: &str, words: &str) -> String {
-    format!(" {bug:<31} {seeds:>5}  {place:<6}  {words}")
+    format!(" {bug:<31} {seeds:>5}  {place:<7}  {words}")
 }
 
 fn name(bug: Option<Bug>) -> &'static str {

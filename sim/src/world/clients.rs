@@ -103,6 +103,7 @@ impl<P: Protocol> World<P> {
         let chance = &mut this.chance;
         let elsewhere = match operation {
             Operation::Read(_) | Operation::ReadStale(_) => chance.one_in(2),
+            _ if self.protocol.anyone_writes() => chance.one_in(3),
             // To be told where to go.
             Operation::OpenSession
             | Operation::Transact { .. }

@@ -38,6 +38,7 @@ const THREADS_MAX: i64 = 256;
 #[command(after_help = "\
 Examples:
   kvorum-lab sim --seeds 0..2000
+  kvorum-lab sim --any-replica --seeds 0..2000
   kvorum-lab sim --protocol paxos --seeds 0..2000
   kvorum-lab sim --protocol paxos --acceptor-restart amnesia
   kvorum-lab sim --seed 7 --trace | less
@@ -47,6 +48,10 @@ pub(crate) struct Sim {
     /// The protocol, or `engine`: a store by itself against a model [default: 2pc]
     #[arg(long, value_name = "P", value_enum)]
     protocol: Option<Subject>,
+
+    /// Two-phase commit without a coordinator process: any replica takes any request
+    #[arg(long)]
+    any_replica: bool,
 
     /// Seeds from A up to and without B
     #[arg(long, value_name = "A..B", value_parser = range, default_value = "0..200")]
@@ -134,6 +139,13 @@ pub(crate) fn sim(output: &mut Output, arguments: &Sim) -> Result<ExitCode, LabE
             "say so: --protocol paxos",
         ));
     }
+    let is_other = arguments.protocol.is_some_and(|it| it != Subject::TwoPhase);
+    if arguments.any_replica && is_other {
+        return Err(LabError::usage(
+            "--any-replica is for two-phase commit",
+            "say so: --protocol 2pc",
+        ));
+    }
     let code = match arguments.seed {
         Some(seed) => one(output, arguments, seed),
         None => seeds::run(output, arguments),
@@ -181,7 +193,10 @@ fn smaller(output: &mut Output, arguments: &Sim, seed: u64) -> Result<Option<Shr
 impl Sim {
     /// What is said, else what shows the planted bug, else a cluster.
     fn place(&self) -> Place {
-        let said = self.protocol.map(Subject::place);
+        let said = match self.any_replica {
+            true => Some(Place::AnyReplica),
+            false => self.protocol.map(Subject::place),
+        };
         said.or_else(|| self.plant.place()).unwrap_or(Place::TwoPhase)
     }
 
@@ -201,7 +216,7 @@ impl Sim {
 
     /// The command that repeats a run.
     fn command(&self, setup: &Setup) -> String {
-        format!("kvorum-lab sim --protocol {}{} {setup}", self.place().name(), self.plant.flag())
+        format!("kvorum-lab sim {}{} {setup}", self.place().flags(), self.plant.flag())
     }
 }
 

@@ -24,10 +24,25 @@ pub struct ReplicaAudit {
     pub lock_holders: Vec<TxnId>,
     /// Who waits for locks with a claim, once each.
     pub lock_waiters: Vec<TxnId>,
+    /// For whom they wait: who holds what they want, or has an earlier claim to it.
+    pub waits: Vec<Wait>,
     /// Whether its log contradicts itself.
     pub is_unfit: bool,
     /// What it keeps.
     pub tables: Vec<Table>,
+}
+
+/// One transaction waits here for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Who waits.
+    pub waiter: TxnId,
+    /// How old it is.
+    pub waiter_age: Age,
+    /// For whom.
+    pub waits_for: TxnId,
+    /// How old that one is.
+    pub age: Age,
 }
 
 pub(super) fn of(replica: &Replica) -> ReplicaAudit {
@@ -62,6 +77,7 @@ pub(super) fn of(replica: &Replica) -> ReplicaAudit {
             .collect(),
         lock_holders: replica.locks.holders().collect(),
         lock_waiters: replica.locks.waiters().collect(),
+        waits: replica.locks.waits(),
         is_unfit: replica.unfit.is_some(),
         tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
     }

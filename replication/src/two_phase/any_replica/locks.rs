@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
+use super::audit::Wait;
 use super::message::{Age, TxnId, Work};
 use super::planted::{Bug, Planted};
 use crate::request::{ClientId, Key, Range, Stamp};
@@ -303,6 +304,28 @@ impl Locks {
     /// Who waits for one.
     pub(super) fn waiters(&self) -> impl Iterator<Item = TxnId> {
         self.parties.iter().filter(|(_, party)| party.ticket.is_some()).map(|(txn, _)| *txn)
+    }
+
+    /// Who waits for whom.
+    pub(super) fn waits(&self) -> Vec<Wait> {
+        let mut waits = Vec::new();
+        for (waiter, party) in &self.parties {
+            let Some(ticket) = party.ticket else { continue };
+            for (resource, mode) in party.wanted.each() {
+                let Some(place) = self.places.get(resource) else { continue };
+                let claims = place.claims.range(..ticket).map(|(_, claim)| claim);
+                let others = place.holders.iter().chain(claims);
+                for (other, _) in others.filter(|(_, other)| !other.goes_with(mode)) {
+                    waits.push(Wait {
+                        waiter: *waiter,
+                        waiter_age: party.age,
+                        waits_for: *other,
+                        age: self.parties[other].age,
+                    });
+                }
+            }
+        }
+        waits
     }
 
     /// Keys, sessions and writes locked.

@@ -2,8 +2,8 @@
 //!
 //! A read is answered at a moment at which nothing that is prepared here, with its vote out, writes
 //! one of its keys. Why that is strictly serializable, though commits have no numbers: let a
-//! transaction happen when its decision becomes durable, and a read when it is answered. What was
-//! decided by then has this replica's vote, so it is applied here or prepared; in the latter case it
+//! transaction happen when its coordinator learns that its decision is durable, which is before
+//! anybody is told, and a read when it is answered. What was decided by then has this replica's vote, so it is applied here or prepared; in the latter case it
 //! writes none of the read's keys. What is applied here was decided by then. So each read sees, of
 //! its keys, exactly what happened before it, and the order in which things happen respects real
 //! time.
