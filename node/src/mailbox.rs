@@ -283,17 +283,20 @@ impl<M> Mailbox<M> {
 }
 
 impl<M> Event<M> {
-    /// The inputs of the core that this event stands for, if it is one for the core.
-    pub(crate) fn into_inputs<R>(self) -> Vec<Input<M, R>> {
+    /// Hands over the inputs of the core that this event stands for, if it is one for the core.
+    pub(crate) fn for_each_input<R, E>(
+        self,
+        mut take: impl FnMut(Input<M, R>) -> Result<(), E>,
+    ) -> Result<(), E> {
         match self {
-            Self::Request(request) => vec![Input::Request(request)],
+            Self::Request(request) => take(Input::Request(request)),
             Self::Messages { from, messages, .. } => {
-                messages.into_iter().map(|message| Input::Message { from, message }).collect()
+                messages.into_iter().try_for_each(|message| take(Input::Message { from, message }))
             }
-            Self::PeerUp(peer) => vec![Input::PeerUp(peer)],
-            Self::PeerDown(peer) => vec![Input::PeerDown(peer)],
-            Self::Stopping => vec![Input::Stopping],
-            Self::Report(_) | Self::Stop => Vec::new(),
+            Self::PeerUp(peer) => take(Input::PeerUp(peer)),
+            Self::PeerDown(peer) => take(Input::PeerDown(peer)),
+            Self::Stopping => take(Input::Stopping),
+            Self::Report(_) | Self::Stop => Ok(()),
         }
     }
 }

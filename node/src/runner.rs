@@ -158,11 +158,7 @@ where
                         // Nobody may be waiting any more, which is their affair.
                         let _ = answer.try_send(self.node.report(self.mailbox.now()));
                     }
-                    event => {
-                        for input in event.into_inputs() {
-                            self.step(input)?;
-                        }
-                    }
+                    event => event.for_each_input(|input| self.step(input))?,
                 }
             }
         }

@@ -107,14 +107,11 @@ impl<V: Clone> Sessions<V> {
 
     /// A write was settled.
     pub(crate) fn settle(&mut self, stamp: Stamp, how: V) {
-        if !self.by_client.contains_key(&stamp.client) {
-            match self.origin {
-                Origin::Given => return,
-                Origin::Learnt if stamp.client.0 < self.next_client => return,
-                Origin::Learnt => self.insert(stamp.client, 0, BTreeMap::new()),
-            }
+        let is_learnt = self.origin == Origin::Learnt && stamp.client.0 >= self.next_client;
+        if is_learnt && !self.by_client.contains_key(&stamp.client) {
+            self.insert(stamp.client, 0, BTreeMap::new());
         }
-        let session = self.by_client.get_mut(&stamp.client).expect("it was there or was inserted");
+        let Some(session) = self.by_client.get_mut(&stamp.client) else { return };
         session.answered_below = session.answered_below.max(stamp.answered_below);
         // Nearly always there is one to forget, and nothing to allocate for it.
         while session.settled.first_key_value().is_some_and(|(it, _)| *it < session.answered_below)

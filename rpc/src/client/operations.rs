@@ -21,7 +21,7 @@ use crate::convert::client::{
     Told, check_key, check_transaction, read_failure, read_rows, transaction_bytes, write_stamp,
     write_transaction,
 };
-use crate::convert::{Rejected, admin::read_status, value};
+use crate::convert::{Rejected, admin::read_status, value_to_keep};
 use crate::hot::{Method, Question, Response};
 
 /// How long the server's own word on a deadline is waited for behind it: it knows more.
@@ -584,7 +584,7 @@ fn told<T>(failed: capnp::Result<failure::Reader<'_>>) -> Result<Tried<T>, Rejec
 
 fn read_get(result: get_result::Reader<'_>) -> Result<Tried<Option<Bytes>>, Rejected> {
     match result.which()? {
-        get_result::Value(found) => Ok(Tried::Done(Some(value(found?)?))),
+        get_result::Value(found) => Ok(Tried::Done(Some(value_to_keep(found?)?))),
         get_result::Missing(()) => Ok(Tried::Done(None)),
         get_result::Failed(failed) => told(failed),
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod client;
+mod copy;
 pub(crate) mod peer;
 #[cfg(test)]
 mod tests;
@@ -71,10 +72,16 @@ pub(crate) fn key(bytes: &[u8]) -> Result<Bytes, Rejected> {
 /// A key that only bounds a range, and may be empty.
 fn bound(bytes: &[u8]) -> Result<Bytes, Rejected> {
     check_key_len(bytes.len())?;
-    Ok(Bytes::copy_from_slice(bytes))
+    Ok(copy::copy(bytes))
 }
 
 pub(crate) fn value(bytes: &[u8]) -> Result<Bytes, Rejected> {
+    check_value_len(bytes.len())?;
+    Ok(copy::copy(bytes))
+}
+
+/// A value for a caller, who may keep it for ever.
+pub(crate) fn value_to_keep(bytes: &[u8]) -> Result<Bytes, Rejected> {
     check_value_len(bytes.len())?;
     Ok(Bytes::copy_from_slice(bytes))
 }
