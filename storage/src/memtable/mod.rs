@@ -5,8 +5,12 @@
 //! marks it holds.
 
 mod chunked;
-mod skip_list;
+mod node;
+#[cfg(test)]
+mod tests;
+mod tree;
 
+use std::cmp::Ordering::Less;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -14,12 +18,12 @@ use std::sync::atomic::{
 
 use bytes::Bytes;
 
-use self::skip_list::{NODE_BYTES, NodeId, SkipList};
-use crate::key::{Sequence, Tag};
+use self::tree::{Bound, Entry, NODE_BYTES, Run, Tree};
+use crate::key::{Sequence, Tag, compare};
 use crate::log::Position;
 
 pub(crate) struct Memtable {
-    list: SkipList,
+    tree: Tree,
     bytes: AtomicUsize,
     entries: AtomicU64,
     last_sequence: AtomicU64,
@@ -30,7 +34,7 @@ pub(crate) struct Memtable {
 impl Memtable {
     pub(crate) fn new() -> Memtable {
         Memtable {
-            list: SkipList::new(),
+            tree: Tree::new(),
             bytes: AtomicUsize::new(0),
             entries: AtomicU64::new(0),
             last_sequence: AtomicU64::new(0),
@@ -41,7 +45,7 @@ impl Memtable {
 
     /// Adds a version of a key. Readers find it at once, but none that is at an earlier sequence.
     pub(crate) fn insert(&self, key: &[u8], tag: Tag, value: &[u8]) {
-        self.list.insert(key, tag, value);
+        self.tree.insert(key, tag, value);
         self.bytes.fetch_add(key.len() + value.len() + NODE_BYTES, Relaxed);
         self.entries.fetch_add(1, Relaxed);
         self.last_sequence.fetch_max(tag.sequence(), Relaxed);
@@ -56,9 +60,9 @@ impl Memtable {
 
     /// The newest version of the key that a reader at `sequence` may see: its tag and value.
     pub(crate) fn get(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, Bytes)> {
-        let id = self.list.seek(key, Tag::newest_of(sequence))?;
-        let node = self.list.node(id);
-        (node.key() == key).then(|| (node.tag(), node.value()))
+        let id = self.tree.seek(key, Tag::newest_of(sequence))?;
+        let entry = self.tree.entry(id);
+        (entry.key() == key).then(|| (entry.tag(), entry.value()))
     }
 
     /// Roughly what it takes in memory.
@@ -88,109 +92,92 @@ impl Memtable {
     }
 }
 
-/// Walks a memtable, which it keeps alive.
+/// Walks a memtable, which it keeps alive. Of what is inserted meanwhile it may see some: a reader
+/// passes over that, since it is newer than what he reads.
 pub(crate) struct MemtableCursor {
     memtable: Arc<Memtable>,
-    at: Option<NodeId>,
+    /// The entries of one leaf, in order.
+    run: Run,
+    /// Which of them; behind them if the walk is over.
+    at: usize,
 }
 
 impl MemtableCursor {
     pub(crate) fn new(memtable: Arc<Memtable>) -> MemtableCursor {
-        MemtableCursor { memtable, at: None }
+        MemtableCursor { memtable, run: Run::default(), at: 0 }
     }
 
     /// To the first entry at or after `to`, or the very first.
     pub(crate) fn seek(&mut self, to: Option<(&[u8], Tag)>) {
-        let list = &self.memtable.list;
-        self.at = match to {
-            Some((key, tag)) => list.seek(key, tag),
-            None => list.first(),
-        };
+        let tree = &self.memtable.tree;
+        self.run = tree.run(to.map_or(Bound::First, |(key, tag)| Bound::At(key, tag)));
+        self.at = to.map_or(0, |to| self.count_before(to));
+        self.skip_to_next_leaf();
     }
 
     /// To the last entry before `to`, or the very last.
     pub(crate) fn seek_before(&mut self, to: Option<(&[u8], Tag)>) {
-        let list = &self.memtable.list;
-        self.at = match to {
-            Some((key, tag)) => list.seek_before(key, tag),
-            None => list.last(),
-        };
+        let tree = &self.memtable.tree;
+        self.run = tree.run(to.map_or(Bound::Last, |(key, tag)| Bound::Before(key, tag)));
+        let before = to.map_or(self.run.entries.len(), |to| self.count_before(to));
+        self.at = before.checked_sub(1).unwrap_or(self.run.entries.len());
     }
 
     pub(crate) fn next(&mut self) {
-        self.at = self.at.and_then(|id| self.memtable.list.next(id));
+        if self.is_valid() {
+            self.at += 1;
+            self.skip_to_next_leaf();
+        }
     }
 
-    /// Nodes have no link back, so this is a search; a walk backwards costs a logarithm a step.
     pub(crate) fn previous(&mut self) {
-        self.at = self.at.and_then(|id| {
-            let node = self.memtable.list.node(id);
-            self.memtable.list.seek_before(node.key(), node.tag())
-        });
+        match (self.is_valid(), self.at.checked_sub(1)) {
+            (false, _) => {}
+            (true, Some(before)) => self.at = before,
+            (true, None) => {
+                let memtable = Arc::clone(&self.memtable);
+                let first = memtable.tree.entry(self.run.entries[0]);
+                self.seek_before(Some((first.key(), first.tag())));
+            }
+        }
     }
 
     pub(crate) fn is_valid(&self) -> bool {
-        self.at.is_some()
+        self.at < self.run.entries.len()
     }
 
     pub(crate) fn key(&self) -> &[u8] {
-        self.at.map_or(&[], |id| self.memtable.list.node(id).key())
+        self.entry().map_or(&[], Entry::key)
     }
 
     pub(crate) fn tag(&self) -> Tag {
-        self.at.map_or(Tag::OLDEST, |id| self.memtable.list.node(id).tag())
+        self.entry().map_or(Tag::OLDEST, Entry::tag)
     }
 
     pub(crate) fn value(&self) -> Bytes {
-        self.at.map_or_else(Bytes::new, |id| self.memtable.list.node(id).value())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::Kind;
-
-    #[test]
-    fn a_reader_sees_the_newest_version_that_is_not_newer_than_it() {
-        let memtable = Memtable::new();
-        memtable.insert(b"k", Tag::new(2, Kind::Put), b"two");
-        memtable.insert(b"k", Tag::new(5, Kind::Delete), b"");
-        memtable.insert(b"k", Tag::new(9, Kind::Put), b"nine");
-        memtable.insert(b"kk", Tag::new(1, Kind::Put), b"other");
-
-        let seen = |sequence| memtable.get(b"k", sequence).map(|(tag, value)| (tag.kind(), value));
-        assert_eq!(seen(1), None);
-        assert_eq!(seen(2), Some((Kind::Put, Bytes::from_static(b"two"))));
-        assert_eq!(seen(4), Some((Kind::Put, Bytes::from_static(b"two"))));
-        assert_eq!(seen(5), Some((Kind::Delete, Bytes::new())));
-        assert_eq!(seen(100), Some((Kind::Put, Bytes::from_static(b"nine"))));
-        assert_eq!(memtable.get(b"j", 100), None);
-        assert_eq!(memtable.get(b"z", 100), None);
+        self.entry().map_or_else(Bytes::new, Entry::value)
     }
 
-    #[test]
-    fn a_cursor_walks_back_the_way_it_came() {
-        let memtable = Arc::new(Memtable::new());
-        for step in 0..100u64 {
-            let key = (step * 37 % 100) as u8;
-            memtable.insert(&[key], Tag::new(step + 1, Kind::Put), &[key]);
+    fn entry(&self) -> Option<&Entry> {
+        self.run.entries.get(self.at).map(|id| self.memtable.tree.entry(*id))
+    }
+
+    /// How many of the leaf's entries are before this place.
+    fn count_before(&self, to: (&[u8], Tag)) -> usize {
+        let tree = &self.memtable.tree;
+        self.run.entries.partition_point(|id| {
+            let entry = tree.entry(*id);
+            compare((entry.key(), entry.tag()), to) == Less
+        })
+    }
+
+    /// From behind the last entry of a leaf to the first of the next, if there is one.
+    fn skip_to_next_leaf(&mut self) {
+        if let (false, Some(next)) = (self.is_valid(), self.run.next) {
+            let tree = &self.memtable.tree;
+            let first = tree.entry(next);
+            self.run = tree.run(Bound::At(first.key(), first.tag()));
+            self.at = 0;
         }
-        let mut cursor = MemtableCursor::new(memtable);
-        let mut there = Vec::new();
-        cursor.seek(None);
-        while cursor.is_valid() {
-            there.push((cursor.key().to_vec(), cursor.value()));
-            cursor.next();
-        }
-        let mut back = Vec::new();
-        cursor.seek_before(None);
-        while cursor.is_valid() {
-            back.push((cursor.key().to_vec(), cursor.value()));
-            cursor.previous();
-        }
-        back.reverse();
-        assert_eq!(there.len(), 100);
-        assert_eq!(there, back);
     }
 }
