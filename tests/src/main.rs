@@ -16,6 +16,7 @@ use kvorum_tests::{cluster, program, run};
 /// Tries real processes on this machine
 #[derive(Parser)]
 #[command(name = "kvorum-tests")]
+#[expect(clippy::large_enum_variant, reason = "it is made once, at the start")]
 enum Arguments {
     /// Let two clients put different values to one key at the same moment, over and over
     Race {

@@ -17,11 +17,12 @@ use kvorum_replication::two_phase::any_replica::audit::ReplicaAudit;
 use kvorum_replication::two_phase::any_replica::message::Message;
 use kvorum_replication::two_phase::any_replica::record::Record;
 use kvorum_replication::two_phase::any_replica::{Replica, points};
-use kvorum_replication::{NodeId, Operation, Outcome, Position};
+use kvorum_replication::{NodeId, Outcome, Position};
 use kvorum_storage::vfs::Vfs;
 
 use self::auditor::Auditor;
 use self::sizes::Sizes;
+use crate::machine::Asked;
 use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
 use crate::{Planted, Run, Setup};
 
@@ -132,8 +133,8 @@ impl Protocol for Cluster {
         self.auditor.says(from, to, message)
     }
 
-    fn answers(&mut self, node: NodeId, operation: &Operation, outcome: &Outcome) -> Judgement {
-        self.auditor.answers(node, operation, outcome)
+    fn answers(&mut self, node: NodeId, asked: &Asked, outcome: &Outcome) -> Judgement {
+        self.auditor.answers(node, &asked.operation, outcome)
     }
 
     fn looks(&mut self, node: NodeId, facts: &ReplicaAudit, rows: Rows<'_>) -> Judgement {

@@ -257,12 +257,7 @@ impl Auditor {
     }
 
     /// A client is told how its request ended.
-    pub(super) fn answers(
-        &mut self,
-        node: NodeId,
-        asked: &Asked,
-        outcome: &Outcome,
-    ) -> Judgement {
+    pub(super) fn answers(&mut self, node: NodeId, asked: &Asked, outcome: &Outcome) -> Judgement {
         if self.amnesia {
             return Ok(());
         }

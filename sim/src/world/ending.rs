@@ -113,11 +113,9 @@ impl<P: Protocol> World<P> {
         }
         for (node, machine) in &self.machines {
             let Some(process) = &machine.process else { return Some(format!("{node} is down")) };
-            if let Some((asker, operation)) = machine.asked.values().next() {
-                return Some(format!(
-                    "{node} has not answered client {}: {operation:?}",
-                    asker.client
-                ));
+            if let Some(asked) = machine.asked.values().next() {
+                let (client, operation) = (asked.asker.client, &asked.operation);
+                return Some(format!("{node} has not answered client {client}: {operation:?}"));
             }
             let status = process.report(self.time(*node)).status;
             if (status.in_flight, status.in_doubt, status.locks) != (0, 0, 0) {
