@@ -42,12 +42,14 @@ const CLUSTER: ClusterId = ClusterId(*b"simulated-------");
 /// Between the lives of a node that loses its disk: an acceptor that forgets takes the next one.
 const LIVES: u64 = 1_000_000;
 
-/// The faults of this protocol alone that strike at a time of their own.
+/// The faults of this protocol alone that strike at a time of their own, and slow links: over those
+/// answers come when somebody else has been asked.
 const STRIKES: &[(u64, Fault)] = &[
     (4, Fault::LeaderKilled),
     (6, Fault::LeaderIsolated),
     (6, Fault::LeaderHalfIsolated),
     (4, Fault::LongAbsence),
+    (4, Fault::SlowLink),
     (4, Fault::DiedOverSnapshot),
     (3, Fault::DiskLost),
     (4, Fault::MembersChanged),

@@ -22,7 +22,8 @@ pub(super) enum Failing {
     Acceptors(u64),
     /// All roles, which know all they knew.
     Roles(u64),
-    /// Acceptors everywhere; those who may lose what they know do, and ask to be let in again.
+    /// The acceptors of those who may lose what they know: they do, and ask to be let in again. Not
+    /// the others: they are a majority as long as none of them is away.
     Rejoining(u64),
     /// Acceptors everywhere; they forget, and vote at once.
     Amnesia(u64),
@@ -104,7 +105,7 @@ impl Sizes {
             piece_bytes_max: *chance.pick(&[200, 1 << 20]),
             retained_slots_max: *chance.pick(&[0, 4, 30, 65_536]),
             retained_bytes_max: chance.weighted(&[(1, 300), (3, 32 << 20)]),
-            snapshot_rows_max: *chance.pick(&[1, 3, 10_000]),
+            snapshot_rows_max: *chance.pick(&[1, 1, 3, 10_000]),
             snapshots_max: *chance.pick(&[1, 2]),
             reads_max: chance.weighted(&[(1, 2), (3, 16_384)]),
             heartbeat_interval: timeout / *chance.pick(&[3, 5]),
@@ -166,9 +167,7 @@ impl Sizes {
             Failing::Roles(mean) => (None, Some(mean), AcceptorRestart::Durable),
             Failing::Rejoining(mean) => {
                 let forgets = self.forgetful.contains(&id);
-                let restart =
-                    if forgets { AcceptorRestart::Rejoin } else { AcceptorRestart::Durable };
-                (Some(mean), None, restart)
+                (forgets.then_some(mean), None, AcceptorRestart::Rejoin)
             }
             Failing::Amnesia(mean) => (Some(mean), None, AcceptorRestart::Amnesia),
         };

@@ -60,7 +60,10 @@ impl Replica {
             return Next::Skip;
         }
         let is_promised = learner.membership.is_quorum(slot, |member| term.has_promised(member));
+        // Half of what an acceptor holds: it may not have heard of the other half that it is chosen.
+        // What it refused would be sent again only after a while.
         if term.open.len() >= self.options.pipeline_max
+            || term.open_bytes > self.options.accepted_bytes_max / 2
             || (!is_promised && !planted.has(Bug::NewMembersUnasked))
         {
             return Next::Nothing;
@@ -142,6 +145,7 @@ impl Replica {
         }
         let term = self.proposer.term(ballot).expect("only a leader proposes");
         let open = Open { batch: batch.clone(), votes: Vec::new(), sent: now, resent: 0 };
+        term.open_bytes += batch.bytes();
         term.open.insert(slot, open);
         self.vote_for(slot, ballot, batch, effects);
     }
@@ -219,6 +223,7 @@ impl Replica {
             return;
         }
         let Some(open) = term.open.remove(&slot) else { return };
+        term.open_bytes -= open.batch.bytes();
         self.counters.chosen += 1;
         effects.point(points::PROPOSER_CHOSEN);
         self.learn(slot, open.batch, effects);

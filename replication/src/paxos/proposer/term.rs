@@ -43,6 +43,8 @@ pub(in crate::paxos) struct Term {
     /// The next slot to propose.
     pub(super) next: Slot,
     pub(super) open: BTreeMap<Slot, Open>,
+    /// Bytes of their batches.
+    pub(super) open_bytes: usize,
     /// The last heartbeat's number.
     pub(super) round: u64,
     /// When each of the last heartbeats was sent.
@@ -75,6 +77,7 @@ impl Term {
             recovered_to: Slot::ZERO,
             next: Slot(1),
             open: BTreeMap::new(),
+            open_bytes: 0,
             round: 0,
             rounds: VecDeque::new(),
             acked: BTreeMap::new(),
