@@ -246,6 +246,37 @@ fn a_replica_that_lost_its_disk_comes_back_as_another() {
     fixture.kvorum(["put", "k", "x"]).succeeded();
 }
 
+/// The flags of a replica on its old directory and address, with these for its others.
+fn with_others(fixture: &Fixture, member: Member, others: &[Member], more: &[&str]) -> Ran {
+    let Member::Replica(id) = member else { panic!("{member} is no replica") };
+    let mut command = support::server();
+    let listen = fixture.cluster.address(member).to_string();
+    command.args(["replica", "--protocol", "paxos", "--id", &id.to_string(), "--listen", &listen]);
+    command.arg("--data-dir").arg(fixture.cluster.data_directory(member)).args(more);
+    for other in others {
+        let Member::Replica(id) = other else { panic!("{other} is no replica") };
+        command.args(["--peer", &format!("{id}={}", fixture.cluster.address(*other))]);
+    }
+    run(&mut command, b"")
+}
+
+#[test]
+fn nobody_goes_on_with_other_members() {
+    let mut fixture = Fixture::paxos(5, &[]);
+    fixture.kvorum(["put", "k", "v"]).succeeded();
+    fixture.cluster.kill_all().unwrap();
+
+    // Two of five that take themselves for all would choose what the other three know nothing of.
+    let [one, two, three] = [1, 2, 3].map(Member::Replica);
+    let words = ["the other replicas 2, 3, 4, 5", "--peer names 2"];
+    with_others(&fixture, one, &[two], &[]).failed(4, &words);
+    let words = ["the other replicas 1, 2, 4, 5", "--peer names 1, 2"];
+    with_others(&fixture, three, &[one, two], &[]).failed(4, &words);
+
+    fixture.start_all();
+    assert_eq!(fixture.kvorum(["get", "k"]).succeeded().text(), "v\n");
+}
+
 #[test]
 fn it_stops_when_asked_and_goes_on_where_it_was() {
     let mut fixture = Fixture::paxos(3, &[]);

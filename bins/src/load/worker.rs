@@ -184,7 +184,7 @@ impl Shared {
     /// The number of the next key that is to be filled.
     fn next_to_fill(&self) -> Option<u64> {
         let Keys::Among(keys) = self.options.keys else { return None };
-        let one_more = |filled| (filled < keys).then_some(filled + 1);
+        let one_more = |filled| (filled < keys).then(|| filled + 1);
         self.filled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()
     }
 
@@ -516,6 +516,13 @@ mod tests {
         let summary = run(LoadOptions { until, ..puts(0) }, &script).unwrap();
         assert_eq!((summary.counts.ok, summary.counts.ended()), (0, 0));
         assert!(summary.counts.unavailable > 0);
+    }
+
+    #[test]
+    fn keys_that_nobody_reads_are_not_filled() {
+        let shared = Shared::new(LoadOptions { keys: Keys::Among(20), ..puts(30) }, None);
+        shared.nothing_to_fill();
+        assert_eq!(shared.next_to_fill(), None);
     }
 
     #[test]

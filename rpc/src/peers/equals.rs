@@ -97,6 +97,7 @@ fn invited(own: &Identity, other: &Hello, theirs: ClusterId) -> Judged {
     }
     let is_theirs = other.joined_in(other.node).is_some();
     if own.life > 0 && is_theirs {
+        check_members(own, other)?;
         changes.cluster = Some(theirs);
         changes.joined.push((own.node, own.life));
     } else if is_theirs && founder(own) == Some(other.node) && other.life == 0 {
@@ -132,7 +133,8 @@ fn both_new(own: &Identity, other: &Hello) -> Judged {
     Ok((changes, Verdict::NotYet))
 }
 
-/// A new cluster has to agree on who takes part.
+/// All have to agree on who takes part, from the first: what a majority is follows from that, and two
+/// that count differently could each find one.
 fn check_members(own: &Identity, other: &Hello) -> Result<(), String> {
     let ids = |members: &[(NodeId, String)]| {
         let mut ids: Vec<u32> = members.iter().map(|(node, _)| node.0).collect();
