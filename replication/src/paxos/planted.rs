@@ -117,10 +117,10 @@ bugs! {
     SnapshotForgetsSessions => "snapshot-forgets-sessions",
         "a snapshot goes out without the sessions",
         "the table of sessions is part of the replicated state";
-    CheckpointForgetsSessions => "checkpoint-forgets-sessions",
+    CheckpointForgetsSessions => "paxos-checkpoint-forgets-sessions",
         "a checkpoint keeps which sessions there are, and not what they have settled",
         "a checkpoint stands for every record before it";
-    RetryIsNew => "retry-is-new",
+    RetryIsNew => "paxos-retry-is-new",
         "a command is carried out without a look at the table of sessions",
         "a stamp happens once";
     RefusalForgotten => "refusal-forgotten",

@@ -17,6 +17,7 @@ use crate::world::ending::Phase;
 const AHEAD_MAX: u64 = 12;
 
 impl<P: Protocol> World<P> {
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of fault")]
     pub(super) fn strike(&mut self, strike: Strike) {
         if self.phase != Phase::Faults {
             return;
