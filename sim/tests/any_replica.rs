@@ -61,7 +61,7 @@ fn the_same_seed_gives_the_same_run() {
         let second = any_replica::simulate(&setup.clone().traced());
         let unwatched = any_replica::simulate(&setup);
         let (first_trace, second_trace) = (first.trace.unwrap(), second.trace.unwrap());
-        assert!(first_trace.lines().count() > 1_000, "seed {seed} hardly does anything");
+        assert!(first_trace.lines().count() > 300, "seed {seed} hardly does anything");
         let differing = first_trace.lines().zip(second_trace.lines()).find(|(a, b)| a != b);
         assert_eq!(differing, None, "seed {seed}");
         assert_eq!(first_trace, second_trace, "seed {seed}");
