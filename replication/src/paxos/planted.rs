@@ -111,9 +111,6 @@ bugs! {
     ApplyWhileInstalling => "apply-while-installing",
         "batches are applied while a snapshot waits to be installed",
         "nothing is applied between the record of a snapshot and its rows";
-    InstallOlderSnapshot => "install-older-snapshot",
-        "a snapshot is installed although more than it holds is applied",
-        "what is applied never goes back";
     SnapshotForgetsSessions => "snapshot-forgets-sessions",
         "a snapshot goes out without the sessions",
         "the table of sessions is part of the replicated state";

@@ -258,9 +258,7 @@ impl Replica {
         if !self.has_room {
             return self.wait_for_room(now, effects);
         }
-        let is_older =
-            snapshot.0 <= applied.0 && !self.options.planted.has(Bug::InstallOlderSnapshot);
-        if is_older || !in_order || !is_whole || !leads_on {
+        if snapshot.0 <= applied.0 || !in_order || !is_whole || !leads_on {
             return self.give_up_snapshot(now, effects);
         }
         let is_first = incoming.snapshot.is_none();
