@@ -71,6 +71,15 @@ fn any_of_five_serves_and_two_may_die_but_not_three() {
     }
     fixture.kvorum(["put", "greeting", "three"]).succeeded();
 
+    // Followers hear that it was chosen with the leader's next word, which it must live to say.
+    for member in others(&gone) {
+        let began = Instant::now();
+        let stale = || fixture.ask(member, ["get", "greeting", "--read", "stale"]);
+        while stale().succeeded().text() != "three\n" {
+            assert!(began.elapsed() < PATIENCE, "{member} has not heard what was chosen");
+        }
+    }
+
     // A third: what is not acknowledged yet may be unknown, and then writes are refused at once.
     gone.push(others(&gone)[0]);
     fixture.cluster.kill(gone[2]).unwrap();
