@@ -1,6 +1,6 @@
 //! What a log may be told, and what it tells of itself.
 
-use super::file::FILE_HEADER_BYTES;
+use super::file::{ALIGNMENT_MAX, FILE_HEADER_BYTES};
 use super::frame::FRAME_HEADER_BYTES;
 use crate::error::{Error, Result};
 use crate::planted::Planted;
@@ -33,8 +33,8 @@ pub struct LogOptions {
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            file_bytes: 64 << 20,
-            recycle_files_max: 3,
+            file_bytes: 16 << 20,
+            recycle_files_max: 2,
             record_bytes_max: 64 << 20,
             pending_bytes_max: 256 << 20,
             salt: 0,
@@ -65,6 +65,12 @@ impl LogOptions {
             )));
         }
         Ok(())
+    }
+
+    /// Whether a file of that many bytes is worth keeping. The alignment of frames can have made it
+    /// a little longer than was asked for.
+    pub(super) fn recycles(&self, file_bytes: u64) -> bool {
+        (self.file_bytes..self.file_bytes + ALIGNMENT_MAX as u64).contains(&file_bytes)
     }
 }
 
