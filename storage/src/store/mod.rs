@@ -7,11 +7,12 @@
 //! ```
 //!
 //! Readers take the current [`View`] under a lock held for the copy of one pointer, and then need
-//! no lock at all. Writers apply one at a time. Flush and compaction each run at most once at a
+//! no lock at all. Writers get their places one at a time, and insert beside each other. Flush and compaction each run at most once at a
 //! time, beside each other and beside readers and writers, on whatever thread calls
 //! [`Store::maintain`]; the store has no thread of its own.
 
 mod checkpoint;
+mod in_flight;
 mod install;
 mod maintain;
 mod open;
@@ -29,12 +30,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use self::in_flight::InFlight;
 use self::install::Outdated;
 use self::release::Releases;
 use self::signal::Signal;
 use self::staging::Staging;
 use self::stats::Counters;
-use self::write::{Applied, Queue};
+use self::write::Applied;
 use crate::compaction::Resume;
 use crate::cursor::Direction;
 use crate::error::{Error, Result};
@@ -85,10 +87,10 @@ pub(crate) struct Inner {
     compacting: Mutex<Resume>,
     /// Held by the one who stages.
     staging: Mutex<Staging>,
-    /// Held by the one writer.
+    /// Held by who applies, or gives a write its place.
     applied: Mutex<Applied>,
-    /// Embedded writes that are in the log's order and not yet applied.
-    queue: Mutex<Queue>,
+    /// Embedded writes that have their place and are not visible yet.
+    in_flight: InFlight,
     /// Held while the tree is changed, on disk and in memory.
     manifest: Mutex<Manifest>,
     releases: Mutex<Releases>,
