@@ -44,6 +44,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::planted::Planted;
 use crate::scan::{KeyRange, Scan};
+use crate::segment::BlockCache;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
@@ -93,6 +94,8 @@ pub(crate) struct Inner {
     manifest: Mutex<Manifest>,
     releases: Mutex<Releases>,
     pub(crate) snapshots: Snapshots,
+    /// Blocks that were decompressed.
+    cache: Arc<BlockCache>,
     view: RwLock<Arc<View>>,
     /// Files to be removed.
     outdated: Mutex<Vec<Outdated>>,
