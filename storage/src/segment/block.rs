@@ -322,7 +322,9 @@ mod tests {
     }
 
     fn current(cursor: &BlockCursor) -> Option<Entry> {
-        cursor.is_valid().then(|| (cursor.key().to_vec(), cursor.tag(), cursor.value_ref().to_vec()))
+        cursor
+            .is_valid()
+            .then(|| (cursor.key().to_vec(), cursor.tag(), cursor.value_ref().to_vec()))
     }
 
     fn walk(block: &Block, backwards: bool) -> Vec<Entry> {
