@@ -10,7 +10,7 @@ use super::{Inner, Store, View, lock};
 use crate::compaction::{Job, Output, Plan, Resume, Retention, pick, whole_level};
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::{Error, Result};
-use crate::levels::LEVELS;
+use crate::levels::{LEVELS, Level};
 use crate::log::Position;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
@@ -232,7 +232,8 @@ impl Inner {
         }
         let entries = || inputs.iter().chain(&overlapped).map(|s| s.meta().entries).sum::<u64>();
         let read = bytes_of(&inputs) + bytes_of(&overlapped);
-        let mut sources = vec![Source::level(overlapped.clone(), Check::Always)];
+        let mut sources =
+            vec![Source::level(&Arc::new(Level::new(overlapped.clone())), Check::Always)];
         sources.extend(inputs.iter().map(|input| Source::segment(input, Check::Always)));
         let merge = Merge::new(sources, None, Direction::Forwards)?;
         let output = self.run(merge, Some(self.options.segment_bytes), plan.to() + 1)?;
