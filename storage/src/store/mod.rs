@@ -7,14 +7,16 @@
 //! ```
 //!
 //! Readers take the current [`View`] under a lock held for the copy of one pointer, and then need
-//! no lock at all. Writers apply one at a time. Flush and compaction each run at most once at a
-//! time, beside each other and beside readers and writers, on whatever thread calls
-//! [`Store::maintain`]; the store has no thread of its own.
+//! no lock at all. Writers apply one at a time. One flush and any number of compactions, of which
+//! none touches what another works on, run beside each other and beside readers and writers, on
+//! whatever threads call [`Store::maintain`]; the store has no thread of its own.
 
 mod checkpoint;
+mod compact;
 mod install;
 mod maintain;
 mod open;
+mod pressure;
 mod release;
 mod signal;
 mod staging;
@@ -29,13 +31,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use self::compact::Compactions;
 use self::install::Outdated;
+use self::pressure::Throttle;
 use self::release::Releases;
 use self::signal::Signal;
 use self::staging::Staging;
 use self::stats::Counters;
 use self::write::{Applied, Queue};
-use crate::compaction::Resume;
 use crate::cursor::Direction;
 use crate::error::{Error, Result};
 use crate::key::Sequence;
@@ -50,10 +53,11 @@ use crate::vfs::{Vfs, VfsLock};
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
 pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
+pub use self::pressure::{PRESSURE_BYTES, Pressure};
 pub use self::stats::{LevelStats, Stats};
 pub use self::verify::VerifyReport;
 pub(crate) use self::view::View;
-pub use self::write::{Durability, Pressure, WRITE_BATCH};
+pub use self::write::{Durability, WRITE_BATCH};
 
 /// An open store. Clones are handles to the same one; it closes when the last is dropped.
 ///
@@ -81,8 +85,8 @@ pub(crate) struct Inner {
 
     /// Held by the one flush.
     flushing: Mutex<()>,
-    /// Held by the one compaction.
-    compacting: Mutex<Resume>,
+    /// What is being compacted, and by how many.
+    compactions: Compactions,
     /// Held by the one who stages.
     staging: Mutex<Staging>,
     /// Held by the one writer.
@@ -101,6 +105,10 @@ pub(crate) struct Inner {
     visible: AtomicU64,
     flushed_mark: AtomicU64,
     next_segment: AtomicU64,
+    /// How many entries the flush under way has written.
+    flushed_entries: AtomicU64,
+    /// Holds embedded writers back while there is too much to do.
+    throttle: Throttle,
     /// The length of the log after it was last flushed for being too long.
     log_bytes_flushed: AtomicU64,
     /// Why nothing more is written, once a write of ours failed in doubt.
