@@ -83,6 +83,16 @@ impl Levels {
         numbered.flat_map(|(number, level)| level.iter().map(move |segment| (number, segment)))
     }
 
+    /// Whether the range of a segment on this level meets this one.
+    pub(crate) fn overlaps(&self, level: usize, smallest: &[u8], largest: &[u8]) -> bool {
+        let segments = &self.levels[level];
+        if level == 0 {
+            return segments.iter().any(|segment| segment.meta().overlaps(smallest, largest));
+        }
+        let at = segments.partition_point(|segment| segment.meta().largest.as_ref() < smallest);
+        segments.get(at).is_some_and(|segment| segment.meta().overlaps(smallest, largest))
+    }
+
     /// Whether a segment on this level or below it may hold the key.
     pub(crate) fn spans_from(&self, first: usize, key: &[u8]) -> bool {
         let spans = |(number, level): (usize, &Vec<Arc<Segment>>)| {

@@ -12,11 +12,13 @@
 //! [`Store::maintain`]; the store has no thread of its own.
 
 mod checkpoint;
+mod ingest;
 mod install;
 mod maintain;
 mod open;
 mod release;
 mod signal;
+mod sorted;
 mod staging;
 mod stats;
 mod verify;
@@ -47,6 +49,7 @@ use crate::scan::{KeyRange, Scan};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
+pub use self::ingest::{Ingest, Ingested};
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
 pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
@@ -85,6 +88,8 @@ pub(crate) struct Inner {
     compacting: Mutex<Resume>,
     /// Held by the one who stages.
     staging: Mutex<Staging>,
+    /// Whether there is an [`Ingest`].
+    ingesting: AtomicBool,
     /// Held by the one writer.
     applied: Mutex<Applied>,
     /// Embedded writes that are in the log's order and not yet applied.

@@ -156,6 +156,7 @@ fn open(
         flushing: Mutex::new(()),
         compacting: Mutex::new(Resume::default()),
         staging: Mutex::new(Staging::default()),
+        ingesting: AtomicBool::new(false),
         applied: Mutex::new(applied),
         queue: Mutex::new(Queue::default()),
         releases: Mutex::new(Releases::default()),

@@ -13,6 +13,7 @@ mod crash;
 mod damage;
 mod faults;
 mod format;
+mod ingest;
 
 mod replica;
 mod support;
