@@ -99,6 +99,6 @@ pub use scan::{KeyRange, Scan};
 pub use segment::{Compression, LostKeys};
 pub use snapshot::Snapshot;
 pub use store::{
-    Durability, Ingest, Ingested, LevelStats, Maintained, Pressure, Recovery, Stats, Store,
-    VerifyReport, WRITE_BATCH, Work,
+    Durability, Ingest, Ingested, LevelStats, Maintained, Maintenance, MaintenanceOptions,
+    OnFailure, Pressure, Recovery, Stats, Store, VerifyReport, WRITE_BATCH, Work,
 };

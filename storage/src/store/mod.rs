@@ -11,6 +11,7 @@
 //! time, beside each other and beside readers and writers, on whatever thread calls
 //! [`Store::maintain`]; the store has no thread of its own.
 
+mod background;
 mod checkpoint;
 mod ingest;
 mod install;
@@ -49,6 +50,7 @@ use crate::scan::{KeyRange, Scan};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
+pub use self::background::{Maintenance, MaintenanceOptions, OnFailure};
 pub use self::ingest::{Ingest, Ingested};
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
