@@ -11,15 +11,18 @@
 //! none touches what another works on, run beside each other and beside readers and writers, on
 //! whatever threads call [`Store::maintain`]; the store has no thread of its own.
 
+mod background;
 mod checkpoint;
 mod compact;
+mod ingest;
 mod install;
 mod maintain;
 mod open;
-mod read_view;
 mod pressure;
+mod read_view;
 mod release;
 mod signal;
+mod sorted;
 mod staging;
 mod stats;
 mod verify;
@@ -53,11 +56,13 @@ use crate::scan::{Cursor, Scan};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
+pub use self::background::{Maintenance, MaintenanceOptions, OnFailure};
+pub use self::ingest::{Ingest, Ingested};
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
 pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
-pub use self::read_view::ReadView;
 pub use self::pressure::{PRESSURE_BYTES, Pressure};
+pub use self::read_view::ReadView;
 pub use self::stats::{LevelStats, Stats};
 pub use self::verify::VerifyReport;
 use self::view::CurrentView;
@@ -94,6 +99,8 @@ pub(crate) struct Inner {
     compactions: Compactions,
     /// Held by the one who stages.
     staging: Mutex<Staging>,
+    /// Whether there is an [`Ingest`].
+    ingesting: AtomicBool,
     /// Held by the one writer.
     applied: Mutex<Applied>,
     /// Embedded writes that are in the log's order and not yet applied.

@@ -158,6 +158,7 @@ fn open(
         flushing: Mutex::new(()),
         compactions: Compactions::default(),
         staging: Mutex::new(Staging::default()),
+        ingesting: AtomicBool::new(false),
         applied: Mutex::new(applied),
         queue: Mutex::new(Queue::default()),
         releases: Mutex::new(Releases::default()),

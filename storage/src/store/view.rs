@@ -126,6 +126,17 @@ impl View {
         }
     }
 
+    /// The same with a new active memtable in the place of one in which nothing is.
+    pub(super) fn with_new_active(&self) -> View {
+        View {
+            installs: self.installs,
+            active: Arc::new(Memtable::new()),
+            frozen: self.frozen.clone(),
+            levels: Arc::clone(&self.levels),
+            excess: self.excess,
+        }
+    }
+
     /// The same without the oldest frozen memtable, if it was flushed, and with another tree.
     pub(super) fn flushed(
         &self,
