@@ -51,6 +51,17 @@ impl Tag {
         (stored > 1).then_some(Tag(stored))
     }
 
+    /// Just behind this one, before every older entry of its key. It bounds entries, and is that of
+    /// none.
+    pub(crate) fn after(self) -> Tag {
+        Tag(self.0 - 1)
+    }
+
+    /// From the stored form of one that only bounds entries.
+    pub(crate) fn bound(stored: u64) -> Tag {
+        Tag(stored)
+    }
+
     pub(crate) fn stored(self) -> u64 {
         self.0
     }

@@ -270,6 +270,7 @@ impl Inner {
             vfs: &*self.vfs,
             dir: &self.segments_dir,
             options: self.options.segment(),
+            cache: &self.cache,
             segment_bytes,
             next_segment: &self.next_segment,
             levels: &view.levels,

@@ -46,6 +46,7 @@ use crate::options::Options;
 use crate::planted::Planted;
 use crate::range::KeyRange;
 use crate::scan::{Cursor, Scan};
+use crate::segment::BlockCache;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
@@ -98,6 +99,8 @@ pub(crate) struct Inner {
     releases: Mutex<Releases>,
     pub(crate) snapshots: Snapshots,
     view: CurrentView,
+    /// Blocks that were decompressed.
+    cache: Arc<BlockCache>,
     /// Files to be removed.
     outdated: Mutex<Vec<Outdated>>,
 

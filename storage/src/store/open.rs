@@ -24,7 +24,7 @@ use crate::marker;
 use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::planted::Planted;
-use crate::segment::{Segment, id_of, path_of};
+use crate::segment::{BlockCache, Segment, id_of, path_of};
 use crate::snapshot::Snapshots;
 use crate::vfs::{Vfs, VfsLock};
 
@@ -118,11 +118,11 @@ fn open(
     if manifest.generation > 1 && !has_files(&*vfs, &log_dir)? {
         return Err(Error::Missing { file: log_dir });
     }
-    let segments = open_segments(&*vfs, &segments_dir, &manifest, options.planted)?;
-    let levels = Levels::new(segments);
+    let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
+    let levels = open_segments(&*vfs, &segments_dir, &manifest, &cache, options.planted)?;
     // They may be installed at once, and are kept until then: what can be seen now is said now.
     for staged in manifest.staged.iter().flat_map(|staged| &staged.segments) {
-        Segment::open(&*vfs, &segments_dir, staged.clone(), options.planted)?;
+        Segment::open(&*vfs, &segments_dir, staged.clone(), &cache, options.planted)?;
     }
     if let Some((level, a, b)) = levels.overlap() {
         let what = format!("segments {a:#x} and {b:#x} of level {level} overlap");
@@ -161,6 +161,7 @@ fn open(
         releases: Mutex::new(Releases::default()),
         snapshots: Snapshots::default(),
         view: CurrentView::new(view),
+        cache,
         outdated: Mutex::new(Vec::new()),
         visible: AtomicU64::new(manifest.last_sequence),
         flushed_mark: AtomicU64::new(manifest.flushed_mark),
@@ -216,13 +217,14 @@ fn open_segments(
     vfs: &dyn Vfs,
     dir: &Path,
     manifest: &Manifest,
+    cache: &Arc<BlockCache>,
     planted: Planted,
-) -> Result<Vec<(usize, Arc<Segment>)>> {
+) -> Result<Levels> {
     let open = |(level, meta): &(usize, _)| {
-        let segment = Segment::open(vfs, dir, Clone::clone(meta), planted)?;
+        let segment = Segment::open(vfs, dir, Clone::clone(meta), cache, planted)?;
         Ok((*level, Arc::new(segment)))
     };
-    manifest.segments.iter().map(open).collect()
+    Ok(Levels::new(manifest.segments.iter().map(open).collect::<Result<Vec<_>>>()?))
 }
 
 /// The segments rest on log records that were durable: a log that ends before them lost some. And
