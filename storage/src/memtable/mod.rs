@@ -65,6 +65,12 @@ impl Memtable {
         (entry.key() == key).then(|| (entry.tag(), entry.value()))
     }
 
+    /// Whether it has a key between these two, or one of them.
+    pub(crate) fn holds_any(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        let next = self.tree.seek(smallest, Tag::NEWEST);
+        next.is_some_and(|id| self.tree.entry(id).key() <= largest)
+    }
+
     /// Roughly what it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
@@ -156,6 +162,11 @@ impl MemtableCursor {
 
     pub(crate) fn value(&self) -> Bytes {
         self.entry().map_or_else(Bytes::new, Entry::value)
+    }
+
+    /// The same, for who needs it only until the next step.
+    pub(crate) fn value_ref(&self) -> &[u8] {
+        self.entry().map_or(&[], Entry::value_ref)
     }
 
     fn entry(&self) -> Option<&Entry> {

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::maintain::{Edit, Maintained, Work, bytes_of, count};
 use super::{Inner, Store, View, lock};
@@ -20,7 +20,7 @@ use crate::compaction::{BOTTOM, Job, Output, Part, Plan, cut, pick, pick_idle, w
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::{Error, Result};
 use crate::key::Tag;
-use crate::levels::LEVELS;
+use crate::levels::{LEVELS, Level};
 use crate::segment::{Check, Segment};
 
 /// So many segments' worth of input make a part of their own.
@@ -34,7 +34,7 @@ pub(super) struct Compactions {
     state: Mutex<State>,
     /// One has ended.
     ended: Condvar,
-    /// Held by the one who merges everything.
+    /// Held by the one who lets no other begin.
     whole: Mutex<()>,
     /// How far the one that merges level 0 has come: segments that it will have taken away, entries
     /// that it reads, and how many of them it has read.
@@ -46,7 +46,7 @@ pub(super) struct Compactions {
 #[derive(Default)]
 struct State {
     running: Vec<Arc<Running>>,
-    /// Somebody merges everything: nothing else begins.
+    /// Somebody wants to be alone: nothing else begins.
     is_whole: bool,
 }
 
@@ -139,10 +139,9 @@ impl Store {
     pub fn compact(&self) -> Result<()> {
         let inner = &self.inner;
         inner.flush_all()?;
-        let _whole = lock(&inner.compactions.whole);
-        inner.compactions.begin_whole();
+        let alone = inner.compactions.exclude();
         let result = inner.compact_whole();
-        inner.compactions.end_whole();
+        drop(alone);
         // What was due meanwhile.
         inner.signal.raise();
         result
@@ -150,17 +149,15 @@ impl Store {
 }
 
 impl Compactions {
-    /// Lets no compaction begin, and waits for those under way.
-    fn begin_whole(&self) {
+    /// Lets no compaction begin until the answer is dropped, and waits for those under way.
+    pub(super) fn exclude(&self) -> Alone<'_> {
+        let whole = lock(&self.whole);
         let mut state = lock(&self.state);
         state.is_whole = true;
         while !state.running.is_empty() {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    fn end_whole(&self) {
-        lock(&self.state).is_whole = false;
+        Alone { compactions: self, _whole: whole }
     }
 
     /// Thousandths of segments of level 0 that the merge under way has seen to already.
@@ -190,6 +187,18 @@ impl Compactions {
         }
         drop(state);
         self.ended.notify_all();
+    }
+}
+
+/// While it lives, only its holder may merge or move segments.
+pub(super) struct Alone<'a> {
+    compactions: &'a Compactions,
+    _whole: MutexGuard<'a, ()>,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        lock(&self.compactions.state).is_whole = false;
     }
 }
 
@@ -321,7 +330,8 @@ impl Inner {
             let segments = running.inputs.clone();
             return Ok(Output { segments, entries: running.entries() });
         }
-        let mut sources = vec![Source::level(running.overlapped.clone(), Check::Always)];
+        let overlapped = Arc::new(Level::new(running.overlapped.clone()));
+        let mut sources = vec![Source::level(&overlapped, Check::Always)];
         let inputs = running.inputs.iter();
         sources.extend(inputs.map(|input| Source::segment(input, Check::Always)));
         let start = part.start.as_deref().map(|key| (key, Tag::NEWEST));
@@ -354,7 +364,7 @@ impl Inner {
         let written = bytes_of(&made);
         let removed: BTreeSet<u64> = plan.ids().collect();
         let added = made.into_iter().map(|segment| (plan.to, segment)).collect();
-        if !self.change_tree(&running.view, Edit { removed, added, flushed: None })? {
+        if !self.change_tree(&running.view, Edit { removed, added, ..Edit::default() })? {
             return Ok(());
         }
         let counters = &self.counters;

@@ -10,6 +10,7 @@ use super::{Inner, Store, View, lock};
 use crate::compaction::{Job, Output, Retention};
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::Result;
+use crate::key::Sequence;
 use crate::log::Position;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
@@ -47,6 +48,8 @@ pub(super) struct Edit<'a> {
     pub(super) removed: BTreeSet<u64>,
     pub(super) added: Vec<(usize, Arc<Segment>)>,
     pub(super) flushed: Option<&'a Arc<Memtable>>,
+    /// That of what is added, if it is no older than all that was flushed.
+    pub(super) last_sequence: Sequence,
 }
 
 impl Store {
@@ -125,7 +128,7 @@ impl Inner {
     }
 
     /// Flushes the oldest frozen memtable; whether there was one. The caller holds `flushing`.
-    fn flush_oldest(&self) -> Result<bool> {
+    pub(super) fn flush_oldest(&self) -> Result<bool> {
         let view = self.view();
         let Some(memtable) = view.frozen.last() else { return Ok(false) };
         // A segment must never hold what the log could still lose.
@@ -146,7 +149,7 @@ impl Inner {
             count(&self.counters.flushed_bytes, bytes_of(&output.segments));
             added.extend(output.segments.into_iter().map(|segment| (0, segment)));
         }
-        let edit = Edit { removed: BTreeSet::new(), added, flushed: Some(memtable) };
+        let edit = Edit { added, flushed: Some(memtable), ..Edit::default() };
         let is_flushed = self.change_tree(&view, edit)?;
         self.flushed_entries.store(0, Relaxed);
         count(&self.counters.flushes, u64::from(is_flushed));
@@ -233,7 +236,12 @@ impl Inner {
 
     /// Makes an edit part of the store: first on disk, then in memory. Nothing before and at this
     /// position of the log is needed any more.
-    fn edit(&self, manifest: &mut Manifest, edit: Edit<'_>, rests_on: Position) -> Result<()> {
+    pub(super) fn edit(
+        &self,
+        manifest: &mut Manifest,
+        edit: Edit<'_>,
+        rests_on: Position,
+    ) -> Result<()> {
         let mut next = manifest.clone();
         next.generation += 1;
         next.next_segment = self.next_segment_id();
@@ -241,6 +249,7 @@ impl Inner {
         let added = edit.added.iter().map(|(level, segment)| (*level, segment.meta().clone()));
         next.segments.extend(added);
         next.flushed_position = next.flushed_position.max(rests_on);
+        next.last_sequence = next.last_sequence.max(edit.last_sequence);
         if let Some(memtable) = edit.flushed {
             next.flushed_mark = memtable.last_mark();
             next.flushed_position = next.flushed_position.max(memtable.covered_by());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::compact::Compactions;
 use super::maintain::Maintained;
@@ -14,7 +14,7 @@ use super::signal::Signal;
 use super::staging::Staging;
 use super::stats::Counters;
 use super::write::{Applied, Queue, WRITE_BATCH};
-use super::{Inner, Store, View};
+use super::{CurrentView, Inner, Store, View};
 use crate::batch::Batch;
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
@@ -158,11 +158,12 @@ fn open(
         flushing: Mutex::new(()),
         compactions: Compactions::default(),
         staging: Mutex::new(Staging::default()),
+        ingesting: AtomicBool::new(false),
         applied: Mutex::new(applied),
         queue: Mutex::new(Queue::default()),
         releases: Mutex::new(Releases::default()),
         snapshots: Snapshots::default(),
-        view: RwLock::new(Arc::new(view)),
+        view: CurrentView::new(view),
         outdated: Mutex::new(Vec::new()),
         visible: AtomicU64::new(manifest.last_sequence),
         flushed_mark: AtomicU64::new(manifest.flushed_mark),

@@ -193,7 +193,7 @@ impl Inner {
 
     /// Holds an embedded writer back, or makes it help, until there is room; refuses while the log
     /// does.
-    fn wait_for_room(&self, bytes: usize) -> Result<()> {
+    pub(super) fn wait_for_room(&self, bytes: usize) -> Result<()> {
         if self.log.is_refusing() {
             // See whether the disk has room again, before anything new is appended.
             let last = self.log.last();
