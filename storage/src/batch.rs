@@ -165,12 +165,16 @@ impl Batch {
 
     /// The operations, in the order they were added.
     pub fn operations(&self) -> impl ExactSizeIterator<Item = &Operation> {
-        let operations = self.operations.get_or_init(|| {
-            let mut changes = Changes::new(self.stored());
-            let next = || changes.next().expect("what a batch holds it has put in, or checked");
-            std::iter::from_fn(next).map(Change::to_operation).collect()
-        });
-        operations.iter()
+        let operations = || self.changes().map(Change::to_operation).collect();
+        self.operations.get_or_init(operations).iter()
+    }
+
+    /// The same where they are stored.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        let mut changes = Changes::new(self.stored());
+        std::iter::from_fn(move || {
+            changes.next().expect("what a batch holds it has put in, or checked")
+        })
     }
 
     /// Refuses what the engine does not store.

@@ -123,6 +123,12 @@ impl Memtable {
         (found == key).then(|| (tag, self.tree.entries.shared_value(id)))
     }
 
+    /// Whether it has a key between these two, or one of them.
+    pub(crate) fn holds_any(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        let next = self.tree.seek(smallest, Tag::NEWEST);
+        next.is_some_and(|id| self.tree.entries.place(id).0 <= largest)
+    }
+
     /// What it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed) + self.tree.node_bytes()

@@ -4,19 +4,20 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use super::compact::Compactions;
 use super::in_flight::InFlight;
 use super::maintain::Maintained;
+use super::pressure::Throttle;
 use super::release::Releases;
 use super::signal::Signal;
 use super::staging::Staging;
 use super::stats::Counters;
 use super::write::{Applied, WRITE_BATCH};
-use super::{Inner, Store, View};
+use super::{CurrentView, Inner, Store, View};
 use crate::batch::Batch;
 use crate::codec::Malformed;
-use crate::compaction::Resume;
 use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
@@ -25,7 +26,7 @@ use crate::marker;
 use crate::memtable::{Load, Memtable};
 use crate::options::Options;
 use crate::planted::Planted;
-use crate::segment::{Segment, id_of, path_of};
+use crate::segment::{BlockCache, Segment, id_of, path_of};
 use crate::snapshot::Snapshots;
 use crate::vfs::{Vfs, VfsLock};
 
@@ -128,6 +129,7 @@ impl Inner {
             active,
             frozen: view.frozen.clone(),
             levels: Arc::clone(&view.levels),
+            excess: view.excess,
         });
     }
 
@@ -171,11 +173,11 @@ fn open(
     if manifest.generation > 1 && !has_files(&*vfs, &log_dir)? {
         return Err(Error::Missing { file: log_dir });
     }
-    let segments = open_segments(&*vfs, &segments_dir, &manifest, options.planted)?;
-    let levels = Levels::new(segments);
+    let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
+    let levels = open_segments(&*vfs, &segments_dir, &manifest, &cache, options.planted)?;
     // They may be installed at once, and are kept until then: what can be seen now is said now.
     for staged in manifest.staged.iter().flat_map(|staged| &staged.segments) {
-        Segment::open(&*vfs, &segments_dir, staged.clone(), options.planted)?;
+        Segment::open(&*vfs, &segments_dir, staged.clone(), &cache, options.planted)?;
     }
     if let Some((level, a, b)) = levels.overlap() {
         let what = format!("segments {a:#x} and {b:#x} of level {level} overlap");
@@ -193,6 +195,7 @@ fn open(
         installs: 0,
         active: Arc::new(Memtable::new()),
         frozen: Vec::new(),
+        excess: options.limits().excess(&levels.shape()),
         levels: Arc::new(levels),
     };
     let applied = Applied {
@@ -210,17 +213,21 @@ fn open(
         replaying: AtomicBool::new(true),
         flushed_at_open: manifest.flushed_mark,
         flushing: Mutex::new(()),
-        compacting: Mutex::new(Resume::default()),
+        compactions: Compactions::default(),
         staging: Mutex::new(Staging::default()),
+        ingesting: AtomicBool::new(false),
         applied: Mutex::new(applied),
         in_flight: InFlight::new(embedded),
         releases: Mutex::new(Releases::default()),
         snapshots: Snapshots::default(),
-        view: RwLock::new(Arc::new(view)),
+        cache,
+        view: CurrentView::new(view),
         outdated: Mutex::new(Vec::new()),
         visible: AtomicU64::new(manifest.last_sequence),
         flushed_mark: AtomicU64::new(manifest.flushed_mark),
         next_segment: AtomicU64::new(next_segment),
+        flushed_entries: AtomicU64::new(0),
+        throttle: Throttle::default(),
         log_bytes_flushed: AtomicU64::new(0),
         counters: Counters::at_opening(manifest.staged.as_ref()),
         manifest: Mutex::new(manifest),
@@ -272,13 +279,14 @@ fn open_segments(
     vfs: &dyn Vfs,
     dir: &Path,
     manifest: &Manifest,
+    cache: &Arc<BlockCache>,
     planted: Planted,
-) -> Result<Vec<(usize, Arc<Segment>)>> {
+) -> Result<Levels> {
     let open = |(level, meta): &(usize, _)| {
-        let segment = Segment::open(vfs, dir, Clone::clone(meta), planted)?;
+        let segment = Segment::open(vfs, dir, Clone::clone(meta), cache, planted)?;
         Ok((*level, Arc::new(segment)))
     };
-    manifest.segments.iter().map(open).collect()
+    Ok(Levels::new(manifest.segments.iter().map(open).collect::<Result<Vec<_>>>()?))
 }
 
 /// The segments rest on log records that were durable: a log that ends before them lost some. And
