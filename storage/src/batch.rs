@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::codec::{Malformed, Reader, put_slice, put_varint};
 use crate::error::{Error, Result};
-use crate::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::key::{KEY_BYTES_MAX, Kind, VALUE_BYTES_MAX};
 
 /// Most operations in a batch. Their bytes are bounded by the log's largest record.
 pub const BATCH_OPERATIONS_MAX: usize = 1 << 20;
@@ -94,6 +94,14 @@ impl Batch {
     /// The operations, in the order they were added.
     pub fn operations(&self) -> impl ExactSizeIterator<Item = &Operation> {
         self.operations.iter()
+    }
+
+    /// The same as what each says of its key.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&[u8], Kind, &[u8])> {
+        self.operations.iter().map(|operation| match operation {
+            Operation::Put { key, value } => (key.as_ref(), Kind::Put, value.as_ref()),
+            Operation::Delete { key } => (key.as_ref(), Kind::Delete, [].as_slice()),
+        })
     }
 
     /// Refuses what the engine does not store.

@@ -19,6 +19,10 @@ pub(crate) type Sequence = u64;
 /// applied to them is newer.
 pub(crate) const SEQUENCE_STAGED: Sequence = 1;
 
+/// That of ingested rows is a multiple of this. So many operations may be applied while rows are
+/// written to their files.
+pub(crate) const SEQUENCE_STRIDE: Sequence = 1 << 32;
+
 /// What an entry says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

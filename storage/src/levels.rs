@@ -132,6 +132,16 @@ impl Levels {
             .flat_map(|(number, level)| level.segments.iter().map(move |segment| (number, segment)))
     }
 
+    /// Whether the range of a segment on this level meets this one.
+    pub(crate) fn overlaps(&self, level: usize, smallest: &[u8], largest: &[u8]) -> bool {
+        let segments = self.level(level);
+        if level == 0 {
+            return segments.iter().any(|segment| segment.meta().overlaps(smallest, largest));
+        }
+        let next = segments.get(self.levels[level].count_before(smallest));
+        next.is_some_and(|segment| segment.meta().overlaps(smallest, largest))
+    }
+
     /// Whether a segment on this level or below it may hold the key.
     pub(crate) fn spans_from(&self, first: usize, key: &[u8]) -> bool {
         let spans = |(number, level): (usize, &Arc<Level>)| match number {

@@ -106,6 +106,7 @@ pub use scan::{Cursor, Scan};
 pub use segment::{Compression, LostKeys};
 pub use snapshot::Snapshot;
 pub use store::{
-    Durability, LevelStats, Maintained, Pressure, ReadView, Recovery, Stats, Store, VerifyReport,
+    Durability, Ingest, Ingested, LevelStats, Maintained, Maintenance, MaintenanceOptions,
+    OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store, VerifyReport,
     WRITE_BATCH, Work,
 };

@@ -65,6 +65,12 @@ impl Memtable {
         (entry.key() == key).then(|| (entry.tag(), entry.value()))
     }
 
+    /// Whether it has a key between these two, or one of them.
+    pub(crate) fn holds_any(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        let next = self.tree.seek(smallest, Tag::NEWEST);
+        next.is_some_and(|id| self.tree.entry(id).key() <= largest)
+    }
+
     /// Roughly what it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)

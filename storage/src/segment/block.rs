@@ -259,7 +259,7 @@ fn bytes_equal_to(bytes: [u8; 8], byte: u8) -> u64 {
     const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
     let differ = u64::from_le_bytes(bytes) ^ u64::from_ne_bytes([byte; 8]);
     // Adding carries into the high bit of a byte if any of its low bits is set, and never beyond.
-    !((differ & LOW) + LOW | differ | LOW)
+    !(((differ & LOW) + LOW) | differ | LOW)
 }
 
 /// Walks the entries of one block. After an error it is at no entry.

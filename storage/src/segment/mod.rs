@@ -221,7 +221,8 @@ impl Footer {
             (1, 0) => Version::One,
             (2, 0) => Version::Two,
             _ => {
-                let what = "the segment is of a version that this program does not know";
+                let what =
+                    "the segment is of a version that this program does not know: a newer one may";
                 return Err(Malformed(what));
             }
         };

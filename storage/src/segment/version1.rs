@@ -317,10 +317,6 @@ mod tests {
             self.since_restart += 1;
         }
 
-        fn is_empty(&self) -> bool {
-            self.restarts.is_empty()
-        }
-
         /// What [`BlockBuilder::finish`] would answer with now, in bytes.
         fn bytes(&self) -> usize {
             self.buffer.len() + 4 * (self.restarts.len() + 1)

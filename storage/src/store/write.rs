@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Release;
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::maintain::Maintained;
+use super::pressure::Pressure;
 use super::{Inner, Store, lock};
 use crate::batch::{Batch, Operation};
 use crate::error::{Error, Result};
@@ -25,17 +25,6 @@ pub enum Durability {
     Sync,
     /// Once the operating system has the batch: it survives the process, but not a power cut.
     Buffered,
-}
-
-/// Whether flush and compaction keep up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// They do.
-    None,
-    /// Not quite: wait so long before each write.
-    Slow(Duration),
-    /// Take no new work until [`Store::maintain`] has caught up.
-    Stop,
 }
 
 /// How far batches were applied.
@@ -81,12 +70,6 @@ impl Store {
         }
     }
 
-    /// Whether flush and compaction keep up.
-    #[must_use]
-    pub fn pressure(&self) -> Pressure {
-        self.inner.pressure()
-    }
-
     /// Logs a batch, waits as `durability` says, and makes it visible. Batches become visible in
     /// the order of the log; those that wait for the disk together are synced together.
     ///
@@ -99,7 +82,7 @@ impl Store {
             return Err(Error::invalid("the log of this store is its owner's: `apply`"));
         }
         batch.validate()?;
-        self.inner.wait_for_room()?;
+        self.inner.wait_for_room(batch.bytes())?;
         let mut record = Vec::with_capacity(batch.bytes() + 16 * batch.len() + 8);
         batch.encode(&mut record);
         let position = {
@@ -208,22 +191,9 @@ impl Inner {
         self.signal.raise();
     }
 
-    pub(super) fn pressure(&self) -> Pressure {
-        let view = self.view();
-        let (frozen, flushed) = (view.frozen.len(), view.levels.level(0).len());
-        let options = &self.options;
-        if frozen >= options.memtables_max || flushed >= options.level0_segments_stop {
-            Pressure::Stop
-        } else if flushed >= options.level0_segments_slow {
-            Pressure::Slow(options.slow_delay)
-        } else {
-            Pressure::None
-        }
-    }
-
     /// Holds an embedded writer back, or makes it help, until there is room; refuses while the log
     /// does.
-    fn wait_for_room(&self) -> Result<()> {
+    pub(super) fn wait_for_room(&self, bytes: usize) -> Result<()> {
         if self.log.is_refusing() {
             // See whether the disk has room again, before anything new is appended.
             let last = self.log.last();
@@ -234,7 +204,7 @@ impl Inner {
             match self.pressure() {
                 Pressure::None => return Ok(()),
                 Pressure::Slow(delay) => {
-                    std::thread::sleep(delay);
+                    self.throttle.wait(bytes, delay);
                     return Ok(());
                 }
                 Pressure::Stop => {

@@ -1,6 +1,7 @@
 //! The store through its own door: what was acknowledged is there, what is damaged is reported.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod background;
 mod doors;
 mod model;
 mod stage;
@@ -14,6 +15,7 @@ mod crash;
 mod damage;
 mod faults;
 mod format;
+mod ingest;
 
 mod replica;
 mod support;
