@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 /// An entry's sequence and kind in one number: the greater, the newer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tag(u64);
 
 impl Tag {

@@ -25,6 +25,8 @@ use crate::segment::{Check, Segment};
 
 /// So many segments' worth of input make a part of their own.
 const PART_SEGMENTS: u64 = 2;
+/// An idle store keeps free files of the log in so many hundredths of the segments' bytes.
+const FREE_LOG_PERCENT: u64 = 2;
 
 /// Which compactions are under way.
 #[derive(Default)]
@@ -100,6 +102,20 @@ impl Running {
             std::mem::take(&mut taken.outputs).into_iter().map(|(_, output)| output).collect()
         });
         (outputs, result)
+    }
+}
+
+/// A part that somebody works on. Dropped by a panic, it fails, so that nobody waits for it.
+struct Busy<'a> {
+    inner: &'a Inner,
+    running: &'a Arc<Running>,
+    part: usize,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let error = Error::invalid("a thread panicked while it compacted");
+        let _ = self.inner.end_part(self.running, self.part, Err(error));
     }
 }
 
@@ -285,26 +301,27 @@ impl Inner {
         Ok(running)
     }
 
-    /// Carries out this part, then all that nobody else takes. Of each the first error is told.
+    /// Carries out this part, then all that nobody else takes.
     fn work_on(&self, running: &Arc<Running>, first: usize) -> Result<()> {
         let mut next = Some(first);
         while let Some(part) = next {
+            let busy = Busy { inner: self, running, part };
             let merged = self.merge_part(running, &running.parts[part]);
-            let (outputs, result) = running.end(part, merged);
-            let installed = match outputs {
-                Some(outputs) => {
-                    let installed = self.end_compaction(running, outputs);
-                    self.compactions.end(running);
-                    // Those who found nothing to begin may find something now.
-                    self.signal.install();
-                    installed
-                }
-                None => Ok(()),
-            };
-            result.and(installed)?;
+            std::mem::forget(busy);
+            self.end_part(running, part, merged)?;
             next = running.take();
         }
         Ok(())
+    }
+
+    fn end_part(&self, running: &Arc<Running>, part: usize, merged: Result<Output>) -> Result<()> {
+        let (outputs, result) = running.end(part, merged);
+        let Some(outputs) = outputs else { return result };
+        let installed = self.end_compaction(running, outputs);
+        self.compactions.end(running);
+        // Those who found nothing to begin may find something now.
+        self.signal.install();
+        result.and(installed)
     }
 
     fn merge_part(&self, running: &Running, part: &Part) -> Result<Output> {
@@ -368,18 +385,22 @@ impl Inner {
         Ok(())
     }
 
-    /// Flushes the memtable if that lets log files go, and gives the log's free files back.
+    /// Flushes the memtable if that lets log files go, and lets go of most free ones; whether there
+    /// was anything to be let go.
     fn unpin_log(&self) -> Result<Option<Work>> {
         let may_cut = self.embedded || !lock(&self.releases).is_empty();
-        let is_pinned =
-            !self.view().active.is_untouched() && self.log.would_cut(self.log.last().next());
-        if may_cut && is_pinned {
+        let is_untouched = self.view().active.is_untouched();
+        if may_cut && !is_untouched && self.log.would_cut(self.log.last().next()) {
             let before = self.log.first();
             self.flush_all()?;
             if self.log.first() > before {
                 return Ok(Some(Work::Flushed));
             }
         }
-        Ok(None)
+        let segments =
+            self.view().levels.iter().map(|(_, segment)| segment.meta().bytes).sum::<u64>();
+        let keep = segments / 100 * FREE_LOG_PERCENT / self.options.log.file_bytes;
+        let is_trimmed = self.log.trim_free_files(usize::try_from(keep).unwrap_or(usize::MAX))?;
+        Ok(is_trimmed.then_some(Work::CutLog))
     }
 }

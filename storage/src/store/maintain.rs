@@ -134,6 +134,8 @@ impl Inner {
         // A segment must never hold what the log could still lose.
         if !self.options.planted.has(Bug::FlushAheadOfLog) {
             self.log.sync(memtable.covered_by())?;
+            // Nor lack what a thread has yet to insert.
+            self.show(memtable.last_sequence());
         }
         if self.options.planted.has(Bug::CutLogBeforeFlush)
             && let Some(before) = lock(&self.releases).take(memtable.last_mark())

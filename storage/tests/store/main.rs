@@ -9,6 +9,7 @@ mod stage_faults;
 mod stage_model;
 mod stage_races;
 mod threads;
+mod walks;
 
 mod crash;
 mod damage;
