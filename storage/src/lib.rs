@@ -56,6 +56,8 @@ mod snapshot;
 
 mod scan;
 
+mod range;
+
 mod batch;
 
 mod options;
@@ -69,6 +71,10 @@ mod manifest;
 mod levels;
 
 mod cursor;
+
+mod source;
+
+mod word;
 
 mod segment;
 
@@ -95,10 +101,12 @@ pub use log::{
     Replay, ReplayedRecord, TornTail,
 };
 pub use options::Options;
-pub use scan::{KeyRange, Scan};
+pub use range::KeyRange;
+pub use scan::{Cursor, Scan};
 pub use segment::{Compression, LostKeys};
 pub use snapshot::Snapshot;
 pub use store::{
-    Durability, LevelStats, Maintained, Pressure, Recovery, Stats, Store, VerifyReport,
+    Durability, Ingest, Ingested, LevelStats, Maintained, Maintenance, MaintenanceOptions,
+    OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store, VerifyReport,
     WRITE_BATCH, Work,
 };

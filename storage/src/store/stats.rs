@@ -18,6 +18,9 @@ pub(super) struct Counters {
     pub(super) compacted_bytes_written: AtomicU64,
     pub(super) log_cuts: AtomicU64,
     pub(super) installs: AtomicU64,
+    pub(super) ingests: AtomicU64,
+    pub(super) ingested_rows: AtomicU64,
+    pub(super) ingested_bytes: AtomicU64,
     /// What is staged now, sealed or not.
     pub(super) staged_rows: AtomicU64,
     pub(super) staged_bytes: AtomicU64,
@@ -31,6 +34,13 @@ impl Counters {
             counters.staged_bytes.fetch_add(segment.bytes, Relaxed);
         }
         counters
+    }
+
+    /// Rows were ingested, into segments of so many bytes.
+    pub(super) fn note_ingest(&self, rows: u64, bytes: u64) {
+        self.ingests.fetch_add(1, Relaxed);
+        self.ingested_rows.fetch_add(rows, Relaxed);
+        self.ingested_bytes.fetch_add(bytes, Relaxed);
     }
 
     /// Nothing is staged any more.
@@ -84,6 +94,12 @@ pub struct Stats {
     pub log_cuts: u64,
     /// How often staged rows took the place of all others.
     pub installs: u64,
+    /// How often rows were ingested.
+    pub ingests: u64,
+    /// Those rows, deletes included.
+    pub ingested_rows: u64,
+    /// Bytes of the segments that they made.
+    pub ingested_bytes: u64,
     /// Rows that are staged now, sealed or not.
     pub staged_rows: u64,
     /// Bytes of the segments that they are written to, roughly.
@@ -134,6 +150,9 @@ impl Store {
             compacted_bytes_written: counters.compacted_bytes_written.load(Relaxed),
             log_cuts: counters.log_cuts.load(Relaxed),
             installs: counters.installs.load(Relaxed),
+            ingests: counters.ingests.load(Relaxed),
+            ingested_rows: counters.ingested_rows.load(Relaxed),
+            ingested_bytes: counters.ingested_bytes.load(Relaxed),
             staged_rows: counters.staged_rows.load(Relaxed),
             staged_bytes: counters.staged_bytes.load(Relaxed),
         }
