@@ -73,7 +73,7 @@ impl Job<'_> {
                         writer.insert(SegmentWriter::create(self.vfs, self.dir, id, self.options)?)
                     }
                 };
-                writer.add(key, tag, &merge.value())?;
+                writer.add(key, tag, merge.value_ref())?;
             }
             merge.step()?;
         }

@@ -164,6 +164,11 @@ impl MemtableCursor {
         self.entry().map_or_else(Bytes::new, Entry::value)
     }
 
+    /// The same, for who needs it only until the next step.
+    pub(crate) fn value_ref(&self) -> &[u8] {
+        self.entry().map_or(&[], Entry::value_ref)
+    }
+
     fn entry(&self) -> Option<&Entry> {
         self.run.entries.get(self.at).map(|id| self.memtable.tree.entry(*id))
     }

@@ -60,6 +60,10 @@ impl Entry {
         self.bytes.slice(self.key_bytes as usize..)
     }
 
+    pub(super) fn value_ref(&self) -> &[u8] {
+        &self.bytes[self.key_bytes as usize..]
+    }
+
     fn place(&self) -> (&[u8], Tag) {
         (self.key(), self.tag)
     }

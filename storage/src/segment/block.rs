@@ -190,6 +190,11 @@ impl BlockCursor {
         self.block.bytes.slice(self.value.clone())
     }
 
+    /// The same, for who needs it only until the next step.
+    pub(super) fn value_ref(&self) -> &[u8] {
+        &self.block.bytes[self.value.clone()]
+    }
+
     /// To the first entry at or after `to`, or the very first.
     pub(super) fn seek(&mut self, to: Option<(&[u8], Tag)>) -> Result<(), Malformed> {
         let Some((key, tag)) = to else { return self.read_restart(0) };
@@ -317,7 +322,9 @@ mod tests {
     }
 
     fn current(cursor: &BlockCursor) -> Option<Entry> {
-        cursor.is_valid().then(|| (cursor.key().to_vec(), cursor.tag(), cursor.value().to_vec()))
+        cursor
+            .is_valid()
+            .then(|| (cursor.key().to_vec(), cursor.tag(), cursor.value_ref().to_vec()))
     }
 
     fn walk(block: &Block, backwards: bool) -> Vec<Entry> {

@@ -73,6 +73,11 @@ impl SegmentCursor {
         self.block.as_ref().map_or_else(Bytes::new, |(_, cursor)| cursor.value())
     }
 
+    /// The same, for who needs it only until the next step.
+    pub(crate) fn value_ref(&self) -> &[u8] {
+        self.block.as_ref().map_or(&[], |(_, cursor)| cursor.value_ref())
+    }
+
     fn step(
         &mut self,
         step: impl FnOnce(&mut BlockCursor) -> std::result::Result<(), Malformed>,

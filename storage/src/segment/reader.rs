@@ -90,14 +90,37 @@ impl Segment {
         &self.path
     }
 
-    /// The newest version of the key that a reader at `sequence` may see: its tag and value.
-    /// `hash` is that of the key, by [`super::hash`]: it is the same for all segments.
+    /// The newest version of the key that a reader at `sequence` may see: its tag and value, which
+    /// keeps the segment's content in memory as long as it lives. `hash` is that of the key, by
+    /// [`super::hash`]: it is the same for all segments.
     pub(crate) fn get(
         &self,
         key: &[u8],
         hash: u64,
         sequence: Sequence,
     ) -> Result<Option<(Tag, Bytes)>> {
+        let cursor = self.find(key, hash, sequence)?;
+        Ok(cursor.map(|cursor| (cursor.tag(), cursor.value())))
+    }
+
+    /// The same, for who needs the value only for a moment: nothing is counted or copied.
+    pub(crate) fn get_with<T>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        sequence: Sequence,
+        found: impl FnOnce(Tag, &[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let cursor = self.find(key, hash, sequence)?;
+        Ok(cursor.map(|cursor| found(cursor.tag(), cursor.value_ref())))
+    }
+
+    /// What the filter says of a key.
+    pub(crate) fn may_contain(&self, hash: u64) -> Result<bool> {
+        Ok(self.filter()?.may_contain(hash))
+    }
+
+    fn find(&self, key: &[u8], hash: u64, sequence: Sequence) -> Result<Option<BlockCursor>> {
         if !self.meta.spans(key) || !self.filter()?.may_contain(hash) {
             return Ok(None);
         }
@@ -109,7 +132,7 @@ impl Segment {
         let mut cursor = self.data_block(before, Check::Once)?;
         cursor.seek(Some((key, tag))).map_err(|malformed| self.lied(before, malformed))?;
         let found = cursor.is_valid() && cursor.key() == key;
-        Ok(found.then(|| (cursor.tag(), cursor.value())))
+        Ok(found.then_some(cursor))
     }
 
     /// How many data blocks there are.

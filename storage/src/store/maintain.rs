@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Inner, Store, View, lock};
 use crate::compaction::{Job, Output, Plan, Resume, Retention, pick, whole_level};
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::{Error, Result};
 use crate::key::Sequence;
-use crate::levels::LEVELS;
+use crate::levels::{LEVELS, Level};
 use crate::log::Position;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
@@ -166,6 +166,7 @@ impl Inner {
         {
             self.log.truncate_before(before)?;
         }
+        let begun = Instant::now();
         let mut added = Vec::new();
         if memtable.entries() > 0 {
             let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
@@ -176,6 +177,7 @@ impl Inner {
         let edit = Edit { added, flushed: Some(memtable), ..Edit::default() };
         let is_flushed = self.change_tree(&view, edit)?;
         count(&self.counters.flushes, u64::from(is_flushed));
+        self.meter.flushes.record(begun.elapsed());
         Ok(true)
     }
 
@@ -234,8 +236,10 @@ impl Inner {
             return Ok(());
         }
         let entries = || inputs.iter().chain(&overlapped).map(|s| s.meta().entries).sum::<u64>();
+        let begun = Instant::now();
         let read = bytes_of(&inputs) + bytes_of(&overlapped);
-        let mut sources = vec![Source::level(overlapped.clone(), Check::Always)];
+        let mut sources =
+            vec![Source::level(&Arc::new(Level::new(overlapped.clone())), Check::Always)];
         sources.extend(inputs.iter().map(|input| Source::segment(input, Check::Always)));
         let merge = Merge::new(sources, None, Direction::Forwards)?;
         let output = self.run(merge, Some(self.options.segment_bytes), plan.to() + 1)?;
@@ -250,6 +254,7 @@ impl Inner {
             return Ok(());
         }
         count(&self.counters.compactions, 1);
+        self.meter.compactions.record(begun.elapsed());
         count(&self.counters.compacted_bytes_read, read);
         count(&self.counters.compacted_bytes_written, written);
         // The files have served. Who still reads from them has them mapped; a file that cannot be

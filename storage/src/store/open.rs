@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::maintain::Maintained;
+use super::meter::Meter;
 use super::release::Releases;
 use super::signal::Signal;
 use super::staging::Staging;
 use super::stats::Counters;
 use super::write::{Applied, Pressure, Queue, WRITE_BATCH};
-use super::{Inner, Store, View};
+use super::{CurrentView, Inner, Store, View};
 use crate::batch::Batch;
 use crate::codec::Malformed;
 use crate::compaction::Resume;
@@ -161,7 +162,7 @@ fn open(
         queue: Mutex::new(Queue::default()),
         releases: Mutex::new(Releases::default()),
         snapshots: Snapshots::default(),
-        view: RwLock::new(Arc::new(view)),
+        view: CurrentView::new(view),
         outdated: Mutex::new(Vec::new()),
         visible: AtomicU64::new(manifest.last_sequence),
         flushed_mark: AtomicU64::new(manifest.flushed_mark),
@@ -169,6 +170,7 @@ fn open(
         log_bytes_flushed: AtomicU64::new(0),
         counters: Counters::at_opening(manifest.staged.as_ref()),
         manifest: Mutex::new(manifest),
+        meter: Meter::default(),
         poison: OnceLock::new(),
         signal: Signal::default(),
         options,

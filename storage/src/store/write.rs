@@ -1,13 +1,14 @@
 //! Writing: batches that an owner's log stands for, and batches that the store logs itself.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::maintain::Maintained;
+use super::meter::is_turn;
 use super::{Inner, Store, lock};
 use crate::batch::{Batch, Operation};
 use crate::error::{Error, Result};
@@ -99,6 +100,7 @@ impl Store {
             return Err(Error::invalid("the log of this store is its owner's: `apply`"));
         }
         batch.validate()?;
+        let begun = (durability == Durability::Sync || is_turn()).then(Instant::now);
         self.inner.wait_for_room()?;
         let mut record = Vec::with_capacity(batch.bytes() + 16 * batch.len() + 8);
         batch.encode(&mut record);
@@ -114,6 +116,13 @@ impl Store {
             Durability::Buffered => self.inner.log.write()?,
         }
         self.inner.apply_queue(position);
+        if let Some(begun) = begun {
+            let meter = &self.inner.meter;
+            match durability {
+                Durability::Sync => meter.synced_writes.record(begun.elapsed()),
+                Durability::Buffered => meter.buffered_writes.record(begun.elapsed()),
+            }
+        }
         Ok(position)
     }
 
@@ -191,6 +200,7 @@ impl Inner {
             }
         }
         active.note(mark, covered_by);
+        self.counters.applied_bytes.fetch_add(batch.bytes() as u64, Relaxed);
         applied.last_mark = mark;
         // From here on readers see the batch: all of it.
         self.visible.store(applied.last_sequence, Release);
@@ -230,6 +240,16 @@ impl Inner {
             self.log.sync(last)?;
             self.apply_queue(last);
         }
+        if self.pressure() == Pressure::None {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let result = self.make_room();
+        self.meter.stalls.record(begun.elapsed());
+        result
+    }
+
+    fn make_room(&self) -> Result<()> {
         loop {
             match self.pressure() {
                 Pressure::None => return Ok(()),
