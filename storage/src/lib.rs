@@ -110,6 +110,6 @@ pub use segment::{Compression, LostKeys};
 pub use snapshot::Snapshot;
 pub use store::{
     Durability, FilterStats, Ingest, Ingested, LatencyStats, LevelStats, Maintained, Maintenance,
-    MaintenanceOptions, OnFailure, Pressure, ReadView, Recovery, Stats, Store, VerifyReport,
-    WRITE_BATCH, Work,
+    MaintenanceOptions, OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store,
+    VerifyReport, WRITE_BATCH, Work,
 };

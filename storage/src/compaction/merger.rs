@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::cursor::Merge;
 use crate::error::{Error, Result};
@@ -13,6 +13,12 @@ use crate::vfs::Vfs;
 
 use super::retention::Retention;
 
+/// So much of a file is written before it is synced. Written all at once at the end, it would stand
+/// in the way of the log's own syncs.
+const SYNC_BYTES: u64 = 4 << 20;
+/// So many entries are merged before others are told, and asked whether to go on.
+const ENTRIES_AT_ONCE: u64 = 256;
+
 /// Where and how the result is written.
 pub(crate) struct Job<'a> {
     pub(crate) vfs: &'a dyn Vfs,
@@ -22,12 +28,20 @@ pub(crate) struct Job<'a> {
     /// The result is cut into segments of about this size; `None` for a single one.
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) next_segment: &'a AtomicU64,
-    /// The tree, of which the levels from `below` on may hold older versions of the keys.
+    /// The tree, of which the levels from `below` on may hold older versions of the keys; `None` if
+    /// others may as well.
     pub(crate) levels: &'a Levels,
-    pub(crate) below: usize,
+    pub(crate) below: Option<usize>,
+    /// Entries from this key on are another's.
+    pub(crate) end: Option<&'a [u8]>,
+    /// Told of each entry that was read.
+    pub(crate) progress: &'a AtomicU64,
+    /// Whether the result is no longer wanted.
+    pub(crate) cancelled: &'a AtomicBool,
 }
 
 /// Segments that are durable, but that no manifest names yet.
+#[derive(Default)]
 pub(crate) struct Output {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Entries that were read.
@@ -35,7 +49,8 @@ pub(crate) struct Output {
 }
 
 impl Job<'_> {
-    /// Writes what survives of the sources. On failure nothing of it remains.
+    /// Writes what survives of the sources. On failure nothing of it remains. What is cancelled
+    /// ends early, and its result is of no use.
     ///
     /// No segment ends between two versions of a key: levels promise disjoint ranges of keys.
     pub(crate) fn run(&self, merge: Merge, retention: Retention) -> Result<Output> {
@@ -60,7 +75,16 @@ impl Job<'_> {
         let mut writer: Option<SegmentWriter> = None;
         let mut entries = 0;
         while let Some((key, tag)) = merge.current() {
+            if self.end.is_some_and(|end| key >= end) {
+                break;
+            }
             entries += 1;
+            if entries % ENTRIES_AT_ONCE == 0 {
+                self.progress.fetch_add(ENTRIES_AT_ONCE, Relaxed);
+                if self.cancelled.load(Relaxed) {
+                    break;
+                }
+            }
             if retention.keeps(key, tag, |key| self.is_oldest(key)) {
                 if let Some(full) = writer.take_if(|writer| self.is_full(writer, key)) {
                     finished.push(full.finish()?);
@@ -74,6 +98,7 @@ impl Job<'_> {
                     }
                 };
                 writer.add(key, tag, merge.value_ref())?;
+                writer.sync_each(SYNC_BYTES)?;
             }
             merge.step()?;
         }
@@ -95,6 +120,6 @@ impl Job<'_> {
 
     fn is_oldest(&self, key: &[u8]) -> bool {
         let too_deep = usize::from(self.options.planted.has(Bug::DropDeletesEarly));
-        !self.levels.spans_from(self.below + too_deep, key)
+        self.below.is_some_and(|below| !self.levels.spans_from(below + too_deep, key))
     }
 }

@@ -123,7 +123,9 @@ impl FileHeader {
         }
         let version = reader.u32()?;
         if version != VERSION && version != VERSION_WITHOUT_CAPACITY {
-            return Err(Malformed("a log file of an unknown version"));
+            return Err(Malformed(
+                "a log file of a version that this program does not know: a newer one may",
+            ));
         }
         let checksum = reader.u32()?;
         if checksum != header_checksum(number, version, reader.rest()) {

@@ -180,7 +180,9 @@ impl Footer {
             return Err(Malformed("the footer is not that of a segment"));
         }
         if reader.u32()? != VERSION || reader.u32()? != 0 {
-            return Err(Malformed("the segment is of a version that this program does not know"));
+            return Err(Malformed(
+                "the segment is of a version that this program does not know: a newer one may",
+            ));
         }
         Ok(Footer {
             id: reader.u64()?,

@@ -172,6 +172,17 @@ impl Segment {
         handle.map_err(Malformed::at(&self.path, self.footer.index.offset))
     }
 
+    /// At most so many keys, one for each of about equal pieces of the segment, rising.
+    pub(crate) fn sample_keys(&self, count: usize) -> Result<Vec<Bytes>> {
+        let blocks = self.blocks()?;
+        let count = count.min(blocks);
+        let key = |piece: usize| {
+            let (key, _) = self.end_of((piece * 2 + 1) * blocks / (count * 2))?;
+            Ok(Bytes::copy_from_slice(key))
+        };
+        (0..count).map(key).collect()
+    }
+
     /// The error for a data block that has the right checksum and makes no sense.
     pub(super) fn lied(&self, number: usize, malformed: Malformed) -> Error {
         let offset = self.data_handle(number).map_or(0, |handle| handle.offset);

@@ -6,17 +6,20 @@
 //! stage ─► staged segments ─seal─► manifest ─install─► all of the above
 //! ```
 //!
-//! Readers take the current [`View`] without a lock or a count that they share, and then need none. Writers apply one at a time. Flush and compaction each run at most once at a
-//! time, beside each other and beside readers and writers, on whatever thread calls
-//! [`Store::maintain`]; the store has no thread of its own.
+//! Readers take the current [`View`] without a lock or a count that they share, and then need
+//! no lock at all. Writers apply one at a time. One flush and any number of compactions, of which
+//! none touches what another works on, run beside each other and beside readers and writers, on
+//! whatever threads call [`Store::maintain`]; the store has no thread of its own.
 
 mod background;
 mod checkpoint;
+mod compact;
 mod ingest;
 mod install;
 mod maintain;
 mod meter;
 mod open;
+mod pressure;
 mod read_view;
 mod release;
 mod signal;
@@ -35,14 +38,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use arc_swap::Guard;
 use bytes::Bytes;
 
+use self::compact::Compactions;
 use self::install::Outdated;
 use self::meter::Meter;
+use self::pressure::Throttle;
 use self::release::Releases;
 use self::signal::Signal;
 use self::staging::Staging;
 use self::stats::Counters;
 use self::write::{Applied, Queue};
-use crate::compaction::Resume;
 use crate::cursor::Direction;
 use crate::error::{Error, Result};
 use crate::key::Sequence;
@@ -60,12 +64,13 @@ pub use self::ingest::{Ingest, Ingested};
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
 pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
+pub use self::pressure::{PRESSURE_BYTES, Pressure};
 pub use self::read_view::ReadView;
 pub use self::stats::{FilterStats, LatencyStats, LevelStats, Stats};
 pub use self::verify::VerifyReport;
 use self::view::CurrentView;
 pub(crate) use self::view::View;
-pub use self::write::{Durability, Pressure, WRITE_BATCH};
+pub use self::write::{Durability, WRITE_BATCH};
 
 /// An open store. Clones are handles to the same one; it closes when the last is dropped.
 ///
@@ -93,8 +98,8 @@ pub(crate) struct Inner {
 
     /// Held by the one flush.
     flushing: Mutex<()>,
-    /// Held by the one compaction.
-    compacting: Mutex<Resume>,
+    /// What is being compacted, and by how many.
+    compactions: Compactions,
     /// Held by the one who stages.
     staging: Mutex<Staging>,
     /// Whether there is an [`Ingest`].
@@ -115,6 +120,10 @@ pub(crate) struct Inner {
     visible: AtomicU64,
     flushed_mark: AtomicU64,
     next_segment: AtomicU64,
+    /// How many entries the flush under way has written.
+    flushed_entries: AtomicU64,
+    /// Holds embedded writers back while there is too much to do.
+    throttle: Throttle,
     /// The length of the log after it was last flushed for being too long.
     log_bytes_flushed: AtomicU64,
     /// Why nothing more is written, once a write of ours failed in doubt.

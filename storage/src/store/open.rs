@@ -6,17 +6,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::compact::Compactions;
 use super::maintain::Maintained;
 use super::meter::Meter;
+use super::pressure::{Pressure, Throttle};
 use super::release::Releases;
 use super::signal::Signal;
 use super::staging::Staging;
 use super::stats::Counters;
-use super::write::{Applied, Pressure, Queue, WRITE_BATCH};
+use super::write::{Applied, Queue, WRITE_BATCH};
 use super::{CurrentView, Inner, Store, View};
 use crate::batch::Batch;
 use crate::codec::Malformed;
-use crate::compaction::Resume;
 use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
@@ -141,6 +142,7 @@ fn open(
         installs: 0,
         active: Arc::new(Memtable::new()),
         frozen: Vec::new(),
+        excess: options.limits().excess(&levels.shape()),
         levels: Arc::new(levels),
     };
     let applied =
@@ -155,7 +157,7 @@ fn open(
         replaying: AtomicBool::new(true),
         flushed_at_open: manifest.flushed_mark,
         flushing: Mutex::new(()),
-        compacting: Mutex::new(Resume::default()),
+        compactions: Compactions::default(),
         staging: Mutex::new(Staging::default()),
         ingesting: AtomicBool::new(false),
         applied: Mutex::new(applied),
@@ -167,6 +169,8 @@ fn open(
         visible: AtomicU64::new(manifest.last_sequence),
         flushed_mark: AtomicU64::new(manifest.flushed_mark),
         next_segment: AtomicU64::new(next_segment),
+        flushed_entries: AtomicU64::new(0),
+        throttle: Throttle::default(),
         log_bytes_flushed: AtomicU64::new(0),
         counters: Counters::at_opening(manifest.staged.as_ref()),
         manifest: Mutex::new(manifest),

@@ -6,6 +6,7 @@ use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 
 use super::lock;
+use crate::compaction::Limits;
 use crate::cursor::Source;
 use crate::error::Result;
 use crate::key::{Kind, Sequence, Tag};
@@ -23,6 +24,8 @@ pub(crate) struct View {
     /// Frozen memtables, newest first.
     pub(super) frozen: Vec<Arc<Memtable>>,
     pub(super) levels: Arc<Levels>,
+    /// Bytes that sorted levels hold beyond their targets.
+    pub(super) excess: u64,
 }
 
 /// The view that there is now. Readers take it without a lock and without a count that they
@@ -124,6 +127,7 @@ impl View {
             active: Arc::new(Memtable::new()),
             frozen,
             levels: Arc::clone(&self.levels),
+            excess: self.excess,
         }
     }
 
@@ -134,11 +138,17 @@ impl View {
             active: Arc::new(Memtable::new()),
             frozen: self.frozen.clone(),
             levels: Arc::clone(&self.levels),
+            excess: self.excess,
         }
     }
 
     /// The same without the oldest frozen memtable, if it was flushed, and with another tree.
-    pub(super) fn flushed(&self, flushed: Option<&Arc<Memtable>>, levels: Levels) -> View {
+    pub(super) fn flushed(
+        &self,
+        flushed: Option<&Arc<Memtable>>,
+        levels: Levels,
+        limits: &Limits,
+    ) -> View {
         let is_left = |memtable: &&Arc<Memtable>| {
             flushed.is_none_or(|flushed| !Arc::ptr_eq(flushed, memtable))
         };
@@ -146,6 +156,7 @@ impl View {
             installs: self.installs,
             active: Arc::clone(&self.active),
             frozen: self.frozen.iter().filter(is_left).cloned().collect(),
+            excess: limits.excess(&levels.shape()),
             levels: Arc::new(levels),
         }
     }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::maintain::Maintained;
 use super::meter::is_turn;
+use super::pressure::Pressure;
 use super::{Inner, Store, lock};
 use crate::batch::{Batch, Operation};
 use crate::error::{Error, Result};
@@ -26,17 +27,6 @@ pub enum Durability {
     Sync,
     /// Once the operating system has the batch: it survives the process, but not a power cut.
     Buffered,
-}
-
-/// Whether flush and compaction keep up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// They do.
-    None,
-    /// Not quite: wait so long before each write.
-    Slow(Duration),
-    /// Take no new work until [`Store::maintain`] has caught up.
-    Stop,
 }
 
 /// How far batches were applied.
@@ -82,12 +72,6 @@ impl Store {
         }
     }
 
-    /// Whether flush and compaction keep up.
-    #[must_use]
-    pub fn pressure(&self) -> Pressure {
-        self.inner.pressure()
-    }
-
     /// Logs a batch, waits as `durability` says, and makes it visible. Batches become visible in
     /// the order of the log; those that wait for the disk together are synced together.
     ///
@@ -101,7 +85,7 @@ impl Store {
         }
         batch.validate()?;
         let begun = (durability == Durability::Sync || is_turn()).then(Instant::now);
-        self.inner.wait_for_room()?;
+        self.inner.wait_for_room(batch.bytes())?;
         let mut record = Vec::with_capacity(batch.bytes() + 16 * batch.len() + 8);
         batch.encode(&mut record);
         let position = {
@@ -218,22 +202,9 @@ impl Inner {
         self.signal.raise();
     }
 
-    pub(super) fn pressure(&self) -> Pressure {
-        let view = self.view();
-        let (frozen, flushed) = (view.frozen.len(), view.levels.level(0).len());
-        let options = &self.options;
-        if frozen >= options.memtables_max || flushed >= options.level0_segments_stop {
-            Pressure::Stop
-        } else if flushed >= options.level0_segments_slow {
-            Pressure::Slow(options.slow_delay)
-        } else {
-            Pressure::None
-        }
-    }
-
     /// Holds an embedded writer back, or makes it help, until there is room; refuses while the log
     /// does.
-    pub(super) fn wait_for_room(&self) -> Result<()> {
+    pub(super) fn wait_for_room(&self, bytes: usize) -> Result<()> {
         if self.log.is_refusing() {
             // See whether the disk has room again, before anything new is appended.
             let last = self.log.last();
@@ -244,17 +215,17 @@ impl Inner {
             return Ok(());
         }
         let begun = Instant::now();
-        let result = self.make_room();
+        let result = self.make_room(bytes);
         self.meter.stalls.record(begun.elapsed());
         result
     }
 
-    fn make_room(&self) -> Result<()> {
+    fn make_room(&self, bytes: usize) -> Result<()> {
         loop {
             match self.pressure() {
                 Pressure::None => return Ok(()),
                 Pressure::Slow(delay) => {
-                    std::thread::sleep(delay);
+                    self.throttle.wait(bytes, delay);
                     return Ok(());
                 }
                 Pressure::Stop => {
