@@ -17,7 +17,7 @@ use kvorum_storage::{Batch, Direction, Durability, Maintained, Options, Store};
 
 const VALUE_BYTES: usize = 128;
 const BATCH: u64 = 1000;
-const ROWS: [&str; 11] = [
+const ROWS: [&str; 12] = [
     "get",
     "get-2",
     "get-with",
@@ -29,6 +29,7 @@ const ROWS: [&str; 11] = [
     "scan-100",
     "walk-100",
     "seek-100",
+    "merge",
 ];
 
 /// Numbers the keys: the same number, the same 16 bytes, spread over all keys.
@@ -168,6 +169,40 @@ fn run(row: &str, store: &Store, entries: u64) {
     report(row, count, begin);
 }
 
+/// Walks four overlapping segments of level 0, then merges them into one level.
+fn run_merge(dir: &Path) {
+    const LAYERS: u64 = 4;
+    const ENTRIES: u64 = 1_000_000;
+    let options = Options { memtable_bytes: 1 << 30, ..Options::default() };
+    let dir = dir.join("merge");
+    let store = Store::open(Arc::new(RealVfs), &dir, options).unwrap();
+    let value = Bytes::from(vec![b'v'; VALUE_BYTES]);
+    for layer in 0..LAYERS {
+        let mut batch = Batch::new();
+        for number in 0..ENTRIES / LAYERS {
+            batch.put(Bytes::copy_from_slice(&key(number * LAYERS + layer)), value.clone());
+            if batch.len() as u64 == BATCH {
+                store.write(std::mem::take(&mut batch), Durability::Buffered).unwrap();
+            }
+        }
+        store.flush().unwrap();
+    }
+    for _ in 0..2 {
+        let begin = Instant::now();
+        let mut cursor = store.cursor(..);
+        let mut count = 0;
+        while cursor.next().unwrap().is_some() {
+            count += 1;
+        }
+        report("walk-4", count, begin);
+    }
+    let begin = Instant::now();
+    store.compact().unwrap();
+    report("compact-4", ENTRIES, begin);
+    drop(store);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let dir = arguments.next().expect("the directory of the store comes first");
@@ -182,6 +217,10 @@ fn main() {
         rest = ROWS.map(str::to_owned).to_vec();
     }
     for row in &rest {
+        if row == "merge" {
+            run_merge(Path::new(&dir));
+            continue;
+        }
         run(row, &store, entries);
     }
 }

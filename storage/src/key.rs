@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 /// An entry's sequence and kind in one number: the greater, the newer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tag(u64);
 
 impl Tag {
@@ -53,6 +53,17 @@ impl Tag {
     /// From its stored form; `None` for what no writer stores.
     pub(crate) fn from_stored(stored: u64) -> Option<Tag> {
         (stored > 1).then_some(Tag(stored))
+    }
+
+    /// Just behind this one, before every older entry of its key. It bounds entries, and is that of
+    /// none.
+    pub(crate) fn after(self) -> Tag {
+        Tag(self.0 - 1)
+    }
+
+    /// From the stored form of one that only bounds entries.
+    pub(crate) fn bound(stored: u64) -> Tag {
+        Tag(stored)
     }
 
     pub(crate) fn stored(self) -> u64 {

@@ -134,10 +134,12 @@ impl Levels {
 
     /// Whether the range of a segment on this level meets this one.
     pub(crate) fn overlaps(&self, level: usize, smallest: &[u8], largest: &[u8]) -> bool {
-        let from = if level == 0 { 0 } else { self.levels[level].count_before(smallest) };
-        let mut near =
-            self.level(level)[from..].iter().take(if level == 0 { usize::MAX } else { 1 });
-        near.any(|segment| segment.meta().overlaps(smallest, largest))
+        let segments = self.level(level);
+        if level == 0 {
+            return segments.iter().any(|segment| segment.meta().overlaps(smallest, largest));
+        }
+        let next = segments.get(self.levels[level].count_before(smallest));
+        next.is_some_and(|segment| segment.meta().overlaps(smallest, largest))
     }
 
     /// Whether a segment on this level or below it may hold the key.

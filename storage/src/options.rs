@@ -22,6 +22,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How blocks of segments are compressed.
     pub compression: Compression,
+    /// So many bytes of decompressed blocks are kept. Blocks that are not compressed need none of
+    /// it: the system keeps their pages.
+    pub block_cache_bytes: usize,
     /// Size of the filters. Ten bits let about one absent key in a hundred pass.
     pub filter_bits_per_key: u32,
     /// So many segments in level 0, or as many bytes as so many memtables, are compacted.
@@ -63,6 +66,7 @@ impl Default for Options {
             block_bytes: 16 << 10,
             segment_bytes: 64 << 20,
             compression: Compression::None,
+            block_cache_bytes: 64 << 20,
             filter_bits_per_key: 10,
             level0_segments: 8,
             level0_segments_slow: 20,

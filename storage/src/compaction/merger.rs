@@ -8,7 +8,7 @@ use crate::cursor::Merge;
 use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::planted::Bug;
-use crate::segment::{Segment, SegmentMeta, SegmentOptions, SegmentWriter, path_of};
+use crate::segment::{BlockCache, Segment, SegmentMeta, SegmentOptions, SegmentWriter, path_of};
 use crate::vfs::Vfs;
 
 use super::retention::Retention;
@@ -25,6 +25,8 @@ pub(crate) struct Job<'a> {
     /// The directory of segments.
     pub(crate) dir: &'a Path,
     pub(crate) options: SegmentOptions,
+    /// For whoever reads the result.
+    pub(crate) cache: &'a Arc<BlockCache>,
     /// The result is cut into segments of about this size; `None` for a single one.
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) next_segment: &'a AtomicU64,
@@ -109,8 +111,9 @@ impl Job<'_> {
         if !finished.is_empty() && !planted.has(Bug::SegmentDirectoryNotSynced) {
             self.vfs.sync_dir(self.dir).map_err(Error::io("sync", self.dir))?;
         }
-        let open =
-            |meta: SegmentMeta| Segment::open(self.vfs, self.dir, meta, planted).map(Arc::new);
+        let open = |meta: SegmentMeta| {
+            Segment::open(self.vfs, self.dir, meta, self.cache, planted).map(Arc::new)
+        };
         Ok(Output { segments: finished.into_iter().map(open).collect::<Result<_>>()?, entries })
     }
 

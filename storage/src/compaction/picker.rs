@@ -287,3 +287,6 @@ fn span<'s, 'm>(below: &'s [&'m SegmentMeta], inputs: &[&SegmentMeta]) -> &'s [&
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod model;

@@ -33,8 +33,8 @@ pub struct LogOptions {
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            file_bytes: 64 << 20,
-            recycle_files_max: 3,
+            file_bytes: 16 << 20,
+            recycle_files_max: 8,
             record_bytes_max: 64 << 20,
             pending_bytes_max: 256 << 20,
             salt: 0,

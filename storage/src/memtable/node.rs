@@ -19,7 +19,7 @@ pub(super) const SEPARATORS: usize = 30;
 /// What [`shared`] adds for two versions of one key: then the word is the version.
 const KEY_END: usize = 1;
 
-/// The index of an entry, in the order of the inserts.
+/// The index of an entry, from one on.
 pub(super) type EntryId = u32;
 /// The index of a leaf or of an inner node, whichever the level says.
 pub(super) type NodeId = u32;
@@ -58,34 +58,52 @@ pub(super) fn word(key: &[u8], tag: Tag, left_out: u32) -> u64 {
     }
 }
 
-/// Entries: in order those it was made with, then in the order of their arrival the others. One
-/// writer appends, and nothing changes that is counted.
+/// Entries: in order those it was made with, then in the order of their arrival the others.
+///
+/// Who adds one takes the next place, fills it, and shows it by storing the entry's index last. A
+/// leaf all of whose places are taken is closed before it is split: a place that is not filled by
+/// then never will be, and who took it goes elsewhere. So nobody waits for anybody in a leaf, and
+/// nothing of it changes once it is closed.
+#[repr(C, align(64))]
 pub(super) struct Leaf {
     left_out: AtomicU32,
     /// So many at the beginning are in order: those that the leaf was made with.
     sorted: AtomicU32,
-    count: AtomicU32,
-    words: [AtomicU64; LEAF_ENTRIES],
+    /// Places that were taken, and attempts to take one that there was not.
+    taken: AtomicU32,
     entries: [AtomicU32; LEAF_ENTRIES],
+    words: [AtomicU64; LEAF_ENTRIES],
 }
+
+/// No entry yet.
+const EMPTY: EntryId = 0;
+/// No entry ever: the leaf was closed first.
+const CLOSED: EntryId = EntryId::MAX;
 
 impl Default for Leaf {
     fn default() -> Leaf {
         Leaf {
             left_out: AtomicU32::new(0),
             sorted: AtomicU32::new(0),
-            count: AtomicU32::new(0),
+            taken: AtomicU32::new(0),
+            entries: [const { AtomicU32::new(EMPTY) }; LEAF_ENTRIES],
             words: [const { AtomicU64::new(0) }; LEAF_ENTRIES],
-            entries: [const { AtomicU32::new(0) }; LEAF_ENTRIES],
         }
     }
 }
 
 impl Leaf {
-    /// For the writer, before any reader finds the leaf.
-    pub(super) fn begin(&self, left_out: u32, sorted: usize) {
+    /// For who makes the leaf, before anybody else finds it.
+    pub(super) fn fill(&self, left_out: u32, items: impl Iterator<Item = (u64, EntryId)>) {
+        let mut count = 0;
+        for (place, (word, entry)) in items.enumerate() {
+            self.words[place].store(word, Relaxed);
+            self.entries[place].store(entry, Relaxed);
+            count += 1;
+        }
         self.left_out.store(left_out, Relaxed);
-        self.sorted.store(sorted as u32, Relaxed);
+        self.sorted.store(count, Relaxed);
+        self.taken.store(count, Relaxed);
     }
 
     pub(super) fn left_out(&self) -> u32 {
@@ -94,49 +112,65 @@ impl Leaf {
 
     /// Whether there was room. Readers see all of the entry or nothing.
     pub(super) fn push(&self, word: u64, entry: EntryId) -> bool {
-        let count = self.count.load(Relaxed);
-        let Some(place) = self.words.get(count as usize) else { return false };
-        place.store(word, Relaxed);
-        self.entries[count as usize].store(entry, Relaxed);
-        self.count.store(count + 1, Release);
-        true
+        // Looked at first, so that attempts do not add up to where they would count from zero.
+        if self.taken.load(Relaxed) as usize >= LEAF_ENTRIES {
+            return false;
+        }
+        let place = self.taken.fetch_add(1, Relaxed) as usize;
+        let Some(entries) = self.entries.get(place) else { return false };
+        self.words[place].store(word, Relaxed);
+        entries.compare_exchange(EMPTY, entry, Release, Relaxed).is_ok()
     }
 
-    /// What is in it now.
-    pub(super) fn seen(&self) -> SeenLeaf<'_> {
-        let count = self.count.load(Acquire) as usize;
-        let sorted = self.sorted.load(Relaxed) as usize;
-        SeenLeaf { words: &self.words[..count], entries: &self.entries[..count], sorted }
+    /// Lets nobody fill any more what is not filled. Only for a leaf that is full.
+    pub(super) fn close(&self) {
+        for entry in &self.entries {
+            // Most are filled: looking costs less than trying.
+            if entry.load(Relaxed) == EMPTY {
+                let _ = entry.compare_exchange(EMPTY, CLOSED, Relaxed, Relaxed);
+            }
+        }
     }
-}
 
-/// The entries of a leaf that were in it at some moment.
-#[derive(Clone, Copy)]
-pub(super) struct SeenLeaf<'a> {
-    words: &'a [AtomicU64],
-    entries: &'a [AtomicU32],
-    /// So many at the beginning are in order.
-    pub(super) sorted: usize,
-}
+    /// Has the head and the end in the processor's caches before they are needed.
+    pub(super) fn touch(&self) -> u64 {
+        let end = (self.taken.load(Relaxed) as usize).min(LEAF_ENTRIES - 1);
+        self.words[end].load(Relaxed) ^ u64::from(self.entries[end].load(Relaxed))
+    }
 
-impl SeenLeaf<'_> {
-    pub(super) fn item(self, index: usize) -> (u64, EntryId) {
+    /// How many at the beginning are in order.
+    pub(super) fn sorted(&self) -> usize {
+        self.sorted.load(Relaxed) as usize
+    }
+
+    /// One of those that are in order.
+    pub(super) fn sorted_item(&self, index: usize) -> (u64, EntryId) {
         (self.words[index].load(Relaxed), self.entries[index].load(Relaxed))
     }
 
     /// All, with their words.
-    pub(super) fn items(self) -> impl DoubleEndedIterator<Item = (u64, EntryId)> {
-        (0..self.words.len()).map(move |index| self.item(index))
+    pub(super) fn items(&self) -> impl Iterator<Item = (u64, EntryId)> {
+        self.shown(0)
     }
 
-    /// Those that came later than the leaf, the last first.
-    pub(super) fn later(self) -> impl Iterator<Item = (u64, EntryId)> {
-        (self.sorted..self.words.len()).rev().map(move |index| self.item(index))
+    /// Those that came later than the leaf.
+    pub(super) fn later(&self) -> impl Iterator<Item = (u64, EntryId)> {
+        self.shown(self.sorted())
+    }
+
+    fn shown(&self, from: usize) -> impl Iterator<Item = (u64, EntryId)> {
+        let end = (self.taken.load(Relaxed) as usize).min(LEAF_ENTRIES);
+        self.entries[from..end].iter().zip(&self.words[from..end]).filter_map(|(entry, word)| {
+            // The word was stored before it, and so was all that it leads to.
+            let entry = entry.load(Acquire);
+            (entry != EMPTY && entry != CLOSED).then(|| (word.load(Relaxed), entry))
+        })
     }
 }
 
 /// Separators in order, and the children between them. Only a child is ever replaced; for another
 /// separator there is another node.
+#[repr(align(64))]
 pub(super) struct Inner {
     left_out: AtomicU32,
     count: AtomicU32,
@@ -158,7 +192,7 @@ impl Default for Inner {
 }
 
 impl Inner {
-    /// For the writer, before any reader finds the node.
+    /// For who makes the node, before anybody else finds it.
     pub(super) fn fill(&self, left_out: u32, separators: &[(u64, EntryId)], children: &[NodeId]) {
         assert_eq!(separators.len() + 1, children.len(), "a child on both sides of each separator");
         self.left_out.store(left_out, Relaxed);

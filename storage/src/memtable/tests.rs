@@ -9,9 +9,23 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
+use crate::batch::Batch;
 use crate::key::Kind;
 
 type Place = (Vec<u8>, Reverse<Tag>);
+
+impl Memtable {
+    /// Inserts one entry.
+    fn put(&self, key: &[u8], tag: Tag, value: &[u8]) {
+        let mut batch = Batch::new();
+        match tag.kind() {
+            Kind::Put => batch.put(key, value),
+            Kind::Delete => batch.delete(key),
+        };
+        self.announce(1, batch.stored().len(), tag.sequence());
+        self.insert(batch.into_stored(), 1, tag.sequence());
+    }
+}
 
 fn tag(sequence: u64) -> Tag {
     Tag::new(sequence, Kind::Put)
@@ -58,7 +72,7 @@ fn check(inserts: &[Place]) {
     for (number, (key, Reverse(tag))) in inserts.iter().enumerate() {
         let value = Bytes::copy_from_slice(&number.to_be_bytes()[..number % 9]);
         if let Vacant(vacant) = model.entry((key.clone(), Reverse(*tag))) {
-            memtable.insert(key, *tag, &value);
+            memtable.put(key, *tag, &value);
             vacant.insert(value);
         }
     }
@@ -114,10 +128,10 @@ fn gcd(a: usize, b: usize) -> usize {
 #[test]
 fn a_reader_sees_the_newest_version_that_is_not_newer_than_it() {
     let memtable = Memtable::new();
-    memtable.insert(b"k", Tag::new(2, Kind::Put), b"two");
-    memtable.insert(b"k", Tag::new(5, Kind::Delete), b"");
-    memtable.insert(b"k", Tag::new(9, Kind::Put), b"nine");
-    memtable.insert(b"kk", Tag::new(1, Kind::Put), b"other");
+    memtable.put(b"k", Tag::new(2, Kind::Put), b"two");
+    memtable.put(b"k", Tag::new(5, Kind::Delete), b"");
+    memtable.put(b"k", Tag::new(9, Kind::Put), b"nine");
+    memtable.put(b"kk", Tag::new(1, Kind::Put), b"other");
 
     let seen = |sequence| memtable.get(b"k", sequence).map(|(tag, value)| (tag.kind(), value));
     assert_eq!(seen(1), None);
@@ -134,7 +148,7 @@ fn a_cursor_walks_back_the_way_it_came() {
     let memtable = Arc::new(Memtable::new());
     for step in 0..100u64 {
         let key = (step * 37 % 100) as u8;
-        memtable.insert(&[key], Tag::new(step + 1, Kind::Put), &[key]);
+        memtable.put(&[key], Tag::new(step + 1, Kind::Put), &[key]);
     }
     let mut cursor = MemtableCursor::new(memtable);
     let mut there = Vec::new();
@@ -271,7 +285,7 @@ fn readers_see_a_growing_memtable_while_the_writer_writes() {
             }
         });
         for n in 1..=INSERTS {
-            memtable.insert(&key(n), tag(n), &[&n.to_le_bytes(), &key(n)[..]].concat());
+            memtable.put(&key(n), tag(n), &[&n.to_le_bytes(), &key(n)[..]].concat());
             visible.store(n, Release);
         }
         done.store(true, Release);

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::maintain::{Edit, Maintained, Work, bytes_of, count};
@@ -26,6 +26,8 @@ use crate::segment::{Check, Segment};
 
 /// So many segments' worth of input make a part of their own.
 const PART_SEGMENTS: u64 = 2;
+/// An idle store keeps free files of the log in so many hundredths of the segments' bytes.
+const FREE_LOG_PERCENT: u64 = 2;
 
 /// Which compactions are under way.
 #[derive(Default)]
@@ -33,7 +35,7 @@ pub(super) struct Compactions {
     state: Mutex<State>,
     /// One has ended.
     ended: Condvar,
-    /// Held by the one who merges everything.
+    /// Held by the one who lets no other begin.
     whole: Mutex<()>,
     /// How far the one that merges level 0 has come: segments that it will have taken away, entries
     /// that it reads, and how many of them it has read.
@@ -45,7 +47,7 @@ pub(super) struct Compactions {
 #[derive(Default)]
 struct State {
     running: Vec<Arc<Running>>,
-    /// Somebody merges everything: nothing else begins.
+    /// Somebody wants to be alone: nothing else begins.
     is_whole: bool,
 }
 
@@ -105,6 +107,20 @@ impl Running {
     }
 }
 
+/// A part that somebody works on. Dropped by a panic, it fails, so that nobody waits for it.
+struct Busy<'a> {
+    inner: &'a Inner,
+    running: &'a Arc<Running>,
+    part: usize,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let error = Error::invalid("a thread panicked while it compacted");
+        let _ = self.inner.end_part(self.running, self.part, Err(error));
+    }
+}
+
 impl Store {
     /// Does one unit of work that is worth while when there is nothing better to do, so that a store
     /// that was written to takes little more room than what lives in it: everything of
@@ -125,10 +141,9 @@ impl Store {
     pub fn compact(&self) -> Result<()> {
         let inner = &self.inner;
         inner.flush_all()?;
-        let _whole = lock(&inner.compactions.whole);
-        inner.compactions.begin_whole();
+        let alone = inner.compactions.exclude();
         let result = inner.compact_whole();
-        inner.compactions.end_whole();
+        drop(alone);
         // What was due meanwhile.
         inner.signal.raise();
         result
@@ -136,17 +151,15 @@ impl Store {
 }
 
 impl Compactions {
-    /// Lets no compaction begin, and waits for those under way.
-    fn begin_whole(&self) {
+    /// Lets no compaction begin until the answer is dropped, and waits for those under way.
+    pub(super) fn exclude(&self) -> Alone<'_> {
+        let whole = lock(&self.whole);
         let mut state = lock(&self.state);
         state.is_whole = true;
         while !state.running.is_empty() {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    fn end_whole(&self) {
-        lock(&self.state).is_whole = false;
+        Alone { compactions: self, _whole: whole }
     }
 
     /// Lets none begin and none be forgotten while something is done that must know of each.
@@ -183,6 +196,18 @@ impl Compactions {
         }
         drop(state);
         self.ended.notify_all();
+    }
+}
+
+/// While it lives, only its holder may merge or move segments.
+pub(super) struct Alone<'a> {
+    compactions: &'a Compactions,
+    _whole: MutexGuard<'a, ()>,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        lock(&self.compactions.state).is_whole = false;
     }
 }
 
@@ -286,26 +311,27 @@ impl Inner {
         Ok(running)
     }
 
-    /// Carries out this part, then all that nobody else takes. Of each the first error is told.
+    /// Carries out this part, then all that nobody else takes.
     fn work_on(&self, running: &Arc<Running>, first: usize) -> Result<()> {
         let mut next = Some(first);
         while let Some(part) = next {
+            let busy = Busy { inner: self, running, part };
             let merged = self.merge_part(running, &running.parts[part]);
-            let (outputs, result) = running.end(part, merged);
-            let installed = match outputs {
-                Some(outputs) => {
-                    let installed = self.end_compaction(running, outputs);
-                    self.compactions.end(running);
-                    // Those who found nothing to begin may find something now.
-                    self.signal.install();
-                    installed
-                }
-                None => Ok(()),
-            };
-            result.and(installed)?;
+            std::mem::forget(busy);
+            self.end_part(running, part, merged)?;
             next = running.take();
         }
         Ok(())
+    }
+
+    fn end_part(&self, running: &Arc<Running>, part: usize, merged: Result<Output>) -> Result<()> {
+        let (outputs, result) = running.end(part, merged);
+        let Some(outputs) = outputs else { return result };
+        let installed = self.end_compaction(running, outputs);
+        self.compactions.end(running);
+        // Those who found nothing to begin may find something now.
+        self.signal.install();
+        result.and(installed)
     }
 
     fn merge_part(&self, running: &Running, part: &Part) -> Result<Output> {
@@ -370,18 +396,22 @@ impl Inner {
         Ok(())
     }
 
-    /// Flushes the memtable if that lets log files go, and gives the log's free files back.
+    /// Flushes the memtable if that lets log files go, and lets go of most free ones; whether there
+    /// was anything to be let go.
     fn unpin_log(&self) -> Result<Option<Work>> {
         let may_cut = self.embedded || !lock(&self.releases).is_empty();
-        let is_pinned =
-            !self.view().active.is_untouched() && self.log.would_cut(self.log.last().next());
-        if may_cut && is_pinned {
+        let is_untouched = self.view().active.is_untouched();
+        if may_cut && !is_untouched && self.log.would_cut(self.log.last().next()) {
             let before = self.log.first();
             self.flush_all()?;
             if self.log.first() > before {
                 return Ok(Some(Work::Flushed));
             }
         }
-        Ok(None)
+        let segments =
+            self.view().levels.iter().map(|(_, segment)| segment.meta().bytes).sum::<u64>();
+        let keep = segments / 100 * FREE_LOG_PERCENT / self.options.log.file_bytes;
+        let is_trimmed = self.log.trim_free_files(usize::try_from(keep).unwrap_or(usize::MAX))?;
+        Ok(is_trimmed.then_some(Work::CutLog))
     }
 }

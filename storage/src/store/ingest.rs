@@ -21,7 +21,7 @@ use super::maintain::Edit;
 use super::sorted::{SortedRows, check_row};
 use super::write::Applied;
 use super::{Durability, Inner, Store, View, lock};
-use crate::batch::Batch;
+use crate::batch::{Batch, Change};
 use crate::compaction::Plan;
 use crate::error::{Error, Result};
 use crate::key::{Kind, SEQUENCE_STRIDE, Sequence};
@@ -193,8 +193,8 @@ impl Ingest {
             Rows::Few(batch) => batch,
         };
         match kind {
-            Kind::Put => batch.put(key.to_vec(), value.to_vec()),
-            Kind::Delete => batch.delete(key.to_vec()),
+            Kind::Put => batch.put(key, value),
+            Kind::Delete => batch.delete(key),
         };
         if batch.bytes() <= BATCH_BYTES.min(store.options.memtable_bytes / 4) {
             return Ok(());
@@ -203,7 +203,7 @@ impl Ingest {
         let sorted = Box::new(SortedRows::new(store.sequence_ahead()?));
         self.rows = Rows::Many(sorted);
         let Rows::Many(sorted) = &mut self.rows else { return Ok(()) };
-        for (key, kind, value) in batch.entries() {
+        for Change { key, kind, value, .. } in batch.changes() {
             sorted.add(store, key, kind, value)?;
         }
         Ok(())
@@ -244,7 +244,7 @@ impl Inner {
     fn try_take_in(&self, sorted: &mut SortedRows) -> Result<Vec<Arc<Segment>>> {
         let open = |meta: SegmentMeta| {
             let planted = self.options.planted;
-            Segment::open(&*self.vfs, &self.segments_dir, meta, planted).map(Arc::new)
+            Segment::open(&*self.vfs, &self.segments_dir, meta, &self.cache, planted).map(Arc::new)
         };
         self.check_poison()?;
         let metas = sorted.finish(self)?;
@@ -286,6 +286,8 @@ impl Inner {
         }
         // A store that has the rows has all that came before.
         self.log.sync(Position(applied.last_mark))?;
+        // Nobody gets a place from here on, and who has one is in the memtable after this.
+        self.show(applied.last_sequence);
         // A reader who has the view of before takes a later sequence at most as his: what is applied
         // after the rows must not be in that view, or he would see it without them.
         self.renew_memtable();

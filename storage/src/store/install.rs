@@ -112,8 +112,9 @@ impl Inner {
     pub(super) fn open_staged(&self, staged: &Staged) -> Result<Vec<Arc<Segment>>> {
         let planted = self.options.planted;
         let open = |meta: &_| {
+            let meta = Clone::clone(meta);
             let segment =
-                Segment::open(&*self.vfs, &self.segments_dir, Clone::clone(meta), planted)?;
+                Segment::open(&*self.vfs, &self.segments_dir, meta, &self.cache, planted)?;
             segment.check_frame()?;
             Ok(Arc::new(segment))
         };

@@ -134,6 +134,8 @@ impl Inner {
         // A segment must never hold what the log could still lose.
         if !self.options.planted.has(Bug::FlushAheadOfLog) {
             self.log.sync(memtable.covered_by())?;
+            // Nor lack what a thread has yet to insert.
+            self.show(memtable.last_sequence());
         }
         if self.options.planted.has(Bug::CutLogBeforeFlush)
             && let Some(before) = lock(&self.releases).take(memtable.last_mark())
@@ -204,6 +206,7 @@ impl Inner {
             vfs: &*self.vfs,
             dir: &self.segments_dir,
             options: self.options.segment(),
+            cache: &self.cache,
             segment_bytes: None,
             next_segment: &self.next_segment,
             levels: &view.levels,

@@ -6,8 +6,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use super::View;
 use super::stats::{FilterStats, LatencyStats};
+use super::{Durability, View};
 use crate::error::Result;
 use crate::histogram::Histogram;
 use crate::key::Sequence;
@@ -18,9 +18,9 @@ const SAMPLE: u32 = 128;
 
 #[derive(Default)]
 pub(super) struct Meter {
-    pub(super) gets: Histogram,
-    pub(super) synced_writes: Histogram,
-    pub(super) buffered_writes: Histogram,
+    gets: Histogram,
+    synced_writes: Histogram,
+    buffered_writes: Histogram,
     pub(super) stalls: Histogram,
     pub(super) flushes: Histogram,
     pub(super) compactions: Histogram,
@@ -79,6 +79,13 @@ impl Meter {
             self.filters_passed_wrongly.fetch_add(1, Relaxed);
         }
         Ok(())
+    }
+
+    pub(super) fn note_write(&self, durability: Durability, begun: Instant) {
+        match durability {
+            Durability::Sync => self.synced_writes.record(begun.elapsed()),
+            Durability::Buffered => self.buffered_writes.record(begun.elapsed()),
+        }
     }
 
     pub(super) fn latencies(&self) -> LatencyStats {

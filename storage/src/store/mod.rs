@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Readers take the current [`View`] without a lock or a count that they share, and then need
-//! no lock at all. Writers apply one at a time. One flush and any number of compactions, of which
+//! no lock at all. Writers get their places one at a time, and insert beside each other. One flush and any number of compactions, of which
 //! none touches what another works on, run beside each other and beside readers and writers, on
 //! whatever threads call [`Store::maintain`]; the store has no thread of its own.
 
 mod background;
 mod checkpoint;
 mod compact;
+mod in_flight;
 mod ingest;
 mod install;
 mod maintain;
@@ -39,6 +40,7 @@ use arc_swap::Guard;
 use bytes::Bytes;
 
 use self::compact::Compactions;
+use self::in_flight::InFlight;
 use self::install::Outdated;
 use self::meter::Meter;
 use self::pressure::Throttle;
@@ -46,7 +48,7 @@ use self::release::Releases;
 use self::signal::Signal;
 use self::staging::Staging;
 use self::stats::Counters;
-use self::write::{Applied, Queue};
+use self::write::Applied;
 use crate::cursor::Direction;
 use crate::error::{Error, Result};
 use crate::key::Sequence;
@@ -56,6 +58,7 @@ use crate::options::Options;
 use crate::planted::Planted;
 use crate::range::KeyRange;
 use crate::scan::{Cursor, Scan};
+use crate::segment::BlockCache;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
@@ -104,14 +107,16 @@ pub(crate) struct Inner {
     staging: Mutex<Staging>,
     /// Whether there is an [`Ingest`].
     ingesting: AtomicBool,
-    /// Held by the one writer.
+    /// Held by who applies, or gives a write its place.
     applied: Mutex<Applied>,
-    /// Embedded writes that are in the log's order and not yet applied.
-    queue: Mutex<Queue>,
+    /// Embedded writes that have their place and are not visible yet.
+    in_flight: InFlight,
     /// Held while the tree is changed, on disk and in memory.
     manifest: Mutex<Manifest>,
     releases: Mutex<Releases>,
     pub(crate) snapshots: Snapshots,
+    /// Blocks that were decompressed.
+    cache: Arc<BlockCache>,
     view: CurrentView,
     /// Files to be removed.
     outdated: Mutex<Vec<Outdated>>,

@@ -45,7 +45,7 @@ impl Inner {
     fn debt(&self, view: &View) -> Debt {
         let options = &self.options;
         let flushing = view.frozen.last().map_or(0, |oldest| {
-            let entries = (oldest.entries() as u64).max(1);
+            let entries = oldest.entries().max(1);
             let written = self.flushed_entries.load(Relaxed).min(entries);
             (oldest.bytes() as u128 * u128::from(written) / u128::from(entries)) as u64
         });

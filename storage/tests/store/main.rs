@@ -10,6 +10,7 @@ mod stage_model;
 mod stage_races;
 mod stats;
 mod threads;
+mod walks;
 
 mod crash;
 mod damage;

@@ -1,3 +1,5 @@
+//! The picker as data: a tree as text in, plans as text out.
+
 use super::*;
 use crate::planted::Planted;
 
