@@ -51,12 +51,12 @@ type Entry<'a> = (&'a [u8], &'a [u8]);
 impl Cursor {
     /// Over sources that hold all that the range has at `sequence`.
     pub(crate) fn new(sources: Vec<Source>, range: KeyRange, sequence: Sequence) -> Cursor {
-        let merge = Merge::idle(sources, range.from_key(), range.to_key());
+        let merge = Merge::idle(sources, range.low(), range.high());
         let rank = |key: Option<&[u8]>, direction| {
             key.map_or(u64::MAX, |key| merge.rank_in(key, direction))
         };
-        let from_rank = rank(range.from_key(), Direction::Backwards);
-        let to_rank = rank(range.to_key(), Direction::Forwards);
+        let from_rank = rank(range.low(), Direction::Backwards);
+        let to_rank = rank(range.high(), Direction::Forwards);
         let (place, key, value) = (Place::Nowhere, Vec::new(), Bytes::new());
         Cursor { merge, range, sequence, place, key, rank: 0, from_rank, to_rank, value }
     }

@@ -102,7 +102,7 @@ impl View {
         let flushed = self.levels.level(0).iter().filter(overlaps);
         sources.extend(flushed.map(|segment| Source::segment(segment, Check::Once)));
         for level in self.levels.sorted() {
-            let before = range.from_key().map_or(0, |key| level.count_before(key));
+            let before = range.low().map_or(0, |key| level.count_before(key));
             // The next may end with the very key that the range begins behind: then the one after.
             if level.segments()[before..].iter().take(2).any(|it| range.overlaps(it.meta())) {
                 sources.push(Source::level(level, Check::Once));
