@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::maintain::{Edit, Maintained, Work, bytes_of, count};
 use super::{Inner, Store, View, lock};
@@ -61,6 +62,7 @@ struct Running {
     parts: Vec<Part>,
     taken: Mutex<Taken>,
     entries_read: Arc<AtomicU64>,
+    begun: Instant,
     /// A part of it failed: the others are of no use.
     failed: AtomicBool,
 }
@@ -159,6 +161,13 @@ impl Compactions {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         Alone { compactions: self, _whole: whole }
+    }
+
+    /// Lets none begin and none be forgotten while something is done that must know of each.
+    pub(super) fn hold<T>(&self, work: impl FnOnce(&[&Plan]) -> T) -> T {
+        let state = lock(&self.state);
+        let plans: Vec<&Plan> = state.running.iter().map(|running| &running.plan).collect();
+        work(&plans)
     }
 
     /// Thousandths of segments of level 0 that the merge under way has seen to already.
@@ -296,6 +305,7 @@ impl Inner {
                 0 => Arc::clone(&self.compactions.level0_read),
                 _ => Arc::default(),
             },
+            begun: Instant::now(),
             failed: AtomicBool::new(false),
             plan,
         };
@@ -381,6 +391,7 @@ impl Inner {
             return Ok(());
         }
         count(&counters.compactions, 1);
+        self.meter.compactions.record(running.begun.elapsed());
         count(
             &counters.compacted_bytes_read,
             bytes_of(&running.inputs) + bytes_of(&running.overlapped),

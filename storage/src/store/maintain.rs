@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Inner, Store, View, lock};
 use crate::compaction::{Job, Output, Retention};
@@ -153,6 +153,7 @@ impl Inner {
         {
             self.log.truncate_before(before)?;
         }
+        let begun = Instant::now();
         let mut added = Vec::new();
         if memtable.entries() > 0 {
             let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
@@ -170,6 +171,7 @@ impl Inner {
         let is_flushed = self.change_tree(&view, edit)?;
         self.flushed_entries.store(0, Relaxed);
         count(&self.counters.flushes, u64::from(is_flushed));
+        self.meter.flushes.record(begun.elapsed());
         Ok(true)
     }
 

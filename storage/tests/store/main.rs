@@ -9,6 +9,7 @@ mod stage;
 mod stage_faults;
 mod stage_model;
 mod stage_races;
+mod stats;
 mod threads;
 mod walks;
 
