@@ -137,9 +137,9 @@ impl Flights {
     /// Whether a record has landed and no sync has begun since.
     pub(super) fn needs_sync(&self, position: u64) -> bool {
         let flight = self.queue.iter().find(|flight| flight.last >= position);
-        flight.is_some_and(|flight| {
-            matches!(flight.progress, Progress::Landed(landing) if landing > self.syncing)
-        })
+        flight.is_some_and(
+            |flight| matches!(flight.progress, Progress::Landed(landing) if landing > self.syncing),
+        )
     }
 
     /// A sync begins; the answer goes to [`Flights::end_sync`].

@@ -138,7 +138,7 @@ impl Maker<'_> {
             Some(direct) => {
                 let written = write_zeros(&**direct, path, 0, capacity);
                 written.map_err(Failure::unless_full)?
-            },
+            }
             None => 0,
         };
         let path = path.to_path_buf();
@@ -173,7 +173,8 @@ impl Maker<'_> {
 
     fn finish(&self, made: OpenFile) -> Result<OpenFile, Failure> {
         let (from, path) = (&made.path, Name::Live(self.number).path(self.dir));
-        let written = made.file.write_at(&made.header.encode(), 0).map_err(Error::io("write", from));
+        let written =
+            made.file.write_at(&made.header.encode(), 0).map_err(Error::io("write", from));
         written.map_err(Failure::unless_full)?;
         made.file.sync().map_err(Error::io("sync", from)).map_err(Failure::unless_full)?;
         let renamed = self.vfs.rename(from, &path).map_err(Error::io("rename", from));

@@ -358,7 +358,8 @@ impl Log {
                 }
             }
         };
-        let zeros = if outcome.is_ok() && goal == Goal::Durable { state.begin_zeros() } else { None };
+        let zeros =
+            if outcome.is_ok() && goal == Goal::Durable { state.begin_zeros() } else { None };
         self.let_go(state, &mut calls);
         if let Some(zeros) = zeros {
             self.fill(&zeros, &mut calls);

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::LogOptions;
 use super::file::{FileHeader, Name};
 use super::files::{self, Files, Listing, Live};
-use super::replay::{Replay, TornTail};
-use super::tail::{self, Tail};
 use super::maker::{Failure, Maker, OpenFile};
+use super::replay::{Replay, TornTail};
 use super::state::End;
+use super::tail::{self, Tail};
 use crate::error::{Error, Result};
 use crate::marker;
 use crate::vfs::{Vfs, VfsLock};
@@ -66,8 +66,7 @@ fn begin(vfs: &Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<(End, u6
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         vfs.sync_dir(parent).map_err(Error::io("sync the directory", parent))?;
     }
-    let maker =
-        Maker { vfs: &**vfs, dir, options: &options, number: 1, first: 1, frame_bytes: 0 };
+    let maker = Maker { vfs: &**vfs, dir, options: &options, number: 1, first: 1, frame_bytes: 0 };
     let file = maker.make().map_err(Failure::into_error)?;
     let files = VecDeque::new();
     let replay = Replay::new(Arc::clone(vfs), dir.to_path_buf(), options, files, (0, 0), None);

@@ -521,9 +521,8 @@ impl State {
             return;
         }
         let mut waiters = std::mem::take(&mut self.waiters);
-        waiters.call_leader(calls, |position, goal| {
-            !matches!(self.next(position, goal), Next::Wait)
-        });
+        waiters
+            .call_leader(calls, |position, goal| !matches!(self.next(position, goal), Next::Wait));
         self.waiters = waiters;
     }
 
@@ -532,10 +531,7 @@ impl State {
         let busy = self.busy.writes() || self.busy.zeros || self.busy.changing;
         let header = self.end.file.header;
         let end = self.end.offset + header.span(FRAME_HEADER_BYTES as u64);
-        !self.end.marked
-            && !busy
-            && self.durable() == self.placed
-            && end <= self.end.file.capacity
+        !self.end.marked && !busy && self.durable() == self.placed && end <= self.end.file.capacity
     }
 
     /// A mark is at the end.

@@ -45,9 +45,8 @@ impl Vfs for RealVfs {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(direct_alignment(&file).map(|alignment| -> Arc<dyn VfsDirect> {
-            Arc::new(DirectFile { file, alignment })
-        }))
+        Ok(direct_alignment(&file)
+            .map(|alignment| -> Arc<dyn VfsDirect> { Arc::new(DirectFile { file, alignment }) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -176,9 +176,9 @@ impl Vfs for MemoryVfs {
 
     fn open_direct(&self, path: &Path) -> io::Result<Option<Arc<dyn VfsDirect>>> {
         let inode = self.disk().inode(path)?;
-        Ok(self.direct.map(|alignment| -> Arc<dyn VfsDirect> {
-            Arc::new(MemoryDirect { inode, alignment })
-        }))
+        Ok(self
+            .direct
+            .map(|alignment| -> Arc<dyn VfsDirect> { Arc::new(MemoryDirect { inode, alignment }) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
