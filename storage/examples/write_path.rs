@@ -48,7 +48,7 @@ fn main() {
     let bench = Bench { dir: parent.join(format!("write-path-{}", std::process::id())) };
     let is_wanted = |row: &str| rows.is_empty() || rows.iter().any(|wanted| wanted == row);
     type Row = (&'static str, fn(&Bench));
-    let all: [Row; 8] = [
+    let all: [Row; 9] = [
         ("memory", |bench| bench.memory("memory", 400, |random, _| random.key())),
         ("hot", |bench| {
             bench.memory(
@@ -57,6 +57,7 @@ fn main() {
                 |random, n| if n % 2 == 0 { vec![b'h'; 16] } else { random.key() },
             );
         }),
+        ("hottest", |bench| bench.memory("hottest", 400, |_, _| vec![b'h'; 16])),
         ("ordered", |bench| {
             bench.memory("ordered", 400, |_, n| [[0; 8], n.to_be_bytes()].concat());
         }),

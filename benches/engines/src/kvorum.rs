@@ -11,7 +11,7 @@ use kvorum_storage::vfs::RealVfs;
 use kvorum_storage::{Batch, Direction, Durability, Maintained, Options, Snapshot, Store};
 
 use crate::engine::{Engine, Reader, Seen, Settings, Work};
-use crate::load::Entries;
+use crate::load::{Entries, Key};
 
 /// As many as the peers are given.
 const BACKGROUND_THREADS: usize = 2;
@@ -104,12 +104,12 @@ impl Engine for Kvorum {
 struct Latest<'a>(&'a Store);
 
 impl Reader for Latest<'_> {
-    fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, found: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(self.0.get(key)?.map(|value| found(&value)).is_some())
     }
 
-    fn scan(&mut self, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
-        for entry in self.0.scan(from.., Direction::Forwards)? {
+    fn scan(&mut self, from: &Key, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        for entry in self.0.scan(from.as_slice().., Direction::Forwards)? {
             let (key, value) = entry?;
             if !each(&key, &value) {
                 break;
@@ -122,12 +122,12 @@ impl Reader for Latest<'_> {
 struct Old(Snapshot);
 
 impl Reader for Old {
-    fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, found: &mut dyn FnMut(&[u8])) -> Result<bool> {
         Ok(self.0.get(key)?.map(|value| found(&value)).is_some())
     }
 
-    fn scan(&mut self, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
-        for entry in self.0.scan(from.., Direction::Forwards)? {
+    fn scan(&mut self, from: &Key, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        for entry in self.0.scan(from.as_slice().., Direction::Forwards)? {
             let (key, value) = entry?;
             if !each(&key, &value) {
                 break;

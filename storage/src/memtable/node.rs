@@ -13,7 +13,7 @@ use std::sync::atomic::{
 use crate::key::{Tag, compare};
 
 /// Entries of a leaf: their words, then where they stand.
-pub(super) const LEAF_ENTRIES: usize = 31;
+pub(super) const LEAF_ENTRIES: usize = 30;
 /// Separators of an inner node, which has one more child.
 pub(super) const SEPARATORS: usize = 30;
 /// What [`shared`] adds for two versions of one key: then the word is the version.
@@ -21,6 +21,8 @@ const KEY_END: usize = 1;
 
 /// The index of an entry, from one on.
 pub(super) type EntryId = u32;
+/// The separators to the left and right of a node, if there are.
+pub(super) type Fences = (Option<EntryId>, Option<EntryId>);
 /// The index of a leaf or of an inner node, whichever the level says.
 pub(super) type NodeId = u32;
 
@@ -71,6 +73,9 @@ pub(super) struct Leaf {
     sorted: AtomicU32,
     /// Places that were taken, and attempts to take one that there was not.
     taken: AtomicU32,
+    /// The first entry that may be in the leaf, and the first of the next leaf. They never change.
+    low: AtomicU32,
+    high: AtomicU32,
     entries: [AtomicU32; LEAF_ENTRIES],
     words: [AtomicU64; LEAF_ENTRIES],
 }
@@ -86,6 +91,8 @@ impl Default for Leaf {
             left_out: AtomicU32::new(0),
             sorted: AtomicU32::new(0),
             taken: AtomicU32::new(0),
+            low: AtomicU32::new(EMPTY),
+            high: AtomicU32::new(EMPTY),
             entries: [const { AtomicU32::new(EMPTY) }; LEAF_ENTRIES],
             words: [const { AtomicU64::new(0) }; LEAF_ENTRIES],
         }
@@ -94,7 +101,14 @@ impl Default for Leaf {
 
 impl Leaf {
     /// For who makes the leaf, before anybody else finds it.
-    pub(super) fn fill(&self, left_out: u32, items: impl Iterator<Item = (u64, EntryId)>) {
+    pub(super) fn fill(
+        &self,
+        (low, high): Fences,
+        left_out: u32,
+        items: impl Iterator<Item = (u64, EntryId)>,
+    ) {
+        self.low.store(low.unwrap_or(EMPTY), Relaxed);
+        self.high.store(high.unwrap_or(EMPTY), Relaxed);
         let mut count = 0;
         for (place, (word, entry)) in items.enumerate() {
             self.words[place].store(word, Relaxed);
@@ -108,6 +122,11 @@ impl Leaf {
 
     pub(super) fn left_out(&self) -> u32 {
         self.left_out.load(Relaxed)
+    }
+
+    pub(super) fn fences(&self) -> Fences {
+        let fence = |fence: &AtomicU32| Some(fence.load(Relaxed)).filter(|id| *id != EMPTY);
+        (fence(&self.low), fence(&self.high))
     }
 
     /// Whether there was room. Readers see all of the entry or nothing.

@@ -21,16 +21,16 @@
 use std::cmp::Ordering::{self, Equal, Greater, Less};
 use std::hint::black_box;
 use std::sync::atomic::{
-    AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::chunked::Chunked;
 use super::entries::Entries;
 use super::node::{
-    EntryId, Inner, LEAF_ENTRIES, Leaf, NodeId, SEPARATORS, compare_tied, shared, word,
+    EntryId, Fences, Inner, LEAF_ENTRIES, Leaf, NodeId, SEPARATORS, compare_tied, shared, word,
 };
-use crate::key::Tag;
+use crate::key::{Tag, compare};
 
 /// Inner nodes above each other: half full they have 16 children, so eight levels hold 2^32 leaves.
 const HEIGHT_MAX: usize = 8;
@@ -38,6 +38,8 @@ const HEIGHT_MAX: usize = 8;
 const GAIN_BYTES_MIN: u32 = 4;
 /// So many entries go down the tree together: the processor then waits for several nodes at once.
 pub(super) const GROUP: usize = 16;
+/// So many hot keys are known.
+const HOT_KEYS: usize = 64;
 
 pub(super) struct Tree {
     pub(super) entries: Entries,
@@ -46,6 +48,10 @@ pub(super) struct Tree {
     /// The level of the root, and its id.
     pub(super) root: AtomicU64,
     splitting: Mutex<Taken>,
+    /// For some keys with many versions: the upper half of a word has the key's hash, the lower the
+    /// leaf of its newest version, or one that has been closed since.
+    hot: [AtomicU64; HOT_KEYS],
+    has_hot: AtomicBool,
     /// What all nodes take, those included that were copied and are read no more.
     node_bytes: AtomicUsize,
 }
@@ -62,6 +68,12 @@ pub(super) struct New<'a> {
     pub(super) id: EntryId,
     pub(super) key: &'a [u8],
     pub(super) tag: Tag,
+}
+
+impl<'a> New<'a> {
+    fn place(&self) -> (&'a [u8], Tag) {
+        (self.key, self.tag)
+    }
 }
 
 /// What a search looks for among the leaves.
@@ -105,6 +117,8 @@ impl Tree {
             inners: Chunked::new(),
             root: AtomicU64::new(0),
             splitting: Mutex::new(Taken { leaves: 0, inners: 0 }),
+            hot: [const { AtomicU64::new(0) }; HOT_KEYS],
+            has_hot: AtomicBool::new(false),
             node_bytes: AtomicUsize::new(0),
         };
         tree.take_leaf(&mut tree.taken());
@@ -118,7 +132,37 @@ impl Tree {
 
     /// Adds entries, none of which may be there yet: at most [`GROUP`].
     pub(super) fn insert(&self, group: &[New<'_>]) {
-        assert!(group.len() <= GROUP, "{} entries at once", group.len());
+        if group.is_sorted_by(|a, b| compare(a.place(), b.place()) == Less)
+            || group.is_sorted_by(|a, b| compare(a.place(), b.place()) == Greater)
+        {
+            return self.insert_in_order(group);
+        }
+        if !self.has_hot.load(Relaxed) {
+            return self.insert_scattered(group);
+        }
+        let (mut scattered, mut count) = ([New::default(); GROUP], 0);
+        for new in group {
+            if !self.insert_hot(new) {
+                scattered[count] = *new;
+                count += 1;
+            }
+        }
+        self.insert_scattered(&scattered[..count]);
+    }
+
+    /// Adds entries of which each is near the one before, most probably in the same leaf.
+    fn insert_in_order(&self, group: &[New<'_>]) {
+        let mut near = None;
+        for new in group {
+            if near.is_some_and(|leaf| self.insert_here(leaf, new)) || self.insert_hot(new) {
+                continue;
+            }
+            near = Some(self.insert_one(None, new));
+        }
+    }
+
+    /// Adds entries that are anywhere. They go down the tree together.
+    fn insert_scattered(&self, group: &[New<'_>]) {
         let root = self.root.load(Acquire);
         let mut places = [root as NodeId; GROUP];
         for _ in 0..root >> u32::BITS {
@@ -128,35 +172,57 @@ impl Tree {
                 *place = inner.children[child].load(Acquire);
             }
         }
-        if group.len() > 1 {
-            // What the processor writes to in the end would wait for each leaf in turn.
-            let touched = places.iter().zip(group).map(|(place, _)| self.leaf(*place).touch());
-            black_box(touched.fold(0, |all, leaf| all ^ leaf));
-        }
+        // What the processor writes to in the end would wait for each leaf in turn.
+        let touched = places.iter().zip(group).map(|(place, _)| self.leaf(*place).touch());
+        black_box(touched.fold(0, |all, leaf| all ^ leaf));
         for (place, new) in places.iter().zip(group) {
-            let leaf = self.leaf(*place);
-            if !leaf.push(word(new.key, new.tag, leaf.left_out()), new.id) {
-                self.insert_again(*place, new);
+            if !self.push(self.leaf(*place), new) {
+                self.insert_one(Some(*place), new);
             }
         }
     }
 
-    /// Adds an entry for which there was no room in a leaf.
-    fn insert_again(&self, full: NodeId, new: &New<'_>) {
-        let push = |path: &Path| {
-            let leaf = self.leaf(path.leaf);
-            leaf.push(word(new.key, new.tag, leaf.left_out()), new.id)
-        };
+    /// Adds an entry, for which there was no room in this leaf; says where.
+    fn insert_one(&self, full: Option<NodeId>, new: &New<'_>) -> NodeId {
         // Others may have split it meanwhile.
         let path = self.descend(Bound::At(new.key, new.tag));
-        if path.leaf != full && push(&path) {
-            return;
+        if Some(path.leaf) != full && self.push(self.leaf(path.leaf), new) {
+            return path.leaf;
         }
         let mut taken = self.taken();
         let path = self.descend(Bound::At(new.key, new.tag));
-        if !push(&path) {
-            self.split(&mut taken, &path, new);
+        if self.push(self.leaf(path.leaf), new) {
+            return path.leaf;
         }
+        self.split(&mut taken, &path, new)
+    }
+
+    fn push(&self, leaf: &Leaf, new: &New<'_>) -> bool {
+        leaf.push(word(new.key, new.tag, leaf.left_out()), new.id)
+    }
+
+    /// Adds an entry to this leaf, if that is where it belongs, and there is room.
+    fn insert_here(&self, leaf: NodeId, new: &New<'_>) -> bool {
+        let leaf = self.leaf(leaf);
+        let (low, high) = leaf.fences();
+        let is_after = |id| compare(self.entries.place(id), new.place()) != Greater;
+        low.is_none_or(is_after) && !high.is_some_and(is_after) && self.push(leaf, new)
+    }
+
+    /// Adds an entry that is a version of a hot key, if it is known where its newest version is.
+    fn insert_hot(&self, new: &New<'_>) -> bool {
+        let hash = hash(new.key);
+        let hot = self.hot[hash as usize % HOT_KEYS].load(Acquire);
+        let (is_hot, leaf) = ((hot >> u32::BITS) as u32 == hash, hot as NodeId);
+        is_hot && hot != 0 && self.insert_here(leaf, new)
+    }
+
+    /// Notes that a key is hot: a leaf was split among its versions, and the newest is here.
+    fn note_hot(&self, key: &[u8], leaf: NodeId) {
+        let hash = hash(key);
+        let hot = u64::from(hash) << u32::BITS | u64::from(leaf);
+        self.hot[hash as usize % HOT_KEYS].store(hot, Release);
+        self.has_hot.store(true, Relaxed);
     }
 
     /// The right to split. A thread that panicked with it left at worst a leaf that is closed, which
@@ -286,8 +352,8 @@ impl Tree {
         }
     }
 
-    /// Puts two leaves in the place of a full one, and the entry in one of them.
-    fn split(&self, taken: &mut Taken, path: &Path, new: &New<'_>) {
+    /// Puts two leaves in the place of a full one, and the entry in one of them; says which.
+    fn split(&self, taken: &mut Taken, path: &Path, new: &New<'_>) -> NodeId {
         let full = self.leaf(path.leaf);
         full.close();
         let left_out = full.left_out();
@@ -299,24 +365,36 @@ impl Tree {
         if items.len() <= LEAF_ENTRIES / 2 {
             // Most who had taken a place had not filled it, and come again.
             let leaf = self.new_leaf(taken, left_out, (low, high), &items);
-            return self.publish(path, path.height, leaf);
+            self.publish(path, path.height, leaf);
+            return leaf;
         }
         // Keys that come in order, or in reverse, would leave half of each leaf empty: then the full
         // leaf stays as it is. So it is with the versions of a key, of which the newest is the first.
-        let (first, last) = (&items[..2], &items[items.len() - 2..]);
-        if last[1].1 == new.id && Some(last[0].1) == before {
-            let right = self.new_leaf(taken, left_out, (Some(new.id), high), &last[1..]);
-            return self.replace(taken, path, path.leaf, new.id, right);
-        }
-        if first[0].1 == new.id && Some(first[1].1) == before {
-            let left = self.new_leaf(taken, left_out, (low, before), &first[..1]);
-            return self.replace(taken, path, left, first[1].1, path.leaf);
-        }
-        let (smaller, greater) = items.split_at(items.len() / 2);
+        let is_new = |at: usize| items[at].1 == new.id;
+        let is_before = |at: usize| Some(items[at].1) == before;
+        let last = items.len() - 1;
+        let (at, stays) = match () {
+            () if is_new(last) && is_before(last - 1) => (last, true),
+            () if is_new(0) && is_before(1) => (1, true),
+            () => (items.len() / 2, false),
+        };
+        let (smaller, greater) = items.split_at(at);
         let separator = greater[0].1;
-        let left = self.new_leaf(taken, left_out, (low, Some(separator)), smaller);
-        let right = self.new_leaf(taken, left_out, (Some(separator), high), greater);
+        let left = match stays && at > 1 {
+            true => path.leaf,
+            false => self.new_leaf(taken, left_out, (low, Some(separator)), smaller),
+        };
+        let right = match stays && at == 1 {
+            true => path.leaf,
+            false => self.new_leaf(taken, left_out, (Some(separator), high), greater),
+        };
         self.replace(taken, path, left, separator, right);
+        let goes_left = smaller.iter().any(|(_, id)| *id == new.id);
+        let leaf = if goes_left { left } else { right };
+        if self.entries.place(separator).0 == new.key {
+            self.note_hot(new.key, leaf);
+        }
+        leaf
     }
 
     /// A leaf of these entries, whose words leave out so many bytes, or more.
@@ -324,7 +402,7 @@ impl Tree {
         &self,
         taken: &mut Taken,
         left_out: u32,
-        (low, high): (Option<EntryId>, Option<EntryId>),
+        (low, high): Fences,
         items: &[(u64, EntryId)],
     ) -> NodeId {
         let could = self.left_out(low, high);
@@ -333,9 +411,9 @@ impl Tree {
         let id = self.take_leaf(taken);
         let leaf = self.leaf(id);
         if gains {
-            leaf.fill(could, items.iter().map(|(_, id)| self.with_word(*id, could)));
+            leaf.fill((low, high), could, items.iter().map(|(_, id)| self.with_word(*id, could)));
         } else {
-            leaf.fill(left_out, items.iter().copied());
+            leaf.fill((low, high), left_out, items.iter().copied());
         }
         id
     }
@@ -406,7 +484,7 @@ impl Tree {
     pub(super) fn new_between(
         &self,
         taken: &mut Taken,
-        (low, high): (Option<EntryId>, Option<EntryId>),
+        (low, high): Fences,
         separators: &[(u64, EntryId)],
         children: &[NodeId],
     ) -> NodeId {
@@ -429,4 +507,13 @@ impl Tree {
         self.inners.get_or_grow(id).fill(left_out, separators, children);
         id
     }
+}
+
+/// Of a key's beginning, end and length: good enough to tell a few keys apart.
+fn hash(key: &[u8]) -> u32 {
+    let edge = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let short = || key.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+    let first = key.first_chunk().map_or_else(short, |first| edge(Some(first)));
+    let mixed = first ^ edge(key.last_chunk()).rotate_left(32) ^ key.len() as u64;
+    (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> u32::BITS) as u32
 }
