@@ -10,6 +10,7 @@
 //! next one beside it. Who began one goes on until no part is left: alone, he does all of it. When
 //! a part fails, nothing of the others is kept either.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -348,7 +349,14 @@ impl Inner {
         let merge = Merge::new(sources, start, Direction::Forwards)?;
         // What is merged within level 0 may be older than the rest of it, or newer.
         let below = (plan.to > 0).then_some(plan.to + 1);
-        let job = self.job(&running.view, &running.entries_read, &running.failed);
+        let flushes = Cell::new(true);
+        let goes_on = |entries| {
+            count(&running.entries_read, entries);
+            // After a failure it is for others to try again.
+            flushes.set(flushes.get() && self.flush_meanwhile());
+            !running.failed.load(Relaxed)
+        };
+        let job = self.job(&running.view, &goes_on);
         let segment_bytes = (plan.to > 0).then_some(self.options.segment_bytes);
         self.run(merge, Job { segment_bytes, below, end: part.end.as_deref(), ..job })
     }

@@ -119,7 +119,8 @@ fn a_big_backlog_is_written_in_frames_of_bounded_size() {
     assert_eq!(log.durable(), Position(0));
     assert!(log.pending_bytes() > 4_000_000);
     log.sync(Position(1)).unwrap();
-    assert_eq!(log.durable(), Position(40), "a leader works for all");
+    assert_eq!(log.durable(), Position(11), "what has no room in the file waits for who wants it");
+    log.sync(log.last()).unwrap();
     let stats = log.stats();
     assert_eq!((stats.appends, stats.frames), (40, 4));
     drop(log);

@@ -4,6 +4,7 @@
 mod background;
 mod doors;
 mod model;
+mod parallel;
 mod stage;
 mod stage_faults;
 mod stage_model;
