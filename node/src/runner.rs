@@ -5,21 +5,20 @@
 //!                            │    ▲
 //!                     target │    │ durable
 //!                            ▼    │
-//!                          log thread            maintenance thread: flush, compact
+//!                          log thread            maintenance threads: flush, compact
 //! ```
 //!
 //! While the log thread syncs one group, the event loop goes on and the next group fills: under
 //! load groups form by themselves, and without load nothing waits.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use kvorum_replication::two_phase::points;
 use kvorum_replication::{Core, Input, Time};
-use kvorum_storage::{Error, Log, Maintained, Position, Pressure, Store};
+use kvorum_storage::{Error, Log, Maintenance, MaintenanceOptions, Position, Pressure, Store};
 
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
@@ -28,7 +27,7 @@ use crate::inspector::Inspector;
 use crate::mailbox::{Event, Handle, Mailbox, Outbox};
 use crate::node::Node;
 
-/// How long maintenance sleeps when nobody wakes it, and between tries while the disk is full.
+/// How long maintenance waits between tries while the disk is full.
 const MAINTENANCE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long the log waits for room on a full disk before it tries again.
@@ -107,7 +106,7 @@ where
     C::Message: Send + 'static,
     C::Record: StoredRecord,
 {
-    let maintenance = node.store().cloned().map(Maintenance::start).transpose()?;
+    let maintenance = node.store().map(maintain).transpose()?;
     let syncer = Syncer::start(Arc::clone(node.log()), Arc::clone(mailbox))?;
     let event_loop =
         EventLoop { node, outbox, fail_points, mailbox, syncer: &syncer, is_stuck: false };
@@ -350,46 +349,16 @@ impl SyncerShared {
     }
 }
 
-/// The thread that flushes and compacts.
-struct Maintenance {
-    stop: Arc<AtomicBool>,
-    store: Store,
-    thread: JoinHandle<()>,
-}
-
-impl Maintenance {
-    fn start(store: Store) -> Result<Self, NodeError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (their_stop, theirs) = (Arc::clone(&stop), store.clone());
-        let thread = thread::Builder::new()
-            .name("maintenance".to_owned())
-            .spawn(move || maintain(&theirs, &their_stop))
-            .map_err(NodeError::Thread)?;
-        Ok(Self { stop, store, thread })
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Release);
-        self.store.wake_maintenance();
-        if let Err(panic) = self.thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-fn maintain(store: &Store, stop: &AtomicBool) {
-    while !stop.load(Ordering::Acquire) {
-        match store.maintain() {
-            Ok(Maintained::Did(_)) => {}
-            Ok(Maintained::Nothing) => {
-                store.wait_for_maintenance(MAINTENANCE_PAUSE);
-            }
-            Err(error) => {
-                // The log is poisoned on its own if it must be; data in memory stays readable, and
-                // writes are held back by pressure until a flush works again.
-                tracing::error!(%error, "maintenance failed, and will be tried again");
-                thread::sleep(MAINTENANCE_PAUSE);
-            }
-        }
-    }
+/// Starts the threads that flush and compact.
+fn maintain(store: &Store) -> Result<Maintenance, NodeError> {
+    let options = MaintenanceOptions {
+        retry_after: MAINTENANCE_PAUSE,
+        // The log is poisoned on its own if it must be; data in memory stays readable, and writes
+        // are held back by pressure until a flush works again.
+        on_failure: Some(Arc::new(|error| {
+            tracing::error!(%error, "maintenance failed, and will be tried again");
+        })),
+        ..MaintenanceOptions::default()
+    };
+    Ok(Maintenance::start_with(store, options)?)
 }

@@ -96,12 +96,14 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads `bytes` from the front.
+    #[inline]
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// How many bytes are left.
+    #[inline]
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.rest.len()
@@ -120,6 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `count` bytes.
+    #[inline]
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) =
             self.rest.split_at_checked(count).ok_or(Malformed("fewer bytes than announced"))?;
@@ -128,6 +131,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next bytes, as an array.
+    #[inline]
     pub fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], Malformed> {
         let (taken, rest) =
             self.rest.split_first_chunk::<COUNT>().ok_or(Malformed("fewer bytes than expected"))?;
@@ -141,23 +145,61 @@ impl<'a> Reader<'a> {
     }
 
     /// Two bytes, lowest first.
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, Malformed> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
     /// Four bytes, lowest first.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, Malformed> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
     /// Eight bytes, lowest first.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, Malformed> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
     /// A varint. Each number has one encoding: a longer one than [`put_varint`] makes is refused,
     /// as is one above 64 bits.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
+        match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    /// One of several bytes. Up to eight are looked at together if so many are there.
+    #[inline]
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
+        const MORE: u64 = u64::from_ne_bytes([0x80; 8]);
+        let Some(&chunk) = self.rest.first_chunk::<8>() else { return self.any_varint() };
+        let chunk = u64::from_le_bytes(chunk);
+        let ends = !chunk & MORE;
+        if ends == 0 {
+            return self.any_varint();
+        }
+        let bits = ends.trailing_zeros() + 1;
+        let bytes = bits as usize / 8;
+        let taken = chunk & (u64::MAX >> (u64::BITS - bits)) & !MORE;
+        if bytes > 1 && taken >> (bits - 8) == 0 {
+            return Err(Malformed("a varint longer than it need be"));
+        }
+        // Closes the gaps where the high bits were: between bytes, between pairs, between fours.
+        let pairs = (taken & 0x007f_007f_007f_007f) | ((taken & 0x7f00_7f00_7f00_7f00) >> 1);
+        let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
+        self.rest = &self.rest[bytes..];
+        Ok((fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4))
+    }
+
+    #[cold]
+    fn any_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0_u64;
         for index in 0..VARINT_BYTES_MAX {
             let byte = self.u8()?;
@@ -177,6 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A length of at most `max`, as a varint.
+    #[inline]
     pub fn length(&mut self, max: usize) -> Result<usize, Malformed> {
         let length = usize::try_from(self.varint()?).map_err(|_| Malformed("a length too big"))?;
         if length > max {
@@ -280,6 +323,18 @@ mod tests {
                 prop_assert_eq!(reader.slice(usize::MAX), Ok(slice.as_slice()));
             }
             prop_assert_eq!(reader.finish(), Ok(()));
+        }
+
+        #[test]
+        fn many_bytes_at_once_say_what_they_say_one_by_one(
+            bytes in proptest::collection::vec(prop_oneof![0u8..2, 0x7eu8..0x82, 0u8..], 0..12),
+        ) {
+            let (mut together, mut one_by_one) = (Reader::new(&bytes), Reader::new(&bytes));
+            let read = together.varint();
+            prop_assert_eq!(read, one_by_one.any_varint());
+            if read.is_ok() {
+                prop_assert_eq!(together.remaining(), one_by_one.remaining());
+            }
         }
 
         #[test]

@@ -1,16 +1,20 @@
 //! Walks many sorted sources as if they were one.
+//!
+//! The sources stand in a queue, the one whose entry comes next in front. A step moves that one on
+//! and puts it where it belongs, which is mostly in front again: a deep level holds most of the
+//! entries. So a queue in order needs fewer comparisons than a heap or a tree of losers while
+//! sources are few, and they are: a handful of memtables, level 0, and one for each level below.
+//! What is compared are words, beside each other in the queue; keys only where words are the same.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::error::Result;
 use crate::key::{Tag, compare};
-use crate::memtable::{Memtable, MemtableCursor};
-use crate::segment::{Check, Segment, SegmentCursor};
+use crate::word::Words;
+
+pub(crate) use crate::source::Source;
 
 /// Which way a walk goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,158 +26,20 @@ pub enum Direction {
     Backwards,
 }
 
-/// One sorted source of entries.
-pub(crate) enum Source {
-    Memtable(MemtableCursor),
-    Segment(SegmentCursor),
-    Level(LevelCursor),
-}
-
-impl Source {
-    pub(crate) fn memtable(memtable: &Arc<Memtable>) -> Source {
-        Source::Memtable(MemtableCursor::new(Arc::clone(memtable)))
-    }
-
-    pub(crate) fn segment(segment: &Arc<Segment>, check: Check) -> Source {
-        Source::Segment(SegmentCursor::new(Arc::clone(segment), check))
-    }
-
-    /// Segments in order, whose ranges do not overlap.
-    pub(crate) fn level(segments: Vec<Arc<Segment>>, check: Check) -> Source {
-        Source::Level(LevelCursor { segments, check, current: None })
-    }
-
-    fn seek(&mut self, to: Option<(&[u8], Tag)>, direction: Direction) -> Result<()> {
-        match (self, direction) {
-            (Source::Memtable(cursor), Direction::Forwards) => cursor.seek(to),
-            (Source::Memtable(cursor), Direction::Backwards) => cursor.seek_before(to),
-            (Source::Segment(cursor), Direction::Forwards) => cursor.seek(to)?,
-            (Source::Segment(cursor), Direction::Backwards) => cursor.seek_before(to)?,
-            (Source::Level(cursor), direction) => cursor.seek(to, direction)?,
-        }
-        Ok(())
-    }
-
-    fn step(&mut self, direction: Direction) -> Result<()> {
-        match (self, direction) {
-            (Source::Memtable(cursor), Direction::Forwards) => cursor.next(),
-            (Source::Memtable(cursor), Direction::Backwards) => cursor.previous(),
-            (Source::Segment(cursor), Direction::Forwards) => cursor.next()?,
-            (Source::Segment(cursor), Direction::Backwards) => cursor.previous()?,
-            (Source::Level(cursor), direction) => cursor.step(direction)?,
-        }
-        Ok(())
-    }
-
-    fn is_valid(&self) -> bool {
-        match self {
-            Source::Memtable(cursor) => cursor.is_valid(),
-            Source::Segment(cursor) => cursor.is_valid(),
-            Source::Level(cursor) => cursor.current.is_some(),
-        }
-    }
-
-    fn key(&self) -> &[u8] {
-        match self {
-            Source::Memtable(cursor) => cursor.key(),
-            Source::Segment(cursor) => cursor.key(),
-            Source::Level(cursor) => cursor.current.as_ref().map_or(&[], |(_, c)| c.key()),
-        }
-    }
-
-    fn tag(&self) -> Tag {
-        match self {
-            Source::Memtable(cursor) => cursor.tag(),
-            Source::Segment(cursor) => cursor.tag(),
-            Source::Level(cursor) => cursor.current.as_ref().map_or(Tag::OLDEST, |(_, c)| c.tag()),
-        }
-    }
-
-    fn value(&self) -> Bytes {
-        match self {
-            Source::Memtable(cursor) => cursor.value(),
-            Source::Segment(cursor) => cursor.value(),
-            Source::Level(cursor) => {
-                cursor.current.as_ref().map_or_else(Bytes::new, |(_, c)| c.value())
-            }
-        }
-    }
-}
-
-/// Walks the segments of one sorted level, one after the other.
-pub(crate) struct LevelCursor {
-    segments: Vec<Arc<Segment>>,
-    check: Check,
-    current: Option<(usize, SegmentCursor)>,
-}
-
-impl LevelCursor {
-    fn seek(&mut self, to: Option<(&[u8], Tag)>, direction: Direction) -> Result<()> {
-        let count = self.segments.len();
-        let first = match (to, direction) {
-            // The segment that holds `to`, or follows it.
-            (Some((key, _)), Direction::Forwards) => {
-                Some(self.segments.partition_point(|segment| segment.meta().largest < key))
-            }
-            // The segment that holds `to`, or comes before it.
-            (Some((key, _)), Direction::Backwards) => self
-                .segments
-                .partition_point(|segment| segment.meta().smallest <= key)
-                .checked_sub(1),
-            (None, Direction::Forwards) => Some(0),
-            (None, Direction::Backwards) => count.checked_sub(1),
-        };
-        self.enter(first, to, direction)?;
-        self.leave_segment(direction)
-    }
-
-    fn step(&mut self, direction: Direction) -> Result<()> {
-        if let Some((_, cursor)) = &mut self.current {
-            match direction {
-                Direction::Forwards => cursor.next()?,
-                Direction::Backwards => cursor.previous()?,
-            }
-        }
-        self.leave_segment(direction)
-    }
-
-    fn enter(
-        &mut self,
-        number: Option<usize>,
-        to: Option<(&[u8], Tag)>,
-        direction: Direction,
-    ) -> Result<()> {
-        self.current = None;
-        let segment = number.and_then(|number| Some((number, self.segments.get(number)?)));
-        let Some((number, segment)) = segment else { return Ok(()) };
-        let mut cursor = SegmentCursor::new(Arc::clone(segment), self.check);
-        match direction {
-            Direction::Forwards => cursor.seek(to)?,
-            Direction::Backwards => cursor.seek_before(to)?,
-        }
-        self.current = Some((number, cursor));
-        Ok(())
-    }
-
-    /// If past the end of the segment, on to the neighbour.
-    fn leave_segment(&mut self, direction: Direction) -> Result<()> {
-        while let Some((number, cursor)) = &self.current
-            && !cursor.is_valid()
-        {
-            let number = match direction {
-                Direction::Forwards => Some(number + 1),
-                Direction::Backwards => number.checked_sub(1),
-            };
-            self.enter(number, None, direction)?;
-        }
-        Ok(())
-    }
-}
-
 /// All entries of several sources in order, or in reverse.
 pub(crate) struct Merge {
-    sources: BinaryHeap<Ordered>,
+    sources: Vec<Source>,
+    /// Those that are at an entry, in the order in which their entries come.
+    queue: Vec<Head>,
     direction: Direction,
+    words: Words,
+}
+
+/// A source in the queue.
+#[derive(Clone, Copy)]
+struct Head {
+    rank: u64,
+    source: usize,
 }
 
 impl Merge {
@@ -183,68 +49,151 @@ impl Merge {
         to: Option<(&[u8], Tag)>,
         direction: Direction,
     ) -> Result<Merge> {
-        let mut heap = Vec::with_capacity(sources.len());
-        for mut source in sources {
-            source.seek(to, direction)?;
-            if source.is_valid() {
-                heap.push(Ordered { source, direction });
+        let mut merge = Merge::idle(sources, None, None);
+        merge.seek(to, direction)?;
+        Ok(merge)
+    }
+
+    /// At no entry yet. Keys that are not between `low` and `high` are not of much interest.
+    pub(crate) fn idle(sources: Vec<Source>, low: Option<&[u8]>, high: Option<&[u8]>) -> Merge {
+        let smallest = sources.iter().filter_map(|it| it.extent()).map(|extent| extent.0).min();
+        let largest = sources.iter().filter_map(|it| it.extent()).map(|extent| extent.1).max();
+        let words = match (smallest.max(low), largest.into_iter().chain(high).min()) {
+            (Some(low), Some(high)) => Words::between(low, high),
+            _ => Words::default(),
+        };
+        let queue = Vec::with_capacity(sources.len());
+        Merge { sources, queue, direction: Direction::Forwards, words }
+    }
+
+    /// To the first entry at or after `to`, or backwards to the last one before it. After an error
+    /// it is at no entry.
+    pub(crate) fn seek(&mut self, to: Option<(&[u8], Tag)>, direction: Direction) -> Result<()> {
+        self.queue.clear();
+        self.direction = direction;
+        for number in 0..self.sources.len() {
+            let sought = self.sources[number].seek(to, direction);
+            sought.inspect_err(|_| self.queue.clear())?;
+            if self.sources[number].is_valid() {
+                let rank = self.rank(self.sources[number].key());
+                let head = Head { rank, source: number };
+                let place = self.queue.partition_point(|other| self.is_before(other, &head));
+                self.queue.insert(place, head);
             }
         }
-        Ok(Merge { sources: heap.into(), direction })
+        Ok(())
+    }
+
+    /// Forwards, on to the first entry at or after `to`, by a search instead of steps.
+    pub(crate) fn skip_to(&mut self, to: (&[u8], Tag)) -> Result<()> {
+        while let Some((key, tag)) = self.current()
+            && compare((key, tag), to) == Ordering::Less
+        {
+            self.move_first(|source| source.seek(Some(to), Direction::Forwards))?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn step(&mut self) -> Result<()> {
+        let direction = self.direction;
+        self.move_first(|source| source.step(direction))
     }
 
     /// The key and tag of the current entry.
+    #[inline]
     pub(crate) fn current(&self) -> Option<(&[u8], Tag)> {
-        self.sources.peek().map(|top| (top.source.key(), top.source.tag()))
+        self.first().map(|source| (source.key(), source.tag()))
     }
 
     /// The value of the current entry.
     pub(crate) fn value(&self) -> Bytes {
-        self.sources.peek().map_or_else(Bytes::new, |top| top.source.value())
+        self.first().map_or_else(Bytes::new, Source::value)
+    }
+
+    /// The same, for who needs it only until the next step.
+    #[inline]
+    pub(crate) fn value_ref(&self) -> &[u8] {
+        self.first().map_or(&[], Source::value_ref)
+    }
+
+    /// Where the current entry stands in the walk: never before an entry that came earlier.
+    #[inline]
+    pub(crate) fn current_rank(&self) -> u64 {
+        self.queue.first().map_or(u64::MAX, |head| head.rank)
+    }
+
+    /// Where a key stands in a walk of this direction: of two keys with different ranks the one
+    /// with the smaller comes first.
+    #[inline]
+    pub(crate) fn rank_in(&self, key: &[u8], direction: Direction) -> u64 {
+        match direction {
+            Direction::Forwards => self.words.of(key),
+            Direction::Backwards => !self.words.of(key),
+        }
     }
 
     /// Lets go of all sources: there is nothing more to come.
     pub(crate) fn end(&mut self) {
+        self.queue.clear();
         self.sources.clear();
     }
 
-    pub(crate) fn step(&mut self) -> Result<()> {
-        let Some(mut top) = self.sources.peek_mut() else { return Ok(()) };
-        let stepped = top.source.step(self.direction);
-        if stepped.is_err() || !top.source.is_valid() {
-            PeekMut::pop(top);
-        }
-        stepped
+    #[inline]
+    fn first(&self) -> Option<&Source> {
+        self.queue.first().map(|head| &self.sources[head.source])
     }
-}
 
-/// A source that is at an entry, ordered so that a heap's greatest is the next in the walk.
-struct Ordered {
-    source: Source,
-    direction: Direction,
-}
+    #[inline]
+    fn rank(&self, key: &[u8]) -> u64 {
+        self.rank_in(key, self.direction)
+    }
 
-impl Ord for Ordered {
-    fn cmp(&self, other: &Ordered) -> Ordering {
-        let ours = (self.source.key(), self.source.tag());
-        let order = compare(ours, (other.source.key(), other.source.tag()));
+    /// Moves the source in front on, and puts it where it belongs.
+    #[inline]
+    fn move_first(&mut self, on: impl FnOnce(&mut Source) -> Result<()>) -> Result<()> {
+        let Some(first) = self.queue.first() else { return Ok(()) };
+        let number = first.source;
+        let source = &mut self.sources[number];
+        let moved = on(source);
+        if moved.is_err() || !source.is_valid() {
+            self.queue.remove(0);
+            return moved;
+        }
+        let head = Head { rank: self.rank(self.sources[number].key()), source: number };
+        match self.queue.get(1) {
+            Some(second) if !self.is_before(&head, second) => self.put_back(head),
+            _ => self.queue[0] = head,
+        }
+        Ok(())
+    }
+
+    /// Puts the source in front behind the next and all others that come before it.
+    fn put_back(&mut self, head: Head) {
+        let before = self.queue[2..].partition_point(|other| self.is_before(other, &head));
+        self.queue.copy_within(1..2 + before, 0);
+        self.queue[1 + before] = head;
+    }
+
+    #[inline]
+    fn is_before(&self, a: &Head, b: &Head) -> bool {
+        match a.rank.cmp(&b.rank) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
+            Ordering::Equal => self.is_before_at_same_rank(a, b),
+        }
+    }
+
+    #[cold]
+    fn is_before_at_same_rank(&self, a: &Head, b: &Head) -> bool {
+        let place = |head: &Head| {
+            let source = &self.sources[head.source];
+            (source.key(), source.tag())
+        };
+        let order = compare(place(a), place(b));
         match self.direction {
-            Direction::Forwards => order.reverse(),
-            Direction::Backwards => order,
+            Direction::Forwards => order == Ordering::Less,
+            Direction::Backwards => order == Ordering::Greater,
         }
     }
 }
-
-impl PartialOrd for Ordered {
-    fn partial_cmp(&self, other: &Ordered) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ordered {
-    fn eq(&self, other: &Ordered) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Ordered {}

@@ -19,6 +19,10 @@ pub(crate) type Sequence = u64;
 /// applied to them is newer.
 pub(crate) const SEQUENCE_STAGED: Sequence = 1;
 
+/// That of ingested rows is a multiple of this. So many operations may be applied while rows are
+/// written to their files.
+pub(crate) const SEQUENCE_STRIDE: Sequence = 1 << 32;
+
 /// What an entry says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -27,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 /// An entry's sequence and kind in one number: the greater, the newer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tag(u64);
 
 impl Tag {
@@ -49,6 +53,17 @@ impl Tag {
     /// From its stored form; `None` for what no writer stores.
     pub(crate) fn from_stored(stored: u64) -> Option<Tag> {
         (stored > 1).then_some(Tag(stored))
+    }
+
+    /// Just behind this one, before every older entry of its key. It bounds entries, and is that of
+    /// none.
+    pub(crate) fn after(self) -> Tag {
+        Tag(self.0 - 1)
+    }
+
+    /// From the stored form of one that only bounds entries.
+    pub(crate) fn bound(stored: u64) -> Tag {
+        Tag(stored)
     }
 
     pub(crate) fn stored(self) -> u64 {

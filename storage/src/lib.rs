@@ -56,6 +56,8 @@ mod snapshot;
 
 mod scan;
 
+mod range;
+
 mod batch;
 
 mod options;
@@ -70,6 +72,10 @@ mod levels;
 
 mod cursor;
 
+mod source;
+
+mod word;
+
 mod segment;
 
 mod memtable;
@@ -82,6 +88,8 @@ pub mod log;
 
 pub mod codec;
 
+mod histogram;
+
 mod error;
 
 pub mod vfs;
@@ -89,16 +97,19 @@ pub mod vfs;
 pub use batch::{BATCH_OPERATIONS_MAX, Batch, Operation};
 pub use cursor::Direction;
 pub use error::{Error, Result};
+pub use histogram::Latencies;
 pub use key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use log::{
     Log, LogDamage, LogExtent, LogItem, LogOptions, LogStats, LogSurvey, Position, RecoveryReport,
     Replay, ReplayedRecord, TornTail,
 };
 pub use options::Options;
-pub use scan::{KeyRange, Scan};
+pub use range::KeyRange;
+pub use scan::{Cursor, Scan};
 pub use segment::{Compression, LostKeys};
 pub use snapshot::Snapshot;
 pub use store::{
-    Durability, LevelStats, Maintained, Pressure, Recovery, Stats, Store, VerifyReport,
-    WRITE_BATCH, Work,
+    Durability, FilterStats, Ingest, Ingested, LatencyStats, LevelStats, Maintained, Maintenance,
+    MaintenanceOptions, OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store,
+    VerifyReport, WRITE_BATCH, Work,
 };

@@ -166,7 +166,9 @@ impl Manifest {
         }
         let version = reader.u32()?;
         if ![VERSION, VERSION_STAGED].contains(&version) {
-            return Err(Malformed("the store is of a version that this program does not know"));
+            return Err(Malformed(
+                "the store is of a version that this program does not know: a newer one may",
+            ));
         }
         if reader.u32()? as usize != reader.remaining() {
             return Err(Malformed("the manifest is of another length than it says"));

@@ -22,19 +22,32 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How blocks of segments are compressed.
     pub compression: Compression,
+    /// So many bytes of decompressed blocks are kept. Blocks that are not compressed need none of
+    /// it: the system keeps their pages.
+    pub block_cache_bytes: usize,
     /// Size of the filters. Ten bits let about one absent key in a hundred pass.
     pub filter_bits_per_key: u32,
-    /// So many segments in level 0 are compacted into level 1.
+    /// So many segments in level 0, or as many bytes as so many memtables, are compacted.
     pub level0_segments: usize,
     /// So many segments in level 0, and writers are asked to slow down.
     pub level0_segments_slow: usize,
     /// So many segments in level 0, and writers are asked to stop.
     pub level0_segments_stop: usize,
-    /// Level 1 is compacted beyond this size.
+    /// The uppermost sorted level in use may be so large. While all of the store is no larger,
+    /// there is one sorted level.
     pub level1_bytes: u64,
-    /// Each further level may be so many times as large as the one above.
+    /// Each level may be so many times as large as the one above.
     pub level_step: u64,
-    /// What a writer that is asked to slow down should wait before each write.
+    /// A compaction is cut into at most so many parts, which several threads may take.
+    pub compaction_parts_max: usize,
+    /// So many bytes in sorted levels beyond what these should hold, and writers are asked to stop;
+    /// from a quarter of it on, to slow down.
+    pub compaction_debt_max: u64,
+    /// An idle store is compacted until what lies above the bottom level, and may be overwritten
+    /// there, is at most so many hundredths of it.
+    pub idle_garbage_percent: u32,
+    /// What writers should wait at most, for each [`PRESSURE_BYTES`](crate::PRESSURE_BYTES), while
+    /// they are asked to slow down.
     pub slow_delay: Duration,
     /// A log longer than this has the memtable flushed although it is not full, so that the log
     /// can be cut and recovery stays short.
@@ -53,13 +66,17 @@ impl Default for Options {
             block_bytes: 16 << 10,
             segment_bytes: 64 << 20,
             compression: Compression::None,
+            block_cache_bytes: 64 << 20,
             filter_bits_per_key: 10,
-            level0_segments: 4,
-            level0_segments_slow: 12,
-            level0_segments_stop: 24,
-            level1_bytes: 256 << 20,
+            level0_segments: 8,
+            level0_segments_slow: 20,
+            level0_segments_stop: 40,
+            level1_bytes: 1 << 30,
             level_step: 10,
-            slow_delay: Duration::from_micros(500),
+            compaction_parts_max: 4,
+            compaction_debt_max: 64 << 30,
+            idle_garbage_percent: 5,
+            slow_delay: Duration::from_millis(4),
             log_bytes_max: 1 << 30,
             log: LogOptions::default(),
             planted: Planted::default(),
@@ -72,7 +89,8 @@ impl Options {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             level0_segments: self.level0_segments,
-            level1_bytes: self.level1_bytes,
+            level0_bytes: (self.level0_segments as u64).saturating_mul(self.memtable_bytes as u64),
+            base_bytes_max: self.level1_bytes,
             level_step: self.level_step,
             planted: self.planted,
         }
@@ -104,6 +122,11 @@ impl Options {
         )?;
         require(self.level1_bytes >= 1, "level1_bytes must be at least 1")?;
         require((2..=100).contains(&self.level_step), "level_step must be between 2 and 100")?;
+        require(
+            (1..=64).contains(&self.compaction_parts_max),
+            "compaction_parts_max must be between 1 and 64",
+        )?;
+        require(self.compaction_debt_max >= 4, "compaction_debt_max must be at least 4")?;
         require(self.log_bytes_max >= 1, "log_bytes_max must be at least 1")
     }
 

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::Guard;
 use bytes::Bytes;
 
 use crate::cursor::Direction;
 use crate::error::Result;
 use crate::key::Sequence;
 use crate::planted::Bug;
-use crate::scan::{KeyRange, Scan};
+use crate::range::KeyRange;
+use crate::scan::{Cursor, Scan};
 use crate::store::{Inner, View, lock};
 
 /// The store as it was at one point. Dropping it lets compaction forget that point.
@@ -36,18 +38,29 @@ impl Snapshot {
         self.view().get(key, self.sequence())
     }
 
-    /// The keys of a range and their values at that point.
-    pub fn scan(&self, range: impl Into<KeyRange>, direction: Direction) -> Result<Scan> {
-        self.view().scan(range.into(), direction, self.sequence())
+    /// What `found` makes of the key's value, as in [`Store::get_with`](crate::Store::get_with).
+    pub fn get_with<T>(&self, key: &[u8], found: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        self.view().get_with(key, self.sequence(), found)
     }
 
-    fn view(&self) -> Arc<View> {
-        let view = self.store.view();
+    /// The keys of a range and their values at that point.
+    pub fn scan(&self, range: impl Into<KeyRange>, direction: Direction) -> Result<Scan> {
+        Scan::new(self.cursor(range), direction)
+    }
+
+    /// Walks a range both ways, as it was at that point.
+    #[must_use]
+    pub fn cursor(&self, range: impl Into<KeyRange>) -> Cursor {
+        self.view().cursor(range.into(), self.sequence())
+    }
+
+    fn view(&self) -> Guard<Arc<View>> {
+        let view = self.store.borrow_view();
         if view.installs == self.installs {
             return view;
         }
         let replaced = self.store.snapshots.replaced(self.installs);
-        replaced.expect("a replaced view is kept while a snapshot of it lives")
+        Guard::from_inner(replaced.expect("a replaced view is kept while a snapshot of it lives"))
     }
 
     fn sequence(&self) -> Sequence {

@@ -150,7 +150,9 @@ impl FileHeader {
         }
         let version = reader.u32()?;
         if !(VERSION_WITHOUT_CAPACITY..=VERSION).contains(&version) {
-            return Err(Malformed("a log file of an unknown version"));
+            return Err(Malformed(
+                "a log file of a version that this program does not know: a newer one may",
+            ));
         }
         let checksum = reader.u32()?;
         if checksum != header_checksum(number, version, reader.rest()) {

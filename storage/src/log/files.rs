@@ -121,6 +121,11 @@ impl Files {
         self.free.pop()
     }
 
+    /// The free files beyond so many.
+    pub(super) fn take_surplus(&mut self, keep: usize) -> Vec<PathBuf> {
+        self.free.split_off(keep.min(self.free.len()))
+    }
+
     pub(super) fn put_free(&mut self, path: PathBuf) {
         self.free.push(path);
     }

@@ -303,6 +303,18 @@ impl Log {
         }
     }
 
+    /// Removes files that wait to be used again, all but so many; whether there were more. Their
+    /// room is not needed while nobody writes.
+    pub fn trim_free_files(&self, keep: usize) -> Result<bool> {
+        let _truncation = lock(&self.truncation);
+        let surplus = lock(&self.files).take_surplus(keep);
+        for path in &surplus {
+            self.vfs.remove(path).map_err(Error::io("remove", path))?;
+        }
+        // That they are gone need not last: a crash that brings them back brings free files.
+        Ok(!surplus.is_empty())
+    }
+
     fn retire(&self, number: u64) -> Result<()> {
         let path = Name::Live(number).path(&self.dir);
         let file_bytes = files::length(&*self.vfs, &path)?;

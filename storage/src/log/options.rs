@@ -34,7 +34,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             file_bytes: 16 << 20,
-            recycle_files_max: 2,
+            recycle_files_max: 8,
             record_bytes_max: 64 << 20,
             pending_bytes_max: 256 << 20,
             salt: 0,

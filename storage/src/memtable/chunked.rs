@@ -2,38 +2,50 @@
 
 use std::sync::OnceLock;
 
-/// The first chunk holds `1 << FIRST_BITS` items; each later one is as large as all before it
-/// together.
+/// So many chunks are made while the array doubles: what was made and is not used yet is an eighth
+/// at most.
+const STEPS: usize = 8;
+const STEP_BITS: u32 = STEPS.ilog2();
+/// Enough for every `u32`: what a larger first chunk saves is never made.
+const CHUNKS: usize = 1 + (u32::BITS - STEP_BITS) as usize * STEPS;
+
+/// The first chunk holds `1 << FIRST_BITS` items, at least eight; each later one an eighth of all
+/// that were there when the array had last doubled.
 pub(super) struct Chunked<T, const FIRST_BITS: u32> {
-    /// Enough for every `u32`: what a larger first chunk saves is never made.
-    chunks: [OnceLock<Box<[T]>>; u32::BITS as usize + 1],
+    chunks: [OnceLock<Box<[T]>>; CHUNKS],
 }
 
 impl<T: Default, const FIRST_BITS: u32> Chunked<T, FIRST_BITS> {
     pub(super) fn new() -> Self {
-        Chunked { chunks: [const { OnceLock::new() }; u32::BITS as usize + 1] }
+        const { assert!(FIRST_BITS >= STEP_BITS) };
+        Chunked { chunks: [const { OnceLock::new() }; CHUNKS] }
     }
 
     /// The item, if its chunk was made.
+    #[inline]
     pub(super) fn get(&self, index: u32) -> Option<&T> {
-        let (chunk, within) = place(index, FIRST_BITS);
+        let (chunk, within, _) = place(index, FIRST_BITS);
         self.chunks[chunk].get()?.get(within)
     }
 
     /// The item, in a new chunk if need be.
+    #[inline]
     pub(super) fn get_or_grow(&self, index: u32) -> &T {
-        let (chunk, within) = place(index, FIRST_BITS);
-        let items = 1usize << (FIRST_BITS + (chunk as u32).saturating_sub(1));
+        let (chunk, within, items) = place(index, FIRST_BITS);
         &self.chunks[chunk].get_or_init(|| (0..items).map(|_| T::default()).collect())[within]
     }
 }
 
-fn place(index: u32, first_bits: u32) -> (usize, usize) {
+/// The chunk of an index, the place in it, and how many there are.
+fn place(index: u32, first_bits: u32) -> (usize, usize, usize) {
     if index >> first_bits == 0 {
-        return (0, index as usize);
+        return (0, index as usize, 1 << first_bits);
     }
     let top = index.ilog2();
-    ((top - first_bits + 1) as usize, (index - (1 << top)) as usize)
+    let chunk_bits = top - STEP_BITS;
+    let step = (index >> chunk_bits) as usize - STEPS;
+    let chunk = 1 + (top - first_bits) as usize * STEPS + step;
+    (chunk, (index & ((1 << chunk_bits) - 1)) as usize, 1 << chunk_bits)
 }
 
 #[cfg(test)]
@@ -42,16 +54,17 @@ mod tests {
 
     #[test]
     fn places_are_distinct_and_dense() {
-        for first_bits in [0, 2, 8] {
-            let mut last = (0, 0);
+        for first_bits in [3, 4, 8] {
+            let mut last = (0, 0, 1 << first_bits);
             for index in 1..100_000 {
                 let place = place(index, first_bits);
                 let follows = (place.0 == last.0 && place.1 == last.1 + 1)
-                    || (place.0 == last.0 + 1 && place.1 == 0);
+                    || (place.0 == last.0 + 1 && place.1 == 0 && last.1 + 1 == last.2);
                 assert!(follows, "{index} is at {place:?}, after {last:?}");
+                assert!(place.2 <= (index as usize / STEPS).max(1 << first_bits), "{place:?}");
                 last = place;
             }
-            assert_eq!(place(u32::MAX, first_bits).0, (u32::BITS - first_bits) as usize);
+            assert!(place(u32::MAX, first_bits).0 < CHUNKS);
         }
     }
 

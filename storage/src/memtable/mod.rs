@@ -1,11 +1,15 @@
 //! What was applied since the last flush, in memory and in order.
 //!
-//! One thread at a time inserts, any number read meanwhile without a lock. A memtable also knows
-//! what a flush must know of it: how far the log must be durable first, and which of the owner's
-//! marks it holds.
+//! Any number of threads insert, and any number read meanwhile, without a lock. A memtable also
+//! knows what a flush must know of it: how far the log must be durable first, and which of the
+//! owner's marks it holds.
 
+mod bulk;
 mod chunked;
+mod entries;
 mod node;
+#[cfg(test)]
+mod race_tests;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -18,12 +22,17 @@ use std::sync::atomic::{
 
 use bytes::Bytes;
 
-use self::tree::{Bound, Entry, NODE_BYTES, Run, Tree};
+pub(crate) use self::bulk::Load;
+use self::entries::{PIECE_BYTES, PIECE_BYTES_MAX, SLOT_BYTES};
+use self::node::EntryId;
+use self::tree::{Bound, GROUP, New, Run, Tree};
+use crate::batch::{Change, Changes};
 use crate::key::{Sequence, Tag, compare};
 use crate::log::Position;
 
 pub(crate) struct Memtable {
     tree: Tree,
+    /// What pieces and slots take, those included that were announced only.
     bytes: AtomicUsize,
     entries: AtomicU64,
     last_sequence: AtomicU64,
@@ -43,12 +52,17 @@ impl Memtable {
         }
     }
 
-    /// Adds a version of a key. Readers find it at once, but none that is at an earlier sequence.
-    pub(crate) fn insert(&self, key: &[u8], tag: Tag, value: &[u8]) {
-        self.tree.insert(key, tag, value);
-        self.bytes.fetch_add(key.len() + value.len() + NODE_BYTES, Relaxed);
-        self.entries.fetch_add(1, Relaxed);
-        self.last_sequence.fetch_max(tag.sequence(), Relaxed);
+    /// What a batch takes, beside its part of the nodes: so many operations, stored in so many bytes.
+    pub(crate) fn bytes_of(operations: usize, stored_bytes: usize) -> usize {
+        PIECE_BYTES + stored_bytes + operations * SLOT_BYTES
+    }
+
+    /// Counts a batch that will be inserted here, whenever that will be: so many operations, the
+    /// last of which has this sequence.
+    pub(crate) fn announce(&self, operations: usize, stored_bytes: usize, last: Sequence) {
+        self.bytes.fetch_add(Memtable::bytes_of(operations, stored_bytes), Relaxed);
+        self.entries.fetch_add(operations as u64, Relaxed);
+        self.last_sequence.fetch_max(last, Relaxed);
     }
 
     /// Notes that everything up to the owner's `mark` is in here or was flushed before, and stands
@@ -58,16 +72,79 @@ impl Memtable {
         self.last_mark.fetch_max(mark, Release);
     }
 
-    /// The newest version of the key that a reader at `sequence` may see: its tag and value.
-    pub(crate) fn get(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, Bytes)> {
-        let id = self.tree.seek(key, Tag::newest_of(sequence))?;
-        let entry = self.tree.entry(id);
-        (entry.key() == key).then(|| (entry.tag(), entry.value()))
+    /// Inserts the operations of a stored batch that was announced, the first with this sequence.
+    /// Readers find them at once, but none that is at an earlier sequence.
+    pub(crate) fn insert(&self, stored: Bytes, count: usize, first: Sequence) {
+        let mut group = [New::default(); GROUP];
+        let mut grouped = 0;
+        self.fill(stored, count, first, |id, change, tag| {
+            group[grouped] = New { id, key: change.key, tag };
+            grouped += 1;
+            if grouped == GROUP {
+                self.tree.insert(&group);
+                grouped = 0;
+            }
+        });
+        self.tree.insert(&group[..grouped]);
     }
 
-    /// Roughly what it takes in memory.
+    /// Keeps a stored batch, and makes entries of its operations, which no leaf shows yet.
+    fn fill<'a>(
+        &'a self,
+        stored: Bytes,
+        count: usize,
+        first: Sequence,
+        mut each: impl FnMut(EntryId, Change<'a>, Tag),
+    ) {
+        let entries = &self.tree.entries;
+        let first_id = entries.take(count);
+        let (mut rest, mut number) = (stored, 0);
+        while number < count {
+            let (id, piece) = entries.keep(rest);
+            let mut changes = Changes::new(piece);
+            while number < count && changes.offset() <= PIECE_BYTES_MAX {
+                let change = changes.next().ok().flatten();
+                let change = change.expect("a batch is checked before it is applied");
+                let tag = Tag::new(first + number as u64, change.kind);
+                let entry = first_id + number as EntryId;
+                entries.fill(entry, id, change, tag);
+                each(entry, change, tag);
+                number += 1;
+            }
+            if number == count {
+                return;
+            }
+            rest = piece.slice(changes.offset()..);
+        }
+    }
+
+    /// The newest version of the key that a reader at `sequence` may see: its tag and value.
+    pub(crate) fn get(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, Bytes)> {
+        let (tag, id) = self.find(key, sequence)?;
+        Some((tag, self.tree.entries.shared_value(id)))
+    }
+
+    /// The same, where it lies.
+    pub(crate) fn get_ref(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, &[u8])> {
+        let (tag, id) = self.find(key, sequence)?;
+        Some((tag, self.tree.entries.value(id)))
+    }
+
+    fn find(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, EntryId)> {
+        let id = self.tree.seek(key, Tag::newest_of(sequence))?;
+        let (found, tag) = self.tree.entries.place(id);
+        (found == key).then_some((tag, id))
+    }
+
+    /// Whether it has a key between these two, or one of them.
+    pub(crate) fn holds_any(&self, smallest: &[u8], largest: &[u8]) -> bool {
+        let next = self.tree.seek(smallest, Tag::NEWEST);
+        next.is_some_and(|id| self.tree.entries.place(id).0 <= largest)
+    }
+
+    /// What it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        self.bytes.load(Relaxed) + self.tree.node_bytes()
     }
 
     pub(crate) fn entries(&self) -> u64 {
@@ -119,8 +196,8 @@ impl MemtableCursor {
     pub(crate) fn seek_before(&mut self, to: Option<(&[u8], Tag)>) {
         let tree = &self.memtable.tree;
         self.run = tree.run(to.map_or(Bound::Last, |(key, tag)| Bound::Before(key, tag)));
-        let before = to.map_or(self.run.entries.len(), |to| self.count_before(to));
-        self.at = before.checked_sub(1).unwrap_or(self.run.entries.len());
+        let before = to.map_or(self.run.entries().len(), |to| self.count_before(to));
+        self.at = before.checked_sub(1).unwrap_or(self.run.entries().len());
     }
 
     pub(crate) fn next(&mut self) {
@@ -136,47 +213,49 @@ impl MemtableCursor {
             (true, Some(before)) => self.at = before,
             (true, None) => {
                 let memtable = Arc::clone(&self.memtable);
-                let first = memtable.tree.entry(self.run.entries[0]);
-                self.seek_before(Some((first.key(), first.tag())));
+                let first = memtable.tree.entries.place(self.run.entries()[0]);
+                self.seek_before(Some(first));
             }
         }
     }
 
     pub(crate) fn is_valid(&self) -> bool {
-        self.at < self.run.entries.len()
+        self.at < self.run.entries().len()
     }
 
     pub(crate) fn key(&self) -> &[u8] {
-        self.entry().map_or(&[], Entry::key)
+        self.entry().map_or(&[], |id| self.memtable.tree.entries.place(id).0)
     }
 
     pub(crate) fn tag(&self) -> Tag {
-        self.entry().map_or(Tag::OLDEST, Entry::tag)
+        self.entry().map_or(Tag::OLDEST, |id| self.memtable.tree.entries.tag(id))
     }
 
     pub(crate) fn value(&self) -> Bytes {
-        self.entry().map_or_else(Bytes::new, Entry::value)
+        self.entry().map_or_else(Bytes::new, |id| self.memtable.tree.entries.shared_value(id))
     }
 
-    fn entry(&self) -> Option<&Entry> {
-        self.run.entries.get(self.at).map(|id| self.memtable.tree.entry(*id))
+    pub(crate) fn value_ref(&self) -> &[u8] {
+        self.entry().map_or(&[], |id| self.memtable.tree.entries.value(id))
+    }
+
+    fn entry(&self) -> Option<EntryId> {
+        self.run.entries().get(self.at).copied()
     }
 
     /// How many of the leaf's entries are before this place.
     fn count_before(&self, to: (&[u8], Tag)) -> usize {
         let tree = &self.memtable.tree;
-        self.run.entries.partition_point(|id| {
-            let entry = tree.entry(*id);
-            compare((entry.key(), entry.tag()), to) == Less
-        })
+        let is_before = |id: &EntryId| compare(tree.entries.place(*id), to) == Less;
+        self.run.entries().partition_point(is_before)
     }
 
     /// From behind the last entry of a leaf to the first of the next, if there is one.
     fn skip_to_next_leaf(&mut self) {
         if let (false, Some(next)) = (self.is_valid(), self.run.next) {
             let tree = &self.memtable.tree;
-            let first = tree.entry(next);
-            self.run = tree.run(Bound::At(first.key(), first.tag()));
+            let (key, tag) = tree.entries.place(next);
+            self.run = tree.run(Bound::At(key, tag));
             self.at = 0;
         }
     }

@@ -9,9 +9,23 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
+use crate::batch::Batch;
 use crate::key::Kind;
 
 type Place = (Vec<u8>, Reverse<Tag>);
+
+impl Memtable {
+    /// Inserts one entry.
+    fn put(&self, key: &[u8], tag: Tag, value: &[u8]) {
+        let mut batch = Batch::new();
+        match tag.kind() {
+            Kind::Put => batch.put(key, value),
+            Kind::Delete => batch.delete(key),
+        };
+        self.announce(1, batch.stored().len(), tag.sequence());
+        self.insert(batch.into_stored(), 1, tag.sequence());
+    }
+}
 
 fn tag(sequence: u64) -> Tag {
     Tag::new(sequence, Kind::Put)
@@ -58,7 +72,7 @@ fn check(inserts: &[Place]) {
     for (number, (key, Reverse(tag))) in inserts.iter().enumerate() {
         let value = Bytes::copy_from_slice(&number.to_be_bytes()[..number % 9]);
         if let Vacant(vacant) = model.entry((key.clone(), Reverse(*tag))) {
-            memtable.insert(key, *tag, &value);
+            memtable.put(key, *tag, &value);
             vacant.insert(value);
         }
     }
@@ -114,10 +128,10 @@ fn gcd(a: usize, b: usize) -> usize {
 #[test]
 fn a_reader_sees_the_newest_version_that_is_not_newer_than_it() {
     let memtable = Memtable::new();
-    memtable.insert(b"k", Tag::new(2, Kind::Put), b"two");
-    memtable.insert(b"k", Tag::new(5, Kind::Delete), b"");
-    memtable.insert(b"k", Tag::new(9, Kind::Put), b"nine");
-    memtable.insert(b"kk", Tag::new(1, Kind::Put), b"other");
+    memtable.put(b"k", Tag::new(2, Kind::Put), b"two");
+    memtable.put(b"k", Tag::new(5, Kind::Delete), b"");
+    memtable.put(b"k", Tag::new(9, Kind::Put), b"nine");
+    memtable.put(b"kk", Tag::new(1, Kind::Put), b"other");
 
     let seen = |sequence| memtable.get(b"k", sequence).map(|(tag, value)| (tag.kind(), value));
     assert_eq!(seen(1), None);
@@ -134,7 +148,7 @@ fn a_cursor_walks_back_the_way_it_came() {
     let memtable = Arc::new(Memtable::new());
     for step in 0..100u64 {
         let key = (step * 37 % 100) as u8;
-        memtable.insert(&[key], Tag::new(step + 1, Kind::Put), &[key]);
+        memtable.put(&[key], Tag::new(step + 1, Kind::Put), &[key]);
     }
     let mut cursor = MemtableCursor::new(memtable);
     let mut there = Vec::new();
@@ -208,8 +222,68 @@ fn groups_with_a_prefix_each() {
     check_orders((0..3000).map(|n| place(key(n).as_bytes(), n + 1)).collect());
 }
 
+/// What is built whole is as if it had been inserted, and goes on to grow.
+fn check_load(keys: &[Vec<u8>]) {
+    let batch = |from: usize, to: usize| {
+        let mut batch = Batch::new();
+        for key in &keys[from..to] {
+            batch.put(key, key);
+        }
+        batch
+    };
+    let half = keys.len() / 2;
+    let mut load = Load::new();
+    for (number, from) in (0..half).step_by(10).enumerate() {
+        let batch = batch(from, half.min(from + 10));
+        let (count, mark) = (batch.len(), number as u64 + 1);
+        load.add(batch.into_shared(), count, 1 + from as u64, Position(mark));
+    }
+    assert_eq!(load.entries(), half);
+    let memtable = Arc::new(load.finish());
+    let expected = |count: usize| {
+        let mut expected: Vec<_> =
+            (1..).zip(&keys[..count]).map(|(n, key)| (place(key, n), key.clone().into())).collect();
+        expected.sort();
+        expected
+    };
+    check_same(walk(&memtable, true), expected(half).iter());
+    check_same(walk(&memtable, false), expected(half).iter().rev());
+    assert_eq!(memtable.last_mark(), half.div_ceil(10) as u64);
+    for (n, key) in (1..).zip(&keys[half..]) {
+        memtable.put(key, tag((half + n) as u64), key);
+    }
+    check_same(walk(&memtable, true), expected(keys.len()).iter());
+    for (n, key) in (1..).zip(keys) {
+        let found = memtable.get(key, n).map(|(tag, _)| tag.sequence());
+        assert_eq!(found, Some(n));
+    }
+}
+
+#[test]
+fn a_memtable_is_built_whole() {
+    check_load(&[]);
+    check_load(&[b"one".to_vec(), b"two".to_vec()]);
+    check_load(&(0..5000u32).map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>());
+    let scattered = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes();
+    check_load(&(0..30_000).map(|n| scattered(n).to_vec()).collect::<Vec<_>>());
+    let prefixed = |n: u64| [&[b'p'; 300][..], &scattered(n), &[b's'; 30]].concat();
+    check_load(&(0..2000).map(prefixed).collect::<Vec<_>>());
+    let few = |n: u64| vec![b'k'; (n * n % 90) as usize];
+    check_load(&(0..3000).map(few).collect::<Vec<_>>());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_keys_built_whole(
+        keys in prop::collection::vec(
+            prop::collection::vec(prop::sample::select(vec![0, 1, b'a', 0xff]), 0..20),
+            0..800,
+        ),
+    ) {
+        check_load(&keys);
+    }
 
     #[test]
     fn any_keys(
@@ -271,7 +345,7 @@ fn readers_see_a_growing_memtable_while_the_writer_writes() {
             }
         });
         for n in 1..=INSERTS {
-            memtable.insert(&key(n), tag(n), &[&n.to_le_bytes(), &key(n)[..]].concat());
+            memtable.put(&key(n), tag(n), &[&n.to_le_bytes(), &key(n)[..]].concat());
             visible.store(n, Release);
         }
         done.store(true, Release);

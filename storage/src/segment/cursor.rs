@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::block::BlockCursor;
+use super::entries::EntryCursor;
 use super::reader::{Check, Segment};
 use crate::codec::Malformed;
 use crate::error::Result;
@@ -15,19 +15,21 @@ pub(crate) struct SegmentCursor {
     segment: Arc<Segment>,
     check: Check,
     /// The block it is in; `None` before the first seek and after an error or either end.
-    block: Option<(usize, BlockCursor)>,
+    block: Option<(usize, EntryCursor)>,
+    /// Memory for the keys of the next block.
+    key: Vec<u8>,
 }
 
 impl SegmentCursor {
     pub(crate) fn new(segment: Arc<Segment>, check: Check) -> SegmentCursor {
-        SegmentCursor { segment, check, block: None }
+        SegmentCursor { segment, check, block: None, key: Vec::new() }
     }
 
     /// To the first entry at or after `to`, or the very first.
     pub(crate) fn seek(&mut self, to: Option<(&[u8], Tag)>) -> Result<()> {
-        self.block = None;
+        self.leave();
         let number = match to {
-            Some((key, tag)) => self.segment.blocks_before(key, tag)?,
+            Some((key, tag)) => self.segment.block_of(key, tag)?,
             None => 0,
         };
         self.enter(number, |cursor| cursor.seek(to))?;
@@ -36,35 +38,37 @@ impl SegmentCursor {
 
     /// To the last entry before `to`, or the very last.
     pub(crate) fn seek_before(&mut self, to: Option<(&[u8], Tag)>) -> Result<()> {
-        self.block = None;
-        let blocks = self.segment.blocks()?;
+        self.leave();
         let number = match to {
-            // The block that holds `to`, or follows it; at the end, the last one.
-            Some((key, tag)) => self.segment.blocks_before(key, tag)?.min(blocks.saturating_sub(1)),
-            None => blocks.saturating_sub(1),
+            Some((key, tag)) => self.segment.block_of(key, tag)?,
+            None => self.segment.blocks()? - 1,
         };
         self.enter(number, |cursor| cursor.seek_before(to))?;
         self.leave_block_backwards()
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<()> {
-        self.step(BlockCursor::next)?;
+        self.step(EntryCursor::next)?;
         self.leave_block_forwards()
     }
 
     pub(crate) fn previous(&mut self) -> Result<()> {
-        self.step(BlockCursor::previous)?;
+        self.step(EntryCursor::previous)?;
         self.leave_block_backwards()
     }
 
+    #[inline]
     pub(crate) fn is_valid(&self) -> bool {
         self.block.is_some()
     }
 
+    #[inline]
     pub(crate) fn key(&self) -> &[u8] {
         self.block.as_ref().map_or(&[], |(_, cursor)| cursor.key())
     }
 
+    #[inline]
     pub(crate) fn tag(&self) -> Tag {
         self.block.as_ref().map_or(Tag::OLDEST, |(_, cursor)| cursor.tag())
     }
@@ -73,27 +77,40 @@ impl SegmentCursor {
         self.block.as_ref().map_or_else(Bytes::new, |(_, cursor)| cursor.value())
     }
 
+    /// The same, for who needs it only until the next step.
+    #[inline]
+    pub(crate) fn value_ref(&self) -> &[u8] {
+        self.block.as_ref().map_or(&[], |(_, cursor)| cursor.value_ref())
+    }
+
     fn step(
         &mut self,
-        step: impl FnOnce(&mut BlockCursor) -> std::result::Result<(), Malformed>,
+        step: impl FnOnce(&mut EntryCursor) -> std::result::Result<(), Malformed>,
     ) -> Result<()> {
         let Some((number, cursor)) = &mut self.block else { return Ok(()) };
         let number = *number;
         step(cursor).map_err(|malformed| {
-            self.block = None;
+            self.leave();
             self.segment.lied(number, malformed)
         })
+    }
+
+    fn leave(&mut self) {
+        if let Some((_, cursor)) = self.block.take() {
+            self.key = cursor.into_key();
+        }
     }
 
     /// Into a block, if there is one of that number.
     fn enter(
         &mut self,
         number: usize,
-        seek: impl FnOnce(&mut BlockCursor) -> std::result::Result<(), Malformed>,
+        seek: impl FnOnce(&mut EntryCursor) -> std::result::Result<(), Malformed>,
     ) -> Result<()> {
-        self.block = None;
+        self.leave();
         if number < self.segment.blocks()? {
-            self.block = Some((number, self.segment.data_block(number, self.check)?));
+            let key = std::mem::take(&mut self.key);
+            self.block = Some((number, self.segment.data_block(number, self.check, key)?));
         }
         self.step(seek)
     }
@@ -115,7 +132,7 @@ impl SegmentCursor {
         {
             match number.checked_sub(1) {
                 Some(number) => self.enter(number, |cursor| cursor.seek_before(None))?,
-                None => self.block = None,
+                None => self.leave(),
             }
         }
         Ok(())

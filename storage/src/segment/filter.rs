@@ -6,11 +6,15 @@
 //! absent key in a hundred passes.
 //!
 //! ```text
-//! filter    probes u32 | lines u32 | 64 bytes per line
+//! filter    probes u32 | lines u32 | zeros | 64 bytes per line
 //! ```
+//!
+//! The zeros, fewer than 64, put the lines where cache lines are: in the file, and so in its map.
+//! Version 1 has none, so that each of its lines lies in two.
 
 use bytes::Bytes;
 
+use super::Version;
 use crate::codec::{Malformed, Reader, put_u32};
 
 const LINE_BYTES: usize = 64;
@@ -18,23 +22,30 @@ const LINE_BITS: u64 = 8 * LINE_BYTES as u64;
 const PROBES_MAX: u32 = 16;
 const HEAD_BYTES: usize = 8;
 
-/// The stored form of a filter for the keys with these hashes.
-pub(super) fn build(hashes: &[u64], bits_per_key: u32) -> Vec<u8> {
+/// How many zeros a filter has whose stored form begins at this offset.
+fn zeros(version: Version, offset: u64) -> usize {
+    match version {
+        Version::One => 0,
+        Version::Two => (offset as usize + HEAD_BYTES).wrapping_neg() % LINE_BYTES,
+    }
+}
+
+/// Appends the stored form of a filter for the keys with these hashes, for this offset of a file.
+pub(super) fn build(hashes: &[u64], bits_per_key: u32, offset: u64, to: &mut Vec<u8>) {
     let bits = hashes.len() as u64 * u64::from(bits_per_key);
     let lines = bits.div_ceil(LINE_BITS).clamp(1, u64::from(u32::MAX)) as u32;
     // The best number of probes is the bits per key times ln 2; lines fill unevenly, so less is more.
     let probes = (bits_per_key * 6 / 10).clamp(1, PROBES_MAX);
-    let mut filter = Vec::with_capacity(HEAD_BYTES + lines as usize * LINE_BYTES);
-    put_u32(&mut filter, probes);
-    put_u32(&mut filter, lines);
-    filter.resize(HEAD_BYTES + lines as usize * LINE_BYTES, 0);
+    put_u32(to, probes);
+    put_u32(to, lines);
+    let begin = to.len() + zeros(Version::Two, offset);
+    to.resize(begin + lines as usize * LINE_BYTES, 0);
     for &hash in hashes {
-        let line = line_of(hash, lines);
+        let line = begin + line_of(hash, lines);
         for bit in bits_of(hash, probes) {
-            filter[HEAD_BYTES + line * LINE_BYTES + bit / 8] |= 1 << (bit % 8);
+            to[line + bit / 8] |= 1 << (bit % 8);
         }
     }
-    filter
 }
 
 /// A filter to be asked.
@@ -45,28 +56,38 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn parse(stored: &Bytes) -> Result<Filter, Malformed> {
+    /// From its stored form, which is at this offset of a file.
+    pub(super) fn parse(
+        stored: &Bytes,
+        version: Version,
+        offset: u64,
+    ) -> Result<Filter, Malformed> {
         let mut reader = Reader::new(stored);
         let (probes, count) = (reader.u32()?, reader.u32()?);
         if !(1..=PROBES_MAX).contains(&probes) || count == 0 {
             return Err(Malformed("a filter without probes or lines"));
         }
+        if reader.bytes(zeros(version, offset))?.iter().any(|&byte| byte != 0) {
+            return Err(Malformed("a filter that does not begin with zeros"));
+        }
         if reader.remaining() as u64 != u64::from(count) * LINE_BYTES as u64 {
             return Err(Malformed("a filter of another size than it says"));
         }
-        Ok(Filter { lines: stored.slice(HEAD_BYTES..), count, probes })
+        let lines = stored.slice(stored.len() - reader.remaining()..);
+        Ok(Filter { lines, count, probes })
     }
 
     /// Whether a key with this hash may be there. If not, it is not.
     pub(super) fn may_contain(&self, hash: u64) -> bool {
-        let line = line_of(hash, self.count) * LINE_BYTES;
-        let line = &self.lines[line..line + LINE_BYTES];
+        let line = &self.lines[line_of(hash, self.count)..];
+        let Some(line) = line.first_chunk::<LINE_BYTES>() else { return true };
         bits_of(hash, self.probes).all(|bit| line[bit / 8] & 1 << (bit % 8) != 0)
     }
 }
 
+/// Where its line is, in bytes.
 fn line_of(hash: u64, lines: u32) -> usize {
-    (((hash >> 32) * u64::from(lines)) >> 32) as usize
+    (((hash >> 32) * u64::from(lines)) >> 32) as usize * LINE_BYTES
 }
 
 /// Double hashing within the line (Kirsch and Mitzenmacher, 2006). The line took the hash's high
@@ -92,7 +113,7 @@ pub(crate) fn hash(key: &[u8]) -> u64 {
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Multiplies, and folds the high half of the product over the low one.
-fn mix(value: u64) -> u64 {
+pub(super) fn mix(value: u64) -> u64 {
     let product = u128::from(value ^ MULTIPLIER) * 0xD6E8_FEB8_6659_FD93_u128;
     (product >> 64) as u64 ^ product as u64
 }
@@ -101,6 +122,17 @@ fn mix(value: u64) -> u64 {
 mod tests {
     use super::*;
 
+    fn built(hashes: &[u64], bits_per_key: u32, offset: u64) -> Vec<u8> {
+        let mut filter = Vec::new();
+        build(hashes, bits_per_key, offset, &mut filter);
+        filter
+    }
+
+    fn parsed(hashes: &[u64], bits_per_key: u32, offset: u64) -> Filter {
+        let stored = built(hashes, bits_per_key, offset);
+        Filter::parse(&stored.into(), Version::Two, offset).unwrap()
+    }
+
     fn hashes(keys: std::ops::Range<u64>) -> Vec<u64> {
         keys.map(|key| hash(format!("key{key}").as_bytes())).collect()
     }
@@ -108,7 +140,7 @@ mod tests {
     #[test]
     fn never_denies_what_is_there() {
         for count in [0, 1, 10, 10_000] {
-            let filter = Filter::parse(&build(&hashes(0..count), 10).into()).unwrap();
+            let filter = parsed(&hashes(0..count), 10, 77 * count);
             assert!(hashes(0..count).iter().all(|&hash| filter.may_contain(hash)));
         }
     }
@@ -116,7 +148,7 @@ mod tests {
     #[test]
     fn denies_nearly_all_that_is_not() {
         for (bits, passed_max) in [(4, 2000), (10, 200), (16, 40)] {
-            let filter = Filter::parse(&build(&hashes(0..10_000), bits).into()).unwrap();
+            let filter = parsed(&hashes(0..10_000), bits, 0);
             let passed = hashes(10_000..20_000).iter().filter(|&&h| filter.may_contain(h)).count();
             assert!(passed < passed_max, "{passed} of 10000 absent keys pass at {bits} bits");
         }
@@ -133,13 +165,21 @@ mod tests {
     #[test]
     fn refuses_what_is_no_filter() {
         let check = |stored: &[u8]| {
-            assert!(Filter::parse(&Bytes::copy_from_slice(stored)).is_err(), "{stored:?}");
+            let stored = Bytes::copy_from_slice(stored);
+            for offset in [0, 56] {
+                assert!(Filter::parse(&stored, Version::Two, offset).is_err(), "{stored:?}");
+            }
         };
         check(&[]);
         check(&[6, 0, 0, 0, 1, 0, 0, 0]);
         check(&[0; 72]);
-        let mut too_many_probes = build(&hashes(0..1), 10);
+        let mut too_many_probes = built(&hashes(0..1), 10, 56);
+        assert_eq!(too_many_probes.len(), 72);
         too_many_probes[0] = 17;
         check(&too_many_probes);
+        let mut no_zeros = built(&hashes(0..1), 10, 0);
+        assert_eq!(no_zeros.len(), 128);
+        no_zeros[8] = 1;
+        check(&no_zeros);
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! segment    data block... | filter block | properties block | index block | footer
-//! on disk    a block's payload | compression u8 | checksum u32
-//! index      per data block: its last key and tag -> offset u64, payload bytes u32
+//! on disk    a block's payload | kind u8 | checksum u32
 //! footer     magic | version u32 | reserved u32 | segment id u64
 //!            | filter, properties and index: offset u64, payload bytes u32 each | checksum u32
 //! ```
@@ -11,13 +10,23 @@
 //! Checksums are CRC-32C over the segment's id, the offset in it and the bytes, so that a block
 //! which a disk returns in the place of another is not believed. Segments are read through a
 //! memory map; values that lie uncompressed in it are handed out without a copy.
+//!
+//! A look-up asks the `filter`, which touches one cache line; the `index`, which touches two or three
+//! that are mostly at hand; the fingerprints of one `block`; and there the entry. Nothing is
+//! allocated, and counted only what is handed out. Segments of version 1 are read as well: their
+//! blocks and their index are those of `version1`, the rest is the same.
 
 mod block;
+mod cache;
 mod check;
 mod cursor;
+mod entries;
 mod filter;
+mod index;
+mod layers;
 mod reader;
 mod salvage;
+mod version1;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +36,7 @@ use bytes::Bytes;
 use crate::codec::{Malformed, Reader, put_slice, put_u32, put_u64};
 use crate::key::{KEY_BYTES_MAX, Sequence};
 
+pub(crate) use self::cache::BlockCache;
 pub(crate) use self::check::Counted;
 pub(crate) use self::cursor::SegmentCursor;
 pub(crate) use self::filter::hash;
@@ -36,9 +46,8 @@ pub(crate) use self::salvage::{Entry, Piece, Salvage, read_meta};
 pub(crate) use self::writer::{SegmentOptions, SegmentWriter};
 
 const MAGIC: [u8; 8] = *b"kvorumsg";
-const VERSION: u32 = 1;
 const FOOTER_BYTES: usize = 64;
-/// What follows a block's payload: how it is compressed, and its checksum.
+/// What follows a block's payload: its kind, which is how it is compressed, and its checksum.
 const TRAILER_BYTES: usize = 5;
 /// Larger blocks are never written: an entry of the greatest size fits into one with room to spare.
 const BLOCK_BYTES_MAX: usize = 1 << 30;
@@ -51,24 +60,49 @@ pub enum Compression {
     /// Not at all: values are read without a copy, and each block is checked once.
     #[default]
     None,
-    /// LZ4: less space for more work; each read of a block decompresses it.
+    /// LZ4: less space for more work. Blocks are decompressed as they are read, and kept as long as
+    /// [`Options::block_cache_bytes`](crate::Options::block_cache_bytes) has room for them.
     Lz4,
 }
 
-impl Compression {
+/// Which format a segment has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// Read only.
+    One,
+    Two,
+}
+
+/// What the byte behind a payload says: the format that the block has, and how it is compressed.
+/// So a block is known for what it is without the footer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BlockKind {
+    version: Version,
+    compression: Compression,
+}
+
+impl BlockKind {
     fn stored(self) -> u8 {
-        match self {
+        let version = match self.version {
+            Version::One => 0,
+            Version::Two => 0x20,
+        };
+        let compression = match self.compression {
             Compression::None => 0,
             Compression::Lz4 => 1,
-        }
+        };
+        version | compression
     }
 
-    fn from_stored(stored: u8) -> Option<Compression> {
-        match stored {
-            0 => Some(Compression::None),
-            1 => Some(Compression::Lz4),
-            _ => None,
-        }
+    fn from_stored(stored: u8) -> Option<BlockKind> {
+        let (version, compression) = match stored {
+            0x00 => (Version::One, Compression::None),
+            0x01 => (Version::One, Compression::Lz4),
+            0x20 => (Version::Two, Compression::None),
+            0x21 => (Version::Two, Compression::Lz4),
+            _ => return None,
+        };
+        Some(BlockKind { version, compression })
     }
 }
 
@@ -154,6 +188,7 @@ impl Handle {
 
 /// The end of a segment, from which everything else is found.
 struct Footer {
+    version: Version,
     id: u64,
     filter: Handle,
     properties: Handle,
@@ -165,7 +200,11 @@ impl Footer {
     fn encode(&self) -> Vec<u8> {
         let mut buffer = Vec::with_capacity(FOOTER_BYTES);
         buffer.extend_from_slice(&MAGIC);
-        put_u32(&mut buffer, VERSION);
+        let version = match self.version {
+            Version::One => 1,
+            Version::Two => 2,
+        };
+        put_u32(&mut buffer, version);
         put_u32(&mut buffer, 0);
         put_u64(&mut buffer, self.id);
         self.filter.encode(&mut buffer);
@@ -179,10 +218,17 @@ impl Footer {
         if reader.array::<8>()? != MAGIC {
             return Err(Malformed("the footer is not that of a segment"));
         }
-        if reader.u32()? != VERSION || reader.u32()? != 0 {
-            return Err(Malformed("the segment is of a version that this program does not know"));
-        }
+        let version = match (reader.u32()?, reader.u32()?) {
+            (1, 0) => Version::One,
+            (2, 0) => Version::Two,
+            _ => {
+                let what =
+                    "the segment is of a version that this program does not know: a newer one may";
+                return Err(Malformed(what));
+            }
+        };
         Ok(Footer {
+            version,
             id: reader.u64()?,
             filter: Handle::decode(&mut reader)?,
             properties: Handle::decode(&mut reader)?,
@@ -206,9 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_of_block_is_read_as_it_is_stored() {
+        let known: Vec<u8> =
+            (0..=u8::MAX).filter(|stored| BlockKind::from_stored(*stored).is_some()).collect();
+        assert_eq!(known, [0x00, 0x01, 0x20, 0x21]);
+        for stored in known {
+            assert_eq!(BlockKind::from_stored(stored).unwrap().stored(), stored);
+        }
+    }
+
+    #[test]
     fn a_footer_is_as_long_as_it_says() {
         let handle = Handle { offset: 1, bytes: 2 };
-        let footer = Footer { id: 7, filter: handle, properties: handle, index: handle };
+        let (version, id) = (Version::Two, 7);
+        let footer = Footer { version, id, filter: handle, properties: handle, index: handle };
         assert_eq!(footer.encode().len() + 4, FOOTER_BYTES);
     }
 }

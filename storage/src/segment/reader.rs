@@ -1,15 +1,18 @@
 //! Reads a segment through a memory map, and believes no block before its checksum was seen right.
 
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::block::{Block, BlockCursor};
+use super::cache::BlockCache;
+use super::entries::EntryCursor;
 use super::filter::Filter;
+use super::index::Index;
 use super::{
-    BLOCK_BYTES_MAX, Compression, FOOTER_BYTES, Footer, Handle, SegmentMeta, TRAILER_BYTES, path_of,
+    BLOCK_BYTES_MAX, BlockKind, Compression, FOOTER_BYTES, Footer, Handle, SegmentMeta,
+    TRAILER_BYTES, Version, block, path_of, version1,
 };
 use crate::codec::{Malformed, Place, Reader, checksum};
 use crate::error::{Error, Result};
@@ -35,13 +38,16 @@ pub(crate) struct Segment {
     footer: Footer,
     index: OnceLock<Index>,
     filter: OnceLock<Filter>,
+    /// Without one compressed blocks are decompressed each time.
+    cache: Option<Arc<BlockCache>>,
     planted: Planted,
 }
 
-/// The index, and which data blocks were already seen right: a bit each.
-struct Index {
-    block: Block,
-    seen_right: Box<[AtomicU64]>,
+/// What a look-up has found.
+struct Found<'a> {
+    block: Payload<'a>,
+    tag: Tag,
+    value: Range<usize>,
 }
 
 impl Segment {
@@ -50,6 +56,7 @@ impl Segment {
         vfs: &dyn Vfs,
         dir: &Path,
         meta: SegmentMeta,
+        cache: &Arc<BlockCache>,
         planted: Planted,
     ) -> Result<Segment> {
         let path = path_of(dir, meta.id);
@@ -58,7 +65,8 @@ impl Segment {
             _ => Error::io("open", &path)(source),
         })?;
         let map = file.map().map_err(Error::io("map", &path))?;
-        Ok(Segment { planted, ..Segment::of_bytes(&path, meta, map)? })
+        let cache = Some(Arc::clone(cache));
+        Ok(Segment { cache, planted, ..Segment::of_bytes(&path, meta, map)? })
     }
 
     /// The segment with this content, however it was read.
@@ -79,7 +87,7 @@ impl Segment {
         footer: Footer,
     ) -> Segment {
         let (index, filter, planted) = (OnceLock::new(), OnceLock::new(), Planted::default());
-        Segment { meta, path, map, footer, index, filter, planted }
+        Segment { meta, path, map, footer, index, filter, cache: None, planted }
     }
 
     pub(crate) fn meta(&self) -> &SegmentMeta {
@@ -90,63 +98,124 @@ impl Segment {
         &self.path
     }
 
-    /// The newest version of the key that a reader at `sequence` may see: its tag and value.
-    /// `hash` is that of the key, by [`super::hash`]: it is the same for all segments.
+    /// The newest version of the key that a reader at `sequence` may see: its tag and value, which
+    /// keeps the segment's content in memory as long as it lives. `hash` is that of the key, by
+    /// [`super::hash`]: it is the same for all segments.
     pub(crate) fn get(
         &self,
         key: &[u8],
         hash: u64,
         sequence: Sequence,
     ) -> Result<Option<(Tag, Bytes)>> {
+        let found = self.find(key, hash, sequence)?;
+        Ok(found.map(|Found { block, tag, value }| (tag, self.counted(block).slice(value))))
+    }
+
+    /// The same, for who needs the value only for a moment: nothing is counted or copied.
+    pub(crate) fn get_with<T>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        sequence: Sequence,
+        found: impl FnOnce(Tag, &[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let it = self.find(key, hash, sequence)?;
+        Ok(it.map(|it| found(it.tag, &it.block[it.value])))
+    }
+
+    /// What the filter says of a key.
+    pub(crate) fn may_contain(&self, hash: u64) -> Result<bool> {
+        Ok(self.filter()?.may_contain(hash))
+    }
+
+    fn find(&self, key: &[u8], hash: u64, sequence: Sequence) -> Result<Option<Found<'_>>> {
         if !self.meta.spans(key) || !self.filter()?.may_contain(hash) {
             return Ok(None);
         }
         let tag = Tag::newest_of(sequence);
-        let before = self.blocks_before(key, tag)?;
-        if before == self.blocks()? {
-            return Ok(None);
-        }
-        let mut cursor = self.data_block(before, Check::Once)?;
-        cursor.seek(Some((key, tag))).map_err(|malformed| self.lied(before, malformed))?;
-        let found = cursor.is_valid() && cursor.key() == key;
-        Ok(found.then(|| (cursor.tag(), cursor.value())))
+        let number = self.index()?.block_of(key, tag);
+        let block = self.data_payload(number, Check::Once)?;
+        let found = match self.footer.version {
+            Version::One => version1::find(self.counted(block.clone()), key, tag),
+            Version::Two => block::find(&block, key, tag, block::fingerprint(hash)),
+        };
+        let found = found.map_err(|malformed| self.lied(number, malformed))?;
+        Ok(found.map(|(tag, value)| Found { block, tag, value }))
     }
 
-    /// How many data blocks there are.
+    /// How many data blocks there are: at least one.
     pub(super) fn blocks(&self) -> Result<usize> {
-        Ok(self.index()?.block.restarts())
+        Ok(self.index()?.blocks())
     }
 
-    /// How many data blocks end before this entry.
-    pub(super) fn blocks_before(&self, key: &[u8], tag: Tag) -> Result<usize> {
-        let before = self.index()?.block.restarts_before(key, tag);
-        before.map_err(Malformed::at(&self.path, self.footer.index.offset))
+    /// The data block in which this entry is, if it is in any.
+    pub(super) fn block_of(&self, key: &[u8], tag: Tag) -> Result<usize> {
+        Ok(self.index()?.block_of(key, tag))
     }
 
-    pub(super) fn data_block(&self, number: usize, check: Check) -> Result<BlockCursor> {
+    /// A data block, at none of its entries. The key is for its memory only.
+    pub(super) fn data_block(
+        &self,
+        number: usize,
+        check: Check,
+        key: Vec<u8>,
+    ) -> Result<EntryCursor> {
+        let block = self.counted(self.data_payload(number, check)?);
+        let cursor = EntryCursor::new(self.footer.version, block, key);
+        cursor.map_err(|malformed| self.lied(number, malformed))
+    }
+
+    fn data_payload(&self, number: usize, check: Check) -> Result<Payload<'_>> {
         let index = self.index()?;
-        let handle = self.data_handle(number)?;
-        let (word, bit) = (&index.seen_right[number / 64], 1 << (number % 64));
-        let seen_right = check == Check::Once && word.load(Relaxed) & bit != 0;
-        let payload = self.payload(handle, !seen_right)?;
-        if !seen_right {
-            word.fetch_or(bit, Relaxed);
+        let handle = index.handle(number);
+        if check == Check::Always || !index.was_seen_right(number) {
+            let block = self.payload(handle, true)?;
+            index.seen_right(number);
+            return Ok(block);
         }
-        let block = Block::parse(payload).map_err(Malformed::at(&self.path, handle.offset))?;
-        Ok(BlockCursor::new(block))
+        let cached = || self.cache.as_ref()?.get((self.meta.id, number));
+        let is_packed = self.kind_of(handle).is_some_and(|it| it.compression != Compression::None);
+        if is_packed && let Some(block) = cached() {
+            return Ok(Payload::Unpacked(block));
+        }
+        let block = self.payload(handle, false)?;
+        if let (Payload::Unpacked(block), Some(cache)) = (&block, &self.cache) {
+            cache.put((self.meta.id, number), block);
+        }
+        Ok(block)
     }
 
-    /// The index entry of a data block: the key and tag that it must end with.
-    pub(super) fn end_of(&self, number: usize) -> Result<(&[u8], Tag)> {
-        let entry = self.index()?.block.restart_entry(number);
-        let (key, tag, _) = entry.map_err(Malformed::at(&self.path, self.footer.index.offset))?;
-        Ok((key, tag))
+    fn kind_of(&self, handle: Handle) -> Option<BlockKind> {
+        let at = usize::try_from(handle.offset).ok()?.checked_add(handle.bytes as usize)?;
+        self.map.get(at).and_then(|kind| BlockKind::from_stored(*kind))
+    }
+
+    /// A block that keeps in memory what it lies in.
+    fn counted(&self, block: Payload<'_>) -> Bytes {
+        match block {
+            Payload::Mapped(block) => self.map.slice_ref(block),
+            Payload::Unpacked(block) => block,
+        }
+    }
+
+    /// The least key and tag that can be in a block; none for the first one.
+    pub(super) fn lower_bound(&self, number: usize) -> Result<Option<(Vec<u8>, Tag)>> {
+        Ok(self.index()?.lower_bound(number))
     }
 
     pub(super) fn data_handle(&self, number: usize) -> Result<Handle> {
-        let entry = self.index()?.block.restart_entry(number);
-        let handle = entry.and_then(|(_, _, value)| Handle::decode(&mut Reader::new(value)));
-        handle.map_err(Malformed::at(&self.path, self.footer.index.offset))
+        Ok(self.index()?.handle(number))
+    }
+
+    /// At most so many keys, one for each of about equal pieces of the segment, rising.
+    pub(crate) fn sample_keys(&self, count: usize) -> Result<Vec<Bytes>> {
+        let blocks = self.blocks()?;
+        let count = count.min(blocks);
+        let key = |piece: usize| {
+            let end = self.lower_bound((piece * 2 + 1) * blocks / (count * 2) + 1)?;
+            Ok(end.map_or_else(|| self.meta.largest.clone(), |(key, _)| Bytes::from(key)))
+        };
+        (0..count).map(key).collect()
     }
 
     /// The error for a data block that has the right checksum and makes no sense.
@@ -164,8 +233,10 @@ impl Segment {
     }
 
     pub(super) fn read_filter(&self) -> Result<Filter> {
-        let payload = self.payload(self.footer.filter, true)?;
-        Filter::parse(&payload).map_err(Malformed::at(&self.path, self.footer.filter.offset))
+        let stored = self.counted(self.payload(self.footer.filter, true)?);
+        let offset = self.footer.filter.offset;
+        let filter = Filter::parse(&stored, self.footer.version, offset);
+        filter.map_err(Malformed::at(&self.path, offset))
     }
 
     /// What the segment says of itself; its length is not in it.
@@ -179,9 +250,13 @@ impl Segment {
         meta.map_err(Malformed::at(&self.path, self.footer.properties.offset))
     }
 
-    pub(super) fn read_index(&self) -> Result<Block> {
-        let payload = self.payload(self.footer.index, true)?;
-        Block::parse(payload).map_err(Malformed::at(&self.path, self.footer.index.offset))
+    pub(super) fn read_index(&self) -> Result<Index> {
+        let stored = self.counted(self.payload(self.footer.index, true)?);
+        let index = match self.footer.version {
+            Version::One => Index::parse_version1(stored, self.data_end()),
+            Version::Two => Index::parse(stored, self.data_end()),
+        };
+        index.map_err(Malformed::at(&self.path, self.footer.index.offset))
     }
 
     /// Where the data blocks end.
@@ -198,36 +273,50 @@ impl Segment {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let block = self.read_index()?;
-        let words = block.restarts().div_ceil(64);
-        let seen_right = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Ok(self.index.get_or_init(|| Index { block, seen_right }))
+        let index = self.read_index()?;
+        Ok(self.index.get_or_init(|| index))
     }
 
     /// The bytes of a block, decompressed.
-    fn payload(&self, handle: Handle, check: bool) -> Result<Bytes> {
+    fn payload(&self, handle: Handle, check: bool) -> Result<Payload<'_>> {
         let check = check && !self.planted.has(Bug::TrustBlocks);
-        payload(&self.map, self.meta.id, handle, &self.path, check)
-    }
-
-    /// Whether every entry of the index can be read.
-    pub(super) fn check_index(&self) -> Result<()> {
-        for number in 0..self.blocks()? {
-            self.end_of(number)?;
-            self.data_handle(number)?;
+        let (kind, block) = payload(&self.map, self.meta.id, handle, &self.path, check)?;
+        if kind.version == self.footer.version {
+            return Ok(block);
         }
-        Ok(())
+        let what = "a block of another version than its segment";
+        Err(Error::corrupt(&self.path, handle.offset, what))
     }
 }
 
-/// The bytes of a block of the segment `id`, decompressed.
-pub(super) fn payload(
-    map: &Bytes,
+/// The bytes of a block, decompressed.
+#[derive(Clone)]
+pub(super) enum Payload<'a> {
+    /// Where they are in the map.
+    Mapped(&'a [u8]),
+    Unpacked(Bytes),
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Mapped(block) => block,
+            Payload::Unpacked(block) => block,
+        }
+    }
+}
+
+/// A block of the segment `id`.
+pub(super) fn payload<'a>(
+    map: &'a [u8],
     id: u64,
     handle: Handle,
     path: &Path,
     check: bool,
-) -> Result<Bytes> {
+) -> Result<(BlockKind, Payload<'a>)> {
     let corrupt = |what| Error::corrupt(path, handle.offset, what);
     let end = map.len().saturating_sub(FOOTER_BYTES);
     let payload_bytes = handle.bytes as usize;
@@ -236,7 +325,6 @@ pub(super) fn payload(
     });
     let begin = begin.ok_or_else(|| corrupt("a block beyond the end"))?;
     let after_payload = begin + payload_bytes;
-    let compression = map[after_payload];
     if check {
         let place = Place { file: id, offset: handle.offset };
         let mut stored = Reader::new(&map[after_payload + 1..]);
@@ -245,11 +333,14 @@ pub(super) fn payload(
             return Err(corrupt("a block's checksum does not match"));
         }
     }
-    match Compression::from_stored(compression) {
-        Some(Compression::None) => Ok(map.slice(begin..after_payload)),
-        Some(Compression::Lz4) => decompress(&map[begin..after_payload]).map_err(corrupt),
-        None => Err(corrupt("a block compressed in a way that this program does not know")),
-    }
+    let kind = BlockKind::from_stored(map[after_payload]);
+    let kind = kind.ok_or_else(|| corrupt("a block of a kind that this program does not know"))?;
+    let block = &map[begin..after_payload];
+    let block = match kind.compression {
+        Compression::None => Payload::Mapped(block),
+        Compression::Lz4 => Payload::Unpacked(decompress(block).map_err(corrupt)?),
+    };
+    Ok((kind, block))
 }
 
 fn decompress(packed: &[u8]) -> Result<Bytes, &'static str> {

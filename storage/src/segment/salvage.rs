@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::block::{Block, BlockCursor};
-use super::reader::{Check, Segment, read_footer};
-use super::{BLOCK_BYTES_MAX, Compression, FOOTER_BYTES, Handle, SegmentMeta, TRAILER_BYTES};
+use super::entries::EntryCursor;
+use super::reader::{Check, Payload, Segment, payload, read_footer};
+use super::{BLOCK_BYTES_MAX, BlockKind, FOOTER_BYTES, Handle, SegmentMeta, TRAILER_BYTES};
 use crate::codec::{Malformed, Place, checksum_append};
 use crate::error::{Error, Result};
 use crate::key::{Tag, compare};
@@ -96,9 +96,9 @@ impl Salvage {
     /// Passes over the blocks that end before this key, if an index tells.
     pub(crate) fn skip_to(&mut self, key: &[u8]) {
         if let Source::Indexed(segment) = &self.source
-            && let Ok(before) = segment.blocks_before(key, Tag::NEWEST)
+            && let Ok(number) = segment.block_of(key, Tag::NEWEST)
         {
-            self.next = before;
+            self.next = number;
         }
     }
 
@@ -111,7 +111,7 @@ impl Salvage {
                     return None;
                 }
                 let offset = segment.data_handle(number).map_or(0, |handle| handle.offset);
-                (offset, segment.data_block(number, Check::Always))
+                (offset, segment.data_block(number, Check::Always, Vec::new()))
             }
             Source::Found { segment, handles, end } => match handles.get(number) {
                 Some(handle) => (handle.offset, segment.block(*handle, &self.path)),
@@ -141,14 +141,14 @@ impl Salvage {
             Error::Corrupt { what, .. } => what.clone().into_owned(),
             other => other.to_string(),
         };
-        let copy = Bytes::copy_from_slice;
         let smallest = || self.meta.as_ref().map(|meta| meta.smallest.clone());
         let largest = || self.meta.as_ref().map(|meta| meta.largest.clone());
         let (from, to) = match &self.source {
             Source::Indexed(segment) => {
-                let end_of = |number| segment.end_of(number).ok().map(|(key, _)| copy(key));
-                let from = number.checked_sub(1).and_then(end_of).or_else(smallest);
-                (from, end_of(number))
+                let bound = |number| segment.lower_bound(number).ok().flatten();
+                let key = |(key, _): (Vec<u8>, Tag)| Bytes::from(key);
+                let from = bound(number).map(key).or_else(smallest);
+                (from, bound(number + 1).map(key).or_else(largest))
             }
             Source::Found { .. } => {
                 (self.last.as_ref().map(|(key, _)| key.clone()).or_else(smallest), largest())
@@ -182,7 +182,7 @@ fn indexed(
         return Err(Error::corrupt(path, 0, what));
     }
     let mut segment = Segment::from_parts(listed, path.to_path_buf(), map.clone(), footer);
-    segment.check_index()?;
+    segment.blocks()?;
     match segment.read_properties() {
         Ok(properties) if meta.is_none() => segment.meta = properties,
         Ok(properties) if properties != segment.meta => {
@@ -197,7 +197,7 @@ fn indexed(
 
 /// The entries of a block, which must come behind `last` and in order.
 fn entries(
-    mut cursor: BlockCursor,
+    mut cursor: EntryCursor,
     last: Option<&(Bytes, Tag)>,
 ) -> std::result::Result<Vec<Entry>, Malformed> {
     let mut entries: Vec<Entry> = Vec::new();
@@ -219,10 +219,14 @@ fn entries(
 }
 
 impl Loose {
-    fn block(&self, handle: Handle, path: &Path) -> Result<BlockCursor> {
-        let payload = super::reader::payload(&self.map, self.id, handle, path, true)?;
-        let block = Block::parse(payload).map_err(Malformed::at(path, handle.offset))?;
-        Ok(BlockCursor::new(block))
+    fn block(&self, handle: Handle, path: &Path) -> Result<EntryCursor> {
+        let (kind, block) = payload(&self.map, self.id, handle, path, true)?;
+        let block = match block {
+            Payload::Mapped(block) => self.map.slice_ref(block),
+            Payload::Unpacked(block) => block,
+        };
+        let cursor = EntryCursor::new(kind.version, block, Vec::new());
+        cursor.map_err(Malformed::at(path, handle.offset))
     }
 }
 
@@ -264,7 +268,7 @@ fn find_block(id: u64, content: &[u8], offset: usize) -> Option<Handle> {
     let longest = rest.len().checked_sub(TRAILER_BYTES)?.min(BLOCK_BYTES_MAX);
     for bytes in 0..=longest {
         let trailer = &rest[bytes..bytes + TRAILER_BYTES];
-        if Compression::from_stored(trailer[0]).is_some()
+        if BlockKind::from_stored(trailer[0]).is_some()
             && checksum_append(sum, &trailer[..1]).to_le_bytes() == trailer[1..]
         {
             return Some(Handle { offset: offset as u64, bytes: u32::try_from(bytes).ok()? });

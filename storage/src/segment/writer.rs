@@ -5,19 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lz4_flex::block::{compress_into, get_maximum_output_size};
 
-use super::block::BlockBuilder;
-use super::{Compression, Footer, Handle, SegmentMeta, filter, path_of};
+use super::block::{BlockBuilder, fingerprint};
+use super::index::IndexBuilder;
+use super::{BlockKind, Compression, Footer, Handle, SegmentMeta, Version, filter, path_of};
 use crate::codec::{Place, checksum, put_u32};
 use crate::error::{Error, Result};
 use crate::key::{Kind, Tag, compare};
 use crate::planted::{Bug, Planted};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
-/// Entries between restarts. In the index every key is one, so that it is searched in place.
-const RESTART_INTERVAL: usize = 16;
-/// Writes go to the file in pieces of at least this size.
+/// Writes go to the file in pieces of this size, at multiples of it.
 const WRITE_BYTES: usize = 1 << 20;
+/// The most entries of a block, so that fingerprints of one byte tell them apart.
+const BLOCK_ENTRIES_MAX: usize = 256;
 
 /// How segments are written.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +43,10 @@ pub(crate) struct SegmentWriter {
     /// Durable up to here.
     synced: u64,
     block: BlockBuilder,
-    index: BlockBuilder,
+    /// Memory for a block that is to be compressed.
+    unpacked: Vec<u8>,
+    index: IndexBuilder,
+    /// Of all keys, for the filter: how large it must be is known at the end.
     hashes: Vec<u64>,
     entries: u64,
     deletes: u64,
@@ -49,6 +54,8 @@ pub(crate) struct SegmentWriter {
     smallest: Bytes,
     last_key: Vec<u8>,
     last_tag: Tag,
+    /// Of the last key.
+    hash: u64,
 }
 
 impl SegmentWriter {
@@ -68,8 +75,9 @@ impl SegmentWriter {
             pending: Vec::new(),
             written: 0,
             synced: 0,
-            block: BlockBuilder::new(RESTART_INTERVAL),
-            index: BlockBuilder::new(1),
+            block: BlockBuilder::default(),
+            unpacked: Vec::new(),
+            index: IndexBuilder::default(),
             hashes: Vec::new(),
             entries: 0,
             deletes: 0,
@@ -77,6 +85,7 @@ impl SegmentWriter {
             smallest: Bytes::new(),
             last_key: Vec::new(),
             last_tag: Tag::NEWEST,
+            hash: 0,
         })
     }
 
@@ -89,8 +98,15 @@ impl SegmentWriter {
             let what = "entries for it came out of order; what they were read from is damaged";
             return Err(Error::corrupt(&self.path, self.bytes(), what));
         }
+        if !self.block.is_empty()
+            && (self.block.entries() == BLOCK_ENTRIES_MAX
+                || self.block.bytes_with(key, value) > self.options.block_bytes)
+        {
+            self.end_block(Some(key))?;
+        }
         if first || self.last_key != key {
-            self.hashes.push(filter::hash(key));
+            self.hash = filter::hash(key);
+            self.hashes.push(self.hash);
             self.last_key.clear();
             self.last_key.extend_from_slice(key);
         }
@@ -98,8 +114,8 @@ impl SegmentWriter {
         self.entries += 1;
         self.deletes += u64::from(tag.kind() == Kind::Delete);
         self.sequence_max = self.sequence_max.max(tag.sequence());
-        self.block.add(key, tag, value);
-        if self.block.bytes() >= self.options.block_bytes { self.end_block() } else { Ok(()) }
+        self.block.add(key, tag, value, fingerprint(self.hash));
+        Ok(())
     }
 
     /// The file's length so far, roughly.
@@ -125,14 +141,18 @@ impl SegmentWriter {
     /// Writes what is left and makes the file durable; its directory is the caller's to sync.
     pub(crate) fn finish(mut self) -> Result<SegmentMeta> {
         assert!(self.entries > 0, "a segment has at least one entry");
-        if !self.block.is_empty() {
-            self.end_block()?;
-        }
+        self.end_block(None)?;
         if self.hashes.len() > 1 && self.options.planted.has(Bug::FilterForgetsKey) {
             self.hashes.pop();
         }
-        let filter = filter::build(&self.hashes, self.options.filter_bits_per_key);
-        let filter = self.put_block(filter, Compression::None)?;
+        let (begin, offset) = (self.pending.len(), self.offset());
+        filter::build(
+            &std::mem::take(&mut self.hashes),
+            self.options.filter_bits_per_key,
+            offset,
+            &mut self.pending,
+        );
+        let filter = self.seal_block(begin, Compression::None)?;
         let mut meta = SegmentMeta {
             id: self.id,
             bytes: 0,
@@ -143,17 +163,19 @@ impl SegmentWriter {
             sequence_max: self.sequence_max,
         };
         // The length of the file is not known in its middle; there it is stored as zero.
-        let mut properties = Vec::new();
-        meta.encode(&mut properties);
-        let properties = self.put_block(properties, Compression::None)?;
-        let index = self.index.finish();
-        let index = self.put_block(index, Compression::None)?;
+        let begin = self.pending.len();
+        meta.encode(&mut self.pending);
+        let properties = self.seal_block(begin, Compression::None)?;
+        let begin = self.pending.len();
+        self.index.finish(&mut self.pending);
+        let index = self.seal_block(begin, Compression::None)?;
 
-        let footer = Footer { id: self.id, filter, properties, index }.encode();
+        let (version, id) = (Version::Two, self.id);
+        let footer = Footer { version, id, filter, properties, index }.encode();
         let place = Place { file: self.id, offset: self.offset() };
         self.pending.extend_from_slice(&footer);
         put_u32(&mut self.pending, checksum(place, &footer));
-        self.write_pending()?;
+        self.write(self.pending.len())?;
         if !self.options.planted.has(Bug::SegmentNotSynced) {
             self.file.sync().map_err(Error::io("sync", &self.path))?;
         }
@@ -161,27 +183,33 @@ impl SegmentWriter {
         Ok(meta)
     }
 
-    fn end_block(&mut self) -> Result<()> {
-        let payload = self.block.finish();
-        let handle = self.put_block(payload, self.options.compression)?;
-        let mut value = Vec::new();
-        handle.encode(&mut value);
-        self.index.add(&self.last_key, self.last_tag, &value);
+    /// Ends a block that is not empty; the next one begins with this key.
+    fn end_block(&mut self, next: Option<&[u8]>) -> Result<()> {
+        let begin = self.pending.len();
+        let compression = match self.options.compression {
+            Compression::None => {
+                self.block.finish(&mut self.pending);
+                Compression::None
+            }
+            Compression::Lz4 => {
+                self.unpacked.clear();
+                self.block.finish(&mut self.unpacked);
+                pack(&self.unpacked, &mut self.pending)
+            }
+        };
+        let handle = self.seal_block(begin, compression)?;
+        self.index.add(handle.bytes, (&self.last_key, self.last_tag), next);
         Ok(())
     }
 
-    fn put_block(&mut self, payload: Vec<u8>, compression: Compression) -> Result<Handle> {
-        let (payload, compression) = compress(payload, compression);
-        let place = Place { file: self.id, offset: self.offset() };
-        let handle = Handle { offset: place.offset, bytes: payload.len() as u32 };
-        let begin = self.pending.len();
-        self.pending.extend_from_slice(&payload);
-        self.pending.push(compression.stored());
-        let checksum = checksum(place, &self.pending[begin..]);
+    /// Ends the block whose payload begins here in what is pending.
+    fn seal_block(&mut self, begin: usize, compression: Compression) -> Result<Handle> {
+        let offset = self.written + begin as u64;
+        let handle = Handle { offset, bytes: (self.pending.len() - begin) as u32 };
+        self.pending.push(BlockKind { version: Version::Two, compression }.stored());
+        let checksum = checksum(Place { file: self.id, offset }, &self.pending[begin..]);
         put_u32(&mut self.pending, checksum);
-        if self.pending.len() >= WRITE_BYTES {
-            self.write_pending()?
-        }
+        self.write(self.pending.len() / WRITE_BYTES * WRITE_BYTES)?;
         Ok(handle)
     }
 
@@ -189,26 +217,33 @@ impl SegmentWriter {
         self.written + self.pending.len() as u64
     }
 
-    fn write_pending(&mut self) -> Result<()> {
-        let written = self.file.write_at(&self.pending, self.written);
+    /// Gives so many of the pending bytes to the file.
+    fn write(&mut self, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let written = self.file.write_at(&self.pending[..bytes], self.written);
         written.map_err(Error::io("write", &self.path))?;
-        self.written += self.pending.len() as u64;
-        self.pending.clear();
+        self.written += bytes as u64;
+        self.pending.drain(..bytes);
         Ok(())
     }
 }
 
-/// As wanted, unless that saves less than an eighth.
-fn compress(payload: Vec<u8>, wanted: Compression) -> (Vec<u8>, Compression) {
-    match wanted {
-        Compression::None => (payload, Compression::None),
-        Compression::Lz4 => {
-            let packed = lz4_flex::compress_prepend_size(&payload);
-            if packed.len() < payload.len() - payload.len() / 8 {
-                (packed, Compression::Lz4)
-            } else {
-                (payload, Compression::None)
-            }
+/// Appends a payload compressed, unless that saves less than an eighth; and says which.
+fn pack(payload: &[u8], to: &mut Vec<u8>) -> Compression {
+    let begin = to.len();
+    put_u32(to, payload.len() as u32);
+    let head_end = to.len();
+    to.resize(head_end + get_maximum_output_size(payload.len()), 0);
+    // It has as much room as it can need, and would only fail for want of it.
+    if let Ok(bytes) = compress_into(payload, &mut to[head_end..]) {
+        to.truncate(head_end + bytes);
+        if to.len() - begin < payload.len() - payload.len() / 8 {
+            return Compression::Lz4;
         }
     }
+    to.truncate(begin);
+    to.extend_from_slice(payload);
+    Compression::None
 }

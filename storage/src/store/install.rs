@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::{Inner, Store, View, lock};
-use crate::compaction::level_for;
+use crate::compaction::BOTTOM;
 use crate::error::{Error, Result};
 use crate::key::SEQUENCE_STAGED;
 use crate::levels::Levels;
@@ -65,8 +65,8 @@ impl Store {
         }
         let staged = manifest.sealed_under(mark)?;
         let segments = inner.open_staged(staged)?;
-        let limits = inner.options.limits();
-        let level = level_for(segments.iter().map(|it| it.meta().bytes).sum(), &limits);
+        // They are all there is: nothing will have to be merged below them.
+        let level = BOTTOM;
         let last_sequence = applied.last_sequence.max(SEQUENCE_STAGED);
         let next = Manifest {
             generation: manifest.generation + 1,
@@ -112,8 +112,9 @@ impl Inner {
     pub(super) fn open_staged(&self, staged: &Staged) -> Result<Vec<Arc<Segment>>> {
         let planted = self.options.planted;
         let open = |meta: &_| {
+            let meta = Clone::clone(meta);
             let segment =
-                Segment::open(&*self.vfs, &self.segments_dir, Clone::clone(meta), planted)?;
+                Segment::open(&*self.vfs, &self.segments_dir, meta, &self.cache, planted)?;
             segment.check_frame()?;
             Ok(Arc::new(segment))
         };
@@ -133,6 +134,7 @@ impl Inner {
                     active: Arc::new(Memtable::new()),
                     frozen: Vec::new(),
                     levels: Arc::new(levels),
+                    excess: 0,
                 }
             });
             old

@@ -4,18 +4,18 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Inner, Store, View, lock};
-use crate::compaction::{Job, Output, Plan, Resume, Retention, pick, whole_level};
+use crate::compaction::{Job, Output, Retention};
 use crate::cursor::{Direction, Merge, Source};
-use crate::error::{Error, Result};
-use crate::levels::LEVELS;
+use crate::error::Result;
+use crate::key::Sequence;
 use crate::log::Position;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::planted::Bug;
-use crate::segment::{Check, Segment};
+use crate::segment::Segment;
 
 /// What [`Store::maintain`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +44,12 @@ pub enum Work {
 
 /// A change of the tree.
 #[derive(Default)]
-struct Edit<'a> {
-    removed: BTreeSet<u64>,
-    added: Vec<(usize, Arc<Segment>)>,
-    flushed: Option<&'a Arc<Memtable>>,
+pub(super) struct Edit<'a> {
+    pub(super) removed: BTreeSet<u64>,
+    pub(super) added: Vec<(usize, Arc<Segment>)>,
+    pub(super) flushed: Option<&'a Arc<Memtable>>,
+    /// That of what is added, if it is no older than all that was flushed.
+    pub(super) last_sequence: Sequence,
 }
 
 impl Store {
@@ -75,24 +77,6 @@ impl Store {
     pub fn flush(&self) -> Result<()> {
         self.inner.flush_all()
     }
-
-    /// Flushes, then merges every level into the one below, down to the deepest in use: all that
-    /// nobody can see any more is dropped on the way.
-    pub fn compact(&self) -> Result<()> {
-        self.inner.flush_all()?;
-        let mut resume = lock(&self.inner.compacting);
-        for level in 0..LEVELS - 1 {
-            let view = self.inner.view();
-            let is_deepest = (level + 1..LEVELS).all(|deeper| view.levels.level(deeper).is_empty());
-            if is_deepest && level > 0 {
-                break;
-            }
-            if let Some(plan) = whole_level(&view.levels.shape(), level) {
-                self.inner.compact(&plan, &mut resume)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Inner {
@@ -114,14 +98,18 @@ impl Inner {
                 return Ok(Maintained::Did(Work::CutLog));
             }
         }
-        if let Some(mut resume) = try_lock(&self.compacting) {
-            let limits = self.options.limits();
-            if let Some(plan) = pick(&self.view().levels.shape(), &limits, &resume) {
-                self.compact(&plan, &mut resume)?;
-                return Ok(Maintained::Did(Work::Compacted { level: plan.from }));
-            }
+        Ok(self.compact_some()?.map_or(Maintained::Nothing, Maintained::Did))
+    }
+
+    /// Flushes a memtable in the middle of other work, if one waits and nobody does it: a compaction
+    /// may take seconds, and writers come to a halt when memory is full. Whether that went well.
+    pub(super) fn flush_meanwhile(&self) -> bool {
+        if self.borrow_view().frozen.is_empty() {
+            return true;
         }
-        Ok(Maintained::Nothing)
+        let Some(_flushing) = try_lock(&self.flushing) else { return true };
+        // Who flushes next is told of a failure.
+        self.flush_oldest().and_then(|_| self.cut_log()).is_ok()
     }
 
     pub(super) fn flush_all(&self) -> Result<()> {
@@ -151,28 +139,39 @@ impl Inner {
     }
 
     /// Flushes the oldest frozen memtable; whether there was one. The caller holds `flushing`.
-    fn flush_oldest(&self) -> Result<bool> {
+    pub(super) fn flush_oldest(&self) -> Result<bool> {
         let view = self.view();
         let Some(memtable) = view.frozen.last() else { return Ok(false) };
         // A segment must never hold what the log could still lose.
         if !self.options.planted.has(Bug::FlushAheadOfLog) {
             self.log.sync(memtable.covered_by())?;
+            // Nor lack what a thread has yet to insert.
+            self.show(memtable.last_sequence());
         }
         if self.options.planted.has(Bug::CutLogBeforeFlush)
             && let Some(before) = lock(&self.releases).take(memtable.last_mark())
         {
             self.log.truncate_before(before)?;
         }
+        let begun = Instant::now();
         let mut added = Vec::new();
         if memtable.entries() > 0 {
             let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
-            let output = self.run(merge, None, 0)?;
+            self.flushed_entries.store(0, Relaxed);
+            let view = self.view();
+            let goes_on = |entries| {
+                count(&self.flushed_entries, entries);
+                true
+            };
+            let output = self.run(merge, self.job(&view, &goes_on))?;
             count(&self.counters.flushed_bytes, bytes_of(&output.segments));
             added.extend(output.segments.into_iter().map(|segment| (0, segment)));
         }
-        let edit = Edit { removed: BTreeSet::new(), added, flushed: Some(memtable) };
+        let edit = Edit { added, flushed: Some(memtable), ..Edit::default() };
         let is_flushed = self.change_tree(&view, edit)?;
+        self.flushed_entries.store(0, Relaxed);
         count(&self.counters.flushes, u64::from(is_flushed));
+        self.meter.flushes.record(begun.elapsed());
         Ok(true)
     }
 
@@ -211,76 +210,35 @@ impl Inner {
         self.edit(&mut lock(&self.manifest), Edit::default(), rests_on)
     }
 
-    /// Carries out a plan. The caller holds `compacting`, so that no other takes the same segments.
-    fn compact(&self, plan: &Plan, resume: &mut Resume) -> Result<()> {
-        let view = self.view();
-        let find = |level: usize, ids: &[u64]| -> Vec<Arc<Segment>> {
-            let chosen = |segment: &&Arc<Segment>| ids.contains(&segment.meta().id);
-            view.levels.level(level).iter().filter(chosen).cloned().collect()
-        };
-        let inputs = find(plan.from, &plan.inputs);
-        let overlapped = find(plan.to(), &plan.overlapped);
-        let largest = inputs.iter().map(|segment| &segment.meta().largest).max();
-        resume[plan.from] = largest.map(|key| key.to_vec());
-
-        let removed: BTreeSet<u64> = plan.inputs.iter().chain(&plan.overlapped).copied().collect();
-        if plan.is_move() {
-            let added = inputs.into_iter().map(|segment| (plan.to(), segment)).collect();
-            let is_moved = self.change_tree(&view, Edit { removed, added, flushed: None })?;
-            count(&self.counters.moves, u64::from(is_moved));
-            return Ok(());
+    /// What is to be written from a view of the tree.
+    pub(super) fn job<'a>(&'a self, view: &'a View, goes_on: &'a dyn Fn(u64) -> bool) -> Job<'a> {
+        Job {
+            vfs: &*self.vfs,
+            dir: &self.segments_dir,
+            options: self.options.segment(),
+            cache: &self.cache,
+            segment_bytes: None,
+            next_segment: &self.next_segment,
+            levels: &view.levels,
+            below: Some(0),
+            end: None,
+            goes_on,
         }
-        let entries = || inputs.iter().chain(&overlapped).map(|s| s.meta().entries).sum::<u64>();
-        let read = bytes_of(&inputs) + bytes_of(&overlapped);
-        let mut sources = vec![Source::level(overlapped.clone(), Check::Always)];
-        sources.extend(inputs.iter().map(|input| Source::segment(input, Check::Always)));
-        let merge = Merge::new(sources, None, Direction::Forwards)?;
-        let output = self.run(merge, Some(self.options.segment_bytes), plan.to() + 1)?;
-        if output.entries != entries() {
-            self.discard(&output.segments);
-            let what = "the segments merged from here hold other entries than they say";
-            return Err(Error::corrupt(&self.segments_dir, 0, what));
-        }
-        let written = bytes_of(&output.segments);
-        let added = output.segments.into_iter().map(|segment| (plan.to(), segment)).collect();
-        if !self.change_tree(&view, Edit { removed, added, flushed: None })? {
-            return Ok(());
-        }
-        count(&self.counters.compactions, 1);
-        count(&self.counters.compacted_bytes_read, read);
-        count(&self.counters.compacted_bytes_written, written);
-        // The files have served. Who still reads from them has them mapped; a file that cannot be
-        // removed now is an orphan, and goes at the next opening.
-        self.discard(&inputs);
-        self.discard(&overlapped);
-        Ok(())
     }
 
-    /// Merges into new segments what somebody can still see. Levels from `below` on may hold older
-    /// versions of the keys.
-    fn run(&self, merge: Merge, segment_bytes: Option<u64>, below: usize) -> Result<Output> {
-        // The snapshots come before the tree: who begins to read later, reads at `now` or above.
+    /// Merges into new segments what somebody can still see.
+    pub(super) fn run(&self, merge: Merge, job: Job<'_>) -> Result<Output> {
         let (mut snapshots, now) = self.snapshots.all(|| self.visible());
         if self.options.planted.has(Bug::CompactionForgetsSnapshots) {
             snapshots.clear();
         }
-        let view = self.view();
-        let job = Job {
-            vfs: &*self.vfs,
-            dir: &self.segments_dir,
-            options: self.options.segment(),
-            segment_bytes,
-            next_segment: &self.next_segment,
-            levels: &view.levels,
-            below,
-        };
         let result = job.run(merge, Retention::new(snapshots, now));
         result.inspect_err(|error| self.poison_if_in_doubt(error))
     }
 
     /// Makes an edit of the tree in this view part of the store, unless that tree was replaced since:
     /// then it would bring old rows back, and what it adds is thrown away. Whether it was made.
-    fn change_tree(&self, of: &View, edit: Edit<'_>) -> Result<bool> {
+    pub(super) fn change_tree(&self, of: &View, edit: Edit<'_>) -> Result<bool> {
         let mut manifest = lock(&self.manifest);
         if self.view().installs != of.installs {
             self.discard_added(&edit);
@@ -292,7 +250,12 @@ impl Inner {
 
     /// Makes an edit part of the store: first on disk, then in memory. Nothing before and at this
     /// position of the log is needed any more.
-    fn edit(&self, manifest: &mut Manifest, edit: Edit<'_>, rests_on: Position) -> Result<()> {
+    pub(super) fn edit(
+        &self,
+        manifest: &mut Manifest,
+        edit: Edit<'_>,
+        rests_on: Position,
+    ) -> Result<()> {
         let mut next = manifest.clone();
         next.generation += 1;
         next.next_segment = self.next_segment_id();
@@ -300,6 +263,7 @@ impl Inner {
         let added = edit.added.iter().map(|(level, segment)| (*level, segment.meta().clone()));
         next.segments.extend(added);
         next.flushed_position = next.flushed_position.max(rests_on);
+        next.last_sequence = next.last_sequence.max(edit.last_sequence);
         if let Some(memtable) = edit.flushed {
             next.flushed_mark = memtable.last_mark();
             next.flushed_position = next.flushed_position.max(memtable.covered_by());
@@ -318,7 +282,7 @@ impl Inner {
         }
         self.change_view(|view| {
             let levels = view.levels.edited(&edit.removed, edit.added);
-            view.flushed(edit.flushed, levels)
+            view.flushed(edit.flushed, levels, &self.options.limits())
         });
         self.flushed_mark.store(next.flushed_mark, Release);
         *manifest = next;
@@ -338,18 +302,18 @@ impl Inner {
         self.discard(&new);
     }
 
-    fn discard(&self, segments: &[Arc<Segment>]) {
+    pub(super) fn discard(&self, segments: &[Arc<Segment>]) {
         for segment in segments {
             let _ = self.vfs.remove(segment.path());
         }
     }
 }
 
-fn bytes_of(segments: &[Arc<Segment>]) -> u64 {
+pub(super) fn bytes_of(segments: &[Arc<Segment>]) -> u64 {
     segments.iter().map(|segment| segment.meta().bytes).sum()
 }
 
-fn count(counter: &AtomicU64, by: u64) {
+pub(super) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Relaxed);
 }
 

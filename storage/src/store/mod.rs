@@ -6,36 +6,49 @@
 //! stage ─► staged segments ─seal─► manifest ─install─► all of the above
 //! ```
 //!
-//! Readers take the current [`View`] under a lock held for the copy of one pointer, and then need
-//! no lock at all. Writers apply one at a time. Flush and compaction each run at most once at a
-//! time, beside each other and beside readers and writers, on whatever thread calls
-//! [`Store::maintain`]; the store has no thread of its own.
+//! Readers take the current [`View`] without a lock or a count that they share, and then need
+//! no lock at all. Writers get their places one at a time, and insert beside each other. One flush and any number of compactions, of which
+//! none touches what another works on, run beside each other and beside readers and writers, on
+//! whatever threads call [`Store::maintain`]; the store has no thread of its own.
 
+mod background;
 mod checkpoint;
+mod compact;
+mod in_flight;
+mod ingest;
 mod install;
 mod maintain;
+mod meter;
 mod open;
+mod pressure;
+mod read_view;
 mod release;
 mod signal;
+mod sorted;
 mod staging;
 mod stats;
+mod table;
 mod verify;
 mod view;
 mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use arc_swap::Guard;
 use bytes::Bytes;
 
+use self::compact::Compactions;
+use self::in_flight::InFlight;
 use self::install::Outdated;
+use self::meter::Meter;
+use self::pressure::Throttle;
 use self::release::Releases;
 use self::signal::Signal;
 use self::staging::Staging;
 use self::stats::Counters;
-use self::write::{Applied, Queue};
-use crate::compaction::Resume;
+use self::write::Applied;
 use crate::cursor::Direction;
 use crate::error::{Error, Result};
 use crate::key::Sequence;
@@ -43,17 +56,24 @@ use crate::log::{Log, Position};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::planted::Planted;
-use crate::scan::{KeyRange, Scan};
+use crate::range::KeyRange;
+use crate::scan::{Cursor, Scan};
+use crate::segment::BlockCache;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::vfs::{Vfs, VfsLock};
 
+pub use self::background::{Maintenance, MaintenanceOptions, OnFailure};
+pub use self::ingest::{Ingest, Ingested};
 pub use self::maintain::{Maintained, Work};
 pub use self::open::Recovery;
 pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
-pub use self::stats::{LevelStats, Stats};
+pub use self::pressure::{PRESSURE_BYTES, Pressure};
+pub use self::read_view::ReadView;
+pub use self::stats::{FilterStats, LatencyStats, LevelStats, Stats};
 pub use self::verify::VerifyReport;
+use self::view::CurrentView;
 pub(crate) use self::view::View;
-pub use self::write::{Durability, Pressure, WRITE_BATCH};
+pub use self::write::{Durability, WRITE_BATCH};
 
 /// An open store. Clones are handles to the same one; it closes when the last is dropped.
 ///
@@ -81,19 +101,23 @@ pub(crate) struct Inner {
 
     /// Held by the one flush.
     flushing: Mutex<()>,
-    /// Held by the one compaction.
-    compacting: Mutex<Resume>,
+    /// What is being compacted, and by how many.
+    compactions: Compactions,
     /// Held by the one who stages.
     staging: Mutex<Staging>,
-    /// Held by the one writer.
+    /// Whether there is an [`Ingest`].
+    ingesting: AtomicBool,
+    /// Held by who applies, or gives a write its place.
     applied: Mutex<Applied>,
-    /// Embedded writes that are in the log's order and not yet applied.
-    queue: Mutex<Queue>,
+    /// Embedded writes that have their place and are not visible yet.
+    in_flight: InFlight,
     /// Held while the tree is changed, on disk and in memory.
     manifest: Mutex<Manifest>,
     releases: Mutex<Releases>,
     pub(crate) snapshots: Snapshots,
-    view: RwLock<Arc<View>>,
+    /// Blocks that were decompressed.
+    cache: Arc<BlockCache>,
+    view: CurrentView,
     /// Files to be removed.
     outdated: Mutex<Vec<Outdated>>,
 
@@ -101,12 +125,17 @@ pub(crate) struct Inner {
     visible: AtomicU64,
     flushed_mark: AtomicU64,
     next_segment: AtomicU64,
+    /// How many entries the flush under way has written.
+    flushed_entries: AtomicU64,
+    /// Holds embedded writers back while there is too much to do.
+    throttle: Throttle,
     /// The length of the log after it was last flushed for being too long.
     log_bytes_flushed: AtomicU64,
     /// Why nothing more is written, once a write of ours failed in doubt.
     poison: OnceLock<(PathBuf, String)>,
     signal: Signal,
     counters: Counters,
+    meter: Meter,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -123,16 +152,36 @@ impl Store {
         &self.inner.dir
     }
 
-    /// The key's value.
+    /// The key's value. It lies where it was found, without a copy, and keeps that alive.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         let (view, sequence) = self.inner.now();
-        view.get(key, sequence)
+        self.inner.meter.get(key, (&view, sequence), || view.get(key, sequence))
+    }
+
+    /// What `found` makes of the key's value, which it sees where it lies: nothing is copied,
+    /// allocated or counted. Not called if the key is not there.
+    pub fn get_with<T>(&self, key: &[u8], found: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        let (view, sequence) = self.inner.now();
+        self.inner.meter.get(key, (&view, sequence), || view.get_with(key, sequence, found))
     }
 
     /// The keys of a range and their values, as they are now.
     pub fn scan(&self, range: impl Into<KeyRange>, direction: Direction) -> Result<Scan> {
+        Scan::new(self.cursor(range), direction)
+    }
+
+    /// Walks a range both ways, as it is now.
+    #[must_use]
+    pub fn cursor(&self, range: impl Into<KeyRange>) -> Cursor {
         let (view, sequence) = self.inner.now();
-        view.scan(range.into(), direction, sequence)
+        view.cursor(range.into(), sequence)
+    }
+
+    /// What there is now, held for many reads of one moment: each is then as cheap as can be.
+    #[must_use]
+    pub fn read_view(&self) -> ReadView {
+        let (view, sequence) = self.inner.now();
+        ReadView::new(Guard::into_inner(view), sequence)
     }
 
     /// The store as it is now, to be read for as long as one likes.
@@ -159,7 +208,12 @@ impl Inner {
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+        self.view.get()
+    }
+
+    /// The view for a moment, without a count: see [`CurrentView::borrow`].
+    pub(crate) fn borrow_view(&self) -> Guard<Arc<View>> {
+        self.view.borrow()
     }
 
     /// A view, and the sequence at which to read it without being registered as a snapshot.
@@ -167,20 +221,16 @@ impl Inner {
     /// The view must come first. Compactions keep what is visible when they begin, so a view's
     /// segments lack nothing at any later sequence; and a batch that is visible but not in the
     /// view came after all that is in it, so that what is read is a moment between the two steps.
-    fn now(&self) -> (Arc<View>, Sequence) {
-        let view = self.view();
+    fn now(&self) -> (Guard<Arc<View>>, Sequence) {
+        let view = self.borrow_view();
         let sequence = self.visible();
         (view, sequence)
     }
 
-    /// Makes the next view. `change` must not read or write the disk: readers wait for it.
+    /// Makes the next view. `change` must not read or write the disk: who makes the one after it
+    /// waits.
     fn change_view(&self, change: impl FnOnce(&Arc<View>) -> View) {
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        let next = Arc::new(change(&view));
-        let last = std::mem::replace(&mut *view, next);
-        drop(view);
-        // With it may go a whole memtable, which takes a while: not under the lock.
-        drop(last);
+        self.view.replace(change);
     }
 
     fn check_poison(&self) -> Result<()> {

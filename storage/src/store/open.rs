@@ -3,28 +3,31 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use super::compact::Compactions;
+use super::in_flight::InFlight;
 use super::maintain::Maintained;
+use super::meter::Meter;
+use super::pressure::Throttle;
 use super::release::Releases;
 use super::signal::Signal;
 use super::staging::Staging;
 use super::stats::Counters;
-use super::write::{Applied, Pressure, Queue, WRITE_BATCH};
-use super::{Inner, Store, View};
+use super::write::{Applied, WRITE_BATCH};
+use super::{CurrentView, Inner, Store, View};
 use crate::batch::Batch;
 use crate::codec::Malformed;
-use crate::compaction::Resume;
 use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
 use crate::manifest::{self, Manifest};
 use crate::marker;
-use crate::memtable::Memtable;
+use crate::memtable::{Load, Memtable};
 use crate::options::Options;
 use crate::planted::Planted;
-use crate::segment::{Segment, id_of, path_of};
+use crate::segment::{BlockCache, Segment, id_of, path_of};
 use crate::snapshot::Snapshots;
 use crate::vfs::{Vfs, VfsLock};
 
@@ -72,8 +75,18 @@ impl Store {
     /// Opens the store in a directory, or makes one there, for embedded use: it replays the
     /// batches in its log. Records of other kinds are another owner's, and refused.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: Options) -> Result<Store> {
-        let (store, mut recovery) = open(vfs, dir, options, true)?;
-        let log_dir = dir.join(LOG);
+        let (store, recovery) = open(vfs, dir, options, true)?;
+        store.inner.replay(recovery)?;
+        store.inner.replaying.store(false, Relaxed);
+        Ok(store)
+    }
+}
+
+impl Inner {
+    /// Brings the batches in the log to memtables, which are built whole: nobody reads them yet.
+    fn replay(&self, mut recovery: Recovery) -> Result<()> {
+        let log_dir = self.dir.join(LOG);
+        let (mut load, mut next) = (Load::new(), self.writer().last_sequence + 1);
         while let Some(record) = recovery.next()? {
             if record.kind != WRITE_BATCH {
                 let (kind, position) = (record.kind, record.position);
@@ -82,14 +95,57 @@ impl Store {
                 );
                 return Err(Error::invalid(what));
             }
+            if record.position.0 <= self.flushed_at_open {
+                continue;
+            }
             // The log's checksum was right, so this is our bug or a version to come.
             let batch = Batch::decode(&record.payload)
                 .map_err(Malformed::at(&log_dir, record.position.0))?;
-            store.inner.apply(record.position.0, record.position, &batch)?;
-            while store.pressure() == Pressure::Stop && store.maintain()? != Maintained::Nothing {}
+            let count = batch.len();
+            let stored = batch.into_shared();
+            let bytes = Memtable::bytes_of(count, stored.len());
+            if load.entries() > 0 && load.bytes() + bytes > self.options.memtable_bytes {
+                self.take_over(std::mem::replace(&mut load, Load::new()).finish());
+                self.freeze_replayed()?;
+            }
+            load.add(stored, count, next, record.position);
+            next += count as u64;
         }
-        store.inner.replaying.store(false, Relaxed);
-        Ok(store)
+        self.take_over(load.finish());
+        Ok(())
+    }
+
+    /// Puts a memtable that was built in the place of the active one, which is empty.
+    fn take_over(&self, memtable: Memtable) {
+        if memtable.is_untouched() {
+            return;
+        }
+        let mut applied = self.writer();
+        applied.last_sequence = memtable.last_sequence();
+        applied.last_mark = memtable.last_mark();
+        self.visible.store(applied.last_sequence, Release);
+        let active = Arc::new(memtable);
+        self.change_view(|view| View {
+            installs: view.installs,
+            active,
+            frozen: view.frozen.clone(),
+            levels: Arc::clone(&view.levels),
+            excess: view.excess,
+        });
+    }
+
+    /// Makes room for another memtable, and flushes if there are more than a writer might have left
+    /// behind.
+    fn freeze_replayed(&self) -> Result<()> {
+        let applied = self.writer();
+        self.freeze();
+        drop(applied);
+        while self.view().frozen.len() > self.options.memtables_max {
+            if self.maintain()? == Maintained::Nothing {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -118,11 +174,11 @@ fn open(
     if manifest.generation > 1 && !has_files(&*vfs, &log_dir)? {
         return Err(Error::Missing { file: log_dir });
     }
-    let segments = open_segments(&*vfs, &segments_dir, &manifest, options.planted)?;
-    let levels = Levels::new(segments);
+    let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
+    let levels = open_segments(&*vfs, &segments_dir, &manifest, &cache, options.planted)?;
     // They may be installed at once, and are kept until then: what can be seen now is said now.
     for staged in manifest.staged.iter().flat_map(|staged| &staged.segments) {
-        Segment::open(&*vfs, &segments_dir, staged.clone(), options.planted)?;
+        Segment::open(&*vfs, &segments_dir, staged.clone(), &cache, options.planted)?;
     }
     if let Some((level, a, b)) = levels.overlap() {
         let what = format!("segments {a:#x} and {b:#x} of level {level} overlap");
@@ -140,10 +196,14 @@ fn open(
         installs: 0,
         active: Arc::new(Memtable::new()),
         frozen: Vec::new(),
+        excess: options.limits().excess(&levels.shape()),
         levels: Arc::new(levels),
     };
-    let applied =
-        Applied { last_sequence: manifest.last_sequence, last_mark: manifest.flushed_mark };
+    let applied = Applied {
+        last_sequence: manifest.last_sequence,
+        last_mark: manifest.flushed_mark,
+        last_synced: log.last(),
+    };
     let inner = Inner {
         vfs,
         dir: dir.to_path_buf(),
@@ -154,20 +214,25 @@ fn open(
         replaying: AtomicBool::new(true),
         flushed_at_open: manifest.flushed_mark,
         flushing: Mutex::new(()),
-        compacting: Mutex::new(Resume::default()),
+        compactions: Compactions::default(),
         staging: Mutex::new(Staging::default()),
+        ingesting: AtomicBool::new(false),
         applied: Mutex::new(applied),
-        queue: Mutex::new(Queue::default()),
+        in_flight: InFlight::new(embedded),
         releases: Mutex::new(Releases::default()),
         snapshots: Snapshots::default(),
-        view: RwLock::new(Arc::new(view)),
+        cache,
+        view: CurrentView::new(view),
         outdated: Mutex::new(Vec::new()),
         visible: AtomicU64::new(manifest.last_sequence),
         flushed_mark: AtomicU64::new(manifest.flushed_mark),
         next_segment: AtomicU64::new(next_segment),
+        flushed_entries: AtomicU64::new(0),
+        throttle: Throttle::default(),
         log_bytes_flushed: AtomicU64::new(0),
         counters: Counters::at_opening(manifest.staged.as_ref()),
         manifest: Mutex::new(manifest),
+        meter: Meter::default(),
         poison: OnceLock::new(),
         signal: Signal::default(),
         options,
@@ -216,13 +281,14 @@ fn open_segments(
     vfs: &dyn Vfs,
     dir: &Path,
     manifest: &Manifest,
+    cache: &Arc<BlockCache>,
     planted: Planted,
-) -> Result<Vec<(usize, Arc<Segment>)>> {
+) -> Result<Levels> {
     let open = |(level, meta): &(usize, _)| {
-        let segment = Segment::open(vfs, dir, Clone::clone(meta), planted)?;
+        let segment = Segment::open(vfs, dir, Clone::clone(meta), cache, planted)?;
         Ok((*level, Arc::new(segment)))
     };
-    manifest.segments.iter().map(open).collect()
+    Ok(Levels::new(manifest.segments.iter().map(open).collect::<Result<Vec<_>>>()?))
 }
 
 /// The segments rest on log records that were durable: a log that ends before them lost some. And

@@ -16,17 +16,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
+use super::sorted::{SortedRows, check_row};
 use super::{Inner, Store, lock};
-use crate::batch::check_length;
 use crate::error::{Error, Result};
-use crate::key::{KEY_BYTES_MAX, Kind, SEQUENCE_STAGED, Tag, VALUE_BYTES_MAX};
+use crate::key::{Kind, SEQUENCE_STAGED};
 use crate::manifest::Staged;
-use crate::planted::Bug;
-use crate::segment::{SegmentMeta, SegmentWriter, path_of};
-
-/// So much of a file is written before it is synced. The owner's thread waits for that: tens of
-/// milliseconds at a time on a slow disk, where a whole file would take most of a second.
-const SYNC_BYTES: u64 = 4 << 20;
 
 /// How far staging has come in this process. What is sealed is in the manifest.
 #[derive(Default)]
@@ -34,27 +28,16 @@ pub(super) enum Staging {
     /// Nothing was staged since the last seal, or since the store was opened.
     #[default]
     Nothing,
-    Open(Box<Open>),
+    Open(Box<SortedRows>),
     /// It failed, and its files were removed: going on would leave rows out.
     BrokenOff {
         why: String,
     },
 }
 
-/// Rows that are being staged.
-#[derive(Default)]
-pub(super) struct Open {
-    writer: Option<SegmentWriter>,
-    /// Whole and synced, but for the directory.
-    finished: Vec<SegmentMeta>,
-    /// Of every file that was made for them.
-    ids: Vec<u64>,
-}
-
-impl Open {
-    fn last_key(&self) -> Option<&[u8]> {
-        let last = self.finished.last().map(|segment| segment.largest.as_ref());
-        self.writer.as_ref().map(SegmentWriter::last_key).or(last)
+impl Staging {
+    fn begin() -> Staging {
+        Staging::Open(Box::new(SortedRows::new(SEQUENCE_STAGED)))
     }
 }
 
@@ -75,7 +58,7 @@ impl Store {
         check_rows(behind, rows)?;
         if first {
             inner.throw_staged_away(&mut staging)?;
-            *staging = Staging::Open(Box::default());
+            *staging = Staging::begin();
         }
         let open = inner.open_staging(&mut staging)?;
         let written = rows.iter().try_for_each(|(key, value)| inner.stage_row(open, key, value));
@@ -105,7 +88,7 @@ impl Store {
             };
         }
         if matches!(*staging, Staging::Nothing) {
-            *staging = Staging::Open(Box::default());
+            *staging = Staging::begin();
         }
         let open = inner.open_staging(&mut staging)?;
         let result = inner.seal(open, mark);
@@ -132,7 +115,7 @@ impl Inner {
     }
 
     /// What rows can be added to.
-    fn open_staging<'a>(&self, staging: &'a mut Staging) -> Result<&'a mut Open> {
+    fn open_staging<'a>(&self, staging: &'a mut Staging) -> Result<&'a mut SortedRows> {
         let what = match staging {
             Staging::Open(open) => return Ok(open),
             Staging::BrokenOff { why } => {
@@ -146,39 +129,15 @@ impl Inner {
         Err(Error::invalid(what))
     }
 
-    fn stage_row(&self, open: &mut Open, key: &[u8], value: &[u8]) -> Result<()> {
-        let is_full = |writer: &mut SegmentWriter| writer.bytes() >= self.options.segment_bytes;
-        if let Some(full) = open.writer.take_if(is_full) {
-            open.finished.push(full.finish()?);
-        }
-        let writer = match &mut open.writer {
-            Some(writer) => writer,
-            None => {
-                let id = self.next_segment.fetch_add(1, Relaxed);
-                open.ids.push(id);
-                let options = self.options.segment();
-                let writer = SegmentWriter::create(&*self.vfs, &self.segments_dir, id, options)?;
-                open.writer.insert(writer)
-            }
-        };
-        let before = writer.bytes();
-        writer.add(key, Tag::new(SEQUENCE_STAGED, Kind::Put), value)?;
-        writer.sync_each(SYNC_BYTES)?;
-        let counters = &self.counters;
-        counters.staged_bytes.fetch_add(writer.bytes().saturating_sub(before), Relaxed);
-        counters.staged_rows.fetch_add(1, Relaxed);
+    fn stage_row(&self, open: &mut SortedRows, key: &[u8], value: &[u8]) -> Result<()> {
+        let grown = open.add(self, key, Kind::Put, value)?;
+        self.counters.staged_bytes.fetch_add(grown, Relaxed);
+        self.counters.staged_rows.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    fn seal(&self, open: &mut Open, mark: u64) -> Result<()> {
-        if let Some(last) = open.writer.take() {
-            open.finished.push(last.finish()?);
-        }
-        if !open.finished.is_empty() && !self.options.planted.has(Bug::SegmentDirectoryNotSynced) {
-            let dir = &self.segments_dir;
-            self.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
-        }
-        let segments = std::mem::take(&mut open.finished);
+    fn seal(&self, open: &mut SortedRows, mark: u64) -> Result<()> {
+        let segments = open.finish(self)?;
         self.name_staged(Some(Staged { mark, segments }))
     }
 
@@ -197,7 +156,7 @@ impl Inner {
     /// Throws away what is staged, sealed or not. After an error what is sealed still is.
     fn throw_staged_away(&self, staging: &mut Staging) -> Result<()> {
         let mut ids = match std::mem::take(staging) {
-            Staging::Open(open) => open.ids,
+            Staging::Open(open) => open.into_ids(),
             Staging::Nothing | Staging::BrokenOff { .. } => Vec::new(),
         };
         let sealed = lock(&self.manifest).staged.clone();
@@ -219,16 +178,12 @@ impl Inner {
         let Staging::Open(open) = std::mem::replace(staging, broken) else { return };
         // Where it is not known which manifest is there, it may be one that names the files.
         if self.poison.get().is_none() {
-            self.remove_staged(&open.ids);
+            self.remove_staged(&open.into_ids());
         }
     }
 
-    /// At once, since the room may be needed for what is staged next. A file that cannot be removed
-    /// is an orphan, and goes at the next opening.
     fn remove_staged(&self, ids: &[u64]) {
-        for id in ids {
-            let _ = self.vfs.remove(&path_of(&self.segments_dir, *id));
-        }
+        self.remove_unnamed(ids);
         self.counters.forget_staged();
     }
 }
@@ -237,16 +192,7 @@ impl Inner {
 fn check_rows(behind: Option<&[u8]>, rows: &[(Bytes, Bytes)]) -> Result<()> {
     let mut last = behind;
     for (key, value) in rows {
-        check_length("key", key.len(), KEY_BYTES_MAX)?;
-        check_length("value", value.len(), VALUE_BYTES_MAX)?;
-        if last.is_some_and(|last| last >= key.as_ref()) {
-            let what = format!(
-                "staged keys must rise, and \"{}\" does not come after \"{}\"",
-                key.escape_ascii(),
-                last.unwrap_or_default().escape_ascii(),
-            );
-            return Err(Error::invalid(what));
-        }
+        check_row("staged", last, key, value)?;
         last = Some(key);
     }
     Ok(())

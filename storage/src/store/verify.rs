@@ -55,14 +55,15 @@ impl Store {
             report.add(segment.meta().bytes, segment.check());
         }
         for meta in staged.iter().flat_map(|staged| &staged.segments) {
-            let planted = inner.planted();
-            let segment = Segment::open(&*inner.vfs, &inner.segments_dir, meta.clone(), planted);
+            let (dir, meta, planted) = (&inner.segments_dir, meta.clone(), inner.planted());
+            let bytes = meta.bytes;
+            let segment = Segment::open(&*inner.vfs, dir, meta, &inner.cache, planted);
             let is_gone = || lock(&inner.manifest).staged != staged;
             match segment {
                 // Installed or thrown away since.
                 Err(Error::Missing { .. }) if is_gone() => {}
                 Err(error @ Error::Io { .. }) => return Err(error),
-                segment => report.add(meta.bytes, segment.and_then(|segment| segment.check())),
+                segment => report.add(bytes, segment.and_then(|segment| segment.check())),
             }
         }
         Ok(report)

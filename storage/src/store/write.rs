@@ -1,18 +1,21 @@
 //! Writing: batches that an owner's log stands for, and batches that the store logs itself.
 
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::in_flight::Inserting;
 use super::maintain::Maintained;
+use super::meter::is_turn;
+use super::pressure::Pressure;
 use super::{Inner, Store, lock};
-use crate::batch::{Batch, Operation};
+use crate::batch::{Batch, CountPrefix};
 use crate::error::{Error, Result};
-use crate::key::{Kind, Sequence, Tag};
+use crate::key::Sequence;
 use crate::log::Position;
+use crate::memtable::Memtable;
 
 /// The kind of log record that holds a batch of [`Store::write`]. Owners' kinds are 16 and above.
 pub const WRITE_BATCH: u8 = 1;
@@ -27,27 +30,22 @@ pub enum Durability {
     Buffered,
 }
 
-/// Whether flush and compaction keep up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// They do.
-    None,
-    /// Not quite: wait so long before each write.
-    Slow(Duration),
-    /// Take no new work until [`Store::maintain`] has caught up.
-    Stop,
-}
-
-/// How far batches were applied.
+/// How far batches were applied, or have their place.
 pub(super) struct Applied {
     pub(super) last_sequence: Sequence,
     pub(super) last_mark: u64,
+    /// The last that is to be durable before anyone sees it.
+    pub(super) last_synced: Position,
 }
 
-/// Embedded writes between their log record and their application, by position.
-#[derive(Default)]
-pub(super) struct Queue {
-    waiting: VecDeque<(Position, Batch)>,
+/// A batch that has its place in the log, its sequences and its memtable.
+struct Placed<'a> {
+    position: Position,
+    /// What comes before it and is to be durable before anyone sees it ends here.
+    behind: Position,
+    memtable: Arc<Memtable>,
+    first: Sequence,
+    inserting: Inserting<'a>,
 }
 
 impl Store {
@@ -81,47 +79,54 @@ impl Store {
         }
     }
 
-    /// Whether flush and compaction keep up.
-    #[must_use]
-    pub fn pressure(&self) -> Pressure {
-        self.inner.pressure()
-    }
-
     /// Logs a batch, waits as `durability` says, and makes it visible. Batches become visible in
-    /// the order of the log; those that wait for the disk together are synced together.
+    /// the order of the log, and each only when it is as durable as was asked for: one that is only
+    /// buffered waits for those before it that are to be synced. Those that wait for the disk
+    /// together are synced together.
     ///
     /// If flush and compaction are far behind, the caller does some of their work first. After
     /// [`Error::Invalid`] and [`Error::Overloaded`] nothing was written. After any other error the
     /// outcome is unknown: the batch may become visible yet, now or after the next opening; but
     /// while the log refuses, writes that come later fail before they reach it.
     pub fn write(&self, batch: Batch, durability: Durability) -> Result<Position> {
-        if !self.inner.embedded {
+        let inner = &self.inner;
+        if !inner.embedded {
             return Err(Error::invalid("the log of this store is its owner's: `apply`"));
         }
         batch.validate()?;
-        self.inner.wait_for_room()?;
-        let mut record = Vec::with_capacity(batch.bytes() + 16 * batch.len() + 8);
-        batch.encode(&mut record);
-        let position = {
-            // Under the lock, so that the queue has the order of the log.
-            let mut queue = lock(&self.inner.queue);
-            let position = self.inner.log.append(WRITE_BATCH, &record)?;
-            queue.waiting.push_back((position, batch));
-            position
-        };
+        let begun = (durability == Durability::Sync || is_turn()).then(Instant::now);
+        let bytes = batch.bytes();
+        inner.wait_for_room(bytes)?;
+        let count = batch.len();
+        let stored = batch.into_stored();
+        let Placed { position, behind, memtable, first, inserting } =
+            inner.place(count, &stored, durability)?;
+        // Beside other threads, and beside a sync that may be under way: nobody sees it yet.
+        memtable.insert(stored, count, first);
+        let ticket = inserting.done();
         match durability {
-            Durability::Sync => self.inner.log.sync(position)?,
-            Durability::Buffered => self.inner.log.write()?,
+            Durability::Sync => inner.log.sync(position)?,
+            Durability::Buffered => {
+                inner.log.write()?;
+                if behind > inner.log.durable() {
+                    inner.log.sync(behind)?;
+                }
+                inner.in_flight.settle(ticket);
+            }
         }
-        self.inner.apply_queue(position);
+        inner.counters.applied_bytes.fetch_add(bytes as u64, Relaxed);
+        inner.show(first + count as u64 - 1);
+        if let Some(begun) = begun {
+            inner.meter.note_write(durability, begun);
+        }
         Ok(position)
     }
 
     /// Writes one key.
     pub fn put(
         &self,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
         durability: Durability,
     ) -> Result<Position> {
         let mut batch = Batch::new();
@@ -130,7 +135,7 @@ impl Store {
     }
 
     /// Deletes one key, which need not be there.
-    pub fn delete(&self, key: impl Into<Bytes>, durability: Durability) -> Result<Position> {
+    pub fn delete(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<Position> {
         let mut batch = Batch::new();
         batch.delete(key);
         self.write(batch, durability)
@@ -141,6 +146,7 @@ impl Inner {
     pub(super) fn apply(&self, mark: u64, covered_by: Position, batch: &Batch) -> Result<()> {
         batch.validate()?;
         self.check_position(covered_by, "a batch")?;
+        let (count, stored) = (batch.len(), Bytes::copy_from_slice(batch.stored()));
         let mut applied = self.writer();
         if mark <= applied.last_mark {
             let replayed = mark > 0
@@ -148,7 +154,11 @@ impl Inner {
                 && covered_by <= self.last_at_open;
             return if replayed { Ok(()) } else { Err(mark_fell(mark, applied.last_mark)) };
         }
-        self.apply_next(&mut applied, mark, covered_by, batch);
+        let memtable = self.place_next(&mut applied, mark, covered_by, (count, stored.len()));
+        memtable.insert(stored, count, applied.last_sequence + 1 - count as u64);
+        self.counters.applied_bytes.fetch_add(batch.bytes() as u64, Relaxed);
+        // From here on readers see the batch: all of it.
+        self.visible.store(applied.last_sequence, Release);
         Ok(())
     }
 
@@ -161,39 +171,54 @@ impl Inner {
         )))
     }
 
-    /// Applies the embedded writes up to `position`, unless another thread did.
-    fn apply_queue(&self, position: Position) {
-        let mut applied = self.writer();
-        loop {
-            let next = lock(&self.queue).waiting.pop_front_if(|(at, _)| *at <= position);
-            let Some((at, batch)) = next else { return };
-            assert!(at.0 > applied.last_mark, "the queue has the order of the log");
-            self.apply_next(&mut applied, at.0, at, &batch);
+    /// Puts a batch into the log, and keeps a place for it among all others.
+    fn place(&self, count: usize, stored: &Bytes, durability: Durability) -> Result<Placed<'_>> {
+        let prefix = CountPrefix::new(count);
+        let mut applied = loop {
+            let applied = self.writer();
+            if !self.in_flight.is_full() {
+                break applied;
+            }
+            drop(applied);
+            self.log.sync(self.log.last())?;
+            self.in_flight.advance(self.log.durable(), &self.visible);
+            std::thread::yield_now();
+        };
+        let position = self.log.append_parts(WRITE_BATCH, &[prefix.as_slice(), stored])?;
+        let first = applied.last_sequence + 1;
+        let memtable = self.place_next(&mut applied, position.0, position, (count, stored.len()));
+        let inserting = self.in_flight.begin(position, applied.last_sequence);
+        if durability == Durability::Sync {
+            applied.last_synced = position;
         }
+        Ok(Placed { position, behind: applied.last_synced, memtable, first, inserting })
     }
 
-    fn apply_next(&self, applied: &mut Applied, mark: u64, covered_by: Position, batch: &Batch) {
+    /// Gives a batch, of so many operations and stored bytes, its sequences and its memtable.
+    fn place_next(
+        &self,
+        applied: &mut Applied,
+        mark: u64,
+        covered_by: Position,
+        (count, bytes): (usize, usize),
+    ) -> Arc<Memtable> {
+        assert!(mark > applied.last_mark, "marks rise, and so do positions in the log");
         let mut active = Arc::clone(&self.view().active);
-        let is_full = active.bytes() + batch.bytes() > self.options.memtable_bytes;
-        if is_full && active.entries() > 0 {
+        let full = active.bytes() + Memtable::bytes_of(count, bytes) > self.options.memtable_bytes;
+        if full && active.entries() > 0 {
             self.freeze();
             active = Arc::clone(&self.view().active);
         }
-        for operation in batch.operations() {
-            applied.last_sequence += 1;
-            match operation {
-                Operation::Put { key, value } => {
-                    active.insert(key, Tag::new(applied.last_sequence, Kind::Put), value);
-                }
-                Operation::Delete { key } => {
-                    active.insert(key, Tag::new(applied.last_sequence, Kind::Delete), &[]);
-                }
-            }
-        }
-        active.note(mark, covered_by);
+        applied.last_sequence += count as u64;
         applied.last_mark = mark;
-        // From here on readers see the batch: all of it.
-        self.visible.store(applied.last_sequence, Release);
+        active.announce(count, bytes, applied.last_sequence);
+        active.note(mark, covered_by);
+        active
+    }
+
+    /// Waits until readers see this sequence, all up to which is as durable as was asked for.
+    pub(super) fn show(&self, sequence: Sequence) {
+        self.in_flight.wait(sequence, self.log.durable(), &self.visible);
     }
 
     /// The right to apply. A thread that panicked with it left half a batch behind, which the next
@@ -208,33 +233,30 @@ impl Inner {
         self.signal.raise();
     }
 
-    pub(super) fn pressure(&self) -> Pressure {
-        let view = self.view();
-        let (frozen, flushed) = (view.frozen.len(), view.levels.level(0).len());
-        let options = &self.options;
-        if frozen >= options.memtables_max || flushed >= options.level0_segments_stop {
-            Pressure::Stop
-        } else if flushed >= options.level0_segments_slow {
-            Pressure::Slow(options.slow_delay)
-        } else {
-            Pressure::None
-        }
-    }
-
     /// Holds an embedded writer back, or makes it help, until there is room; refuses while the log
     /// does.
-    fn wait_for_room(&self) -> Result<()> {
+    pub(super) fn wait_for_room(&self, bytes: usize) -> Result<()> {
         if self.log.is_refusing() {
             // See whether the disk has room again, before anything new is appended.
             let last = self.log.last();
             self.log.sync(last)?;
-            self.apply_queue(last);
+            self.in_flight.advance(self.log.durable(), &self.visible);
         }
+        if self.pressure() == Pressure::None {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let result = self.make_room(bytes);
+        self.meter.stalls.record(begun.elapsed());
+        result
+    }
+
+    fn make_room(&self, bytes: usize) -> Result<()> {
         loop {
             match self.pressure() {
                 Pressure::None => return Ok(()),
                 Pressure::Slow(delay) => {
-                    std::thread::sleep(delay);
+                    self.throttle.wait(bytes, delay);
                     return Ok(());
                 }
                 Pressure::Stop => {

@@ -44,7 +44,7 @@ pub(crate) fn closed_store() -> (MemoryVfs, Content) {
     let store = Store::open(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap();
     for (number, batch) in batches().into_iter().enumerate() {
         store.write(batch, Durability::Sync).unwrap();
-        while number < 70 && store.maintain().unwrap() != Maintained::Nothing {}
+        while number < 80 && store.maintain().unwrap() != Maintained::Nothing {}
     }
     let stats = store.stats();
     assert!(stats.levels.iter().filter(|level| level.segments > 0).count() >= 2, "{stats:?}");

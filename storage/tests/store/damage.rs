@@ -245,7 +245,7 @@ fn a_right_block_in_the_wrong_place_is_not_believed() {
     let disk = MemoryVfs::new();
     let store = open(&disk).unwrap();
     for round in ["one", "two"] {
-        for number in 0..20 {
+        for number in 0..12 {
             store.put(format!("key{number:02}"), round, Durability::Sync).unwrap();
         }
         store.flush().unwrap();

@@ -355,12 +355,20 @@ fn pressure_rises_with_what_waits_and_falls_with_the_work() {
     let disk = MemoryVfs::new();
     let (store, _) = open_owned(&disk);
     let mut number = 0;
-    while store.pressure() == Pressure::None {
+    let mut last = Duration::ZERO;
+    while store.pressure() != Pressure::Stop {
+        match store.pressure() {
+            Pressure::Slow(delay) => {
+                assert!(delay >= last, "nothing was done meanwhile");
+                last = delay;
+            }
+            pressure => assert_eq!((pressure, last), (Pressure::None, Duration::ZERO)),
+        }
         number += 1;
         decide(&store, &numbered_batch(number));
         assert!(number < 1000, "never under pressure");
     }
-    assert_eq!(store.pressure(), Pressure::Stop);
+    assert!(last > Duration::ZERO, "stopped without a warning");
     assert_eq!(store.stats().frozen_memtables, 2);
     assert!(store.wait_for_maintenance(Duration::ZERO));
     maintain_all(&store);

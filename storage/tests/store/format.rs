@@ -1,6 +1,10 @@
 //! Files that were written when their format was new can still be read, and the same content is
-//! still written in the same bytes. The fixtures are never changed: a new format gets new ones. Only
-//! a new version of LZ4 that compresses better may change what is written to the second segment.
+//! still written in the same bytes, if their format is still written. The fixtures are never changed:
+//! a new format gets new ones. Only a new version of LZ4 that compresses better may change what is
+//! written to the second segment.
+//!
+//! `version-1` and `version-2` are named for their manifests; their segments are of version 1.
+//! `segments-2` and `staged-2` have the same content in segments of version 2.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +28,19 @@ const VERSION_1: [(&str, &[u8]); 3] = [
     ),
 ];
 
+/// As version 1, with segments of version 2.
+const SEGMENTS_2: [(&str, &[u8]); 3] = [
+    ("MANIFEST", include_bytes!("fixtures/segments-2/MANIFEST")),
+    (
+        "segments/0000000000000001.segment",
+        include_bytes!("fixtures/segments-2/segments/0000000000000001.segment"),
+    ),
+    (
+        "segments/0000000000000002.segment",
+        include_bytes!("fixtures/segments-2/segments/0000000000000002.segment"),
+    ),
+];
+
 /// A manifest of version 2: with a segment of level 0, and two that are staged as of mark 7.
 const VERSION_2: [(&str, &[u8]); 4] = [
     ("MANIFEST", include_bytes!("fixtures/version-2/MANIFEST")),
@@ -38,6 +55,23 @@ const VERSION_2: [(&str, &[u8]); 4] = [
     (
         "segments/0000000000000003.segment",
         include_bytes!("fixtures/version-2/segments/0000000000000003.segment"),
+    ),
+];
+
+/// As version 2, with segments of version 2.
+const STAGED_2: [(&str, &[u8]); 4] = [
+    ("MANIFEST", include_bytes!("fixtures/staged-2/MANIFEST")),
+    (
+        "segments/0000000000000001.segment",
+        include_bytes!("fixtures/staged-2/segments/0000000000000001.segment"),
+    ),
+    (
+        "segments/0000000000000002.segment",
+        include_bytes!("fixtures/staged-2/segments/0000000000000002.segment"),
+    ),
+    (
+        "segments/0000000000000003.segment",
+        include_bytes!("fixtures/staged-2/segments/0000000000000003.segment"),
     ),
 ];
 
@@ -68,8 +102,17 @@ fn content() -> [Batch; 2] {
 
 #[test]
 fn version_1_is_read() {
+    two_segments_are_read(&VERSION_1);
+}
+
+#[test]
+fn segments_of_version_2_are_read() {
+    two_segments_are_read(&SEGMENTS_2);
+}
+
+fn two_segments_are_read(files: &[(&str, &[u8])]) {
     let disk = MemoryVfs::new();
-    put_files(&disk, &VERSION_1);
+    put_files(&disk, files);
     let store = Store::open(Arc::new(disk), DIR.as_ref(), tiny_options()).unwrap();
     let report = store.verify().unwrap();
     assert_eq!((report.segments, report.entries), (2, 26));
@@ -84,10 +127,14 @@ fn version_1_is_read() {
     };
     assert_eq!(all(&store), all(&expected));
     assert_eq!(store.get(b"key00").unwrap(), None);
+    for number in 0..20 {
+        let key = format!("key{number:02}");
+        assert_eq!(store.get(key.as_bytes()).unwrap(), expected.get(key.as_bytes()).unwrap());
+    }
 }
 
 #[test]
-fn version_1_is_written() {
+fn segments_of_version_2_are_written() {
     let disk = MemoryVfs::new();
     let mut store = None;
     for (batch, compression) in content().into_iter().zip([Compression::None, Compression::Lz4]) {
@@ -98,7 +145,7 @@ fn version_1_is_written() {
         opened.flush().unwrap();
     }
     store.unwrap().checkpoint("/copy".as_ref()).unwrap();
-    for (name, bytes) in VERSION_1 {
+    for (name, bytes) in SEGMENTS_2 {
         let path = Path::new("/copy").join(name);
         let written = disk.open(&path, OpenMode::Read).unwrap().map().unwrap();
         assert_eq!(written, bytes, "{name}");
@@ -120,11 +167,20 @@ fn old_batch() -> Batch {
 
 #[test]
 fn version_2_is_read() {
+    staged_segments_are_read(&VERSION_2);
+}
+
+#[test]
+fn staged_segments_of_version_2_are_read() {
+    staged_segments_are_read(&STAGED_2);
+}
+
+fn staged_segments_are_read(files: &[(&str, &[u8])]) {
     // Beside a log with nothing in it, on which the segments do not rest.
     let disk = MemoryVfs::new();
     drop(Store::open(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap());
     disk.remove(&Path::new(DIR).join("MANIFEST")).unwrap();
-    put_files(&disk, &VERSION_2);
+    put_files(&disk, files);
     let all = |store: &Store| -> Vec<_> {
         store.scan(.., Direction::Forwards).unwrap().map(Result::unwrap).collect()
     };
@@ -139,7 +195,7 @@ fn version_2_is_read() {
 }
 
 #[test]
-fn version_2_is_written() {
+fn staged_segments_of_version_2_are_written() {
     let disk = MemoryVfs::new();
     let (store, _) =
         Store::open_with_replay(Arc::new(disk.clone()), DIR.as_ref(), tiny_options()).unwrap();
@@ -147,7 +203,7 @@ fn version_2_is_written() {
     store.flush().unwrap();
     store.stage(true, &staged_rows()).unwrap();
     store.seal_staged(7).unwrap();
-    for (name, bytes) in VERSION_2 {
+    for (name, bytes) in STAGED_2 {
         let path = Path::new(DIR).join(name);
         let written = disk.open(&path, OpenMode::Read).unwrap().map().unwrap();
         assert_eq!(written, bytes, "{name}");

@@ -1,0 +1,256 @@
+//! Embedded writes between their place in the log and the moment when readers see them.
+//!
+//! ```text
+//!  place in the log ─► inserted ─────────────────────┐
+//!  (in order, under      (any number at once, while  ├─► visible: in the order of the log
+//!   one lock)             others append and sync)    │
+//!                   └─► as durable as it asks for ───┘
+//! ```
+//!
+//! Each has a ticket, in the order of the log. It is passed once its batch is in the memtable, all
+//! of it, and is as durable as was asked for; and readers see what was passed. So nothing is ever
+//! shown that a crash or a failed sync could still take back, unless its writer asked for no more
+//! than that.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release, Ordering::SeqCst,
+};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::lock;
+use crate::key::Sequence;
+use crate::log::Position;
+
+/// So many writes may be on their way at once: each has a thread that waits for it, but for those
+/// that a full disk has refused.
+const TICKETS: usize = 1024;
+
+/// The batch is in the memtable.
+const INSERTED: u8 = 1;
+/// It is as durable as its writer asked for, whatever the log says.
+const SETTLED: u8 = 2;
+
+/// Counts the writes, in the order of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+#[derive(Default)]
+struct Slot {
+    position: AtomicU64,
+    last_sequence: AtomicU64,
+    state: AtomicU8,
+}
+
+pub(super) struct InFlight {
+    slots: Box<[Slot]>,
+    /// How many tickets were given.
+    given: AtomicU64,
+    /// How many were passed; the lock is held by who passes them.
+    passed: Mutex<u64>,
+    /// The same, to be asked without the lock.
+    seen_passed: AtomicU64,
+    /// So many threads wait for others to insert.
+    waiting: AtomicUsize,
+    moved: Condvar,
+    /// A thread panicked while it inserted.
+    is_broken: AtomicBool,
+}
+
+impl InFlight {
+    /// For a store whose writes all go this way, or for one where none does.
+    pub(super) fn new(embedded: bool) -> InFlight {
+        let slots = if embedded { TICKETS } else { 0 };
+        InFlight {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            given: AtomicU64::new(0),
+            passed: Mutex::new(0),
+            seen_passed: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            moved: Condvar::new(),
+            is_broken: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether there is no ticket left. The caller holds the right to apply.
+    pub(super) fn is_full(&self) -> bool {
+        let waiting = self.given.load(Relaxed) - self.seen_passed.load(Acquire);
+        waiting >= self.slots.len() as u64
+    }
+
+    /// A ticket for the batch at this position. The caller holds the right to apply.
+    pub(super) fn begin(&self, position: Position, last_sequence: Sequence) -> Inserting<'_> {
+        assert!(!self.is_full(), "the caller has looked");
+        let ticket = Ticket(self.given.load(Relaxed));
+        let slot = self.slot(ticket);
+        slot.position.store(position.0, Relaxed);
+        slot.last_sequence.store(last_sequence, Relaxed);
+        slot.state.store(0, Relaxed);
+        // Whoever passes tickets looks at the slot from here on.
+        self.given.store(ticket.0 + 1, Release);
+        Inserting { in_flight: self, ticket, is_done: false }
+    }
+
+    /// The batch is as durable as its writer asked for.
+    pub(super) fn settle(&self, ticket: Ticket) {
+        self.slot(ticket).state.fetch_or(SETTLED, Release);
+    }
+
+    /// Passes what can be passed, `durable` being where the log is durable.
+    pub(super) fn advance(&self, durable: Position, visible: &AtomicU64) {
+        self.pass(&mut lock(&self.passed), durable, visible);
+    }
+
+    /// Waits until readers see this sequence. All up to it must be as durable as was asked for, so
+    /// that only threads that are about to insert are waited for.
+    pub(super) fn wait(&self, sequence: Sequence, durable: Position, visible: &AtomicU64) {
+        if visible.load(Acquire) >= sequence {
+            return;
+        }
+        let mut passed = lock(&self.passed);
+        loop {
+            self.pass(&mut passed, durable, visible);
+            if visible.load(Acquire) >= sequence {
+                return;
+            }
+            self.waiting.fetch_add(1, SeqCst);
+            // Once more: who inserted before it could see that somebody waits wakes nobody.
+            self.pass(&mut passed, durable, visible);
+            if visible.load(Acquire) < sequence && !self.is_broken.load(SeqCst) {
+                passed = self.moved.wait(passed).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.waiting.fetch_sub(1, SeqCst);
+            assert!(!self.is_broken.load(SeqCst), "no thread panicked while it inserted a batch");
+        }
+    }
+
+    fn pass(&self, passed: &mut u64, durable: Position, visible: &AtomicU64) {
+        let given = self.given.load(Acquire);
+        let mut last = None;
+        while *passed < given {
+            let slot = self.slot(Ticket(*passed));
+            let state = slot.state.load(SeqCst);
+            let is_settled = state & SETTLED != 0 || slot.position.load(Relaxed) <= durable.0;
+            if state & INSERTED == 0 || !is_settled {
+                break;
+            }
+            last = Some(slot.last_sequence.load(Relaxed));
+            *passed += 1;
+        }
+        if let Some(last) = last {
+            // From here on readers see the batches: all of each.
+            visible.store(last, Release);
+            self.seen_passed.store(*passed, Release);
+        }
+    }
+
+    fn slot(&self, ticket: Ticket) -> &Slot {
+        &self.slots[ticket.0 as usize % self.slots.len()]
+    }
+
+    fn wake(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            // Who waits holds the lock until he sleeps.
+            drop(lock(&self.passed));
+            self.moved.notify_all();
+        }
+    }
+}
+
+/// A batch on its way into the memtable. If its thread panics, nothing that comes later can become
+/// visible any more, and whoever waits for it is told.
+pub(super) struct Inserting<'a> {
+    in_flight: &'a InFlight,
+    ticket: Ticket,
+    is_done: bool,
+}
+
+impl Inserting<'_> {
+    pub(super) fn done(mut self) -> Ticket {
+        self.is_done = true;
+        self.in_flight.slot(self.ticket).state.fetch_or(INSERTED, SeqCst);
+        self.in_flight.wake();
+        self.ticket
+    }
+}
+
+impl Drop for Inserting<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.in_flight.is_broken.store(true, SeqCst);
+            self.in_flight.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_shown_in_order_once_they_are_inserted_and_durable() {
+        let (in_flight, visible) = (InFlight::new(true), AtomicU64::new(0));
+        let shows = |durable, expected| {
+            in_flight.advance(Position(durable), &visible);
+            assert_eq!(visible.load(Relaxed), expected);
+        };
+        let first = in_flight.begin(Position(1), 10);
+        let second = in_flight.begin(Position(2), 11);
+        let third = in_flight.begin(Position(3), 15);
+        second.done();
+        shows(3, 0);
+        first.done();
+        shows(0, 0);
+        shows(1, 10);
+        shows(2, 11);
+        let third = third.done();
+        shows(2, 11);
+        in_flight.settle(third);
+        shows(2, 15);
+        in_flight.wait(15, Position(3), &visible);
+    }
+
+    #[test]
+    fn tickets_are_used_again() {
+        let (in_flight, visible) = (InFlight::new(true), AtomicU64::new(0));
+        for round in 0..3 {
+            let begun: Vec<_> = (1..=TICKETS as u64)
+                .map(|number| {
+                    let number = round * TICKETS as u64 + number;
+                    in_flight.begin(Position(number), number)
+                })
+                .collect();
+            assert!(in_flight.is_full());
+            begun.into_iter().rev().for_each(|inserting| {
+                inserting.done();
+            });
+            in_flight.advance(Position(u64::MAX), &visible);
+            assert_eq!(visible.load(Relaxed), (round + 1) * TICKETS as u64);
+            assert!(!in_flight.is_full());
+        }
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_who_inserts_or_panics() {
+        for panics in [false, true] {
+            let (in_flight, visible) = (InFlight::new(true), AtomicU64::new(0));
+            let first = in_flight.begin(Position(1), 1);
+            in_flight.begin(Position(2), 2).done();
+            std::thread::scope(|scope| {
+                let waits = || in_flight.wait(2, Position(2), &visible);
+                let waiting = [scope.spawn(waits), scope.spawn(waits)];
+                while in_flight.waiting.load(SeqCst) < 2 {
+                    std::thread::yield_now();
+                }
+                if panics {
+                    drop(first)
+                } else {
+                    first.done();
+                }
+                for waiting in waiting {
+                    assert_eq!(waiting.join().is_err(), panics);
+                }
+            });
+        }
+    }
+}
