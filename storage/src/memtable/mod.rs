@@ -9,6 +9,8 @@ mod chunked;
 mod entries;
 mod node;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod tests;
 mod tree;
 

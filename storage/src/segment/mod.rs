@@ -23,6 +23,7 @@ mod cursor;
 mod entries;
 mod filter;
 mod index;
+mod layers;
 mod reader;
 mod salvage;
 mod version1;

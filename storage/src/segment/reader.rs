@@ -123,6 +123,11 @@ impl Segment {
         Ok(it.map(|it| found(it.tag, &it.block[it.value])))
     }
 
+    /// What the filter says of a key.
+    pub(crate) fn may_contain(&self, hash: u64) -> Result<bool> {
+        Ok(self.filter()?.may_contain(hash))
+    }
+
     fn find(&self, key: &[u8], hash: u64, sequence: Sequence) -> Result<Option<Found<'_>>> {
         if !self.meta.spans(key) || !self.filter()?.may_contain(hash) {
             return Ok(None);

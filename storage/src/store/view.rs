@@ -90,6 +90,11 @@ impl View {
         Ok(self.levels.get_with(key, sequence, found)?.flatten())
     }
 
+    /// Whether a memtable knows the key, so that nothing below is asked.
+    pub(super) fn is_in_memtable(&self, key: &[u8], sequence: Sequence) -> bool {
+        self.memtables().any(|memtable| memtable.get(key, sequence).is_some())
+    }
+
     /// Walks the range, at no entry yet. What cannot hold any of it is left out.
     pub(crate) fn cursor(&self, range: KeyRange, sequence: Sequence) -> Cursor {
         let mut sources: Vec<Source> = self.memtables().map(Source::memtable).collect();
