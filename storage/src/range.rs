@@ -52,12 +52,12 @@ impl KeyRange {
     }
 
     /// The key that it begins with or behind.
-    pub(crate) fn from_key(&self) -> Option<&[u8]> {
+    pub(crate) fn low(&self) -> Option<&[u8]> {
         key_of(&self.from)
     }
 
     /// The key that it ends with or before.
-    pub(crate) fn to_key(&self) -> Option<&[u8]> {
+    pub(crate) fn high(&self) -> Option<&[u8]> {
         key_of(&self.to)
     }
 

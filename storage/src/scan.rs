@@ -51,17 +51,18 @@ type Entry<'a> = (&'a [u8], &'a [u8]);
 impl Cursor {
     /// Over sources that hold all that the range has at `sequence`.
     pub(crate) fn new(sources: Vec<Source>, range: KeyRange, sequence: Sequence) -> Cursor {
-        let merge = Merge::idle(sources, range.from_key(), range.to_key());
+        let merge = Merge::idle(sources, range.low(), range.high());
         let rank = |key: Option<&[u8]>, direction| {
             key.map_or(u64::MAX, |key| merge.rank_in(key, direction))
         };
-        let from_rank = rank(range.from_key(), Direction::Backwards);
-        let to_rank = rank(range.to_key(), Direction::Forwards);
+        let from_rank = rank(range.low(), Direction::Backwards);
+        let to_rank = rank(range.high(), Direction::Forwards);
         let (place, key, value) = (Place::Nowhere, Vec::new(), Bytes::new());
         Cursor { merge, range, sequence, place, key, rank: 0, from_rank, to_rank, value }
     }
 
     /// The entry it is at, if it is at one.
+    #[inline]
     #[must_use]
     pub fn entry(&self) -> Option<Entry<'_>> {
         match self.place {
@@ -142,7 +143,7 @@ impl Cursor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn go(&mut self, direction: Direction) -> Result<Place> {
         match (self.place, direction) {
             (Place::Entry(Direction::Forwards), Direction::Forwards) => {
@@ -183,6 +184,7 @@ impl Cursor {
 
     /// From where `merge` is to a visible entry. Versions come newest first: the first that is not
     /// too new is the one. If `is_noted`, what is left of the key noted last is passed.
+    #[inline]
     fn find_forwards(&mut self, mut is_noted: bool) -> Result<Place> {
         let (mut steps, mut last_rank) = (0, None);
         while let Some((key, tag)) = self.merge.current() {

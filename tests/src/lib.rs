@@ -8,7 +8,9 @@
 //! runs the same server as `kvorumd`, and cargo never lets it be older than the tests.
 
 pub mod damage;
+pub mod engine;
 pub mod fail_points;
+pub mod fuzz;
 pub mod load;
 pub mod race;
 

@@ -1,14 +1,19 @@
 //! The trials of real processes at full length, by hand: `cargo run --release -p kvorum-tests`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use kvorum::load::{Keys, LoadOptions, Until};
 use kvorum_replication::two_phase::points;
 use kvorum_tests::damage::directories;
+use kvorum_tests::engine::crash::{Crash, Use};
+use kvorum_tests::engine::disk_full::{self, small::Kind};
+use kvorum_tests::engine::soak::{self, Soak};
 use kvorum_tests::fail_points::{Trouble, try_point};
+use kvorum_tests::fuzz::{Entropy, Target, driver};
 use kvorum_tests::load::{Kill, kill_under_mix, kill_under_puts};
 use kvorum_tests::race::race;
 use kvorum_tests::{cluster, program, run};
@@ -69,6 +74,91 @@ enum Arguments {
         #[arg(long, default_value_t = 1)]
         step: usize,
     },
+    /// Kill a process at work on an embedded store over and over, cut the power of a disk in memory
+    /// in turn, and compare what is left with what was acknowledged
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Decides what is done; one that is not told is taken from the clock
+        #[arg(long)]
+        seed: Option<u64>,
+        /// The longest time that a write may take, in milliseconds
+        #[arg(long, default_value_t = 50)]
+        stall_ms: u64,
+        /// Count a stall even if bystanders stood still as well
+        #[arg(long)]
+        strict: bool,
+        /// Where the store is; a new directory of the system's temporary one if not told
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// The process that `soak` kills
+    #[command(hide = true)]
+    SoakChild {
+        #[arg(long)]
+        seed: u64,
+        #[arg(long)]
+        round: u64,
+        #[arg(long)]
+        stall_ms: u64,
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Cut the power around each change of the disk, with many outcomes each time
+    Crash {
+        /// How many runs, each with another seed
+        #[arg(long, default_value_t = 10)]
+        runs: u64,
+        /// That of the first run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Batches of a run
+        #[arg(long, default_value_t = 150)]
+        batches: u64,
+        /// Random outcomes of each cut
+        #[arg(long, default_value_t = 16)]
+        subsets: u64,
+    },
+    /// Leave no room for each operation of the disk in turn
+    DiskFull {
+        /// Every STEP-th time that an operation comes up
+        #[arg(long, default_value_t = 1)]
+        step: u64,
+    },
+    /// The process that works on a small file system
+    #[command(hide = true)]
+    DiskFullChild {
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Feed every parser of stored bytes with files that were changed
+    Fuzz {
+        /// How long, for each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Only this one: store, log, codec, batch, identity or records
+        #[arg(long)]
+        target: Option<String>,
+        /// Decides on the cases; one that is not told is taken from the clock
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only this case of the seed, in this process: to see what is wrong
+        #[arg(long)]
+        case: Option<u64>,
+    },
+    /// The process that may crash
+    #[command(hide = true)]
+    FuzzChild {
+        #[arg(long)]
+        target: String,
+        #[arg(long)]
+        seed: u64,
+        #[arg(long)]
+        first: u64,
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),
@@ -88,6 +178,21 @@ fn main() -> ExitCode {
         Arguments::Mix { ops, clients, keys, kills } => run(try_mix(ops, clients, keys, kills)),
         Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
         Arguments::Damage { step } => try_damage(step.max(1)),
+        Arguments::Soak { seconds, seed, stall_ms, strict, dir } => {
+            try_soak(seconds, seed, Duration::from_millis(stall_ms), strict, dir)
+        }
+        Arguments::SoakChild { seed, round, stall_ms, dir } => {
+            soak::child::run(&dir, seed, round, Duration::from_millis(stall_ms))
+        }
+        Arguments::Crash { runs, seed, batches, subsets } => {
+            try_crash(runs, seed, batches, subsets)
+        }
+        Arguments::DiskFull { step } => try_disk_full(step),
+        Arguments::Fuzz { seconds, target, seed, case } => try_fuzz(seconds, target, seed, case),
+        Arguments::FuzzChild { target, seed, first, dir } => {
+            driver::run_child(&target, seed, first, &dir)
+        }
+        Arguments::DiskFullChild { dir } => disk_full::small::run_child(&dir),
     };
     match tried {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,6 +215,88 @@ fn try_damage(step: usize) -> Result<()> {
         wrong.truncate(20);
         wrong.join("\n")
     });
+    Ok(())
+}
+
+fn try_soak(
+    seconds: u64,
+    seed: Option<u64>,
+    stall: Duration,
+    strict: bool,
+    dir: Option<PathBuf>,
+) -> Result<()> {
+    let clock =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_millis() as u64);
+    let seed = seed.unwrap_or_else(clock);
+    let dir = match dir {
+        Some(dir) => dir,
+        None => tempfile::Builder::new().prefix("kvorum-soak-").tempdir()?.keep(),
+    };
+    println!("seed {seed}, in {}", dir.display());
+    let program = std::env::current_exe()?;
+    let soak = Soak { seconds, seed, stall, strict, dir, program };
+    let outcome = soak.run()?;
+    println!("{}{}", outcome.text, outcome.json);
+    outcome.check()?;
+    std::fs::remove_dir_all(&soak.dir)?;
+    Ok(())
+}
+
+/// A seed for those who do not care.
+fn clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_millis() as u64)
+}
+
+fn try_fuzz(
+    seconds: u64,
+    target: Option<String>,
+    seed: Option<u64>,
+    case: Option<u64>,
+) -> Result<()> {
+    let seed = seed.unwrap_or_else(clock);
+    let targets: Vec<Target> = match target {
+        Some(name) => vec![driver::target(&name)?],
+        None => Target::ALL.to_vec(),
+    };
+    let mut failures = 0;
+    for target in targets {
+        if let Some(case) = case {
+            let seen = target.try_case(&mut Entropy::of_case(target.name(), seed, case))?;
+            println!("{}: {seen:?}", target.name());
+            continue;
+        }
+        let program = std::env::current_exe()?;
+        let outcome = driver::run(target, &program, seed, Duration::from_secs(seconds))?;
+        println!("{:9} seed {seed}: {outcome}", target.name());
+        failures += outcome.failures.len();
+    }
+    ensure!(failures == 0, "{failures} failures");
+    Ok(())
+}
+
+fn try_crash(runs: u64, seed: u64, batches: u64, subsets: u64) -> Result<()> {
+    for seed in seed..seed + runs {
+        for how in [Use::Embedded, Use::Owned] {
+            let counts = Crash { seed, batches, subsets, again_every: 20 }.run(how)?;
+            println!("{how:?}, seed {seed}\n{counts}");
+            ensure!(counts.violations.is_empty(), "{} violations", counts.violations.len());
+            ensure!(counts.at_stake > 0 && counts.again > 0, "nothing was ever at stake");
+        }
+    }
+    Ok(())
+}
+
+fn try_disk_full(step: u64) -> Result<()> {
+    let counts = disk_full::run(step)?;
+    println!("each operation in turn\n{counts}");
+    ensure!(counts.violations.is_empty(), "{} violations", counts.violations.len());
+    ensure!(counts.refused > 0 && counts.healed > 0, "there was always room");
+    for kind in [Kind::Tmpfs, Kind::Ext4] {
+        match disk_full::small::run(kind, &std::env::current_exe()?)? {
+            Some(said) => println!("a small {kind:?}\n  {said}"),
+            None => println!("a small {kind:?}\n  cannot be mounted here"),
+        }
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::kvorum::Kvorum;
-use crate::load::Entries;
+use crate::load::{Entries, Key};
 
 /// A store that is open.
 pub(crate) trait Engine: Sync {
@@ -36,10 +36,10 @@ pub(crate) enum Seen {
 /// Reads. Values are handed on where they lie, if the engine can do that.
 pub(crate) trait Reader {
     /// Whether the key is there; `found` gets its value.
-    fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool>;
+    fn get(&mut self, key: &Key, found: &mut dyn FnMut(&[u8])) -> Result<bool>;
 
     /// Hands on the entries from a key on, in order, until `each` says that it has enough.
-    fn scan(&mut self, from: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()>;
+    fn scan(&mut self, from: &Key, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()>;
 }
 
 /// What an engine is told. The same for all.
@@ -48,6 +48,9 @@ pub(crate) struct Settings {
     /// For the engine's own cache, if it has one: ours leaves that to the page cache.
     #[cfg_attr(not(feature = "peers"), expect(dead_code, reason = "only peers have a cache"))]
     pub(crate) cache_bytes: usize,
+    /// Bytes of a value.
+    #[cfg_attr(not(feature = "peers"), expect(dead_code, reason = "only a peer asks for it"))]
+    pub(crate) value_bytes: usize,
     /// What is gathered in memory before it is sorted away, if the engine does that.
     pub(crate) write_buffer_bytes: usize,
 }

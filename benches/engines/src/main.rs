@@ -15,6 +15,9 @@ mod engine;
 
 mod kvorum;
 
+#[cfg(feature = "peers")]
+mod peers;
+
 mod load;
 
 mod process;

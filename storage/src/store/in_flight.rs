@@ -245,7 +245,7 @@ mod tests {
                 if panics {
                     drop(first)
                 } else {
-                    drop(first.done())
+                    first.done();
                 }
                 for waiting in waiting {
                     assert_eq!(waiting.join().is_err(), panics);

@@ -82,12 +82,17 @@ impl View {
         found: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         for memtable in self.memtables() {
-            if let Some((tag, value)) = memtable.get(key, sequence) {
-                return Ok(is_put(tag).then(|| found(&value)));
+            if let Some((tag, value)) = memtable.get_ref(key, sequence) {
+                return Ok(is_put(tag).then(|| found(value)));
             }
         }
         let found = |tag, value: &[u8]| is_put(tag).then(|| found(value));
         Ok(self.levels.get_with(key, sequence, found)?.flatten())
+    }
+
+    /// Whether a memtable knows the key, so that nothing below is asked.
+    pub(super) fn is_in_memtable(&self, key: &[u8], sequence: Sequence) -> bool {
+        self.memtables().any(|memtable| memtable.get(key, sequence).is_some())
     }
 
     /// Walks the range, at no entry yet. What cannot hold any of it is left out.
@@ -97,7 +102,7 @@ impl View {
         let flushed = self.levels.level(0).iter().filter(overlaps);
         sources.extend(flushed.map(|segment| Source::segment(segment, Check::Once)));
         for level in self.levels.sorted() {
-            let before = range.from_key().map_or(0, |key| level.count_before(key));
+            let before = range.low().map_or(0, |key| level.count_before(key));
             // The next may end with the very key that the range begins behind: then the one after.
             if level.segments()[before..].iter().take(2).any(|it| range.overlaps(it.meta())) {
                 sources.push(Source::level(level, Check::Once));

@@ -4,10 +4,12 @@
 mod background;
 mod doors;
 mod model;
+mod parallel;
 mod stage;
 mod stage_faults;
 mod stage_model;
 mod stage_races;
+mod stats;
 mod threads;
 mod walks;
 

@@ -113,6 +113,14 @@ impl fmt::Display for Outcome {
 }
 
 impl Directory {
+    pub(crate) fn disk(&self) -> &MemoryVfs {
+        &self.disk
+    }
+
+    pub(crate) fn dir(&self) -> &'static Path {
+        Path::new(DIR)
+    }
+
     /// Damages the directory in every way, or in each `step`th, and looks what comes of it.
     ///
     /// # Errors

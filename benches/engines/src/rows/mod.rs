@@ -92,7 +92,11 @@ impl Job {
     }
 
     fn settings(&self) -> Settings {
-        Settings { cache_bytes: self.cache_bytes, write_buffer_bytes: WRITE_BUFFER_BYTES }
+        Settings {
+            cache_bytes: self.cache_bytes,
+            value_bytes: self.value_bytes,
+            write_buffer_bytes: WRITE_BUFFER_BYTES,
+        }
     }
 }
 
