@@ -19,5 +19,6 @@ mod faults;
 mod format;
 mod ingest;
 
+mod overlap;
 mod replica;
 mod support;
