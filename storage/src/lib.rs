@@ -111,5 +111,5 @@ pub use snapshot::Snapshot;
 pub use store::{
     Durability, FilterStats, Ingest, Ingested, LatencyStats, LevelStats, Maintained, Maintenance,
     MaintenanceOptions, OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store,
-    VerifyReport, WRITE_BATCH, Work,
+    VerifyProgress, VerifyReport, WRITE_BATCH, Work,
 };

@@ -70,7 +70,7 @@ pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
 pub use self::pressure::{PRESSURE_BYTES, Pressure};
 pub use self::read_view::ReadView;
 pub use self::stats::{FilterStats, LatencyStats, LevelStats, Stats};
-pub use self::verify::VerifyReport;
+pub use self::verify::{VerifyProgress, VerifyReport};
 use self::view::CurrentView;
 pub(crate) use self::view::View;
 pub use self::write::{Durability, WRITE_BATCH};
