@@ -53,7 +53,26 @@ fn check_writers<const WRITERS: usize>(writes: u64) {
                         number(snapshot.get(format!("{writer} {side}").as_bytes()).unwrap())
                     });
                     assert!(left == right && left >= *last, "{left} {right} after {last}");
+                    let view = store.read_view();
+                    let [right, left] = ["right", "left"].map(|side| {
+                        let key = format!("{writer} {side}");
+                        let text = |value: &[u8]| std::str::from_utf8(value).unwrap().to_owned();
+                        view.get_with(key.as_bytes(), text)
+                            .unwrap()
+                            .map_or(0, |n| n.parse().unwrap())
+                    });
+                    assert!(left == right && left >= *last, "{left} {right} after {last}");
                 }
+                let mut cursor = store.cursor(..);
+                let mut there = Vec::new();
+                while let Some((key, value)) = cursor.next().unwrap() {
+                    there.push((key.to_vec(), value.to_vec()));
+                }
+                while let Some((key, value)) = cursor.previous().unwrap() {
+                    let (last_key, last_value) = there.pop().unwrap();
+                    assert!(last_key == key && last_value == value, "another way back");
+                }
+                assert!(there.is_empty());
                 for direction in [Direction::Forwards, Direction::Backwards] {
                     let entries: Vec<_> =
                         store.scan(.., direction).unwrap().map(Result::unwrap).collect();
