@@ -170,6 +170,11 @@ impl Store {
         Scan::new(self.cursor(range), direction)
     }
 
+    /// The keys that begin so, from the smallest up, and their values, as they are now.
+    pub fn scan_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Scan> {
+        self.scan(KeyRange::prefix(prefix.as_ref()), Direction::Forwards)
+    }
+
     /// Walks a range both ways, as it is now.
     #[must_use]
     pub fn cursor(&self, range: impl Into<KeyRange>) -> Cursor {

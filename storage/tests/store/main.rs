@@ -13,6 +13,7 @@ mod stats;
 mod threads;
 mod walks;
 
+mod checkpoint;
 mod crash;
 mod damage;
 mod faults;
