@@ -62,7 +62,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             memtable_bytes: 64 << 20,
-            memtables_max: 4,
+            memtables_max: 3,
             block_bytes: 16 << 10,
             segment_bytes: 64 << 20,
             compression: Compression::None,
