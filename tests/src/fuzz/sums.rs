@@ -90,31 +90,51 @@ fn segment(id: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
     }
     let (index, length) = block(id, bytes, footer + 48)?;
     let payload = bytes.get(index.from..index.from + length)?;
-    for handle in handles(payload).ok()? {
-        // Its place in the file, not in the index.
-        sums.push(block(id, bytes, index.from + handle)?.0);
+    let lengths = match u32_at(bytes, footer + 8)? {
+        1 => lengths_of_version_1(payload),
+        _ => lengths(payload),
+    };
+    let mut from = 0;
+    for length in lengths.ok()? {
+        let to = from + length + 1;
+        sums.push(Sum { seed: Seed::Place(id, from as u64), from, to, at: to });
+        from = to + 4;
     }
     let end = bytes.len() - 4;
     sums.push(Sum { seed: Seed::Place(id, footer as u64), from: footer, to: end, at: end });
     Some(sums)
 }
 
-/// Where in an index the places of blocks stand.
-fn handles(index: &[u8]) -> Result<Vec<usize>, Malformed> {
+/// The lengths of the data blocks' payloads, as an index tells: they lie one behind the other.
+fn lengths(index: &[u8]) -> Result<Vec<usize>, Malformed> {
+    let mut reader = Reader::new(index);
+    let count = reader.u32()? as usize;
+    reader.slice(1 << 20)?;
+    let mut lengths = Vec::new();
+    while lengths.len() < count {
+        if !lengths.is_empty() {
+            reader.slice(1 << 20)?;
+            reader.varint()?;
+        }
+        lengths.push(reader.length(1 << 30)?);
+    }
+    Ok(lengths)
+}
+
+fn lengths_of_version_1(index: &[u8]) -> Result<Vec<usize>, Malformed> {
     let restarts = u32_at(index, index.len().saturating_sub(4)).unwrap_or_default() as usize;
     let end = index.len().saturating_sub(4 * (restarts + 1));
     let mut reader = Reader::new(&index[..end]);
-    let mut handles = Vec::new();
+    let mut lengths = Vec::new();
     while !reader.is_empty() {
         reader.varint()?;
         let key = reader.length(1 << 20)?;
         reader.varint()?;
         let value = reader.length(1 << 20)?;
         reader.bytes(key)?;
-        handles.push(end - reader.remaining());
-        reader.bytes(value)?;
+        lengths.push(u32_at(reader.bytes(value)?, 8).unwrap_or_default() as usize);
     }
-    Ok(handles)
+    Ok(lengths)
 }
 
 fn log(number: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
