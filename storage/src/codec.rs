@@ -96,12 +96,14 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads `bytes` from the front.
+    #[inline]
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// How many bytes are left.
+    #[inline]
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.rest.len()
@@ -120,6 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `count` bytes.
+    #[inline]
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) =
             self.rest.split_at_checked(count).ok_or(Malformed("fewer bytes than announced"))?;
@@ -128,6 +131,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next bytes, as an array.
+    #[inline]
     pub fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], Malformed> {
         let (taken, rest) =
             self.rest.split_first_chunk::<COUNT>().ok_or(Malformed("fewer bytes than expected"))?;
@@ -141,16 +145,19 @@ impl<'a> Reader<'a> {
     }
 
     /// Two bytes, lowest first.
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, Malformed> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
     /// Four bytes, lowest first.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, Malformed> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
     /// Eight bytes, lowest first.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, Malformed> {
         Ok(u64::from_le_bytes(self.array()?))
     }
@@ -169,6 +176,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One of several bytes. Up to eight are looked at together if so many are there.
+    #[inline]
     fn long_varint(&mut self) -> Result<u64, Malformed> {
         const MORE: u64 = u64::from_ne_bytes([0x80; 8]);
         let Some(&chunk) = self.rest.first_chunk::<8>() else { return self.any_varint() };
@@ -190,6 +198,7 @@ impl<'a> Reader<'a> {
         Ok((fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4))
     }
 
+    #[cold]
     fn any_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0_u64;
         for index in 0..VARINT_BYTES_MAX {
@@ -210,6 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A length of at most `max`, as a varint.
+    #[inline]
     pub fn length(&mut self, max: usize) -> Result<usize, Malformed> {
         let length = usize::try_from(self.varint()?).map_err(|_| Malformed("a length too big"))?;
         if length > max {

@@ -190,7 +190,7 @@ impl Levels {
 
     /// The segments that may hold the key. What is higher up is newer, so the first find is the
     /// answer.
-    fn candidates(&self, key: &[u8]) -> impl Iterator<Item = &Segment> {
+    pub(crate) fn candidates(&self, key: &[u8]) -> impl Iterator<Item = &Segment> {
         let sorted = self.sorted().iter().filter(|level| !level.segments.is_empty());
         let below = sorted.filter_map(|level| level.segments.get(level.count_before(key)));
         self.level(0).iter().chain(below).map(|segment| &**segment)

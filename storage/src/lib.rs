@@ -88,6 +88,8 @@ pub mod log;
 
 pub mod codec;
 
+mod histogram;
+
 mod error;
 
 pub mod vfs;
@@ -95,6 +97,7 @@ pub mod vfs;
 pub use batch::{BATCH_OPERATIONS_MAX, Batch, Operation};
 pub use cursor::Direction;
 pub use error::{Error, Result};
+pub use histogram::Latencies;
 pub use key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use log::{
     Log, LogDamage, LogExtent, LogItem, LogOptions, LogStats, LogSurvey, Position, RecoveryReport,
@@ -106,7 +109,7 @@ pub use scan::{Cursor, Scan};
 pub use segment::{Compression, LostKeys};
 pub use snapshot::Snapshot;
 pub use store::{
-    Durability, Ingest, Ingested, LevelStats, Maintained, Maintenance, MaintenanceOptions,
-    OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store, VerifyReport,
-    WRITE_BATCH, Work,
+    Durability, FilterStats, Ingest, Ingested, LatencyStats, LevelStats, Maintained, Maintenance,
+    MaintenanceOptions, OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store,
+    VerifyProgress, VerifyReport, WRITE_BATCH, Work,
 };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::cursor::Merge;
 use crate::error::{Error, Result};
@@ -36,10 +36,8 @@ pub(crate) struct Job<'a> {
     pub(crate) below: Option<usize>,
     /// Entries from this key on are another's.
     pub(crate) end: Option<&'a [u8]>,
-    /// Told of each entry that was read.
-    pub(crate) progress: &'a AtomicU64,
-    /// Whether the result is no longer wanted.
-    pub(crate) cancelled: &'a AtomicBool,
+    /// Told now and then how many more entries were read; whether the result is still wanted.
+    pub(crate) goes_on: &'a dyn Fn(u64) -> bool,
 }
 
 /// Segments that are durable, but that no manifest names yet.
@@ -51,8 +49,8 @@ pub(crate) struct Output {
 }
 
 impl Job<'_> {
-    /// Writes what survives of the sources. On failure nothing of it remains. What is cancelled
-    /// ends early, and its result is of no use.
+    /// Writes what survives of the sources. On failure nothing of it remains. What does not
+    /// go on ends early, and its result is of no use.
     ///
     /// No segment ends between two versions of a key: levels promise disjoint ranges of keys.
     pub(crate) fn run(&self, merge: Merge, retention: Retention) -> Result<Output> {
@@ -81,11 +79,8 @@ impl Job<'_> {
                 break;
             }
             entries += 1;
-            if entries % ENTRIES_AT_ONCE == 0 {
-                self.progress.fetch_add(ENTRIES_AT_ONCE, Relaxed);
-                if self.cancelled.load(Relaxed) {
-                    break;
-                }
+            if entries % ENTRIES_AT_ONCE == 0 && !(self.goes_on)(ENTRIES_AT_ONCE) {
+                break;
             }
             if retention.keeps(key, tag, |key| self.is_oldest(key)) {
                 if let Some(full) = writer.take_if(|writer| self.is_full(writer, key)) {

@@ -1,11 +1,11 @@
 //! A log file: its names, and the block at its front that says whose frames it holds.
 //!
 //! ```text
-//!  0         8         12        16        24        32        40        48         56        512
-//!  ┌─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬──────────┬──────────┐
-//!  │KVORUMLG │ version │checksum │ number  │identity │ first   │recycled │ capacity │ zeros    │
-//!  └─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴──────────┴──────────┘
-//!  then frames, from byte 512 on
+//!  0         8         12        16        24        32        40        48         56        64    512
+//!  ┌─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬─────────┬──────────┬─────────┬───────┐
+//!  │KVORUMLG │ version │checksum │ number  │identity │ first   │recycled │ capacity │alignment│ zeros │
+//!  └─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴─────────┴──────────┴─────────┴───────┘
+//!  then frames, from byte 512 on, each at a multiple of the alignment
 //! ```
 //!
 //! | name | what it is |
@@ -25,16 +25,19 @@ use crate::vfs::{OpenMode, Vfs};
 /// The header fills a sector of its own, so that no later write can tear it.
 pub(super) const FILE_HEADER_BYTES: usize = 512;
 
-/// Where the first frame stands.
-pub(super) const FRAMES_AT: u64 = FILE_HEADER_BYTES as u64;
-
 const MAGIC: [u8; 8] = *b"KVORUMLG";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
-/// The version before: its files neither know their capacity nor are sealed.
+/// The version before: its frames stand one behind the other without gaps.
+const VERSION_WITHOUT_ALIGNMENT: u32 = 2;
+
+/// The first version: its files neither know their capacity nor are sealed.
 const VERSION_WITHOUT_CAPACITY: u32 = 1;
 
 const CHECKED_FROM: usize = 16;
+
+/// The greatest alignment of frames.
+pub(super) const ALIGNMENT_MAX: usize = 4096;
 
 /// No log lives to see such a number; below it, adding never overflows.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
@@ -92,15 +95,38 @@ pub(super) struct FileHeader {
     /// The file is at least so long: space for that much was reserved before the file counted. A
     /// shorter one was cut by somebody else. 0 in files of a version that did not know.
     pub(super) capacity: u64,
+    /// Frames begin at multiples of it, so that they can be written past the system's cache. 0 in
+    /// files of a version that did not know, where it is as good as 1.
+    pub(super) alignment: u64,
 }
 
 impl FileHeader {
-    pub(super) fn new(number: u64, salt: u64, first: u64, capacity: u64, recycled: bool) -> Self {
-        Self { number, identity: identity(number, salt), first, recycled, capacity }
+    /// What is known before there is a file: the rest is for whoever makes it.
+    pub(super) fn new(number: u64, salt: u64, first: u64) -> Self {
+        let identity = identity(number, salt);
+        Self { number, identity, first, recycled: false, capacity: 0, alignment: 0 }
+    }
+
+    fn version(self) -> u32 {
+        match self {
+            Self { capacity: 0, .. } => VERSION_WITHOUT_CAPACITY,
+            Self { alignment: 0, .. } => VERSION_WITHOUT_ALIGNMENT,
+            Self { .. } => VERSION,
+        }
+    }
+
+    /// Where the first frame stands.
+    pub(super) fn frames_at(self) -> u64 {
+        self.span(FILE_HEADER_BYTES as u64)
+    }
+
+    /// How many bytes a frame of so many takes, with the zeros behind it.
+    pub(super) fn span(self, frame_bytes: u64) -> u64 {
+        frame_bytes.next_multiple_of(self.alignment.max(1))
     }
 
     pub(super) fn encode(self) -> Vec<u8> {
-        let version = if self.capacity == 0 { VERSION_WITHOUT_CAPACITY } else { VERSION };
+        let version = self.version();
         let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
         codec::put_u32(&mut bytes, version);
@@ -110,6 +136,7 @@ impl FileHeader {
         codec::put_u64(&mut bytes, self.first);
         codec::put_u64(&mut bytes, u64::from(self.recycled));
         codec::put_u64(&mut bytes, self.capacity);
+        codec::put_u64(&mut bytes, self.alignment);
         bytes.resize(FILE_HEADER_BYTES, 0);
         let checksum = header_checksum(self.number, version, &bytes[CHECKED_FROM..]);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -122,7 +149,7 @@ impl FileHeader {
             return Err(Malformed("not a log file"));
         }
         let version = reader.u32()?;
-        if version != VERSION && version != VERSION_WITHOUT_CAPACITY {
+        if !(VERSION_WITHOUT_CAPACITY..=VERSION).contains(&version) {
             return Err(Malformed(
                 "a log file of a version that this program does not know: a newer one may",
             ));
@@ -138,12 +165,16 @@ impl FileHeader {
             first: reader.u64()?,
             recycled: reader.u64()? != 0,
             capacity: if version == VERSION_WITHOUT_CAPACITY { 0 } else { reader.u64()? },
+            alignment: if version == VERSION { reader.u64()? } else { 0 },
         };
         if header.number != number {
             return Err(Malformed("the file's header is another file's"));
         }
         if header.number > NUMBER_MAX || !(1..=NUMBER_MAX).contains(&header.first) {
             return Err(Malformed("a number that no log comes to"));
+        }
+        if header.version() != version || !alignments().any(|known| known == header.alignment) {
+            return Err(Malformed("a capacity or an alignment that no log file has"));
         }
         Ok(header)
     }
@@ -159,9 +190,11 @@ impl FileHeader {
         file_bytes: u64,
     ) -> Option<Self> {
         let sums = 12..CHECKED_FROM;
-        let candidates = [(false, file_bytes), (true, file_bytes), (false, 0), (true, 0)];
-        candidates.into_iter().find_map(|(recycled, capacity)| {
-            let header = Self { number, identity, first, recycled, capacity };
+        let aligned = |alignment: u64| (file_bytes - file_bytes % alignment.max(1), alignment);
+        let sizes = [(0, 0)].into_iter().chain(alignments().map(aligned));
+        let candidates = sizes.flat_map(|size| [(size, false), (size, true)]);
+        candidates.into_iter().find_map(|((capacity, alignment), recycled)| {
+            let header = Self { number, identity, first, recycled, capacity, alignment };
             let whole = header.encode();
             let same =
                 |range: std::ops::Range<usize>| damaged.get(range.clone()) == whole.get(range);
@@ -202,6 +235,12 @@ impl FileHeader {
     }
 }
 
+/// What the alignment in a header can be: none, or a power of two.
+pub(super) fn alignments() -> impl Iterator<Item = u64> {
+    let powers = std::iter::successors(Some(1), |power| Some(power * 2));
+    [0].into_iter().chain(powers.take_while(|power| *power <= ALIGNMENT_MAX as u64))
+}
+
 /// Begins with the number that the name says, so that a file under another's name does not match.
 fn header_checksum(number: u64, version: u32, bytes: &[u8]) -> u32 {
     codec::checksum(Place { file: number, offset: u64::from(version) }, bytes)
@@ -231,7 +270,8 @@ mod tests {
 
     #[test]
     fn every_bit_of_the_header_counts() {
-        let header = FileHeader::new(3, 99, 17, 4096, true);
+        let header = FileHeader { recycled: true, capacity: 4096, ..FileHeader::new(3, 99, 17) };
+        let header = FileHeader { alignment: 512, ..header };
         let bytes = header.encode();
         assert_eq!(bytes.len(), FILE_HEADER_BYTES);
         assert_eq!(FileHeader::decode(3, &bytes), Ok(header));

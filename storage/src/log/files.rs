@@ -91,7 +91,7 @@ impl Listing {
         let mut surplus = self.unfinished;
         for (_, path) in self.free {
             let fits =
-                free.len() < options.recycle_files_max && length(vfs, &path)? == options.file_bytes;
+                free.len() < options.recycle_files_max && options.recycles(length(vfs, &path)?);
             if fits { free.push(path) } else { surplus.push(path) }
         }
         for path in surplus {
@@ -138,7 +138,7 @@ impl Files {
 
     /// Whether a file of that many bytes is worth keeping.
     pub(super) fn recycles(&self, file_bytes: u64, options: &LogOptions) -> bool {
-        self.free.len() < options.recycle_files_max && file_bytes == options.file_bytes
+        self.free.len() < options.recycle_files_max && options.recycles(file_bytes)
     }
 }
 

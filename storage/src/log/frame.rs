@@ -7,6 +7,7 @@
 //!  │  sum   │  sum   │      file       │ bytes  │        │  first record   │   this frame    │
 //!  └────────┴────────┴─────────────────┴────────┴────────┴─────────────────┴─────────────────┘
 //!  then the payload: per record   kind: 1 byte │ length: varint │ that many bytes
+//!  then zeros, up to the alignment of the file's frames
 //! ```
 //!
 //! Both checksums begin with the file's identity and the frame's offset, so a frame is valid only
@@ -16,6 +17,7 @@
 
 use bytes::Bytes;
 
+use super::buffer::Buffer;
 use super::file::NUMBER_MAX;
 use crate::codec::{self, Malformed, Place, Reader};
 
@@ -99,43 +101,56 @@ impl FrameHeader {
 /// A frame that is being filled: room for the header, then records.
 #[derive(Debug)]
 pub(super) struct Group {
-    buffer: Vec<u8>,
+    /// The header's room and the payload; once it is a frame, the zeros behind them as well.
+    buffer: Buffer,
+    /// Where the payload ends.
+    end: usize,
     first: u64,
     records: u32,
 }
 
 impl Group {
     /// An empty frame whose first record will have the position `first`, in a buffer to be reused.
-    pub(super) fn new(first: u64, mut buffer: Vec<u8>) -> Self {
+    pub(super) fn new(first: u64, mut buffer: Buffer) -> Self {
         buffer.clear();
-        buffer.resize(FRAME_HEADER_BYTES, 0);
-        Self { buffer, first, records: 0 }
+        buffer.resize(FRAME_HEADER_BYTES);
+        Self { buffer, end: FRAME_HEADER_BYTES, first, records: 0 }
     }
 
     /// The frame that ends a file when the next one is there; it would hold `next` as well.
     pub(super) fn seal(next: u64) -> Self {
-        Self { records: SEAL, ..Self::new(next, Vec::new()) }
+        Self { records: SEAL, ..Self::new(next, Buffer::default()) }
     }
 
     /// Adds a record made of `parts`.
     pub(super) fn push(&mut self, kind: u8, parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        self.buffer.push(kind);
-        codec::put_varint(&mut self.buffer, length as u64);
+        let mut head = Vec::with_capacity(1 + codec::VARINT_BYTES_MAX);
+        head.push(kind);
+        codec::put_varint(&mut head, length as u64);
+        self.buffer.resize(self.end);
+        self.buffer.reserve(head.len() + length);
+        self.buffer.extend_from_slice(&head);
         for part in parts {
             self.buffer.extend_from_slice(part);
         }
+        self.end = self.buffer.len();
         self.records += 1;
     }
 
-    /// The size of the frame so far.
+    /// Gives a group that was made beforehand the position of its first record.
+    pub(super) fn begin_at(&mut self, first: u64) {
+        self.first = first;
+    }
+
+    /// The size of the frame so far, without the zeros behind it.
     pub(super) fn bytes(&self) -> usize {
-        self.buffer.len()
+        self.end
     }
 
     /// The size of the records so far.
     pub(super) fn payload_bytes(&self) -> usize {
-        self.buffer.len() - FRAME_HEADER_BYTES
+        self.end - FRAME_HEADER_BYTES
     }
 
     /// The position of the last record; of the one before in an empty group.
@@ -143,14 +158,11 @@ impl Group {
         self.first + u64::from(self.records) - 1
     }
 
-    /// The position of the first record.
-    pub(super) fn first(&self) -> u64 {
-        self.first
-    }
-
-    /// Completes the header for a frame at `place`, and answers the bytes to write there.
-    pub(super) fn frame(&mut self, place: Place, durable_before: u64) -> &[u8] {
-        let payload = &self.buffer[FRAME_HEADER_BYTES..];
+    /// Completes the header for a frame at `place`, and answers the bytes to write there: the
+    /// frame, and zeros behind it up to so many `bytes`.
+    pub(super) fn frame(&mut self, place: Place, durable_before: u64, bytes: usize) -> &[u8] {
+        self.buffer.resize(self.end);
+        let payload = &self.buffer.bytes()[FRAME_HEADER_BYTES..];
         let header = FrameHeader {
             payload_checksum: codec::checksum(place, payload),
             payload_bytes: u32::try_from(payload.len()).expect(
@@ -160,12 +172,13 @@ impl Group {
             first: self.first,
             durable_before,
         };
-        header.encode(&mut self.buffer, place);
-        &self.buffer
+        header.encode(self.buffer.bytes_mut(), place);
+        self.buffer.resize(bytes.max(self.end));
+        self.buffer.bytes()
     }
 
     /// Gives the buffer back.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
+    pub(super) fn into_buffer(self) -> Buffer {
         self.buffer
     }
 }
@@ -219,11 +232,15 @@ mod tests {
     const PLACE: Place = Place { file: 7, offset: 512 };
 
     fn sample() -> Vec<u8> {
-        let mut group = Group::new(11, vec![0xee; 100]);
+        let mut used = Buffer::default();
+        used.extend_from_slice(&[0xee; 100]);
+        let mut group = Group::new(11, used);
         group.push(1, &[b"he", b"llo"]);
         group.push(2, &[]);
-        assert_eq!((group.first(), group.last()), (11, 12));
-        group.frame(PLACE, 10).to_vec()
+        assert_eq!((group.first, group.last()), (11, 12));
+        let end = group.bytes();
+        assert_eq!(group.frame(PLACE, 10, 128)[end..], vec![0; 128 - end]);
+        group.frame(PLACE, 10, 0).to_vec()
     }
 
     fn decode(frame: &[u8], place: Place) -> Option<FrameHeader> {

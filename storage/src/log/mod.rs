@@ -2,13 +2,19 @@
 //!
 //! ```text
 //!  append ─► group that is forming ─┐ one leader takes all that waits,
-//!  append ─►          "             ├─► writes it, a frame a group ─► syncs once ─► wakes all
-//!  append ─►          "             ┘ while the next group forms
+//!  append ─►          "             ├─► writes it, a frame a group ─► syncs ─► wakes who waited
+//!  append ─►          "             ┘ while the next group forms, and is written by the next leader
 //! ```
 //!
 //! Records are numbered from 1 without gaps. [`Log::append`] only gives a record its [`Position`]
 //! and never waits for the disk; [`Log::sync`] returns once the record is durable. Whoever finds
 //! nobody writing becomes the leader and works for all who wait (group commit: DeWitt et al. 1984).
+//! No one waits for others to join. What may be done at the same time is told in `state`, and what
+//! then counts in `flights`.
+//!
+//! Where the file system can, frames are written directly to the device, at aligned offsets of a
+//! file that had been written to before: a sync then has no page to write back and no map of the
+//! file to write, but only to flush the device. Elsewhere they go through the system's cache.
 //!
 //! # What is promised
 //!
@@ -37,7 +43,13 @@ mod options;
 
 mod state;
 
-mod writer;
+mod waiters;
+
+mod flights;
+
+mod leader;
+
+mod maker;
 
 mod open;
 
@@ -57,24 +69,27 @@ mod file;
 
 mod frame;
 
-use std::collections::VecDeque;
+mod buffer;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use options::{LogOptions, LogStats};
 pub use replay::{RecoveryReport, Replay, ReplayedRecord, TornTail};
 pub(crate) use rewrite::Rewriter;
 pub use survey::{LogDamage, LogExtent, LogItem, LogSurvey};
 
+use self::buffer::Buffer;
 use self::file::Name;
 use self::files::Files;
-use self::frame::Group;
+use self::frame::{FRAME_HEADER_BYTES, Group};
+use self::maker::Failure;
 pub(crate) use self::open::LOCK_NAME;
-use self::state::{Goal, Poison, State};
-use self::writer::{Failure, Writer};
+use self::state::{Change, End, Goal, Poison, State, Turn, Way, Zeros};
+use self::waiters::{Call, Calls};
 use crate::error::{Error, Result};
 use crate::vfs::{Vfs, VfsLock};
 
@@ -108,15 +123,11 @@ pub struct Log {
     options: LogOptions,
     state: Mutex<State>,
     seen: Seen,
-    /// A leader has finished.
-    finished: Condvar,
-    /// Held by the leader, and by nobody else but at the end.
-    writer: Mutex<Writer>,
     files: Mutex<Files>,
     /// Held by whoever takes files out of the log.
     truncation: Mutex<()>,
     /// Let go last: while the end is marked nobody else may have the log open.
-    _lock: Box<dyn VfsLock>,
+    _lock: Option<Box<dyn VfsLock>>,
 }
 
 /// What the state says of how far the log has come, to be asked without its lock: those who append
@@ -132,44 +143,57 @@ impl Seen {
     fn new(state: &State) -> Self {
         Self {
             last: AtomicU64::new(state.last),
-            durable: AtomicU64::new(state.durable),
+            durable: AtomicU64::new(state.durable()),
             is_refusing: AtomicBool::new(false),
         }
     }
 
     /// Called with the lock held, so that nothing older comes after something newer.
     fn update(&self, state: &State) {
-        self.durable.store(state.durable, Release);
+        self.durable.store(state.durable(), Release);
         self.is_refusing.store(state.refusal.is_some(), Release);
     }
 }
 
-// Locks are taken in this order: truncation, writer, files, state. A thread that panicked while it
+// Locks are taken in this order: truncation, files, state. A thread that panicked while it
 // held one was a test's hook, or is a bug that `Leading` poisons the log for; so the locks
 // themselves need not be poisoned as well.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A record of so many bytes gets a frame of its own, so that it can be copied with nothing locked.
+const GROUP_OF_ITS_OWN_BYTES: usize = 32 << 10;
+
 impl Log {
     /// Opens the log in a directory, or begins one. What a crash has torn off its end is cut,
     /// durably, before this returns. The second answer hands back the records.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<(Self, Replay)> {
         let opened = open::open(Arc::clone(&vfs), dir, options)?;
-        let state = State::new(opened.writer.durable(), opened.writer.bytes());
-        let log = Self {
+        let state = State::new(opened.durable, opened.end);
+        let log = Self::assemble(vfs, dir, options, state, opened.files, Some(opened.lock));
+        log.mark()?;
+        Ok((log, opened.replay))
+    }
+
+    fn assemble(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        options: LogOptions,
+        state: State,
+        files: Files,
+        lock: Option<Box<dyn VfsLock>>,
+    ) -> Self {
+        Self {
             vfs,
             dir: dir.to_path_buf(),
             options,
             seen: Seen::new(&state),
             state: Mutex::new(state),
-            finished: Condvar::new(),
-            writer: Mutex::new(opened.writer),
-            files: Mutex::new(opened.files),
+            files: Mutex::new(files),
             truncation: Mutex::new(()),
-            _lock: opened.lock,
-        };
-        Ok((log, opened.replay))
+            _lock: lock,
+        }
     }
 
     /// Adds a record to the group that is forming, in memory only.
@@ -187,18 +211,19 @@ impl Log {
             )));
         }
         let mut state = lock(&self.state);
-        if let Some(poison) = &state.poison {
-            return Err(poison.error());
-        }
-        if state.pending_bytes > 0 && state.pending_bytes + bytes > self.options.pending_bytes_max {
-            return Err(match &state.refusal {
-                Some(refusal) => refusal.error(),
-                None => Error::Overloaded {
-                    what: format!("{} bytes wait for the log", state.pending_bytes).into(),
-                },
-            });
-        }
-        let position = state.append(kind, parts);
+        state.admit(bytes, &self.options)?;
+        let position = if bytes < GROUP_OF_ITS_OWN_BYTES {
+            state.append(kind, parts)
+        } else {
+            // Copied while others go on.
+            let buffer = state.spare();
+            drop(state);
+            let mut group = Group::new(0, buffer);
+            group.push(kind, parts);
+            state = lock(&self.state);
+            state.admit(bytes, &self.options)?;
+            state.append_group(group)
+        };
         self.seen.last.store(position, Release);
         Ok(Position(position))
     }
@@ -236,7 +261,7 @@ impl Log {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let closed = lock(&self.files).closed_bytes();
-        closed + lock(&self.state).file_bytes
+        closed + lock(&self.state).end.offset
     }
 
     /// How many bytes wait to be written.
@@ -312,36 +337,127 @@ impl Log {
     }
 
     fn reach(&self, position: Position, goal: Goal) -> Result<()> {
+        let mut calls = Calls::default();
         let mut state = lock(&self.state);
         if position.0 > state.last {
             let what = format!("position {position} is not in the log: its last is {}", state.last);
             return Err(Error::invalid(what));
         }
         let refusals = state.refusals;
-        loop {
-            if state.reached(goal) >= position.0 {
-                return Ok(());
+        let outcome = loop {
+            if let Some(outcome) = state.outcome(position.0, goal, refusals) {
+                break outcome;
             }
-            if let Some(poison) = &state.poison {
-                return Err(poison.error());
+            match state.turn(position.0, goal) {
+                Some(turn) => {
+                    let led;
+                    (state, led) = self.lead(turn, state, &mut calls);
+                    if let Err(Failure::Broken(error)) = led {
+                        break Err(error);
+                    }
+                }
+                None => {
+                    let waiter = state.waiters.add(position.0, goal);
+                    self.let_go(state, &mut calls);
+                    let call = waiter.sleep();
+                    if call == Call::Reached {
+                        return Ok(());
+                    }
+                    state = lock(&self.state);
+                    state.waiters.is_leader_called &= call != Call::Lead;
+                }
             }
-            if let (true, Some(refusal)) = (state.refusals != refusals, &state.refusal) {
-                return Err(refusal.error());
-            }
-            if state.leading {
-                state = self.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            state.leading = true;
-            let groups = state.take();
-            drop(state);
-            let outcome = Leading { log: self }.round(groups, goal);
-            state = lock(&self.state);
-            // What the disk refused may all have come after the record in question.
-            if state.reached(goal) < position.0 {
-                outcome?;
-            }
+        };
+        let zeros =
+            if outcome.is_ok() && goal == Goal::Durable { state.begin_zeros() } else { None };
+        self.let_go(state, &mut calls);
+        if let Some(zeros) = zeros {
+            self.fill(&zeros, &mut calls);
         }
+        outcome
+    }
+
+    /// Does what is to be done, with nothing locked.
+    fn lead<'a>(
+        &'a self,
+        turn: Turn,
+        state: MutexGuard<'a, State>,
+        calls: &mut Calls,
+    ) -> (MutexGuard<'a, State>, Result<(), Failure>) {
+        let leading = Leading { log: self };
+        self.let_go(state, calls);
+        let (mut state, outcome) = match turn {
+            Turn::Write(mut load) => {
+                let outcome = leader::write(&mut load);
+                let mut state = lock(&self.state);
+                state.end_write(load, &outcome);
+                (state, outcome)
+            }
+            Turn::Sync(sync) => {
+                let outcome = leader::sync(&sync.file, &self.options);
+                let mut state = lock(&self.state);
+                state.end_sync(&sync, &outcome);
+                (state, outcome)
+            }
+            Turn::Change(change) => {
+                let changed = self.change_file(&change, calls);
+                let mut state = lock(&self.state);
+                let outcome = state.end_change(changed);
+                (state, outcome)
+            }
+        };
+        std::mem::forget(leading);
+        self.seen.update(&state);
+        state.call(calls);
+        (state, outcome)
+    }
+
+    fn change_file(&self, change: &Change, calls: &mut Calls) -> Result<End, Failure> {
+        leader::sync_full(change, &self.options)?;
+        let mut state = lock(&self.state);
+        state.full_is_durable(change);
+        self.seen.update(&state);
+        state.call(calls);
+        self.let_go(state, calls);
+        leader::change_file(&*self.vfs, &self.dir, &self.options, change, &self.files)
+    }
+
+    /// Fills a piece of the file with zeros, ahead of the frames. The caller's own record is durable
+    /// already, and those who were called are awake.
+    fn fill(&self, zeros: &Zeros, calls: &mut Calls) {
+        let leading = Leading { log: self };
+        let outcome = leader::fill(zeros);
+        std::mem::forget(leading);
+        let mut state = lock(&self.state);
+        state.end_zeros(outcome);
+        state.call(calls);
+        self.let_go(state, calls);
+    }
+
+    /// Unlocks the state, and then wakes those who are called, first of them who is to lead next.
+    fn let_go(&self, mut state: MutexGuard<'_, State>, calls: &mut Calls) {
+        state.call_leader(calls);
+        drop(state);
+        calls.wake();
+    }
+
+    /// Adds an empty frame that bears witness that all before it was durable, so that damage done
+    /// to the last records later is told from a torn write. Not synced: if it is lost, nothing is.
+    fn mark(&self) -> Result<()> {
+        let mut state = lock(&self.state);
+        if !state.can_mark() {
+            return Ok(());
+        }
+        let (End { file, offset, .. }, next) = (state.end.clone(), state.durable() + 1);
+        let mut mark = Group::new(next, Buffer::default());
+        let bytes = file.header.span(FRAME_HEADER_BYTES as u64);
+        match leader::put(&file, Way::Direct, &mut mark, offset, next - 1, bytes) {
+            Ok(()) => state.end_mark(bytes),
+            // It would have been better to have it, but a full disk must not keep a log closed.
+            Err(Error::DiskFull { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn poison(&self, path: &Path, why: &str) {
@@ -350,53 +466,19 @@ impl Log {
     }
 }
 
-/// The one thread that writes for all. Ends when dropped; if that is by a panic, the log is poisoned
-/// for those who wait, since what was written is not known.
+/// A thread that works for all. Dropped by a panic only: then nobody knows what was written, and the
+/// log is poisoned for those who wait.
 struct Leading<'a> {
     log: &'a Log,
 }
 
-impl Leading<'_> {
-    /// Writes the groups, and syncs if that is the goal.
-    fn round(self, mut groups: VecDeque<Group>, goal: Goal) -> Result<()> {
-        let mut writer = lock(&self.log.writer);
-        let mut done = Vec::new();
-        let written = write(&mut writer, &self.log.files, &mut groups, &mut done);
-        let outcome = match goal {
-            Goal::Written => written,
-            // What was written before a refusal is as good as any: sync it in any case.
-            Goal::Durable => match written {
-                Err(Failure::Broken(error)) => Err(Failure::Broken(error)),
-                written => writer.sync().and(written),
-            },
-        };
-        let mut state = lock(&self.log.state);
-        state.settle(&writer, done, groups, outcome.as_ref().err());
-        self.log.seen.update(&state);
-        outcome.map_err(|(Failure::Refused(error) | Failure::Broken(error))| error)
-    }
-}
-
-fn write(
-    writer: &mut Writer,
-    files: &Mutex<Files>,
-    groups: &mut VecDeque<Group>,
-    done: &mut Vec<Group>,
-) -> Result<(), Failure> {
-    while let Some(group) = groups.front_mut() {
-        writer.write(group, files)?;
-        done.extend(groups.pop_front());
-    }
-    Ok(())
-}
-
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.log.poison(&self.log.dir, "a thread panicked while it wrote");
-        }
-        lock(&self.log.state).leading = false;
-        self.log.finished.notify_all();
+        self.log.poison(&self.log.dir, "a thread panicked while it wrote");
+        let mut calls = Calls::default();
+        let mut state = lock(&self.log.state);
+        state.call(&mut calls);
+        drop(state);
     }
 }
 
@@ -406,7 +488,7 @@ impl Drop for Log {
         if lock(&self.state).poison.is_none() {
             // If it cannot be marked, damage to the last records is harder to tell from a torn
             // write, and nothing else is lost.
-            let _ = lock(&self.writer).mark();
+            let _ = self.mark();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a log may be told, and what it tells of itself.
 
-use super::file::FILE_HEADER_BYTES;
+use super::file::{ALIGNMENT_MAX, FILE_HEADER_BYTES};
 use super::frame::FRAME_HEADER_BYTES;
 use crate::error::{Error, Result};
 use crate::planted::Planted;
@@ -65,6 +65,12 @@ impl LogOptions {
             )));
         }
         Ok(())
+    }
+
+    /// Whether a file of that many bytes is worth keeping. The alignment of frames can have made it
+    /// a little longer than was asked for.
+    pub(super) fn recycles(&self, file_bytes: u64) -> bool {
+        (self.file_bytes..self.file_bytes + ALIGNMENT_MAX as u64).contains(&file_bytes)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::{FRAMES_AT, FileHeader, Name};
+use super::file::{FileHeader, Name};
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::codec::{self, Place};
 use crate::error::{Error, Result};
@@ -87,7 +87,7 @@ pub(super) enum Step {
 /// Goes through the frames of one file, in order.
 pub(super) struct FrameReader {
     window: Window,
-    identity: u64,
+    file: FileHeader,
     offset: u64,
     next: u64,
     planted: Planted,
@@ -101,8 +101,7 @@ impl FrameReader {
         planted: Planted,
     ) -> Result<Self> {
         let window = Window::open(vfs, Name::Live(header.number).path(dir))?;
-        let FileHeader { identity, first, .. } = header;
-        Ok(Self { window, identity, offset: FRAMES_AT, next: first, planted })
+        Ok(Self { window, file: header, offset: header.frames_at(), next: header.first, planted })
     }
 
     /// Where the next frame would stand.
@@ -132,8 +131,7 @@ impl FrameReader {
     /// Reads the next frame. A frame that is whole but does not continue the one before was never
     /// written like that: it is corrupt.
     pub(super) fn step(&mut self) -> Result<Step> {
-        let place = Place { file: self.identity, offset: self.offset };
-        let Some(header) = frame_at(&mut self.window, place, self.planted)? else {
+        let Some(header) = frame_at(&mut self.window, self.file, self.offset, self.planted)? else {
             return Ok(Step::Nothing);
         };
         if header.first != self.next || header.durable_before >= header.first {
@@ -141,7 +139,7 @@ impl FrameReader {
             return Err(Error::corrupt(self.path(), self.offset, what));
         }
         let offset = self.offset;
-        self.offset += header.frame_bytes();
+        self.offset += self.file.span(header.frame_bytes());
         self.next = header.next();
         Ok(Step::Frame { offset, header })
     }
@@ -157,19 +155,25 @@ impl FrameReader {
     }
 }
 
-/// The header of the frame at a place, if a good frame stands there, payload and all. The window
-/// then holds the payload.
+/// The header of the frame that stands at an offset of a file, if it is good, payload, zeros behind
+/// it and all. The window then holds the payload.
 pub(super) fn frame_at(
     window: &mut Window,
-    place: Place,
+    file: FileHeader,
+    offset: u64,
     planted: Planted,
 ) -> Result<Option<FrameHeader>> {
+    let place = Place { file: file.identity, offset };
     let Some(header) = header_at(window, place)? else { return Ok(None) };
-    let payload_at = place.offset + FRAME_HEADER_BYTES as u64;
-    // A u32 fits.
-    let payload = window.bytes(payload_at, header.payload_bytes as usize)?;
-    let good = payload.is_some_and(|payload| {
-        codec::checksum(place, payload) == header.payload_checksum || planted.has(Bug::TakeTornTail)
+    let payload_at = offset + FRAME_HEADER_BYTES as u64;
+    // A u32 fits, and so does an alignment more.
+    let payload_bytes = header.payload_bytes as usize;
+    let zeros = file.span(header.frame_bytes()) - header.frame_bytes();
+    let behind = window.bytes(payload_at, payload_bytes + zeros as usize)?;
+    let good = behind.is_some_and(|behind| {
+        let (payload, zeros) = behind.split_at(payload_bytes);
+        let matches = codec::checksum(place, payload) == header.payload_checksum;
+        matches && zeros.iter().all(|byte| *byte == 0) || planted.has(Bug::TakeTornTail)
     });
     Ok(good.then_some(header))
 }

@@ -2,22 +2,18 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::LogOptions;
 use super::files::{Files, Live};
-use super::frame::Group;
-use super::state::GROUP_BYTES;
-use super::writer::{Failure, Maker, Writer};
+use super::maker::{Failure, Maker};
+use super::state::{End, GROUP_BYTES, State};
+use super::{Log, LogOptions, lock};
 use crate::error::{Error, Result};
 use crate::vfs::Vfs;
 
 /// A log that is being written by its one owner. It counts once [`Rewriter::finish`] has returned.
 pub(crate) struct Rewriter {
-    writer: Writer,
-    files: Mutex<Files>,
-    group: Group,
-    options: LogOptions,
+    log: Log,
 }
 
 impl Rewriter {
@@ -29,50 +25,25 @@ impl Rewriter {
         first: u64,
     ) -> Result<Self> {
         options.validate()?;
-        let maker = Maker {
-            vfs: &*vfs,
-            dir,
-            number: 1,
-            first,
-            capacity: options.file_bytes,
-            planted: options.planted,
-        };
-        let file = maker.make(options.salt).map_err(error_of)?;
-        let live = Live { number: 1, first, bytes: file.offset };
-        let files = Mutex::new(Files::new(VecDeque::from([live]), Vec::new()));
-        let writer = Writer::new(vfs, dir, options, file, first - 1, true);
-        Ok(Self { writer, files, group: Group::new(first, Vec::new()), options })
+        let maker = Maker { vfs: &*vfs, dir, options: &options, number: 1, first, frame_bytes: 0 };
+        let end = End::of_new(maker.make().map_err(Failure::into_error)?);
+        let live = Live { number: 1, first, bytes: end.offset };
+        let files = Files::new(VecDeque::from([live]), Vec::new());
+        let state = State::new(first - 1, end);
+        Ok(Self { log: Log::assemble(vfs, dir, options, state, files, None) })
     }
 
     /// Adds the next record.
     pub(crate) fn add(&mut self, kind: u8, payload: &[u8]) -> Result<()> {
-        if payload.len() > self.options.record_bytes_max {
-            let what =
-                format!("a log record of {} bytes is more than the options allow", payload.len());
-            return Err(Error::invalid(what));
-        }
-        self.group.push(kind, &[payload]);
-        if self.group.payload_bytes() >= GROUP_BYTES { self.write() } else { Ok(()) }
+        self.log.append(kind, payload)?;
+        if self.log.pending_bytes() >= GROUP_BYTES { self.log.write() } else { Ok(()) }
     }
 
     /// Makes everything durable, and adds the mark that bears witness of it.
-    pub(crate) fn finish(mut self) -> Result<()> {
-        if self.group.payload_bytes() > 0 {
-            self.write()?;
-        }
-        self.writer.sync().map_err(error_of)?;
-        self.writer.mark()?;
-        self.writer.sync().map_err(error_of)
+    pub(crate) fn finish(self) -> Result<()> {
+        self.log.sync(self.log.last())?;
+        self.log.mark()?;
+        let file = Arc::clone(&lock(&self.log.state).end.file);
+        file.file.sync().map_err(Error::io("sync", &file.path))
     }
-
-    fn write(&mut self) -> Result<()> {
-        self.writer.write(&mut self.group, &self.files).map_err(error_of)?;
-        self.group = Group::new(self.group.last() + 1, Vec::new());
-        Ok(())
-    }
-}
-
-fn error_of(failure: Failure) -> Error {
-    let (Failure::Refused(error) | Failure::Broken(error)) = failure;
-    error
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::file::{FILE_HEADER_BYTES, FRAMES_AT, FileHeader, Name};
+use super::file::{ALIGNMENT_MAX, FILE_HEADER_BYTES, FileHeader, Name, alignments};
 use super::files::Listing;
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader, IDENTITY_AT, Records};
 use super::reader::{FrameReader, Step};
@@ -179,17 +179,19 @@ impl LogSurvey {
     fn prove(&self, number: u64) -> Result<Option<FileHeader>> {
         let path = Name::Live(number).path(&self.dir);
         let file = self.vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
-        let mut bytes = [0; FILE_HEADER_BYTES + FRAME_HEADER_BYTES];
+        // The first frame begins somewhere in the first page, or right behind it.
+        let mut bytes = [0; ALIGNMENT_MAX + FRAME_HEADER_BYTES];
         let count = file.read_at(&mut bytes, 0).map_err(Error::io("read", &path))?;
-        if count < bytes.len() {
-            return Ok(None);
-        }
-        let (header, frame) = bytes.split_at(FILE_HEADER_BYTES);
-        let identity = Reader::new(&frame[IDENTITY_AT..]).u64().unwrap_or_default();
-        let place = Place { file: identity, offset: FRAMES_AT };
-        let frame = frame.first_chunk().and_then(|frame| FrameHeader::decode(frame, place));
+        let Some(header) = bytes.get(..FILE_HEADER_BYTES.min(count)) else { return Ok(None) };
         let len = file.len().map_err(Error::io("read the length of", &path))?;
-        Ok(frame.and_then(|frame| FileHeader::prove(number, header, identity, frame.first, len)))
+        let proven = alignments().find_map(|alignment: u64| {
+            let at = (FILE_HEADER_BYTES as u64).next_multiple_of(alignment.max(1));
+            let frame = bytes[..count].get(usize::try_from(at).ok()?..)?.first_chunk()?;
+            let identity = Reader::new(&frame[IDENTITY_AT..]).u64().ok()?;
+            let frame = FrameHeader::decode(frame, Place { file: identity, offset: at })?;
+            FileHeader::prove(number, header, identity, frame.first, len)
+        });
+        Ok(proven)
     }
 
     fn next_of_frame(&mut self) -> Option<ReplayedRecord> {
@@ -405,7 +407,7 @@ impl LogSurvey {
             },
             None => format!("no frame of position {next}"),
         };
-        let found = tail::search(reader, header.identity, offset + 1)?;
+        let found = tail::search(reader, header, offset + 1)?;
         let found = found.filter(|(_, frame)| {
             frame.first >= next && known_end.is_none_or(|end| frame.first < end)
         });

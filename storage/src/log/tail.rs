@@ -93,7 +93,7 @@ pub(super) fn remains(reader: &mut FrameReader, file: FileHeader) -> Result<u64>
 /// The next good frame at or behind `from`, as its offset and header: where to go on behind damage.
 pub(super) fn search(
     reader: &mut FrameReader,
-    identity: u64,
+    file: FileHeader,
     from: u64,
 ) -> Result<Option<(u64, FrameHeader)>> {
     let window = reader.window();
@@ -102,12 +102,10 @@ pub(super) fn search(
         let left = usize::try_from(window.file_bytes() - offset).unwrap_or(usize::MAX);
         let count = left.min(CHUNK_BYTES);
         let Some(chunk) = window.bytes(offset, count)? else { break };
-        for candidate in candidates(chunk, identity) {
+        for candidate in candidates(chunk, file.identity) {
             let at = (offset + candidate as u64).checked_sub(IDENTITY_AT as u64);
             let Some(at) = at.filter(|at| *at >= from) else { continue };
-            if let Some(header) =
-                frame_at(window, Place { file: identity, offset: at }, Planted::default())?
-            {
+            if let Some(header) = frame_at(window, file, at, Planted::default())? {
                 return Ok(Some((at, header)));
             }
         }
@@ -178,14 +176,10 @@ impl Remains {
         self.end = self.end.max(offset + FRAME_HEADER_BYTES as u64);
         let place = Place { file: file.identity, offset };
         if let Some(header) = header_at(window, place)? {
-            self.witness(offset, header);
+            self.end = self.end.max(offset.saturating_add(file.span(header.frame_bytes())));
+            self.durable_before = self.durable_before.max(header.durable_before);
         }
         Ok(())
-    }
-
-    fn witness(&mut self, offset: u64, header: FrameHeader) {
-        self.end = self.end.max(offset.saturating_add(header.frame_bytes()));
-        self.durable_before = self.durable_before.max(header.durable_before);
     }
 }
 

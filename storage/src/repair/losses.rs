@@ -32,6 +32,9 @@ pub enum Loss {
         /// In a few words.
         why: &'static str,
     },
+    /// The manifest is gone, and rows were ingested: nobody knows whether all of them became part of
+    /// the store, and what the log says has taken the place of some that were newer.
+    Ingested,
     /// A record that its owner cannot have written.
     Misread {
         /// Which.
@@ -89,6 +92,12 @@ impl fmt::Display for Loss {
                 }
                 write!(f, "which were to take the place of all others: {why}")
             }
+            Self::Ingested => write!(
+                f,
+                "the manifest, and with it the word on when rows were ingested: older values from \
+                 the log may have taken their place, and rows of an ingest that never ended may be \
+                 among the others"
+            ),
             Self::Misread { position, what } => {
                 write!(f, "record {position} of the log is none of its owner's: {what}")
             }

@@ -9,7 +9,7 @@ use super::moving;
 use super::{Loss, Repaired};
 use crate::error::{Error, Result};
 use crate::inspect::{Directory, Entries, LogPlan, map_segment};
-use crate::key::SEQUENCE_STAGED;
+use crate::key::{SEQUENCE_STAGED, SEQUENCE_STRIDE};
 use crate::levels::LEVELS;
 use crate::log::Position;
 use crate::manifest::{Manifest, Staged};
@@ -175,7 +175,7 @@ impl Saving<'_> {
         let mut writer = Writer::new(self, segment_bytes, &mut next_segment);
         let mut last: Option<Entry> = None;
         let (mut entries, mut repeated, mut last_sequence) = (0, false, 0);
-        let mut staged = 0;
+        let (mut staged, mut ingested) = (0, false);
         while let Some(entry) = merged.next()? {
             if last.as_ref().is_some_and(|last| last.key == entry.key && last.tag == entry.tag) {
                 // An entry is in one segment only, unless a compaction was broken off.
@@ -184,6 +184,7 @@ impl Saving<'_> {
             }
             entries += 1;
             last_sequence = last_sequence.max(entry.tag.sequence());
+            ingested |= entry.tag.sequence().is_multiple_of(SEQUENCE_STRIDE);
             staged += u64::from(entry.tag.sequence() == SEQUENCE_STAGED);
             writer.add(&entry)?;
             last = Some(entry);
@@ -199,6 +200,7 @@ impl Saving<'_> {
             let why = "without the manifest nobody knows whether they have";
             repaired.losses.push(Loss::Staged { mark, why });
         }
+        repaired.losses.extend(ingested.then_some(Loss::Ingested));
         repaired.manifest_rebuilt = true;
         repaired.segments_rewritten += self.source.segment_files().len() as u64;
         repaired.entries_rewritten += entries;
@@ -251,7 +253,7 @@ impl<'a> Writer<'a> {
             None => {
                 let id = *self.next_id;
                 *self.next_id += 1;
-                let options = self.options.segment();
+                let options = self.options.segment(LEVELS - 1);
                 self.current.insert(SegmentWriter::create(self.vfs, self.dir, id, options)?)
             }
         };

@@ -196,7 +196,18 @@ impl Layout {
 
     #[inline]
     fn entry<'a>(&self, block: &'a [u8], number: usize) -> Result<Stored<'a>, Malformed> {
-        let (from, to) = (self.offset(block, number)?, self.offset(block, number + 1)?);
+        self.entry_at(block, self.offset(block, number)?, number)
+    }
+
+    /// An entry of which is known where it begins.
+    #[inline]
+    fn entry_at<'a>(
+        &self,
+        block: &'a [u8],
+        from: usize,
+        number: usize,
+    ) -> Result<Stored<'a>, Malformed> {
+        let to = self.offset(block, number + 1)?;
         if to > self.entries_end {
             return Err(Malformed("an entry beyond the entries"));
         }
@@ -332,7 +343,7 @@ impl BlockCursor {
 
     #[inline]
     pub(super) fn next(&mut self) -> Result<(), Malformed> {
-        if self.is_valid() { self.read(self.number + 1) } else { Ok(()) }
+        if self.is_valid() { self.read_at(self.value.end, self.number + 1) } else { Ok(()) }
     }
 
     pub(super) fn previous(&mut self) -> Result<(), Malformed> {
@@ -351,13 +362,19 @@ impl BlockCursor {
         }
     }
 
-    #[inline]
     fn read(&mut self, number: usize) -> Result<(), Malformed> {
+        self.number = self.layout.entries;
+        let at = self.layout.offset(&self.block, number)?;
+        self.read_at(at, number)
+    }
+
+    #[inline]
+    fn read_at(&mut self, at: usize, number: usize) -> Result<(), Malformed> {
         self.number = self.layout.entries;
         if number == self.layout.entries {
             return Ok(());
         }
-        let stored = self.layout.entry(&self.block, number)?;
+        let stored = self.layout.entry_at(&self.block, at, number)?;
         let prefix_bytes = self.layout.prefix_end - self.layout.prefix_at;
         if prefix_bytes + stored.key_end.len() > KEY_BYTES_MAX {
             return Err(Malformed("a key above the limit"));

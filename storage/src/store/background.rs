@@ -217,7 +217,7 @@ impl Shared {
         }
         let settle = || {
             while !self.is_stopping() && is_as_before() {
-                if self.store.maintain()? == Maintained::Nothing {
+                if self.store.settle()? == Maintained::Nothing {
                     return Ok(());
                 }
             }

@@ -10,9 +10,11 @@
 //! next one beside it. Who began one goes on until no part is left: alone, he does all of it. When
 //! a part fails, nothing of the others is kept either.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::maintain::{Edit, Maintained, Work, bytes_of, count};
 use super::{Inner, Store, View, lock};
@@ -60,6 +62,7 @@ struct Running {
     parts: Vec<Part>,
     taken: Mutex<Taken>,
     entries_read: Arc<AtomicU64>,
+    begun: Instant,
     /// A part of it failed: the others are of no use.
     failed: AtomicBool,
 }
@@ -158,6 +161,13 @@ impl Compactions {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         Alone { compactions: self, _whole: whole }
+    }
+
+    /// Lets none begin and none be forgotten while something is done that must know of each.
+    pub(super) fn hold<T>(&self, work: impl FnOnce(&[&Plan]) -> T) -> T {
+        let state = lock(&self.state);
+        let plans: Vec<&Plan> = state.running.iter().map(|running| &running.plan).collect();
+        work(&plans)
     }
 
     /// Thousandths of segments of level 0 that the merge under way has seen to already.
@@ -295,6 +305,7 @@ impl Inner {
                 0 => Arc::clone(&self.compactions.level0_read),
                 _ => Arc::default(),
             },
+            begun: Instant::now(),
             failed: AtomicBool::new(false),
             plan,
         };
@@ -338,9 +349,17 @@ impl Inner {
         let merge = Merge::new(sources, start, Direction::Forwards)?;
         // What is merged within level 0 may be older than the rest of it, or newer.
         let below = (plan.to > 0).then_some(plan.to + 1);
-        let job = self.job(&running.view, &running.entries_read, &running.failed);
+        let flushes = Cell::new(true);
+        let goes_on = |entries| {
+            count(&running.entries_read, entries);
+            // After a failure it is for others to try again.
+            flushes.set(flushes.get() && self.flush_meanwhile());
+            !running.failed.load(Relaxed)
+        };
+        let job = self.job(&running.view, &goes_on);
         let segment_bytes = (plan.to > 0).then_some(self.options.segment_bytes);
-        self.run(merge, Job { segment_bytes, below, end: part.end.as_deref(), ..job })
+        let options = self.options.segment(plan.to);
+        self.run(merge, Job { options, segment_bytes, below, end: part.end.as_deref(), ..job })
     }
 
     /// Installs what all parts have made, or throws it away.
@@ -373,6 +392,7 @@ impl Inner {
             return Ok(());
         }
         count(&counters.compactions, 1);
+        self.meter.compactions.record(running.begun.elapsed());
         count(
             &counters.compacted_bytes_read,
             bytes_of(&running.inputs) + bytes_of(&running.overlapped),

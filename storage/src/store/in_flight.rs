@@ -221,7 +221,9 @@ mod tests {
                 })
                 .collect();
             assert!(in_flight.is_full());
-            begun.into_iter().rev().for_each(|inserting| drop(inserting.done()));
+            begun.into_iter().rev().for_each(|inserting| {
+                inserting.done();
+            });
             in_flight.advance(Position(u64::MAX), &visible);
             assert_eq!(visible.load(Relaxed), (round + 1) * TICKETS as u64);
             assert!(!in_flight.is_full());
@@ -243,7 +245,7 @@ mod tests {
                 if panics {
                     drop(first)
                 } else {
-                    drop(first.done())
+                    first.done();
                 }
                 for waiting in waiting {
                     assert_eq!(waiting.join().is_err(), panics);

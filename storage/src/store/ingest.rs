@@ -22,7 +22,7 @@ use super::sorted::{SortedRows, check_row};
 use super::write::Applied;
 use super::{Durability, Inner, Store, View, lock};
 use crate::batch::{Batch, Change};
-use crate::compaction::BOTTOM;
+use crate::compaction::Plan;
 use crate::error::{Error, Result};
 use crate::key::{Kind, SEQUENCE_STRIDE, Sequence};
 use crate::levels::{LEVELS, Levels};
@@ -136,8 +136,7 @@ impl Ingest {
     }
 
     /// Makes all rows durable and visible, as [`Store::ingest`] says. Writers wait while the manifest
-    /// is written, and while a memtable is flushed that they filled with keys of the rows meanwhile;
-    /// this waits for a compaction that is under way.
+    /// is written, and while a memtable is flushed that they filled with keys of the rows meanwhile.
     pub fn finish(mut self) -> Result<Ingested> {
         self.check_broken()?;
         let rows = self.count;
@@ -182,7 +181,7 @@ impl Ingest {
 
     fn last_key(&self) -> Option<&[u8]> {
         match &self.rows {
-            Rows::Few(batch) => batch.operations().last().map(|last| last.key().as_ref()),
+            Rows::Few(batch) => batch.last_key(),
             Rows::Many(sorted) => sorted.last_key(),
         }
     }
@@ -256,17 +255,18 @@ impl Inner {
         if self.view().holds_keys_of(&segments) {
             self.flush_all()?;
         }
-        // Nobody changes the tree or applies to it from here on.
+        // Nobody flushes or applies from here on.
         let _flushing = lock(&self.flushing);
-        let _alone = self.compactions.exclude();
         let mut applied = self.writer();
         self.settle_before(&mut applied, &segments, sorted.sequence())?;
-        let view = self.view();
-        let level = |segment: &Arc<Segment>| level_over(&view.levels, segment.meta());
-        let added = segments.iter().map(|segment| (level(segment), segment.clone())).collect();
         let sequence = sorted.sequence();
-        let edit = Edit { added, last_sequence: sequence, ..Edit::default() };
-        self.edit(&mut lock(&self.manifest), edit, Position::default())?;
+        self.compactions.hold(|running| {
+            let view = self.view();
+            let level = |segment: &Arc<Segment>| level_over(&view.levels, running, segment.meta());
+            let added = segments.iter().map(|segment| (level(segment), segment.clone())).collect();
+            let edit = Edit { added, last_sequence: sequence, ..Edit::default() };
+            self.edit(&mut lock(&self.manifest), edit, Position::default())
+        })?;
         // From here on nothing fails.
         applied.last_sequence = sequence;
         self.visible.store(sequence, Release);
@@ -306,11 +306,18 @@ impl Inner {
     }
 }
 
-/// The lowest level on which a segment lies over all that it overlaps.
-fn level_over(levels: &Levels, segment: &SegmentMeta) -> usize {
-    let meets = |level: &usize| levels.overlaps(*level, &segment.smallest, &segment.largest);
-    let first = (0..LEVELS).find(meets);
-    first.map_or(BOTTOM, |level| level.saturating_sub(1))
+/// The lowest level on which a segment lies over all that it overlaps, and where nothing that a
+/// compaction under way will put there can meet it. Level 0 takes all: nothing is newer.
+fn level_over(levels: &Levels, running: &[&Plan], segment: &SegmentMeta) -> usize {
+    let (smallest, largest) = (&segment.smallest, &segment.largest);
+    let is_free = |level: &usize| {
+        running.iter().all(|plan| {
+            let (from, to) = &plan.range;
+            plan.to != *level || largest < from || to < smallest
+        })
+    };
+    let first = (0..LEVELS).find(|level| levels.overlaps(*level, smallest, largest));
+    (1..first.unwrap_or(LEVELS)).rev().find(is_free).unwrap_or(0)
 }
 
 impl View {

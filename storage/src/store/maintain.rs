@@ -2,9 +2,9 @@
 //! of whoever calls.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Inner, Store, View, lock};
 use crate::compaction::{Job, Output, Retention};
@@ -101,6 +101,17 @@ impl Inner {
         Ok(self.compact_some()?.map_or(Maintained::Nothing, Maintained::Did))
     }
 
+    /// Flushes a memtable in the middle of other work, if one waits and nobody does it: a compaction
+    /// may take seconds, and writers come to a halt when memory is full. Whether that went well.
+    pub(super) fn flush_meanwhile(&self) -> bool {
+        if self.borrow_view().frozen.is_empty() {
+            return true;
+        }
+        let Some(_flushing) = try_lock(&self.flushing) else { return true };
+        // Who flushes next is told of a failure.
+        self.flush_oldest().and_then(|_| self.cut_log()).is_ok()
+    }
+
     pub(super) fn flush_all(&self) -> Result<()> {
         self.check_poison()?;
         let _flushing = lock(&self.flushing);
@@ -142,12 +153,17 @@ impl Inner {
         {
             self.log.truncate_before(before)?;
         }
+        let begun = Instant::now();
         let mut added = Vec::new();
         if memtable.entries() > 0 {
             let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
             self.flushed_entries.store(0, Relaxed);
-            let (view, never) = (self.view(), AtomicBool::new(false));
-            let output = self.run(merge, self.job(&view, &self.flushed_entries, &never))?;
+            let view = self.view();
+            let goes_on = |entries| {
+                count(&self.flushed_entries, entries);
+                true
+            };
+            let output = self.run(merge, self.job(&view, &goes_on))?;
             count(&self.counters.flushed_bytes, bytes_of(&output.segments));
             added.extend(output.segments.into_iter().map(|segment| (0, segment)));
         }
@@ -155,6 +171,7 @@ impl Inner {
         let is_flushed = self.change_tree(&view, edit)?;
         self.flushed_entries.store(0, Relaxed);
         count(&self.counters.flushes, u64::from(is_flushed));
+        self.meter.flushes.record(begun.elapsed());
         Ok(true)
     }
 
@@ -193,25 +210,19 @@ impl Inner {
         self.edit(&mut lock(&self.manifest), Edit::default(), rests_on)
     }
 
-    /// What is to be written from a view of the tree; it may be told how far it is, and to stop.
-    pub(super) fn job<'a>(
-        &'a self,
-        view: &'a View,
-        progress: &'a AtomicU64,
-        cancelled: &'a AtomicBool,
-    ) -> Job<'a> {
+    /// What is to be written from a view of the tree.
+    pub(super) fn job<'a>(&'a self, view: &'a View, goes_on: &'a dyn Fn(u64) -> bool) -> Job<'a> {
         Job {
             vfs: &*self.vfs,
             dir: &self.segments_dir,
-            options: self.options.segment(),
+            options: self.options.segment(0),
             cache: &self.cache,
             segment_bytes: None,
             next_segment: &self.next_segment,
             levels: &view.levels,
             below: Some(0),
             end: None,
-            progress,
-            cancelled,
+            goes_on,
         }
     }
 

@@ -18,6 +18,7 @@ mod in_flight;
 mod ingest;
 mod install;
 mod maintain;
+mod meter;
 mod open;
 mod pressure;
 mod read_view;
@@ -26,6 +27,7 @@ mod signal;
 mod sorted;
 mod staging;
 mod stats;
+mod table;
 mod verify;
 mod view;
 mod write;
@@ -40,6 +42,7 @@ use bytes::Bytes;
 use self::compact::Compactions;
 use self::in_flight::InFlight;
 use self::install::Outdated;
+use self::meter::Meter;
 use self::pressure::Throttle;
 use self::release::Releases;
 use self::signal::Signal;
@@ -66,8 +69,8 @@ pub use self::open::Recovery;
 pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
 pub use self::pressure::{PRESSURE_BYTES, Pressure};
 pub use self::read_view::ReadView;
-pub use self::stats::{LevelStats, Stats};
-pub use self::verify::VerifyReport;
+pub use self::stats::{FilterStats, LatencyStats, LevelStats, Stats};
+pub use self::verify::{VerifyProgress, VerifyReport};
 use self::view::CurrentView;
 pub(crate) use self::view::View;
 pub use self::write::{Durability, WRITE_BATCH};
@@ -132,6 +135,7 @@ pub(crate) struct Inner {
     poison: OnceLock<(PathBuf, String)>,
     signal: Signal,
     counters: Counters,
+    meter: Meter,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -151,14 +155,14 @@ impl Store {
     /// The key's value. It lies where it was found, without a copy, and keeps that alive.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         let (view, sequence) = self.inner.now();
-        view.get(key, sequence)
+        self.inner.meter.get(key, (&view, sequence), || view.get(key, sequence))
     }
 
     /// What `found` makes of the key's value, which it sees where it lies: nothing is copied,
     /// allocated or counted. Not called if the key is not there.
     pub fn get_with<T>(&self, key: &[u8], found: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         let (view, sequence) = self.inner.now();
-        view.get_with(key, sequence, found)
+        self.inner.meter.get(key, (&view, sequence), || view.get_with(key, sequence, found))
     }
 
     /// The keys of a range and their values, as they are now.

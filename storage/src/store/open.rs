@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::compact::Compactions;
 use super::in_flight::InFlight;
 use super::maintain::Maintained;
+use super::meter::Meter;
 use super::pressure::Throttle;
 use super::release::Releases;
 use super::signal::Signal;
@@ -231,6 +232,7 @@ fn open(
         log_bytes_flushed: AtomicU64::new(0),
         counters: Counters::at_opening(manifest.staged.as_ref()),
         manifest: Mutex::new(manifest),
+        meter: Meter::default(),
         poison: OnceLock::new(),
         signal: Signal::default(),
         options,

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Store;
+use crate::histogram::Latencies;
 use crate::levels::LEVELS;
 use crate::log::LogStats;
 use crate::manifest::Staged;
@@ -10,6 +11,8 @@ use crate::manifest::Staged;
 /// Counts since the store was opened.
 #[derive(Default)]
 pub(super) struct Counters {
+    /// Keys and values that were applied.
+    pub(super) applied_bytes: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) flushed_bytes: AtomicU64,
     pub(super) compactions: AtomicU64,
@@ -61,8 +64,51 @@ pub struct LevelStats {
     pub entries: u64,
 }
 
-/// A store's state, and what it did since it was opened.
+/// What filters answered, for a sample of the keys that were got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FilterStats {
+    /// Filters that were asked whether their segment may have the key.
+    pub asked: u64,
+    /// Those that let it pass: the segment was searched.
+    pub passed: u64,
+    /// Those of them whose segment did not have it.
+    pub passed_wrongly: u64,
+    /// Gets that were answered from memory, so that no filter was asked.
+    pub from_memtables: u64,
+}
+
+impl FilterStats {
+    /// Of the keys that a segment does not have, the part that its filter let pass; `None` if there
+    /// was no such key.
+    #[must_use]
+    pub fn false_positives(&self) -> Option<f64> {
+        let absent = self.asked - self.passed + self.passed_wrongly;
+        (absent > 0).then(|| self.passed_wrongly as f64 / absent as f64)
+    }
+}
+
+/// How long things took. Gets and buffered writes are measured in samples: their counts are of those.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LatencyStats {
+    /// [`Store::get`] and [`Store::get_with`].
+    pub get: Latencies,
+    /// [`Store::write`] until the batch was durable, stalls included.
+    pub synced_write: Latencies,
+    /// [`Store::write`] until the system had the batch, stalls included.
+    pub buffered_write: Latencies,
+    /// Writes that were held back, or did background work, because that was behind.
+    pub stall: Latencies,
+    /// Flushes of a memtable.
+    pub flush: Latencies,
+    /// Merges of segments.
+    pub compaction: Latencies,
+}
+
+/// A store's state, and what it did since it was opened. As text it is a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Memory of the active memtable.
     pub memtable_bytes: usize,
@@ -78,6 +124,8 @@ pub struct Stats {
     pub log: LogStats,
     /// Snapshots that are open.
     pub snapshots: usize,
+    /// Keys and values of the batches that were applied, those of a replay included.
+    pub applied_bytes: u64,
     /// Memtables written to segments.
     pub flushes: u64,
     /// Bytes of those segments.
@@ -104,17 +152,37 @@ pub struct Stats {
     pub staged_rows: u64,
     /// Bytes of the segments that they are written to, roughly.
     pub staged_bytes: u64,
+    /// What filters kept out.
+    pub filters: FilterStats,
+    /// How long things took.
+    pub latencies: LatencyStats,
 }
 
 impl Stats {
-    /// Bytes written to segments for each byte flushed: what compaction costs. One if nothing was
-    /// merged yet.
+    /// Bytes written to disk, to the log and to segments, for each byte of keys and values that was
+    /// applied. `None` if nothing was. What was ingested is left out: it is written once.
     #[must_use]
-    pub fn write_amplification(&self) -> f64 {
-        if self.flushed_bytes == 0 {
-            return 1.0;
-        }
-        (self.flushed_bytes + self.compacted_bytes_written) as f64 / self.flushed_bytes as f64
+    pub fn write_amplification(&self) -> Option<f64> {
+        let written = self.log.bytes + self.flushed_bytes + self.compacted_bytes_written;
+        (self.applied_bytes > 0).then(|| written as f64 / self.applied_bytes as f64)
+    }
+
+    /// In how many places a key may have to be looked for: memtables, segments of level 0, and levels
+    /// below. Filters spare most of them a look at the disk.
+    #[must_use]
+    pub fn read_amplification(&self) -> usize {
+        let [flushed, sorted @ ..] = self.levels.as_slice() else { return 1 };
+        let sorted = sorted.iter().filter(|level| level.segments > 0).count();
+        1 + self.frozen_memtables + flushed.segments + sorted
+    }
+
+    /// Bytes of all segments for each byte of the lowest level in use, which has no key twice but for
+    /// snapshots: what lies above it replaces some of it, or will. `None` without segments.
+    #[must_use]
+    pub fn space_amplification(&self) -> Option<f64> {
+        let lowest = self.levels.iter().rfind(|level| level.bytes > 0)?;
+        let all: u64 = self.levels.iter().map(|level| level.bytes).sum();
+        Some(all as f64 / lowest.bytes as f64)
     }
 }
 
@@ -142,6 +210,7 @@ impl Store {
             log_bytes: inner.log.bytes(),
             log: inner.log.stats(),
             snapshots: inner.snapshots.count(),
+            applied_bytes: counters.applied_bytes.load(Relaxed),
             flushes: counters.flushes.load(Relaxed),
             flushed_bytes: counters.flushed_bytes.load(Relaxed),
             compactions: counters.compactions.load(Relaxed),
@@ -155,6 +224,8 @@ impl Store {
             ingested_bytes: counters.ingested_bytes.load(Relaxed),
             staged_rows: counters.staged_rows.load(Relaxed),
             staged_bytes: counters.staged_bytes.load(Relaxed),
+            filters: inner.meter.filters(),
+            latencies: inner.meter.latencies(),
         }
     }
 }

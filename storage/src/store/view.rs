@@ -82,12 +82,17 @@ impl View {
         found: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         for memtable in self.memtables() {
-            if let Some((tag, value)) = memtable.get(key, sequence) {
-                return Ok(is_put(tag).then(|| found(&value)));
+            if let Some((tag, value)) = memtable.get_ref(key, sequence) {
+                return Ok(is_put(tag).then(|| found(value)));
             }
         }
         let found = |tag, value: &[u8]| is_put(tag).then(|| found(value));
         Ok(self.levels.get_with(key, sequence, found)?.flatten())
+    }
+
+    /// Whether a memtable knows the key, so that nothing below is asked.
+    pub(super) fn is_in_memtable(&self, key: &[u8], sequence: Sequence) -> bool {
+        self.memtables().any(|memtable| memtable.get(key, sequence).is_some())
     }
 
     /// Walks the range, at no entry yet. What cannot hold any of it is left out.

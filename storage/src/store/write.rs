@@ -1,12 +1,14 @@
 //! Writing: batches that an owner's log stands for, and batches that the store logs itself.
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::in_flight::Inserting;
 use super::maintain::Maintained;
+use super::meter::is_turn;
 use super::pressure::Pressure;
 use super::{Inner, Store, lock};
 use crate::batch::{Batch, CountPrefix};
@@ -92,7 +94,9 @@ impl Store {
             return Err(Error::invalid("the log of this store is its owner's: `apply`"));
         }
         batch.validate()?;
-        inner.wait_for_room(batch.bytes())?;
+        let begun = (durability == Durability::Sync || is_turn()).then(Instant::now);
+        let bytes = batch.bytes();
+        inner.wait_for_room(bytes)?;
         let count = batch.len();
         let stored = batch.into_stored();
         let Placed { position, behind, memtable, first, inserting } =
@@ -110,7 +114,11 @@ impl Store {
                 inner.in_flight.settle(ticket);
             }
         }
+        inner.counters.applied_bytes.fetch_add(bytes as u64, Relaxed);
         inner.show(first + count as u64 - 1);
+        if let Some(begun) = begun {
+            inner.meter.note_write(durability, begun);
+        }
         Ok(position)
     }
 
@@ -148,6 +156,7 @@ impl Inner {
         }
         let memtable = self.place_next(&mut applied, mark, covered_by, (count, stored.len()));
         memtable.insert(stored, count, applied.last_sequence + 1 - count as u64);
+        self.counters.applied_bytes.fetch_add(batch.bytes() as u64, Relaxed);
         // From here on readers see the batch: all of it.
         self.visible.store(applied.last_sequence, Release);
         Ok(())
@@ -233,6 +242,16 @@ impl Inner {
             self.log.sync(last)?;
             self.in_flight.advance(self.log.durable(), &self.visible);
         }
+        if self.pressure() == Pressure::None {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let result = self.make_room(bytes);
+        self.meter.stalls.record(begun.elapsed());
+        result
+    }
+
+    fn make_room(&self, bytes: usize) -> Result<()> {
         loop {
             match self.pressure() {
                 Pressure::None => return Ok(()),

@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::{OpenMode, Vfs, VfsFile, VfsLock};
+use super::{OpenMode, Vfs, VfsDirect, VfsFile, VfsLock};
 
 /// What can be asked of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// [`Vfs::create_dir_all`]
     CreateDir,
-    /// [`Vfs::open`] of a file that is there.
+    /// [`Vfs::open`] of a file that is there, and [`Vfs::open_direct`]
     Open,
     /// [`Vfs::open`] of a new file.
     Create,
@@ -37,7 +37,7 @@ pub enum Operation {
     Lock,
     /// [`VfsFile::read_at`]
     Read,
-    /// [`VfsFile::write_at`]
+    /// [`VfsFile::write_at`] and [`VfsDirect::write_at`]
     Write,
     /// A [`VfsFile::write_at`] or [`VfsFile::set_len`] that makes a file longer, besides what it is
     /// by itself. Only faults can name it; the hook never sees it.
@@ -365,6 +365,15 @@ impl Vfs for FaultyVfs {
         Ok(Arc::new(FaultyFile { shared, path: path.to_path_buf(), file }))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Option<Arc<dyn VfsDirect>>> {
+        let open = || self.shared.inner.open_direct(path);
+        let direct = self.shared.plain(Operation::Open, path, open)?;
+        Ok(direct.map(|file| -> Arc<dyn VfsDirect> {
+            let shared = Arc::clone(&self.shared);
+            Arc::new(FaultyDirect { shared, path: path.to_path_buf(), file })
+        }))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.shared.plain(Operation::Rename, to, || self.shared.inner.rename(from, to))
     }
@@ -427,6 +436,14 @@ impl VfsFile for FaultyFile {
         self.plain(Operation::Sync, || self.file.sync())
     }
 
+    fn start_sync(&self, offset: u64, bytes: u64) {
+        self.file.start_sync(offset, bytes);
+    }
+
+    fn will_need(&self) {
+        self.file.will_need();
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.plain(Operation::Length, || self.file.len())
     }
@@ -443,5 +460,29 @@ impl VfsFile for FaultyFile {
 
     fn map(&self) -> io::Result<Bytes> {
         self.plain(Operation::Map, || self.file.map())
+    }
+}
+
+/// Knows its file by the name that it was opened by, as [`FaultyFile`] does.
+struct FaultyDirect {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    file: Arc<dyn VfsDirect>,
+}
+
+impl VfsDirect for FaultyDirect {
+    fn alignment(&self) -> usize {
+        self.file.alignment()
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let succeed = || self.file.write_at(bytes, offset);
+        let fail = |outcome: Outcome| {
+            let count = outcome.bytes_written().min(bytes.len());
+            let count = count - count % self.file.alignment();
+            if count > 0 { self.file.write_at(&bytes[..count], offset) } else { Ok(()) }
+        };
+        // Direct writes are for files whose room is reserved.
+        self.shared.perform(Operation::Write, &self.path, || Ok(false), succeed, fail)
     }
 }

@@ -38,6 +38,12 @@ pub trait Vfs: Send + Sync + 'static {
     /// Opens or creates a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>>;
 
+    /// Opens a file that is there for writes that go past the system's cache; none if it cannot be
+    /// written like that.
+    ///
+    /// Such writes must not be under way together with [`VfsFile::write_at`] to the same file.
+    fn open_direct(&self, path: &Path) -> io::Result<Option<Arc<dyn VfsDirect>>>;
+
     /// Renames a file over whatever has the new name. Atomic; durable after [`Vfs::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
@@ -74,6 +80,14 @@ pub trait VfsFile: Send + Sync {
     /// later success proves nothing of it either: callers must give up on the file.
     fn sync(&self) -> io::Result<()>;
 
+    /// Begins to write back what was written to a range, without waiting: a [`VfsFile::sync`] that
+    /// comes later has less to do. Promises nothing, and cannot fail.
+    fn start_sync(&self, offset: u64, bytes: u64);
+
+    /// All of the file will be read soon, from its beginning: the system may begin now. It is only
+    /// advice.
+    fn will_need(&self) {}
+
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 
@@ -92,6 +106,17 @@ pub trait VfsFile: Send + Sync {
     /// The whole file as one readable region, without reading it yet where the system can map it.
     /// Only for files that will not change any more.
     fn map(&self) -> io::Result<Bytes>;
+}
+
+/// A file that is open for writes past the system's cache. From many threads at once.
+pub trait VfsDirect: Send + Sync {
+    /// Offsets, lengths and addresses of writes are multiples of it: a power of two, at most 4096.
+    fn alignment(&self) -> usize;
+
+    /// Writes all bytes at `offset`, and has handed them to the device on return. They are durable,
+    /// like others, after a [`VfsFile::sync`] of the same file that begins later; that one does not
+    /// have to write them, and is quick.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 }
 
 /// A held lock; let go when dropped.

@@ -2,16 +2,17 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::Mmap;
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, fadvise, fallocate, statx};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{OpenMode, Vfs, VfsFile, VfsLock};
+use super::{OpenMode, Vfs, VfsDirect, VfsFile, VfsLock};
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +36,18 @@ impl Vfs for RealVfs {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
         Ok(Arc::new(RealFile { file }))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Option<Arc<dyn VfsDirect>>> {
+        let flags = (OFlags::DIRECT | OFlags::NONBLOCK).bits().cast_signed();
+        let file = match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            // How a file system says that it cannot.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(direct_alignment(&file)
+            .map(|alignment| -> Arc<dyn VfsDirect> { Arc::new(DirectFile { file, alignment }) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -99,6 +112,16 @@ impl VfsFile for RealFile {
         self.file.sync_data()
     }
 
+    fn start_sync(&self, offset: u64, bytes: u64) {
+        // What is not needed any more is written back before it is dropped. It is only advice.
+        let _ = fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::DontNeed);
+    }
+
+    fn will_need(&self) {
+        // No length stands for all of it.
+        let _ = fadvise(&self.file, 0, None, Advice::WillNeed);
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
@@ -133,6 +156,33 @@ impl VfsFile for RealFile {
         // processes of ours, and a removed file stays whole until its last map is dropped.
         let map = unsafe { Mmap::map(&self.file)? };
         Ok(Bytes::from_owner(map))
+    }
+}
+
+/// How direct writes to a file must be aligned, if the file system has them and says so. Some take
+/// the flag and then write through the cache all the same: tmpfs is one, and says nothing.
+fn direct_alignment(file: &File) -> Option<usize> {
+    let found = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    if !StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::DIOALIGN) {
+        return None;
+    }
+    let alignment = found.stx_dio_offset_align.max(found.stx_dio_mem_align);
+    let fits = found.stx_dio_offset_align > 0 && alignment.is_power_of_two() && alignment <= 4096;
+    usize::try_from(alignment).ok().filter(|_| fits)
+}
+
+struct DirectFile {
+    file: File,
+    alignment: usize,
+}
+
+impl VfsDirect for DirectFile {
+    fn alignment(&self) -> usize {
+        self.alignment
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
     }
 }
 

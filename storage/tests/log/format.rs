@@ -11,9 +11,10 @@ use crate::fixture::{DIR, disk_of, live_files, options, read};
 
 const VERSION_1: &[u8] = include_bytes!("fixtures/version-1.log");
 const VERSION_2: &[u8] = include_bytes!("fixtures/version-2.log");
+const VERSION_3: &[u8] = include_bytes!("fixtures/version-3.log");
 
 fn format_options() -> LogOptions {
-    LogOptions { file_bytes: 720, salt: 0, ..options() }
+    LogOptions { file_bytes: 768, salt: 0, ..options() }
 }
 
 #[test]
@@ -27,12 +28,12 @@ fn the_same_records_make_the_same_file() {
     let position = log.append_parts(255, &[b"two ", b"parts"]).unwrap();
     log.sync(position).unwrap();
     drop(log);
-    assert_eq!(read(&vfs, &live_files(&vfs)[0]), VERSION_2);
+    assert_eq!(read(&vfs, &live_files(&vfs)[0]), VERSION_3);
 }
 
 #[test]
 fn files_of_each_version_are_read() {
-    for file in [VERSION_1, VERSION_2] {
+    for file in [VERSION_1, VERSION_2, VERSION_3] {
         check_read(file);
     }
 }

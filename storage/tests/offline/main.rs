@@ -4,6 +4,7 @@
 
 mod flips;
 mod hostile;
+mod ingested;
 mod looks;
 mod repair;
 mod staged;

@@ -60,6 +60,33 @@ fn threads_flush_and_compact_by_themselves_and_end_with_their_guard() {
 }
 
 #[test]
+fn an_idle_store_is_settled_and_then_left_alone() {
+    let store = open(MemoryVfs::new());
+    let options = MaintenanceOptions {
+        threads: 1,
+        idle_after: Duration::from_millis(1),
+        ..MaintenanceOptions::default()
+    };
+    for number in 1..=100 {
+        store.write(numbered_batch(number), Durability::Buffered).unwrap();
+    }
+    // Done at once, it is not due; only idle work brings everything to the bottom.
+    while store.maintain().unwrap() != kvorum_storage::Maintained::Nothing {}
+    let above = || {
+        let levels = store.stats().levels;
+        levels[..levels.len() - 1].iter().map(|level| level.entries).sum::<u64>()
+    };
+    store.write(numbered_batch(101), Durability::Buffered).unwrap();
+    store.flush().unwrap();
+    assert!(above() > 0);
+    let maintenance = Maintenance::start_with(&store, options).unwrap();
+    until("all is at the bottom", || above() == 0);
+    assert!(maintenance.failure().is_none());
+    maintenance.stop();
+    assert_eq!(count_batches(&store, "settled"), 101);
+}
+
+#[test]
 fn what_keeps_them_from_their_work_is_told_and_forgotten_once_it_is_over() {
     let faulty = FaultyVfs::new(Arc::new(MemoryVfs::new()));
     let store = open(faulty.clone());

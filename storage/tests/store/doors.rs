@@ -435,3 +435,32 @@ fn options_that_make_no_sense_are_refused() {
     let result = Store::open(Arc::new(MemoryVfs::new()), DIR.as_ref(), options);
     assert!(matches!(result, Err(Error::Invalid { .. })));
 }
+
+#[test]
+fn a_check_tells_how_far_it_is_and_stops_when_it_is_told() {
+    let store = open(&MemoryVfs::new()).unwrap();
+    for number in 1..=200 {
+        store.write(numbered_batch(number), Durability::Buffered).unwrap();
+        store.maintain().unwrap();
+    }
+    let mut seen = Vec::new();
+    let report = store
+        .verify_with(1 << 30, |progress| {
+            seen.push(progress);
+            true
+        })
+        .unwrap();
+    assert!(report.is_sound(), "{report}");
+    assert!(report.to_string().ends_with("bytes: nothing is wrong"), "{report}");
+    assert_eq!(seen.len() as u64, report.blocks);
+    assert!(seen.windows(2).all(|pair| pair[0].bytes < pair[1].bytes));
+    let last = seen.last().unwrap();
+    assert_eq!((last.bytes, last.bytes_total), (report.bytes, report.bytes));
+
+    let begun = std::time::Instant::now();
+    let rate = report.bytes * 20;
+    let slow = store.verify_with(rate, |_| true).unwrap();
+    assert!(slow.is_sound() && begun.elapsed() >= Duration::from_millis(40), "a twentieth second");
+    let stopped = store.verify_with(u64::MAX, |progress| progress.bytes < 1000).unwrap();
+    assert!(stopped.was_stopped && !stopped.is_sound() && stopped.bytes < report.bytes);
+}

@@ -480,3 +480,112 @@ fn a_crash_at_every_operation_leaves_all_rows_of_an_ingest_or_none() {
     println!("{crashes} crashes, {made} segments made");
     assert!(crashes > 4000 && made > 50, "{crashes} crashes, {made} segments made");
 }
+
+/// Rounds of rows, each over the last, among writers, readers and compactions on other threads.
+#[test]
+fn readers_see_whole_ingests_while_others_write_and_compact() {
+    const ROUNDS: u64 = 40;
+    const ROWS: u64 = 60;
+    let disk = MemoryVfs::new();
+    let options = Options { level0_segments_slow: 60, level0_segments_stop: 90, ..tiny_options() };
+    let store = Store::open(Arc::new(disk.clone()), DIR.as_ref(), options.clone()).unwrap();
+    let maintenance = kvorum_storage::Maintenance::start(&store, 3).unwrap();
+    let round_of = |value: &Bytes| -> u64 {
+        std::str::from_utf8(value).unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    let key = |row: u64| format!("row{row:03}");
+    let (done, reads) = (std::sync::atomic::AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let write = || {
+            // Between the rows, and one of them: what is written is newer than the rows before it.
+            let mut number = 0_u64;
+            while !done.load(SeqCst) {
+                number += 1;
+                let mut batch = Batch::new();
+                batch.put(format!("row{:03}x", number % ROWS), number.to_string());
+                batch.put("row", number.to_string());
+                batch.put(format!("before the gap {}", number % 9), "y".repeat(200));
+                store.write(batch, Durability::Buffered).unwrap();
+                let own = store.get(b"row").unwrap().unwrap();
+                assert_eq!(own, number.to_string(), "nobody else writes it");
+            }
+            number
+        };
+        let read = || {
+            let mut last = 0;
+            while !done.load(SeqCst) {
+                let scan = store.scan("row000"..="row999", Direction::Forwards).unwrap();
+                let rows: Vec<_> = scan.map(Result::unwrap).filter(|(k, _)| k.len() == 6).collect();
+                let Some((_, first)) = rows.first() else { continue };
+                assert_eq!(rows.len() as u64, ROWS);
+                let round = round_of(first);
+                assert!(round >= last, "{round} after {last}");
+                assert!(rows.iter().all(|(_, value)| round_of(value) == round), "half an ingest");
+                last = round;
+                let reads = reads.fetch_add(1, SeqCst);
+                let row = store.get(key(reads % ROWS).as_bytes()).unwrap().unwrap();
+                assert!(round_of(&row) >= last);
+            }
+        };
+        let writer = scope.spawn(write);
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        let mut round = 0;
+        while round < ROUNDS || reads.load(SeqCst) < ROUNDS {
+            round += 1;
+            assert!(round < 100_000, "nobody reads");
+            let rows = (0..ROWS).map(|row| (key(row), format!("{round} {}", "x".repeat(30))));
+            assert!(store.ingest(rows).unwrap().segments > 0);
+            // Where nothing is yet, but a compaction may be around.
+            let gap = (0..ROWS).map(|row| (format!("gap{round:06} {row}"), "x".repeat(30)));
+            let gap: Rows = gap.map(|(key, value)| (key.into(), value.into())).collect();
+            assert!(store.ingest(gap).unwrap().segments > 0);
+        }
+        done.store(true, SeqCst);
+        assert!(writer.join().unwrap() > 0);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+    maintenance.stop();
+    let stats = store.stats();
+    assert!(stats.compactions > 20 && stats.ingests >= 2 * ROUNDS, "{stats}");
+    check_sound(&store, "after all");
+    let before = read(&store);
+    let last = store.log().last();
+    store.log().sync(last).unwrap();
+    let image = disk.crash_image(CrashMode::LoseUnsynced);
+    let store = Store::open(Arc::new(image), DIR.as_ref(), options).unwrap();
+    assert_eq!(read(&store), before);
+}
+
+/// A compaction is about to put one segment across the gap into which rows are ingested.
+#[test]
+fn rows_for_a_gap_that_a_compaction_is_closing_lie_above_it() {
+    let faulty = FaultyVfs::new(Arc::new(MemoryVfs::new()));
+    let options = Options { segment_bytes: 1 << 20, ..tiny_options() };
+    let store = Store::open(Arc::new(faulty.clone()), DIR.as_ref(), options).unwrap();
+    for key in ["a", "z"] {
+        store.put(key, "around the gap", Durability::Sync).unwrap();
+        store.flush().unwrap();
+    }
+    let ingested = Arc::new(AtomicU64::new(0));
+    faulty.on_operation({
+        let (store, ingested) = (store.clone(), Arc::clone(&ingested));
+        let begun = std::sync::atomic::AtomicBool::new(false);
+        move |event| {
+            let is_merge = event.operation == Operation::Create && event.phase == Phase::Before;
+            if is_merge && !begun.swap(true, SeqCst) {
+                let segments = store.ingest(rows(0, 100, "in the gap")).unwrap().segments;
+                ingested.fetch_add(segments, SeqCst);
+            }
+        }
+    });
+    store.compact().unwrap();
+    assert!(ingested.load(SeqCst) > 0);
+    check_sound(&store, "after the compaction");
+    assert_eq!(read(&store).len(), 102);
+    for number in 0..100 {
+        assert!(is_of(&store, number, "in the gap"), "{number}");
+    }
+    faulty.on_operation(|_| ());
+}

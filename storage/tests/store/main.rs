@@ -4,10 +4,12 @@
 mod background;
 mod doors;
 mod model;
+mod parallel;
 mod stage;
 mod stage_faults;
 mod stage_model;
 mod stage_races;
+mod stats;
 mod threads;
 mod walks;
 
@@ -17,5 +19,6 @@ mod faults;
 mod format;
 mod ingest;
 
+mod overlap;
 mod replica;
 mod support;

@@ -26,12 +26,24 @@ use bytes::Bytes;
 
 use self::content::Content;
 use self::directory::{Directory, Inode};
-use super::{OpenMode, Vfs, VfsFile, VfsLock};
+use super::{OpenMode, Vfs, VfsDirect, VfsFile, VfsLock};
+
+/// How direct writes are aligned, unless one says otherwise. Less than on real disks, so that small
+/// tests come to much.
+const DIRECT_ALIGNMENT: usize = 64;
 
 /// A disk in memory. Clones are handles of the same disk.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryVfs {
     disk: Arc<Mutex<Disk>>,
+    /// How direct writes must be aligned; none if there are none.
+    direct: Option<usize>,
+}
+
+impl Default for MemoryVfs {
+    fn default() -> Self {
+        Self { disk: Arc::default(), direct: Some(DIRECT_ALIGNMENT) }
+    }
 }
 
 /// How much of what was not synced survives a crash.
@@ -64,6 +76,18 @@ impl MemoryVfs {
         Self::default()
     }
 
+    /// The same disk, with direct writes of this alignment, or without any. What it is when a file
+    /// is opened counts.
+    ///
+    /// # Panics
+    ///
+    /// If the alignment is not a power of two up to 4096.
+    #[must_use]
+    pub fn with_direct(self, alignment: Option<usize>) -> Self {
+        assert!(alignment.is_none_or(|bytes| bytes.is_power_of_two() && bytes <= 4096));
+        Self { direct: alignment, ..self }
+    }
+
     /// The disk as it would be found after a crash now. Nothing in it is locked. The disk itself
     /// stays as it is.
     #[must_use]
@@ -74,7 +98,7 @@ impl MemoryVfs {
         for (path, directory) in &disk.directories {
             image.directories.insert(path.clone(), directory.crash_image(&mut crash));
         }
-        Self { disk: Arc::new(Mutex::new(image)) }
+        Self { disk: Arc::new(Mutex::new(image)), direct: self.direct }
     }
 
     /// How many changes to files and directories a crash could undo. A crash test that never finds
@@ -148,6 +172,13 @@ impl Vfs for MemoryVfs {
             }
         };
         Ok(Arc::new(MemoryFile { inode, writable: mode != OpenMode::Read }))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Option<Arc<dyn VfsDirect>>> {
+        let inode = self.disk().inode(path)?;
+        Ok(self
+            .direct
+            .map(|alignment| -> Arc<dyn VfsDirect> { Arc::new(MemoryDirect { inode, alignment }) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -228,6 +259,9 @@ impl VfsFile for MemoryFile {
         Ok(())
     }
 
+    /// Any of what was not synced may be on the disk at any time.
+    fn start_sync(&self, _: u64, _: u64) {}
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.inode.content().len())
     }
@@ -243,6 +277,30 @@ impl VfsFile for MemoryFile {
 
     fn map(&self) -> io::Result<Bytes> {
         Ok(self.inode.content().map())
+    }
+}
+
+struct MemoryDirect {
+    inode: Arc<Inode>,
+    alignment: usize,
+}
+
+impl VfsDirect for MemoryDirect {
+    fn alignment(&self) -> usize {
+        self.alignment
+    }
+
+    /// In the device's own cache: a power cut takes it as it takes what only the system holds.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let aligned = |number: usize| number.is_multiple_of(self.alignment);
+        let offset_is = offset.is_multiple_of(self.alignment as u64);
+        // Where addresses are not known, as in an interpreter, they cannot be asked.
+        let address = bytes.as_ptr().align_offset(self.alignment);
+        if !offset_is || !aligned(bytes.len()) || (address != 0 && address != usize::MAX) {
+            let what = "a direct write that is not aligned";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        self.inode.content().write_at(bytes, offset)
     }
 }
 
