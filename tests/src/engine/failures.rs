@@ -14,7 +14,7 @@ use kvorum_storage::vfs::{
 };
 use kvorum_storage::{Compression, Durability, Error, Maintained, Store};
 
-use super::batches::{Batches, batch};
+use super::batches::{self, Batches};
 use super::random::hash;
 use super::tiny_options;
 
@@ -169,7 +169,7 @@ fn try_one(
 }
 
 fn write(store: &Store, number: u64, acknowledged: &mut u64) -> kvorum_storage::Result<()> {
-    store.write(batch(number), Durability::Sync)?;
+    batches::write(store, number, Durability::Sync)?;
     *acknowledged = number;
     while store.maintain()? != Maintained::Nothing {}
     if number.is_multiple_of(20) {
