@@ -52,6 +52,8 @@ pub struct Batch {
     bytes: usize,
     longest_key: usize,
     longest_value: usize,
+    /// Where the last key stands.
+    last_key: (usize, usize),
     /// For who asks for them one by one.
     operations: OnceLock<Vec<Operation>>,
 }
@@ -115,6 +117,7 @@ impl Batch {
         let room = self.stored.room(1 + slice_bytes(key) + slice_bytes(value));
         room.push(PUT);
         put_slice(room, key);
+        self.last_key = (room.len() - key.len(), key.len());
         put_slice(room, value);
         self.longest_value = self.longest_value.max(value.len());
         self.count_in(key, value.len())
@@ -126,6 +129,7 @@ impl Batch {
         let room = self.stored.room(1 + slice_bytes(key));
         room.push(DELETE);
         put_slice(room, key);
+        self.last_key = (room.len() - key.len(), key.len());
         self.count_in(key, 0)
     }
 
@@ -167,6 +171,12 @@ impl Batch {
     pub fn operations(&self) -> impl ExactSizeIterator<Item = &Operation> {
         let operations = || self.changes().map(Change::to_operation).collect();
         self.operations.get_or_init(operations).iter()
+    }
+
+    /// The key of the last operation.
+    pub(crate) fn last_key(&self) -> Option<&[u8]> {
+        let (at, bytes) = self.last_key;
+        (!self.is_empty()).then(|| &self.stored()[at..at + bytes])
     }
 
     /// The same where they are stored.
@@ -230,6 +240,7 @@ impl Batch {
             batch.bytes += change.key.len() + change.value.len();
             batch.longest_key = batch.longest_key.max(change.key.len());
             batch.longest_value = batch.longest_value.max(change.value.len());
+            batch.last_key = (change.key_at, change.key.len());
         }
         if batch.longest_key > KEY_BYTES_MAX || batch.longest_value > VALUE_BYTES_MAX {
             return Err(Malformed("a length above the limit"));
@@ -399,7 +410,11 @@ mod tests {
             }
             let mut stored = Vec::new();
             batch.encode(&mut stored);
-            prop_assert_eq!(Batch::decode(&Bytes::from(stored)), Ok(batch));
+            let decoded = Batch::decode(&Bytes::from(stored));
+            let last = batch.operations().last().map(|last| last.key().clone());
+            prop_assert_eq!(batch.last_key(), last.as_deref());
+            prop_assert_eq!(decoded.as_ref().map(Batch::last_key), Ok(last.as_deref()));
+            prop_assert_eq!(decoded, Ok(batch));
         }
 
         #[test]

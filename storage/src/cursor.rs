@@ -94,14 +94,14 @@ impl Merge {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn step(&mut self) -> Result<()> {
         let direction = self.direction;
         self.move_first(|source| source.step(direction))
     }
 
     /// The key and tag of the current entry.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn current(&self) -> Option<(&[u8], Tag)> {
         self.first().map(|source| (source.key(), source.tag()))
     }
@@ -112,20 +112,20 @@ impl Merge {
     }
 
     /// The same, for who needs it only until the next step.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value_ref(&self) -> &[u8] {
         self.first().map_or(&[], Source::value_ref)
     }
 
     /// Where the current entry stands in the walk: never before an entry that came earlier.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn current_rank(&self) -> u64 {
         self.queue.first().map_or(u64::MAX, |head| head.rank)
     }
 
     /// Where a key stands in a walk of this direction: of two keys with different ranks the one
     /// with the smaller comes first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn rank_in(&self, key: &[u8], direction: Direction) -> u64 {
         match direction {
             Direction::Forwards => self.words.of(key),
@@ -139,18 +139,18 @@ impl Merge {
         self.sources.clear();
     }
 
-    #[inline]
+    #[inline(always)]
     fn first(&self) -> Option<&Source> {
         self.queue.first().map(|head| &self.sources[head.source])
     }
 
-    #[inline]
+    #[inline(always)]
     fn rank(&self, key: &[u8]) -> u64 {
         self.rank_in(key, self.direction)
     }
 
     /// Moves the source in front on, and puts it where it belongs.
-    #[inline]
+    #[inline(always)]
     fn move_first(&mut self, on: impl FnOnce(&mut Source) -> Result<()>) -> Result<()> {
         let Some(first) = self.queue.first() else { return Ok(()) };
         let number = first.source;
@@ -175,7 +175,7 @@ impl Merge {
         self.queue[1 + before] = head;
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_before(&self, a: &Head, b: &Head) -> bool {
         match a.rank.cmp(&b.rank) {
             Ordering::Less => true,

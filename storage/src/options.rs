@@ -44,6 +44,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How blocks of segments are compressed.
     pub compression: Compression,
+    /// From this level on. What is on the levels above is little, and is soon written again.
+    pub compression_from_level: usize,
     /// So many bytes of decompressed blocks are kept. Blocks that are not compressed need none of
     /// it: the system keeps their pages.
     pub block_cache_bytes: usize,
@@ -89,6 +91,7 @@ impl Default for Options {
             block_bytes: 16 << 10,
             segment_bytes: 64 << 20,
             compression: Compression::None,
+            compression_from_level: 0,
             block_cache_bytes: 64 << 20,
             filter_bits_per_key: 10,
             level0_segments: 8,
@@ -196,11 +199,13 @@ impl Options {
         require(self.log_bytes_max >= 1, "log_bytes_max must be at least 1")
     }
 
-    pub(crate) fn segment(&self) -> SegmentOptions {
+    /// How segments of a level are written.
+    pub(crate) fn segment(&self, level: usize) -> SegmentOptions {
+        let is_deep = level >= self.compression_from_level;
         SegmentOptions {
             block_bytes: self.block_bytes,
             filter_bits_per_key: self.filter_bits_per_key,
-            compression: self.compression,
+            compression: if is_deep { self.compression } else { Compression::None },
             planted: self.planted,
         }
     }

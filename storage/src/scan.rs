@@ -62,6 +62,7 @@ impl Cursor {
     }
 
     /// The entry it is at, if it is at one.
+    #[inline]
     #[must_use]
     pub fn entry(&self) -> Option<Entry<'_>> {
         match self.place {
@@ -142,7 +143,7 @@ impl Cursor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn go(&mut self, direction: Direction) -> Result<Place> {
         match (self.place, direction) {
             (Place::Entry(Direction::Forwards), Direction::Forwards) => {
@@ -183,6 +184,7 @@ impl Cursor {
 
     /// From where `merge` is to a visible entry. Versions come newest first: the first that is not
     /// too new is the one. If `is_noted`, what is left of the key noted last is passed.
+    #[inline]
     fn find_forwards(&mut self, mut is_noted: bool) -> Result<Place> {
         let (mut steps, mut last_rank) = (0, None);
         while let Some((key, tag)) = self.merge.current() {

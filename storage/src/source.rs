@@ -58,7 +58,7 @@ impl Source {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn step(&mut self, direction: Direction) -> Result<()> {
         match (self, direction) {
             (Source::Memtable(cursor), Direction::Forwards) => cursor.next(),
@@ -70,7 +70,7 @@ impl Source {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_valid(&self) -> bool {
         match self {
             Source::Memtable(cursor) => cursor.is_valid(),
@@ -79,7 +79,7 @@ impl Source {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn key(&self) -> &[u8] {
         match self {
             Source::Memtable(cursor) => cursor.key(),
@@ -88,7 +88,7 @@ impl Source {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tag(&self) -> Tag {
         match self {
             Source::Memtable(cursor) => cursor.tag(),
@@ -108,7 +108,7 @@ impl Source {
     }
 
     /// The same, for who needs it only until the next step.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value_ref(&self) -> &[u8] {
         match self {
             Source::Memtable(cursor) => cursor.value_ref(),
@@ -145,7 +145,7 @@ impl LevelCursor {
         self.leave_segment(direction)
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, direction: Direction) -> Result<()> {
         let Some((_, cursor)) = &mut self.current else { return Ok(()) };
         let stepped = match direction {

@@ -34,7 +34,7 @@ impl Words {
 
 /// The first bytes as a number; what ends before is filled up with zeros.
 #[inline]
-fn first_word(key: &[u8]) -> u64 {
+pub(crate) fn first_word(key: &[u8]) -> u64 {
     match key.first_chunk() {
         Some(bytes) => u64::from_be_bytes(*bytes),
         None => key.iter().rev().fold(0, |word, byte| word >> 8 | u64::from(*byte) << 56),

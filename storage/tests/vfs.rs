@@ -114,6 +114,70 @@ fn names_are_renamed_linked_listed_and_removed() {
     });
 }
 
+/// Bytes at an address that direct writes can begin at.
+fn aligned(buffer: &[u8]) -> &[u8] {
+    let start = buffer.as_ptr().align_offset(4096);
+    &buffer[start..start + 8192]
+}
+
+#[test]
+fn direct_writes_and_others_see_each_other() {
+    on_both(|vfs, dir| {
+        vfs.create_dir_all(dir).unwrap();
+        let path = dir.join("file");
+        assert!(vfs.open_direct(&path).is_err(), "it makes no file");
+        let file = vfs.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&[1; 16 << 10], 0).unwrap();
+        // Not every file system has them.
+        let Some(direct) = vfs.open_direct(&path).unwrap() else { return };
+        let alignment = direct.alignment();
+        assert!(alignment.is_power_of_two() && alignment <= 4096, "{alignment}");
+        let twos = vec![2; 3 * 4096];
+        direct.write_at(aligned(&twos), 4096).unwrap();
+        file.write_at(&[3; 10], 8190).unwrap();
+        file.start_sync(0, 16 << 10);
+        direct.write_at(&aligned(&twos)[..alignment], 0).unwrap();
+        file.sync().unwrap();
+        let mut expected = vec![1; 16 << 10];
+        expected[4096..12288].fill(2);
+        expected[8190..8200].fill(3);
+        expected[..alignment].fill(2);
+        assert_eq!(read(vfs, &path), expected);
+    });
+}
+
+#[test]
+fn a_crash_takes_direct_writes_that_were_not_synced() {
+    let (vfs, dir) = memory();
+    let file = vfs.open(&dir.join("file"), OpenMode::Create).unwrap();
+    file.write_at(&[1; 1024], 0).unwrap();
+    file.sync().unwrap();
+    vfs.sync_dir(&dir).unwrap();
+    let direct = vfs.open_direct(&dir.join("file")).unwrap().unwrap();
+    let twos = vec![2; 3 * 4096];
+    direct.write_at(&aligned(&twos)[..1024], 0).unwrap();
+    // Real file systems may go through the cache then; this one tells.
+    assert!(direct.write_at(&aligned(&twos)[1..=64], 0).is_err());
+    assert!(direct.write_at(&aligned(&twos)[..63], 0).is_err());
+    assert!(direct.write_at(&aligned(&twos)[..64], 1).is_err());
+    let without = vfs.clone().with_direct(None);
+    assert!(without.open_direct(&dir.join("file")).unwrap().is_none());
+    let first = |vfs: &MemoryVfs| read(vfs, &dir.join("file"))[0];
+    assert_eq!(first(&vfs), 2);
+    assert_eq!(first(&vfs.crash_image(CrashMode::LoseUnsynced)), 1);
+    file.sync().unwrap();
+    assert_eq!(first(&vfs.crash_image(CrashMode::LoseUnsynced)), 2);
+
+    let faulty = FaultyVfs::new(Arc::new(vfs.clone()));
+    let direct = faulty.open_direct(&dir.join("file")).unwrap().unwrap();
+    let fault = faulty.arm(Fault::once(Operation::Write, Outcome::ShortWrite(600)));
+    let threes = vec![3; 3 * 4096];
+    assert!(direct.write_at(&aligned(&threes)[..1024], 0).is_err());
+    assert_eq!(fault.fired(), 1);
+    let bytes = read(&vfs, &dir.join("file"));
+    assert_eq!((bytes[575], bytes[576]), (3, 2), "whole units of its alignment");
+}
+
 #[test]
 fn a_lock_excludes_until_it_is_dropped() {
     on_both(|vfs, dir| {

@@ -138,6 +138,11 @@ impl Group {
         self.records += 1;
     }
 
+    /// Gives a group that was made beforehand the position of its first record.
+    pub(super) fn begin_at(&mut self, first: u64) {
+        self.first = first;
+    }
+
     /// The size of the frame so far, without the zeros behind it.
     pub(super) fn bytes(&self) -> usize {
         self.end

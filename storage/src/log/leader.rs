@@ -32,6 +32,9 @@ pub(super) fn write(load: &mut Load) -> Result<(), Failure> {
         written.map_err(Failure::unless_full)?;
         offset = next;
     }
+    if let Some(from) = load.write_back {
+        file.file.start_sync(from, load.offset - from);
+    }
     Ok(())
 }
 
@@ -48,8 +51,8 @@ pub(super) fn put(
     let place = Place { file: file.header.identity, offset };
     let frame = group.frame(place, durable_before, bytes);
     let written = match (way, &file.direct) {
-        (Way::Direct, Some(direct)) => direct.write_at(frame, offset),
-        (Way::Direct | Way::Cached, _) => file.file.write_at(frame, offset),
+        (Way::Direct | Way::Bulk, Some(direct)) => direct.write_at(frame, offset),
+        (Way::Direct | Way::Bulk | Way::Cached, _) => file.file.write_at(frame, offset),
     };
     written.map_err(Error::io("write", &file.path))
 }

@@ -2,13 +2,19 @@
 //!
 //! ```text
 //!  append ─► group that is forming ─┐ one leader takes all that waits,
-//!  append ─►          "             ├─► writes it, a frame a group ─► syncs once ─► wakes all
-//!  append ─►          "             ┘ while the next group forms
+//!  append ─►          "             ├─► writes it, a frame a group ─► syncs ─► wakes who waited
+//!  append ─►          "             ┘ while the next group forms, and is written by the next leader
 //! ```
 //!
 //! Records are numbered from 1 without gaps. [`Log::append`] only gives a record its [`Position`]
 //! and never waits for the disk; [`Log::sync`] returns once the record is durable. Whoever finds
 //! nobody writing becomes the leader and works for all who wait (group commit: DeWitt et al. 1984).
+//! No one waits for others to join. What may be done at the same time is told in `state`, and what
+//! then counts in `flights`.
+//!
+//! Where the file system can, frames are written directly to the device, at aligned offsets of a
+//! file that had been written to before: a sync then has no page to write back and no map of the
+//! file to write, but only to flush the device. Elsewhere they go through the system's cache.
 //!
 //! # What is promised
 //!
@@ -156,6 +162,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A record of so many bytes gets a frame of its own, so that it can be copied with nothing locked.
+const GROUP_OF_ITS_OWN_BYTES: usize = 32 << 10;
+
 impl Log {
     /// Opens the log in a directory, or begins one. What a crash has torn off its end is cut,
     /// durably, before this returns. The second answer hands back the records.
@@ -202,18 +211,19 @@ impl Log {
             )));
         }
         let mut state = lock(&self.state);
-        if let Some(poison) = &state.poison {
-            return Err(poison.error());
-        }
-        if state.pending_bytes > 0 && state.pending_bytes + bytes > self.options.pending_bytes_max {
-            return Err(match &state.refusal {
-                Some(refusal) => refusal.error(),
-                None => Error::Overloaded {
-                    what: format!("{} bytes wait for the log", state.pending_bytes).into(),
-                },
-            });
-        }
-        let position = state.append(kind, parts);
+        state.admit(bytes, &self.options)?;
+        let position = if bytes < GROUP_OF_ITS_OWN_BYTES {
+            state.append(kind, parts)
+        } else {
+            // Copied while others go on.
+            let buffer = state.spare();
+            drop(state);
+            let mut group = Group::new(0, buffer);
+            group.push(kind, parts);
+            state = lock(&self.state);
+            state.admit(bytes, &self.options)?;
+            state.append_group(group)
+        };
         self.seen.last.store(position, Release);
         Ok(Position(position))
     }
@@ -340,8 +350,8 @@ impl Log {
             }
             match state.turn(position.0, goal) {
                 Some(turn) => {
-                    let led = self.lead(turn, state, &mut calls);
-                    state = lock(&self.state);
+                    let led;
+                    (state, led) = self.lead(turn, state, &mut calls);
                     if let Err(Failure::Broken(error)) = led {
                         break Err(error);
                     }
@@ -368,35 +378,38 @@ impl Log {
     }
 
     /// Does what is to be done, with nothing locked.
-    fn lead(
-        &self,
+    fn lead<'a>(
+        &'a self,
         turn: Turn,
-        state: MutexGuard<'_, State>,
+        state: MutexGuard<'a, State>,
         calls: &mut Calls,
-    ) -> Result<(), Failure> {
+    ) -> (MutexGuard<'a, State>, Result<(), Failure>) {
         let leading = Leading { log: self };
         self.let_go(state, calls);
-        let outcome = match turn {
+        let (mut state, outcome) = match turn {
             Turn::Write(mut load) => {
                 let outcome = leader::write(&mut load);
-                lock(&self.state).end_write(load, &outcome);
-                outcome
+                let mut state = lock(&self.state);
+                state.end_write(load, &outcome);
+                (state, outcome)
             }
             Turn::Sync(sync) => {
                 let outcome = leader::sync(&sync.file, &self.options);
-                lock(&self.state).end_sync(&sync, &outcome);
-                outcome
+                let mut state = lock(&self.state);
+                state.end_sync(&sync, &outcome);
+                (state, outcome)
             }
             Turn::Change(change) => {
                 let changed = self.change_file(&change, calls);
-                lock(&self.state).end_change(changed)
+                let mut state = lock(&self.state);
+                let outcome = state.end_change(changed);
+                (state, outcome)
             }
         };
         std::mem::forget(leading);
-        let mut state = lock(&self.state);
         self.seen.update(&state);
         state.call(calls);
-        outcome
+        (state, outcome)
     }
 
     fn change_file(&self, change: &Change, calls: &mut Calls) -> Result<End, Failure> {

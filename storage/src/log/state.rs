@@ -10,7 +10,7 @@
 //! | no room in the file | makes the next file | nothing else |
 //! | a record that waits, to be synced | writes all that waits, directly | two, syncs included |
 //! | the same, where that cannot be done | writes all that waits, in the cache | one |
-//! | a record that waits, not to be synced | writes all that waits, in the cache; directly beside another direct write | one; four |
+//! | a record that waits, not to be synced | writes all that waits: in the cache; directly beside another direct write, or if it is much | one |
 //! | a record that is written, to be synced | syncs | two; one if anything is in the cache |
 //!
 //! Three rules are behind it. Writes in the cache and direct ones never go to one file at the same
@@ -27,7 +27,7 @@ use super::buffer::Buffer;
 use super::flights::Flights;
 use super::frame::{FRAME_HEADER_BYTES, Group};
 use super::maker::{Failure, OpenFile};
-use super::options::LogStats;
+use super::options::{LogOptions, LogStats};
 use super::waiters::{Calls, Waiters};
 use crate::error::{Error, Result};
 
@@ -45,9 +45,12 @@ const SPARE_BYTES_MAX: usize = 4 * GROUP_BYTES;
 /// before is synced; with more, groups become smaller, and the machine busier, for nothing.
 const TURNS_MAX: usize = 2;
 
-/// So many direct writes are under way at once, if some of them are of records that are not to be
-/// synced.
-const DIRECT_MAX: usize = 4;
+/// Records that are not to be synced are written directly as well if they are so large: the system
+/// would have to write them soon, and whoever syncs the next small record would wait for that.
+const DIRECT_BYTES_MIN: u64 = 64 << 10;
+
+/// So much is written in the cache before the system is asked to begin writing it back.
+const WRITE_BACK_BYTES: u64 = 1 << 20;
 
 /// How far a caller wants its record to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub(super) struct State {
     busy: Busy,
     /// The landing of the last write in the cache.
     cached: u64,
+    /// From here on the system was not asked to write back what is in the cache.
+    cached_from: u64,
     /// The size of the last frames that were given a place.
     load_bytes: u64,
     pub(super) waiters: Waiters,
@@ -115,7 +120,10 @@ impl End {
 /// What is being done.
 #[derive(Debug, Default)]
 struct Busy {
+    /// Direct writes of what is to be synced next.
     direct: usize,
+    /// A direct write of what is not.
+    bulk: bool,
     cached: bool,
     syncs: usize,
     zeros: bool,
@@ -124,15 +132,17 @@ struct Busy {
 
 impl Busy {
     fn writes(&self) -> bool {
-        self.direct > 0 || self.cached
+        self.direct > 0 || self.bulk || self.cached
     }
 }
 
 /// How frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Past the system's cache.
+    /// Past the system's cache, to be synced next.
     Direct,
+    /// Past the system's cache, and no more.
+    Bulk,
     Cached,
 }
 
@@ -155,6 +165,8 @@ pub(super) struct Load {
     pub(super) way: Way,
     /// Nothing stands behind it yet.
     pub(super) is_last: bool,
+    /// Then the system is to begin writing back from here to its own offset.
+    pub(super) write_back: Option<u64>,
 }
 
 /// A sync to be made.
@@ -253,6 +265,7 @@ impl State {
             end,
             busy: Busy::default(),
             cached: 0,
+            cached_from: 0,
             load_bytes: 0,
             waiters: Waiters::default(),
             refusals: 0,
@@ -277,11 +290,42 @@ impl State {
         }
     }
 
+    /// Whether a record of so many bytes is taken now.
+    pub(super) fn admit(&self, bytes: usize, options: &LogOptions) -> Result<()> {
+        if let Some(poison) = &self.poison {
+            return Err(poison.error());
+        }
+        if self.pending_bytes == 0 || self.pending_bytes + bytes <= options.pending_bytes_max {
+            return Ok(());
+        }
+        Err(match &self.refusal {
+            Some(refusal) => refusal.error(),
+            None => Error::Overloaded {
+                what: format!("{} bytes wait for the log", self.pending_bytes).into(),
+            },
+        })
+    }
+
+    /// A buffer for a group.
+    pub(super) fn spare(&mut self) -> Buffer {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Gives a group of one record the next position.
+    pub(super) fn append_group(&mut self, mut group: Group) -> u64 {
+        self.last += 1;
+        group.begin_at(self.last);
+        self.pending_bytes += group.payload_bytes();
+        self.groups.push_back(group);
+        self.stats.appends += 1;
+        self.last
+    }
+
     /// Gives a record the next position and a place in the group that is forming.
     pub(super) fn append(&mut self, kind: u8, parts: &[&[u8]]) -> u64 {
         let position = self.last + 1;
         if self.groups.back().is_none_or(|group| group.bytes() >= GROUP_BYTES) {
-            let buffer = self.spare.pop().unwrap_or_default();
+            let buffer = self.spare();
             self.groups.push_back(Group::new(position, buffer));
         }
         let group = self.groups.back_mut().expect("there is a group: one was pushed if need be");
@@ -363,12 +407,17 @@ impl State {
             Goal::Durable => {
                 (!busy.writes() && !busy.zeros && busy.syncs == 0).then_some(Way::Cached)
             }
-            Goal::Written if busy.direct > 0 || busy.zeros => {
-                (busy.direct < DIRECT_MAX).then_some(Way::Direct)
+            Goal::Written if busy.direct > 0 || busy.zeros || self.is_bulk(group) => {
+                (!busy.bulk && !busy.cached).then_some(Way::Bulk)
             }
-            Goal::Written => (!busy.cached).then_some(Way::Cached),
+            Goal::Written => (!busy.bulk && !busy.cached).then_some(Way::Cached),
         };
         way.map_or(Next::Wait, Next::Place)
+    }
+
+    /// Whether a group is too large for the system's cache.
+    fn is_bulk(&self, group: &Group) -> bool {
+        self.end.file.direct.is_some() && self.span(group) >= DIRECT_BYTES_MIN
     }
 
     /// Whether the system's cache holds anything that was not synced.
@@ -420,17 +469,35 @@ impl State {
     fn load(&mut self, flight: u64, offset: u64, groups: Vec<Group>, way: Way) -> Load {
         match way {
             Way::Direct => self.busy.direct += 1,
+            Way::Bulk => self.busy.bulk = true,
             Way::Cached => self.busy.cached = true,
         }
         let is_last = groups.last().is_some_and(|group| group.last() == self.placed);
         let (file, durable_before) = (Arc::clone(&self.end.file), self.durable());
-        Load { flight, file, offset, groups, durable_before, way, is_last }
+        let write_back = self.write_back(offset, way);
+        Load { flight, file, offset, groups, durable_before, way, is_last, write_back }
+    }
+
+    /// From where to write back what the cache holds, if it is enough.
+    fn write_back(&mut self, offset: u64, way: Way) -> Option<u64> {
+        if way != Way::Cached {
+            return None;
+        }
+        if self.flights.is_synced(self.cached) {
+            self.cached_from = offset;
+        }
+        let from = self.cached_from;
+        (offset.saturating_sub(from) >= WRITE_BACK_BYTES).then(|| {
+            self.cached_from = offset;
+            from
+        })
     }
 
     /// Takes account of a write.
     pub(super) fn end_write(&mut self, load: Load, outcome: &Result<(), Failure>) {
         match load.way {
             Way::Direct => self.busy.direct -= 1,
+            Way::Bulk => self.busy.bulk = false,
             Way::Cached => self.busy.cached = false,
         }
         match outcome {
@@ -477,6 +544,8 @@ impl State {
             self.stats.files_made += 1;
             self.stats.files_recycled += u64::from(end.file.header.recycled);
             self.stats.bytes += self.end.file.header.span(FRAME_HEADER_BYTES as u64);
+            self.stats.syncs += 1;
+            self.cached_from = 0;
             self.end = end;
         });
         self.refusal = None;

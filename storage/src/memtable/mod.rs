@@ -9,6 +9,8 @@ mod chunked;
 mod entries;
 mod node;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod tests;
 mod tree;
 
@@ -118,9 +120,20 @@ impl Memtable {
 
     /// The newest version of the key that a reader at `sequence` may see: its tag and value.
     pub(crate) fn get(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, Bytes)> {
+        let (tag, id) = self.find(key, sequence)?;
+        Some((tag, self.tree.entries.shared_value(id)))
+    }
+
+    /// The same, where it lies.
+    pub(crate) fn get_ref(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, &[u8])> {
+        let (tag, id) = self.find(key, sequence)?;
+        Some((tag, self.tree.entries.value(id)))
+    }
+
+    fn find(&self, key: &[u8], sequence: Sequence) -> Option<(Tag, EntryId)> {
         let id = self.tree.seek(key, Tag::newest_of(sequence))?;
         let (found, tag) = self.tree.entries.place(id);
-        (found == key).then(|| (tag, self.tree.entries.shared_value(id)))
+        (found == key).then_some((tag, id))
     }
 
     /// Whether it has a key between these two, or one of them.

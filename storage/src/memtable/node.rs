@@ -73,7 +73,8 @@ pub(super) struct Leaf {
     sorted: AtomicU32,
     /// Places that were taken, and attempts to take one that there was not.
     taken: AtomicU32,
-    /// The first entry that may be in the leaf, and the first of the next leaf. They never change.
+    /// The first entry that may be in the leaf, and the first of the next. They hold until it is
+    /// closed: then there may be a leaf between it and its neighbour.
     low: AtomicU32,
     high: AtomicU32,
     entries: [AtomicU32; LEAF_ENTRIES],
@@ -131,23 +132,35 @@ impl Leaf {
 
     /// Whether there was room. Readers see all of the entry or nothing.
     pub(super) fn push(&self, word: u64, entry: EntryId) -> bool {
+        self.take().is_some_and(|place| self.show(place, word, entry))
+    }
+
+    /// A place that nobody else is given, if there is one.
+    fn take(&self) -> Option<usize> {
         // Looked at first, so that attempts do not add up to where they would count from zero.
         if self.taken.load(Relaxed) as usize >= LEAF_ENTRIES {
-            return false;
+            return None;
         }
         let place = self.taken.fetch_add(1, Relaxed) as usize;
-        let Some(entries) = self.entries.get(place) else { return false };
+        (place < LEAF_ENTRIES).then_some(place)
+    }
+
+    /// Fills a place, unless the leaf was closed first.
+    fn show(&self, place: usize, word: u64, entry: EntryId) -> bool {
         self.words[place].store(word, Relaxed);
-        entries.compare_exchange(EMPTY, entry, Release, Relaxed).is_ok()
+        self.entries[place].compare_exchange(EMPTY, entry, Release, Relaxed).is_ok()
     }
 
     /// Lets nobody fill any more what is not filled. Only for a leaf that is full.
     pub(super) fn close(&self) {
-        for entry in &self.entries {
-            // Most are filled: looking costs less than trying.
-            if entry.load(Relaxed) == EMPTY {
-                let _ = entry.compare_exchange(EMPTY, CLOSED, Relaxed, Relaxed);
-            }
+        (0..LEAF_ENTRIES).for_each(|place| self.close_place(place));
+    }
+
+    fn close_place(&self, place: usize) {
+        let entry = &self.entries[place];
+        // Most are filled: looking costs less than trying.
+        if entry.load(Relaxed) == EMPTY {
+            let _ = entry.compare_exchange(EMPTY, CLOSED, Relaxed, Relaxed);
         }
     }
 
@@ -253,5 +266,78 @@ impl Inner {
             same += usize::from(word == sought);
         }
         (smaller, smaller + same)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One who inserts takes a place, then fills it; one who splits closes the places one by one,
+    /// then takes what is there. In every order of these steps, what he takes is what the others
+    /// were told is in, no more and no less, and a reader sees nothing that goes again.
+    #[test]
+    fn whatever_the_order_a_split_takes_along_what_was_inserted() {
+        let mut orders = 0;
+        // Two steps of each of three who insert, three of who splits.
+        every_order(&mut [2, 2, 2, 3], &mut Vec::new(), &mut |order| {
+            check_order(order);
+            orders += 1;
+        });
+        assert_eq!(orders, 7560);
+    }
+
+    fn every_order(left: &mut [usize; 4], order: &mut Vec<usize>, each: &mut impl FnMut(&[usize])) {
+        if left.iter().all(|left| *left == 0) {
+            return each(order);
+        }
+        for who in 0..left.len() {
+            if left[who] > 0 {
+                left[who] -= 1;
+                order.push(who);
+                every_order(left, order, each);
+                order.pop();
+                left[who] += 1;
+            }
+        }
+    }
+
+    fn check_order(order: &[usize]) {
+        const SPLITS: usize = 3;
+        const ROOM: usize = 2;
+        let leaf = Leaf::default();
+        let before = (LEAF_ENTRIES - ROOM) as EntryId;
+        leaf.fill((None, None), 0, (1..=before).map(|id| (u64::from(id), id)));
+        let ids = || leaf.items().map(|(_, id)| id).collect::<Vec<_>>();
+        let mut places = [None; 3];
+        let mut steps = [0; 4];
+        let (mut inserted, mut seen) = (Vec::new(), ids());
+        let mut is_full = false;
+        for who in order {
+            match (*who, steps[*who]) {
+                // Only who finds the leaf full closes it.
+                (SPLITS, 0) => is_full = leaf.taken.load(Relaxed) as usize >= LEAF_ENTRIES,
+                (SPLITS, step) if is_full => leaf.close_place(LEAF_ENTRIES - step),
+                (SPLITS, _) => {}
+                (who, 0) => places[who] = leaf.take(),
+                (who, _) => {
+                    let id = 100 + who as EntryId;
+                    let is_in = places[who].is_some_and(|place| leaf.show(place, 7, id));
+                    inserted.extend(is_in.then_some(id));
+                }
+            }
+            steps[*who] += 1;
+            let now = ids();
+            assert!(seen.iter().all(|id| now.contains(id)), "{order:?}: an entry is gone");
+            assert!(inserted.iter().all(|id| now.contains(id)), "{order:?}: not shown");
+            seen = now;
+        }
+        assert_eq!(seen.len(), before as usize + inserted.len(), "{order:?}");
+        assert!(leaf.items().all(|(word, id)| id <= before || word == 7), "{order:?}");
+        assert!(places.iter().flatten().count() <= ROOM, "{order:?}");
+        let is_closed = |place: usize| leaf.entries[place].load(Relaxed) == CLOSED;
+        let closed = (0..LEAF_ENTRIES).filter(|place| is_closed(*place)).count();
+        assert!(closed == 0 || is_full, "{order:?}");
+        assert!(!is_full || inserted.len() + closed == ROOM, "{order:?}: nothing comes later");
     }
 }

@@ -222,8 +222,68 @@ fn groups_with_a_prefix_each() {
     check_orders((0..3000).map(|n| place(key(n).as_bytes(), n + 1)).collect());
 }
 
+/// What is built whole is as if it had been inserted, and goes on to grow.
+fn check_load(keys: &[Vec<u8>]) {
+    let batch = |from: usize, to: usize| {
+        let mut batch = Batch::new();
+        for key in &keys[from..to] {
+            batch.put(key, key);
+        }
+        batch
+    };
+    let half = keys.len() / 2;
+    let mut load = Load::new();
+    for (number, from) in (0..half).step_by(10).enumerate() {
+        let batch = batch(from, half.min(from + 10));
+        let (count, mark) = (batch.len(), number as u64 + 1);
+        load.add(batch.into_shared(), count, 1 + from as u64, Position(mark));
+    }
+    assert_eq!(load.entries(), half);
+    let memtable = Arc::new(load.finish());
+    let expected = |count: usize| {
+        let mut expected: Vec<_> =
+            (1..).zip(&keys[..count]).map(|(n, key)| (place(key, n), key.clone().into())).collect();
+        expected.sort();
+        expected
+    };
+    check_same(walk(&memtable, true), expected(half).iter());
+    check_same(walk(&memtable, false), expected(half).iter().rev());
+    assert_eq!(memtable.last_mark(), half.div_ceil(10) as u64);
+    for (n, key) in (1..).zip(&keys[half..]) {
+        memtable.put(key, tag((half + n) as u64), key);
+    }
+    check_same(walk(&memtable, true), expected(keys.len()).iter());
+    for (n, key) in (1..).zip(keys) {
+        let found = memtable.get(key, n).map(|(tag, _)| tag.sequence());
+        assert_eq!(found, Some(n));
+    }
+}
+
+#[test]
+fn a_memtable_is_built_whole() {
+    check_load(&[]);
+    check_load(&[b"one".to_vec(), b"two".to_vec()]);
+    check_load(&(0..5000u32).map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>());
+    let scattered = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes();
+    check_load(&(0..30_000).map(|n| scattered(n).to_vec()).collect::<Vec<_>>());
+    let prefixed = |n: u64| [&[b'p'; 300][..], &scattered(n), &[b's'; 30]].concat();
+    check_load(&(0..2000).map(prefixed).collect::<Vec<_>>());
+    let few = |n: u64| vec![b'k'; (n * n % 90) as usize];
+    check_load(&(0..3000).map(few).collect::<Vec<_>>());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_keys_built_whole(
+        keys in prop::collection::vec(
+            prop::collection::vec(prop::sample::select(vec![0, 1, b'a', 0xff]), 0..20),
+            0..800,
+        ),
+    ) {
+        check_load(&keys);
+    }
 
     #[test]
     fn any_keys(

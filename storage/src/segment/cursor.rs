@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::entries::EntryCursor;
 use super::reader::{Check, Segment};
 use crate::codec::Malformed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::Tag;
 
 /// Walks a segment, which it keeps alive. After an error it is at no entry.
@@ -47,28 +47,37 @@ impl SegmentCursor {
         self.leave_block_backwards()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<()> {
-        self.step(EntryCursor::next)?;
-        self.leave_block_forwards()
+        let Some((_, cursor)) = &mut self.block else { return Ok(()) };
+        match cursor.next() {
+            Ok(()) if cursor.is_valid() => Ok(()),
+            Ok(()) => self.leave_block_forwards(),
+            Err(malformed) => Err(self.lied(malformed)),
+        }
     }
 
+    #[inline(always)]
     pub(crate) fn previous(&mut self) -> Result<()> {
-        self.step(EntryCursor::previous)?;
-        self.leave_block_backwards()
+        let Some((_, cursor)) = &mut self.block else { return Ok(()) };
+        match cursor.previous() {
+            Ok(()) if cursor.is_valid() => Ok(()),
+            Ok(()) => self.leave_block_backwards(),
+            Err(malformed) => Err(self.lied(malformed)),
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_valid(&self) -> bool {
         self.block.is_some()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn key(&self) -> &[u8] {
         self.block.as_ref().map_or(&[], |(_, cursor)| cursor.key())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tag(&self) -> Tag {
         self.block.as_ref().map_or(Tag::OLDEST, |(_, cursor)| cursor.tag())
     }
@@ -78,21 +87,17 @@ impl SegmentCursor {
     }
 
     /// The same, for who needs it only until the next step.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value_ref(&self) -> &[u8] {
         self.block.as_ref().map_or(&[], |(_, cursor)| cursor.value_ref())
     }
 
-    fn step(
-        &mut self,
-        step: impl FnOnce(&mut EntryCursor) -> std::result::Result<(), Malformed>,
-    ) -> Result<()> {
-        let Some((number, cursor)) = &mut self.block else { return Ok(()) };
-        let number = *number;
-        step(cursor).map_err(|malformed| {
-            self.leave();
-            self.segment.lied(number, malformed)
-        })
+    /// After an error: the block it is in makes no sense.
+    #[cold]
+    fn lied(&mut self, malformed: Malformed) -> Error {
+        let number = self.block.as_ref().map_or(0, |(number, _)| *number);
+        self.leave();
+        self.segment.lied(number, malformed)
     }
 
     fn leave(&mut self) {
@@ -110,12 +115,15 @@ impl SegmentCursor {
         self.leave();
         if number < self.segment.blocks()? {
             let key = std::mem::take(&mut self.key);
-            self.block = Some((number, self.segment.data_block(number, self.check, key)?));
+            let cursor = self.segment.data_block(number, self.check, key)?;
+            let (_, cursor) = self.block.insert((number, cursor));
+            seek(cursor).map_err(|malformed| self.lied(malformed))?;
         }
-        self.step(seek)
+        Ok(())
     }
 
     /// If past the end of the block, on to the next one.
+    #[inline(never)]
     fn leave_block_forwards(&mut self) -> Result<()> {
         while let Some((number, cursor)) = &self.block
             && !cursor.is_valid()
@@ -126,6 +134,7 @@ impl SegmentCursor {
     }
 
     /// If past the beginning of the block, back to the one before.
+    #[inline(never)]
     fn leave_block_backwards(&mut self) -> Result<()> {
         while let Some((number, cursor)) = &self.block
             && !cursor.is_valid()

@@ -35,7 +35,7 @@ impl EntryCursor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_valid(&self) -> bool {
         match self {
             Version1(cursor) => cursor.is_valid(),
@@ -43,7 +43,7 @@ impl EntryCursor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn key(&self) -> &[u8] {
         match self {
             Version1(cursor) => cursor.key(),
@@ -51,7 +51,7 @@ impl EntryCursor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn tag(&self) -> Tag {
         match self {
             Version1(cursor) => cursor.tag(),
@@ -66,7 +66,7 @@ impl EntryCursor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn value_ref(&self) -> &[u8] {
         match self {
             Version1(cursor) => cursor.value_ref(),
@@ -96,7 +96,7 @@ impl EntryCursor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Result<(), Malformed> {
         match self {
             Version1(cursor) => cursor.next(),

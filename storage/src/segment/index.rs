@@ -11,11 +11,9 @@
 //! Unterauer, "Prefix B-trees", 1977), and its bound is 0, before all versions. Where a key's
 //! versions go on in the next block, it is that key, with the tag just behind the last one's.
 //!
-//! In memory the eight bytes of each separator behind the prefix that all share stand in one sorted
-//! array, as numbers. A table over their highest bits says where in it to look, so that a search
-//! touches two or three cache lines if keys are spread evenly, and halves its way if they are not.
-//! Separators that differ later than that are compared as a whole. With the stored form that is about
-//! 40 bytes a block: for a billion entries of 144 bytes in blocks of 16 KiB, 360 MB.
+//! Of a stored index that was read, memory holds besides it where each block begins, where its
+//! separator is, and the words by which `layers` finds it. All in all that is about 40 bytes a block:
+//! for a billion entries of 144 bytes in blocks of 16 KiB, 360 MB.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -24,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 
 use super::block::shared;
+use super::layers::Layers;
 use super::{BLOCK_BYTES_MAX, Handle, TRAILER_BYTES, version1};
 use crate::codec::{Malformed, Reader, put_slice, put_u32, put_varint};
 use crate::key::{KEY_BYTES_MAX, Tag, compare};
@@ -79,47 +78,21 @@ pub(super) struct Index {
     /// Behind the prefix, separators are pieces of this.
     bytes: Bytes,
     prefix: Box<[u8]>,
-    /// One for each block, and one behind the last.
-    slots: Box<[Slot]>,
+    /// Where each block begins, and where the last one ends.
+    offsets: Box<[u64]>,
     /// Those of all blocks but the first.
     separators: Box<[Separator]>,
     /// Their bounds; empty if all are before all versions.
     bounds: Box<[Tag]>,
-    table: Table,
+    layers: Layers,
     /// Which data blocks were already seen right: a bit each.
     seen_right: Box<[AtomicU64]>,
-}
-
-struct Slot {
-    /// The separator's word; of the first block, and behind the last, none.
-    word: u64,
-    offset: u64,
 }
 
 #[derive(Clone, Copy)]
 struct Separator {
     at: u32,
     bytes: u32,
-}
-
-/// Entry `n` says how many words are below the least word whose distance from the first, shifted,
-/// is `n`.
-struct Table {
-    first: u64,
-    shift: u32,
-    below: Box<[u32]>,
-}
-
-/// A key's first eight bytes as a number that orders as they do. Zeros stand behind shorter ones.
-fn word(key: &[u8]) -> u64 {
-    match key.first_chunk::<8>() {
-        Some(word) => u64::from_be_bytes(*word),
-        None => {
-            let mut word = [0; 8];
-            word[..key.len()].copy_from_slice(key);
-            u64::from_be_bytes(word)
-        }
-    }
 }
 
 impl Index {
@@ -185,31 +158,32 @@ impl Index {
         if parts.end != data_end {
             return Err(Malformed("the blocks of the index do not end where the data ends"));
         }
-        let blocks = parts.slots.len();
-        parts.slots.push(Slot { word: u64::MAX, offset: data_end });
+        let blocks = parts.offsets.len();
+        parts.offsets.push(data_end);
         if parts.bounds.iter().all(|bound| *bound == Tag::NEWEST) {
             parts.bounds.clear();
         }
-        let table = Table::new(&parts.slots[1..blocks]);
+        let separator = |number: usize| parts.separators[number].of(&bytes);
+        let layers = Layers::new(parts.separators.len(), separator);
         Ok(Index {
-            bytes,
             prefix,
-            slots: parts.slots.into(),
+            offsets: parts.offsets.into(),
             separators: parts.separators.into(),
             bounds: parts.bounds.into(),
-            table,
+            layers,
             seen_right: (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            bytes,
         })
     }
 
     /// How many data blocks there are: at least one.
     pub(super) fn blocks(&self) -> usize {
-        self.slots.len() - 1
+        self.offsets.len() - 1
     }
 
     /// Where a block is.
     pub(super) fn handle(&self, number: usize) -> Handle {
-        let (from, to) = (self.slots[number].offset, self.slots[number + 1].offset);
+        let (from, to) = (self.offsets[number], self.offsets[number + 1]);
         Handle { offset: from, bytes: (to - from) as u32 - TRAILER_BYTES as u32 }
     }
 
@@ -219,15 +193,7 @@ impl Index {
         let Some(rest) = key.strip_prefix(&*self.prefix) else {
             return if key < &*self.prefix { 0 } else { self.separators.len() };
         };
-        let word = word(rest);
-        let words = &self.slots[1..=self.separators.len()];
-        let (from, to) = self.table.range(word);
-        let below = from + words[from..to].partition_point(|slot| slot.word < word);
-        let same = words[below..to].partition_point(|slot| slot.word == word);
-        if same == 0 {
-            return below;
-        }
-        let (mut low, mut high) = (below, below + same);
+        let Range { start: mut low, end: mut high } = self.layers.around(rest);
         while low < high {
             let middle = low + (high - low) / 2;
             if compare(self.separator(middle), (rest, tag)) == Ordering::Greater {
@@ -263,46 +229,40 @@ impl Index {
 
 /// What an index consists of, while it is read.
 struct Parts {
-    slots: Vec<Slot>,
+    offsets: Vec<u64>,
     separators: Vec<Separator>,
     bounds: Vec<Tag>,
     /// Where the blocks so far end.
     end: u64,
-    next_word: u64,
 }
 
 impl Parts {
     fn with_capacity(blocks: usize) -> Parts {
-        Parts {
-            slots: Vec::with_capacity(blocks + 1),
-            separators: Vec::with_capacity(blocks - 1),
-            bounds: Vec::new(),
-            end: 0,
-            next_word: 0,
-        }
+        let (offsets, separators) = (Vec::with_capacity(blocks + 1), Vec::with_capacity(blocks));
+        Parts { offsets, separators, bounds: Vec::new(), end: 0 }
     }
 
     /// A block behind those so far.
     fn handle(&mut self, bytes: u64) -> Result<(), Malformed> {
-        self.slots.push(Slot { word: self.next_word, offset: self.end });
+        self.offsets.push(self.end);
         let end = bytes.checked_add(TRAILER_BYTES as u64).and_then(|it| self.end.checked_add(it));
         self.end = end.ok_or(Malformed("blocks beyond what a file can hold"))?;
         Ok(())
     }
 
-    /// What separates the blocks so far from the next one.
+    /// What separates the block behind it from those before.
     fn separator(&mut self, bytes: &[u8], at: Range<usize>, bound: Tag) -> Result<(), Malformed> {
         let separator = &bytes[at.clone()];
-        if let (Some(before), Some(before_bound)) = (self.separators.last(), self.bounds.last())
-            && compare((before.of(bytes), *before_bound), (separator, bound)) != Ordering::Less
-        {
-            return Err(Malformed("an index out of order"));
+        if let (Some(before), Some(before_bound)) = (self.separators.last(), self.bounds.last()) {
+            let before_end = before.at as usize + before.bytes as usize;
+            let before = (before.of(bytes), *before_bound);
+            if at.start < before_end || compare(before, (separator, bound)) != Ordering::Less {
+                return Err(Malformed("an index out of order"));
+            }
         }
-        let at_limit = |_| Malformed("an index of more than 4 GiB");
-        let start = u32::try_from(at.start).map_err(at_limit)?;
+        let start = u32::try_from(at.start).map_err(|_| Malformed("an index above 4 GiB"))?;
         self.separators.push(Separator { at: start, bytes: separator.len() as u32 });
         self.bounds.push(bound);
-        self.next_word = word(separator);
         Ok(())
     }
 }
@@ -310,38 +270,6 @@ impl Parts {
 impl Separator {
     fn of(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.at as usize..][..self.bytes as usize]
-    }
-}
-
-impl Table {
-    /// Of words that rise.
-    fn new(slots: &[Slot]) -> Table {
-        let (Some(first), Some(last)) = (slots.first(), slots.last()) else {
-            return Table { first: 0, shift: 0, below: Box::default() };
-        };
-        let span = last.word - first.word;
-        // Between as many entries as words, and twice as many.
-        let wanted = usize::BITS - slots.len().leading_zeros();
-        let shift = (u64::BITS - span.leading_zeros()).saturating_sub(wanted);
-        let mut below = vec![0; (span >> shift) as usize + 2];
-        for slot in slots {
-            below[((slot.word - first.word) >> shift) as usize + 1] += 1;
-        }
-        for at in 1..below.len() {
-            below[at] += below[at - 1];
-        }
-        Table { first: first.word, shift, below: below.into() }
-    }
-
-    /// The words among which the first is that is not below this one, and all that are equal to it.
-    fn range(&self, word: u64) -> (usize, usize) {
-        let all = self.below.last().copied().unwrap_or_default() as usize;
-        let Some(distance) = word.checked_sub(self.first) else { return (0, 0) };
-        let at = usize::try_from(distance >> self.shift).unwrap_or(usize::MAX);
-        match self.below.get(at..).and_then(|rest| rest.first_chunk::<2>()) {
-            Some([from, to]) => (*from as usize, *to as usize),
-            None => (all, all),
-        }
     }
 }
 

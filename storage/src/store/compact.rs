@@ -358,7 +358,8 @@ impl Inner {
         };
         let job = self.job(&running.view, &goes_on);
         let segment_bytes = (plan.to > 0).then_some(self.options.segment_bytes);
-        self.run(merge, Job { segment_bytes, below, end: part.end.as_deref(), ..job })
+        let options = self.options.segment(plan.to);
+        self.run(merge, Job { options, segment_bytes, below, end: part.end.as_deref(), ..job })
     }
 
     /// Installs what all parts have made, or throws it away.

@@ -181,7 +181,7 @@ impl Ingest {
 
     fn last_key(&self) -> Option<&[u8]> {
         match &self.rows {
-            Rows::Few(batch) => batch.operations().last().map(|last| last.key().as_ref()),
+            Rows::Few(batch) => batch.last_key(),
             Rows::Many(sorted) => sorted.last_key(),
         }
     }

@@ -215,7 +215,7 @@ impl Inner {
         Job {
             vfs: &*self.vfs,
             dir: &self.segments_dir,
-            options: self.options.segment(),
+            options: self.options.segment(0),
             cache: &self.cache,
             segment_bytes: None,
             next_segment: &self.next_segment,

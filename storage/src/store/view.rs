@@ -82,8 +82,8 @@ impl View {
         found: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         for memtable in self.memtables() {
-            if let Some((tag, value)) = memtable.get(key, sequence) {
-                return Ok(is_put(tag).then(|| found(&value)));
+            if let Some((tag, value)) = memtable.get_ref(key, sequence) {
+                return Ok(is_put(tag).then(|| found(value)));
             }
         }
         let found = |tag, value: &[u8]| is_put(tag).then(|| found(value));

@@ -436,6 +436,14 @@ impl VfsFile for FaultyFile {
         self.plain(Operation::Sync, || self.file.sync())
     }
 
+    fn start_sync(&self, offset: u64, bytes: u64) {
+        self.file.start_sync(offset, bytes);
+    }
+
+    fn will_need(&self) {
+        self.file.will_need();
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.plain(Operation::Length, || self.file.len())
     }

@@ -80,6 +80,14 @@ pub trait VfsFile: Send + Sync {
     /// later success proves nothing of it either: callers must give up on the file.
     fn sync(&self) -> io::Result<()>;
 
+    /// Begins to write back what was written to a range, without waiting: a [`VfsFile::sync`] that
+    /// comes later has less to do. Promises nothing, and cannot fail.
+    fn start_sync(&self, offset: u64, bytes: u64);
+
+    /// All of the file will be read soon, from its beginning: the system may begin now. It is only
+    /// advice.
+    fn will_need(&self) {}
+
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::Mmap;
-use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags, fallocate, statx};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, fadvise, fallocate, statx};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{OpenMode, Vfs, VfsDirect, VfsFile, VfsLock};
@@ -109,6 +110,16 @@ impl VfsFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn start_sync(&self, offset: u64, bytes: u64) {
+        // What is not needed any more is written back before it is dropped. It is only advice.
+        let _ = fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::DontNeed);
+    }
+
+    fn will_need(&self) {
+        // No length stands for all of it.
+        let _ = fadvise(&self.file, 0, None, Advice::WillNeed);
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -72,6 +72,48 @@ fn the_same_on_a_real_disk() {
     }
 }
 
+/// On a file system with direct writes this goes all the ways that there are: directly, in the cache,
+/// and from one to the other.
+#[test]
+fn many_threads_on_a_real_disk() {
+    const THREADS: u64 = 6;
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { file_bytes: 1 << 20, pending_bytes_max: 64 << 20, ..options() };
+    let mut expected = 0;
+    for round in 0..3 {
+        let (log, mut replay) = Log::open(Arc::new(RealVfs), dir.path(), options).unwrap();
+        let mut records = 0;
+        while let Some(record) = replay.next().unwrap() {
+            let number = u64::from_le_bytes(*record.payload.first_chunk().unwrap());
+            assert_eq!(record.payload[8..], payload(number, record.payload.len() - 8));
+            records += 1;
+        }
+        assert_eq!((records, &replay.report().torn), (expected, &None));
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let log = &log;
+                scope.spawn(move || {
+                    for number in 0..60 {
+                        let number = (round * THREADS + thread) * 1000 + number;
+                        let bytes = if number % 17 == 3 { 90_000 } else { 9 + number % 900 };
+                        let bytes = usize::try_from(bytes).unwrap();
+                        let parts = [&number.to_le_bytes()[..], &payload(number, bytes)];
+                        let position = log.append_parts(3, &parts).unwrap();
+                        match (thread, number % 7) {
+                            (0, _) | (_, 1) => log.write().unwrap(),
+                            (1, _) => {}
+                            _ => log.sync(position).unwrap(),
+                        }
+                    }
+                });
+            }
+        });
+        expected += THREADS * 60;
+        log.sync(log.last()).unwrap();
+        assert_eq!(log.durable().0, expected);
+    }
+}
+
 #[test]
 fn appending_while_the_old_records_are_still_being_read() {
     let vfs = MemoryVfs::new();
@@ -112,17 +154,17 @@ fn a_record_bigger_than_a_file_gets_a_file_of_its_own_size() {
 fn a_big_backlog_is_written_in_frames_of_bounded_size() {
     let vfs = MemoryVfs::new();
     let (log, _) = open(&vfs).unwrap();
-    let records: Vec<_> = (0..40).map(|number| payload(number, 100_000)).collect();
+    let records: Vec<_> = (0..130).map(|number| payload(number, 30_000)).collect();
     for record in &records {
         append(&log, record).unwrap();
     }
     assert_eq!(log.durable(), Position(0));
-    assert!(log.pending_bytes() > 4_000_000);
+    assert!(log.pending_bytes() > 3_900_000);
     log.sync(Position(1)).unwrap();
-    assert_eq!(log.durable(), Position(11), "what has no room in the file waits for who wants it");
+    assert_eq!(log.durable(), Position(35), "what has no room in the file waits for who wants it");
     log.sync(log.last()).unwrap();
     let stats = log.stats();
-    assert_eq!((stats.appends, stats.frames), (40, 4));
+    assert_eq!((stats.appends, stats.frames), (130, 4));
     drop(log);
     assert_eq!(open(&vfs).unwrap().1.records, records);
 }

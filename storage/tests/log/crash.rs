@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use kvorum_storage::log::{Log, Position};
 use kvorum_storage::vfs::{CrashMode, FaultyVfs, MemoryVfs, Vfs as _};
 
-use crate::fixture::{DIR, Recovered, append, disk_of, live_files, open, payload, put, read};
+use crate::fixture::{
+    DIR, Recovered, append, disk_of, disks, live_files, open, payload, put, read,
+};
 
 /// What a run has promised so far.
 #[derive(Default)]
@@ -79,7 +81,12 @@ fn modes(seed: u64) -> Vec<CrashMode> {
 
 #[test]
 fn at_every_operation() {
-    let memory = MemoryVfs::new();
+    for memory in disks() {
+        crash_at_every_operation(memory);
+    }
+}
+
+fn crash_at_every_operation(memory: MemoryVfs) {
     let vfs = FaultyVfs::new(Arc::new(memory.clone()));
     let promises = Arc::new(Promises::default());
     let points = Arc::new(AtomicU64::new(0));
@@ -132,9 +139,14 @@ fn recover(image: &MemoryVfs, promises: &Promises, context: &str) {
 
 #[test]
 fn during_recovery_too() {
-    let memory = MemoryVfs::new();
+    for memory in disks() {
+        crash_during_recovery(&memory);
+    }
+}
+
+fn crash_during_recovery(memory: &MemoryVfs) {
     let promises = Promises::default();
-    let (log, _) = open(&memory).unwrap();
+    let (log, _) = open(memory).unwrap();
     work(&log, &promises);
     for bytes in [100, 600, 50, 600, 70] {
         promises.put(&log, bytes);

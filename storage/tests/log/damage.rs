@@ -15,7 +15,10 @@ fn tiny() -> LogOptions {
 
 /// A log of at least three files, the last of them with several frames.
 fn sample(recycled: bool) -> (MemoryVfs, Vec<Vec<u8>>) {
-    let vfs = MemoryVfs::new();
+    sample_on(MemoryVfs::new(), recycled)
+}
+
+fn sample_on(vfs: MemoryVfs, recycled: bool) -> (MemoryVfs, Vec<Vec<u8>>) {
     let (log, _) = open_with(&vfs, tiny()).unwrap();
     let mut number = 0;
     if recycled {
@@ -80,8 +83,8 @@ fn turn_every_bit(vfs: &MemoryVfs, records: &[Vec<u8>]) -> Outcomes {
 
 #[test]
 fn every_bit_of_a_closed_log() {
-    for recycled in [false, true] {
-        let (vfs, records) = sample(recycled);
+    for (recycled, direct) in [(false, Some(64)), (true, Some(64)), (false, None), (true, None)] {
+        let (vfs, records) = sample_on(MemoryVfs::new().with_direct(direct), recycled);
         let outcomes = turn_every_bit(&vfs, &records);
         assert_eq!(outcomes.last_frame_cut, 0, "the mark at the end bears witness");
         assert!(outcomes.refused > 10_000, "{outcomes:?}");

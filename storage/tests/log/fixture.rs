@@ -21,6 +21,11 @@ pub(crate) fn options() -> LogOptions {
     }
 }
 
+/// Disks that write directly, in small steps and in sectors, and one that cannot.
+pub(crate) fn disks() -> [MemoryVfs; 3] {
+    [Some(64), Some(512), None].map(|alignment| MemoryVfs::new().with_direct(alignment))
+}
+
 pub(crate) fn open(vfs: &(impl Vfs + Clone)) -> Result<(Log, Recovered)> {
     open_with(vfs, options())
 }

@@ -7,5 +7,6 @@ mod cut;
 mod damage;
 mod fault;
 mod fixture;
+mod flight;
 mod format;
 mod group;

@@ -20,5 +20,6 @@ mod faults;
 mod format;
 mod ingest;
 
+mod overlap;
 mod replica;
 mod support;
