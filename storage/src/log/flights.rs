@@ -137,9 +137,7 @@ impl Flights {
     /// Whether a record has landed and a sync would bring it nearer to being durable: no sync has
     /// begun since it landed, or since one before it did. Who landed that one may want no sync.
     pub(super) fn needs_sync(&self, position: u64) -> bool {
-        let is_new = |flight: &Flight| {
-            matches!(flight.progress, Progress::Landed(landing) if landing > self.syncing)
-        };
+        let is_new = |flight: &Flight| matches!(flight.progress, Progress::Landed(landing) if landing > self.syncing);
         let Some(at) = self.queue.iter().position(|flight| flight.last >= position) else {
             return false;
         };
