@@ -49,7 +49,54 @@ fn main() {
         let ratio = log / direct;
         println!("{threads:>7} {log:>10.0} {direct:>10.0} {plain:>10.0} {ratio:>8.2}");
     }
+    println!();
+    println!("one thread beside another that writes without syncing, until 1 GiB");
+    println!("{:>22} {:>12} {:>10} {:>14}", "the other", "MiB a second", "synced", "longest, ms");
+    for (name, bulk_bytes) in [("none", 0), ("small", 160), ("batches of 150 KB", 150_000)] {
+        let (bulk, synced, longest) = beside(&dir, seconds, bytes, bulk_bytes);
+        let longest = longest.as_secs_f64() * 1e3;
+        println!("{name:>22} {bulk:>12.0} {synced:>10.0} {longest:>14.2}");
+    }
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// What a thread gets done that syncs each record, beside one that writes others and syncs none: the
+/// MiB a second of the latter, the records a second of the former, and the longest that one took.
+fn beside(dir: &Path, seconds: f64, bytes: usize, bulk_bytes: usize) -> (f64, f64, Duration) {
+    const MIB: f64 = 1_048_576.0;
+    let dir = dir.join("beside");
+    let (log, _) = Log::open(Arc::new(RealVfs), &dir, LogOptions::default()).unwrap();
+    let (payload, bulk) = (vec![7; bytes], vec![8; bulk_bytes]);
+    let (stop, mut longest, mut synced) = (AtomicBool::new(false), Duration::ZERO, 0_u32);
+    let start = Instant::now();
+    let written: f64 = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut written = 0.0;
+            while bulk_bytes > 0 && !stop.load(Ordering::Relaxed) && written < 1024.0 * MIB {
+                log.append(1, &bulk).unwrap();
+                log.write().unwrap();
+                written += f64::from(u32::try_from(bulk_bytes).unwrap());
+                if written % (16.0 * MIB) < f64::from(u32::try_from(bulk_bytes).unwrap()) {
+                    log.truncate_before(log.durable()).unwrap();
+                }
+            }
+            written / start.elapsed().as_secs_f64()
+        });
+        while start.elapsed().as_secs_f64() < seconds {
+            let begin = Instant::now();
+            let position = log.append(1, &payload).unwrap();
+            log.sync(position).unwrap();
+            longest = longest.max(begin.elapsed());
+            synced += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    let synced = f64::from(synced) / start.elapsed().as_secs_f64();
+    log.truncate_before(log.last()).unwrap();
+    drop(log);
+    std::fs::remove_dir_all(&dir).unwrap();
+    (written / MIB, synced, longest)
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {

@@ -96,7 +96,7 @@ pub mod vfs;
 
 pub use batch::{BATCH_OPERATIONS_MAX, Batch, Operation};
 pub use cursor::Direction;
-pub use error::{Error, Result};
+pub use error::{Error, Happened, Result};
 pub use histogram::Latencies;
 pub use key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use log::{
@@ -111,5 +111,5 @@ pub use snapshot::Snapshot;
 pub use store::{
     Durability, FilterStats, Ingest, Ingested, LatencyStats, LevelStats, Maintained, Maintenance,
     MaintenanceOptions, OnFailure, PRESSURE_BYTES, Pressure, ReadView, Recovery, Stats, Store,
-    VerifyReport, WRITE_BATCH, Work,
+    VerifyProgress, VerifyReport, WRITE_BATCH, Work,
 };

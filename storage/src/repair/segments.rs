@@ -253,7 +253,7 @@ impl<'a> Writer<'a> {
             None => {
                 let id = *self.next_id;
                 *self.next_id += 1;
-                let options = self.options.segment();
+                let options = self.options.segment(LEVELS - 1);
                 self.current.insert(SegmentWriter::create(self.vfs, self.dir, id, options)?)
             }
         };

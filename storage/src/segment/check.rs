@@ -20,17 +20,30 @@ pub(crate) struct Counted {
 impl Segment {
     /// Reads everything anew and believes nothing that was checked before.
     pub(crate) fn check(&self) -> Result<Counted> {
+        let counted = self.check_while(&mut |_| true)?;
+        Ok(counted.expect("nobody stopped it"))
+    }
+
+    /// The same, for who wants to do something else after each block: he is told how many bytes of
+    /// data were read so far. `None` once he has had enough.
+    pub(crate) fn check_while(
+        &self,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<Counted>> {
         self.recheck_footer()?;
         self.read_index()?;
         let properties = self.read_properties()?;
         if properties != self.meta {
             return Err(self.disagrees("its properties differ from the manifest's"));
         }
-        let counted = self.check_data()?;
+        let Some(counted) = self.check_data(go_on)? else { return Ok(None) };
         let same = counted.entries == self.meta.entries
             && counted.deletes == self.meta.deletes
             && counted.sequence_max == self.meta.sequence_max;
-        if same { Ok(counted) } else { Err(self.disagrees("it holds other entries than it says")) }
+        match same {
+            true => Ok(Some(counted)),
+            false => Err(self.disagrees("it holds other entries than it says")),
+        }
     }
 
     /// All but the data: that it is the segment which the manifest means, and can be searched.
@@ -43,7 +56,7 @@ impl Segment {
         Ok(())
     }
 
-    fn check_data(&self) -> Result<Counted> {
+    fn check_data(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<Option<Counted>> {
         let filter = self.read_filter()?;
         let mut counted = Counted::default();
         let mut last: Option<(Vec<u8>, Tag)> = None;
@@ -94,11 +107,16 @@ impl Segment {
                 return Err(lied("the block does not end where the index says"));
             }
             counted.blocks += 1;
+            // Blocks are of about the same size.
+            let read = self.meta.bytes as f64 * counted.blocks as f64 / self.blocks()? as f64;
+            if !go_on(read as u64) {
+                return Ok(None);
+            }
         }
         if last.is_none_or(|(key, _)| key != self.meta.largest) {
             return Err(self.disagrees("it does not end with its largest key"));
         }
-        Ok(counted)
+        Ok(Some(counted))
     }
 
     fn disagrees(&self, what: &'static str) -> Error {

@@ -81,7 +81,9 @@ impl Filter {
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         let line = &self.lines[line_of(hash, self.count)..];
         let Some(line) = line.first_chunk::<LINE_BYTES>() else { return true };
-        bits_of(hash, self.probes).all(|bit| line[bit / 8] & 1 << (bit % 8) != 0)
+        // All bits are looked at: where to stop at the first that is not set is hard to predict, and
+        // they are in one line.
+        bits_of(hash, self.probes).fold(1, |all, bit| all & (line[bit / 8] >> (bit % 8))) == 1
     }
 }
 

@@ -29,6 +29,9 @@ mod salvage;
 mod version1;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -234,38 +237,5 @@ impl Footer {
             properties: Handle::decode(&mut reader)?,
             index: Handle::decode(&mut reader)?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_back_and_other_files_are_left_alone() {
-        let path = path_of(Path::new("/d"), 0x1F);
-        assert_eq!(path, Path::new("/d/000000000000001f.segment"));
-        assert_eq!(id_of("000000000000001f.segment"), Some(0x1F));
-        for other in ["MANIFEST", "1f.segment", "+00000000000001f.segment", "x.segment", ""] {
-            assert_eq!(id_of(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_kind_of_block_is_read_as_it_is_stored() {
-        let known: Vec<u8> =
-            (0..=u8::MAX).filter(|stored| BlockKind::from_stored(*stored).is_some()).collect();
-        assert_eq!(known, [0x00, 0x01, 0x20, 0x21]);
-        for stored in known {
-            assert_eq!(BlockKind::from_stored(stored).unwrap().stored(), stored);
-        }
-    }
-
-    #[test]
-    fn a_footer_is_as_long_as_it_says() {
-        let handle = Handle { offset: 1, bytes: 2 };
-        let (version, id) = (Version::Two, 7);
-        let footer = Footer { version, id, filter: handle, properties: handle, index: handle };
-        assert_eq!(footer.encode().len() + 4, FOOTER_BYTES);
     }
 }

@@ -168,18 +168,19 @@ impl Segment {
     fn data_payload(&self, number: usize, check: Check) -> Result<Payload<'_>> {
         let index = self.index()?;
         let handle = index.handle(number);
-        if check == Check::Always || !index.was_seen_right(number) {
-            let block = self.payload(handle, true)?;
-            index.seen_right(number);
-            return Ok(block);
-        }
-        let cached = || self.cache.as_ref()?.get((self.meta.id, number));
-        let is_packed = self.kind_of(handle).is_some_and(|it| it.compression != Compression::None);
-        if is_packed && let Some(block) = cached() {
+        let seen_right = check == Check::Once && index.was_seen_right(number);
+        if seen_right
+            && self.kind_of(handle).is_some_and(|kind| kind.compression != Compression::None)
+            && let Some(block) = self.cache.as_ref().and_then(|it| it.get((self.meta.id, number)))
+        {
             return Ok(Payload::Unpacked(block));
         }
-        let block = self.payload(handle, false)?;
-        if let (Payload::Unpacked(block), Some(cache)) = (&block, &self.cache) {
+        let block = self.payload(handle, !seen_right)?;
+        if !seen_right {
+            index.seen_right(number);
+        }
+        // Whoever reads all of it anew reads it once.
+        if let (Check::Once, Payload::Unpacked(block), Some(cache)) = (check, &block, &self.cache) {
             cache.put((self.meta.id, number), block);
         }
         Ok(block)

@@ -70,7 +70,7 @@ pub(crate) use self::open::{LOCK, LOG, SEGMENTS};
 pub use self::pressure::{PRESSURE_BYTES, Pressure};
 pub use self::read_view::ReadView;
 pub use self::stats::{FilterStats, LatencyStats, LevelStats, Stats};
-pub use self::verify::VerifyReport;
+pub use self::verify::{VerifyProgress, VerifyReport};
 use self::view::CurrentView;
 pub(crate) use self::view::View;
 pub use self::write::{Durability, WRITE_BATCH};
@@ -168,6 +168,11 @@ impl Store {
     /// The keys of a range and their values, as they are now.
     pub fn scan(&self, range: impl Into<KeyRange>, direction: Direction) -> Result<Scan> {
         Scan::new(self.cursor(range), direction)
+    }
+
+    /// The keys that begin so, from the smallest up, and their values, as they are now.
+    pub fn scan_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Scan> {
+        self.scan(KeyRange::prefix(prefix.as_ref()), Direction::Forwards)
     }
 
     /// Walks a range both ways, as it is now.

@@ -157,8 +157,11 @@ fn open(
 ) -> Result<(Store, Recovery)> {
     options.validate()?;
     let (segments_dir, log_dir) = (dir.join(SEGMENTS), dir.join(LOG));
+    if !options.create_if_missing && Manifest::read(&*vfs, dir)?.is_none() {
+        return Err(Error::Missing { file: dir.join(manifest::NAME) });
+    }
     for dir in [&segments_dir, &log_dir] {
-        vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
+        create_dir_durably(&*vfs, dir)?;
     }
     let lock = lock_dir(&*vfs, dir)?;
     marker::refuse(&*vfs, dir)?;
@@ -241,6 +244,21 @@ fn open(
     // There may be compactions that the last owner had no time for.
     inner.signal.raise();
     Ok((Store { inner: Arc::new(inner) }, Recovery { replay, orphans_removed }))
+}
+
+/// Makes a directory and its parents, so that those that are new are there after a crash.
+pub(super) fn create_dir_durably(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    let new = dir.ancestors().take_while(|it| vfs.list(or_here(it)).is_err()).count();
+    vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
+    for above in dir.ancestors().skip(1).take(new).map(or_here) {
+        vfs.sync_dir(above).map_err(Error::io("sync the directory", above))?;
+    }
+    Ok(())
+}
+
+/// What is above a name without a path is where the process is.
+fn or_here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 fn lock_dir(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn VfsLock>> {

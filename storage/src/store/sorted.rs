@@ -6,6 +6,7 @@ use super::Inner;
 use crate::batch::check_length;
 use crate::error::{Error, Result};
 use crate::key::{KEY_BYTES_MAX, Kind, Sequence, Tag, VALUE_BYTES_MAX};
+use crate::levels::LEVELS;
 use crate::planted::Bug;
 use crate::segment::{SegmentMeta, SegmentWriter, path_of};
 
@@ -59,7 +60,9 @@ impl SortedRows {
             None => {
                 let id = store.next_segment.fetch_add(1, Relaxed);
                 self.ids.push(id);
-                let (dir, options) = (&store.segments_dir, store.options.segment());
+                // They go as deep as there is room.
+                let options = store.options.segment(LEVELS - 1);
+                let dir = &store.segments_dir;
                 self.writer.insert(SegmentWriter::create(&*store.vfs, dir, id, options)?)
             }
         };

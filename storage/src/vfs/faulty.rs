@@ -440,6 +440,10 @@ impl VfsFile for FaultyFile {
         self.file.start_sync(offset, bytes);
     }
 
+    fn will_need(&self) {
+        self.file.will_need();
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.plain(Operation::Length, || self.file.len())
     }

@@ -84,6 +84,10 @@ pub trait VfsFile: Send + Sync {
     /// comes later has less to do. Promises nothing, and cannot fail.
     fn start_sync(&self, offset: u64, bytes: u64);
 
+    /// All of the file will be read soon, from its beginning: the system may begin now. It is only
+    /// advice.
+    fn will_need(&self) {}
+
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 

@@ -8,8 +8,8 @@ use kvorum_storage::vfs::{
     CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome, RealVfs, Vfs,
 };
 use kvorum_storage::{
-    Batch, Direction, Durability, Error, KEY_BYTES_MAX, KeyRange, Maintained, Options, Position,
-    Pressure, Recovery, Result, Store, VALUE_BYTES_MAX, Work,
+    Batch, Direction, Durability, Error, Happened, KEY_BYTES_MAX, KeyRange, Maintained, Options,
+    Position, Pressure, Recovery, Result, Store, VALUE_BYTES_MAX, Work,
 };
 
 use crate::support::{DIR, count_batches, make_room, numbered_batch, tiny_options};
@@ -434,4 +434,55 @@ fn options_that_make_no_sense_are_refused() {
     let options = Options { memtables_max: 0, ..tiny_options() };
     let result = Store::open(Arc::new(MemoryVfs::new()), DIR.as_ref(), options);
     assert!(matches!(result, Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn a_check_tells_how_far_it_is_and_stops_when_it_is_told() {
+    let store = open(&MemoryVfs::new()).unwrap();
+    for number in 1..=200 {
+        store.write(numbered_batch(number), Durability::Buffered).unwrap();
+        store.maintain().unwrap();
+    }
+    let mut seen = Vec::new();
+    let report = store
+        .verify_with(1 << 30, |progress| {
+            seen.push(progress);
+            true
+        })
+        .unwrap();
+    assert!(report.is_sound(), "{report}");
+    assert!(report.to_string().ends_with("bytes: nothing is wrong"), "{report}");
+    assert_eq!(seen.len() as u64, report.blocks);
+    assert!(seen.windows(2).all(|pair| pair[0].bytes < pair[1].bytes));
+    let last = seen.last().unwrap();
+    assert_eq!((last.bytes, last.bytes_total), (report.bytes, report.bytes));
+
+    let begun = std::time::Instant::now();
+    let rate = report.bytes * 20;
+    let slow = store.verify_with(rate, |_| true).unwrap();
+    assert!(slow.is_sound() && begun.elapsed() >= Duration::from_millis(40), "a twentieth second");
+    let stopped = store.verify_with(u64::MAX, |progress| progress.bytes < 1000).unwrap();
+    assert!(stopped.was_stopped && !stopped.is_sound() && stopped.bytes < report.bytes);
+}
+
+#[test]
+fn a_store_that_must_be_there_is_not_made() {
+    let disk = MemoryVfs::new();
+    let open = |options: Options| Store::open(Arc::new(disk.clone()), DIR.as_ref(), options);
+    let error = open(tiny_options().create_if_missing(false)).err().unwrap();
+    assert!(matches!(&error, Error::Missing { file } if file.ends_with("MANIFEST")), "{error}");
+    assert!(disk.files().is_empty(), "nothing was made");
+    open(tiny_options()).unwrap().put("a", "b", Durability::Sync).unwrap();
+    let store = open(tiny_options().create_if_missing(false)).unwrap();
+    assert_eq!(value(&store, "a").as_deref(), Some(&b"b"[..]));
+}
+
+#[test]
+fn errors_say_whether_it_happened() {
+    let disk = MemoryVfs::new();
+    let store = open(&disk).unwrap();
+    let error = store.put(vec![0; KEY_BYTES_MAX + 1], "v", Durability::Sync).unwrap_err();
+    assert_eq!((error.happened(), error.remedy().is_empty()), (Happened::No, false));
+    let locked = open(&disk).err().unwrap();
+    assert_eq!(locked.happened(), Happened::No);
 }

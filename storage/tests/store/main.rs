@@ -13,11 +13,13 @@ mod stats;
 mod threads;
 mod walks;
 
+mod checkpoint;
 mod crash;
 mod damage;
 mod faults;
 mod format;
 mod ingest;
 
+mod overlap;
 mod replica;
 mod support;

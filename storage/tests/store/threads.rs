@@ -16,8 +16,15 @@ fn number(value: Option<bytes::Bytes>) -> u64 {
 
 #[test]
 fn readers_see_whole_batches_and_never_go_back() {
-    const WRITERS: u64 = 4;
-    const WRITES: u64 = 400;
+    check_writers::<4>(400);
+}
+
+#[test]
+fn readers_see_whole_batches_of_sixteen_writers() {
+    check_writers::<16>(80);
+}
+
+fn check_writers<const WRITERS: usize>(writes: u64) {
     /// Make it take a while to apply a batch.
     const FILLERS: usize = 30;
     let options = Options { level0_segments_slow: 24, level0_segments_stop: 24, ..tiny_options() };
@@ -33,7 +40,7 @@ fn readers_see_whole_batches_and_never_go_back() {
             });
         }
         let read = || {
-            let mut last = [0; WRITERS as usize];
+            let mut last = [0; WRITERS];
             let mut rounds = 0_u64;
             while !done.load(SeqCst) {
                 for (writer, last) in last.iter_mut().enumerate() {
@@ -83,7 +90,7 @@ fn readers_see_whole_batches_and_never_go_back() {
             .map(|writer| {
                 let store = store.clone();
                 scope.spawn(move || {
-                    for count in 1..=WRITES {
+                    for count in 1..=writes {
                         let mut batch = Batch::new();
                         batch.put(format!("{writer} left"), count.to_string());
                         for filler in 0..FILLERS {

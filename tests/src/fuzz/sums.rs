@@ -74,53 +74,57 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// A block of a segment: payload and compression, then the checksum.
-fn block(id: u64, bytes: &[u8], handle: usize) -> Option<(Sum, usize)> {
-    let (offset, length) = (u64_at(bytes, handle)?, u32_at(bytes, handle + 8)? as usize);
+/// A block of a segment: so many bytes of payload and one for its kind, then the checksum.
+fn block(id: u64, offset: u64, length: usize) -> Option<Sum> {
     let from = usize::try_from(offset).ok()?;
-    let to = from + length + 1;
-    Some((Sum { seed: Seed::Place(id, offset), from, to, at: to }, length))
+    let to = from.checked_add(length)? + 1;
+    Some(Sum { seed: Seed::Place(id, offset), from, to, at: to })
 }
 
 fn segment(id: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
     let footer = bytes.len().checked_sub(64)?;
     let mut sums = Vec::new();
+    let mut index = &bytes[..0];
     for handle in [24, 36, 48] {
-        sums.push(block(id, bytes, footer + handle)?.0);
+        let (offset, length) =
+            (u64_at(bytes, footer + handle)?, u32_at(bytes, footer + handle + 8)?);
+        let sum = block(id, offset, length as usize)?;
+        index = bytes.get(sum.from..sum.from + length as usize)?;
+        sums.push(sum);
     }
-    let (index, length) = block(id, bytes, footer + 48)?;
-    let payload = bytes.get(index.from..index.from + length)?;
-    for handle in handles(payload).ok()? {
-        // Its place in the file, not in the index.
-        sums.push(block(id, bytes, index.from + handle)?.0);
+    let mut offset = 0;
+    for length in lengths(index).ok()? {
+        let sum = block(id, offset, length)?;
+        offset = sum.at as u64 + 4;
+        sums.push(sum);
     }
     let end = bytes.len() - 4;
     sums.push(Sum { seed: Seed::Place(id, footer as u64), from: footer, to: end, at: end });
     Some(sums)
 }
 
-/// Where in an index the places of blocks stand.
-fn handles(index: &[u8]) -> Result<Vec<usize>, Malformed> {
-    let restarts = u32_at(index, index.len().saturating_sub(4)).unwrap_or_default() as usize;
-    let end = index.len().saturating_sub(4 * (restarts + 1));
-    let mut reader = Reader::new(&index[..end]);
-    let mut handles = Vec::new();
-    while !reader.is_empty() {
-        reader.varint()?;
-        let key = reader.length(1 << 20)?;
-        reader.varint()?;
-        let value = reader.length(1 << 20)?;
-        reader.bytes(key)?;
-        handles.push(end - reader.remaining());
-        reader.bytes(value)?;
+/// What an index says of the payloads of blocks, which lie one behind the other.
+fn lengths(index: &[u8]) -> Result<Vec<usize>, Malformed> {
+    let mut reader = Reader::new(index);
+    let blocks = reader.u32()?;
+    reader.slice(1 << 20)?;
+    let mut lengths = Vec::new();
+    for number in 0..blocks {
+        if number > 0 {
+            reader.slice(1 << 20)?;
+            reader.varint()?;
+        }
+        lengths.push(reader.length(1 << 30)?);
     }
-    Ok(handles)
+    Ok(lengths)
 }
 
 fn log(number: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
     let mut sums = vec![Sum { seed: Seed::LogFile(number), from: 16, to: 512, at: 12 }];
-    let identity = u64_at(bytes, 24)?;
-    let mut at = 512;
+    let (version, identity) = (u32_at(bytes, 8)?, u64_at(bytes, 24)?);
+    // Frames of version 3 stand at multiples of what the file says.
+    let alignment = if version < 3 { 1 } else { u64_at(bytes, 56)?.max(1) as usize };
+    let mut at = 512.max(alignment);
     while let Some(length) = u32_at(bytes, at + 16) {
         let seed = Seed::Place(identity, at as u64);
         let header = Sum { seed, from: at + 4, to: at + 40, at };
@@ -130,7 +134,7 @@ fn log(number: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
         let end = at + 40 + length as usize;
         sums.push(Sum { seed, from: at + 40, to: end, at: at + 4 });
         sums.push(header);
-        at = end;
+        at = end.next_multiple_of(alignment);
     }
     Some(sums)
 }
