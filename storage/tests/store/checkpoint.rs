@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use kvorum_storage::vfs::{CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome, Phase, Vfs};
+use kvorum_storage::vfs::{CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome, Vfs};
 use kvorum_storage::{Durability, Error, Store};
 
 use crate::support::{DIR, count_batches, numbered_batch, tiny_options};

@@ -26,7 +26,7 @@ fn open_owned(disk: &MemoryVfs) -> (Store, Recovery) {
 
 fn put(key: &str, value: &str) -> Batch {
     let mut batch = Batch::new();
-    batch.put(key.to_owned(), value.to_owned());
+    batch.put(key, value);
     batch
 }
 
