@@ -168,7 +168,6 @@ impl Bench {
     /// Each of so many threads writes so many batches.
     fn writes(&self, row: &str, threads: u64, size: u64, batches: u64, durability: Durability) {
         let store = open(&self.dir);
-        // Files that were written before are recycled, as in a store that has run for a while.
         let begun = Watch::start();
         std::thread::scope(|scope| {
             for thread in 0..threads {
@@ -186,6 +185,8 @@ impl Bench {
             }
         });
         begun.print(row, threads * batches * size);
+        let log = store.stats().log;
+        println!("{:40} {:12.1}", "    batches in a frame", log.appends as f64 / log.frames as f64);
         drop(store);
         let _ = std::fs::remove_dir_all(&self.dir);
     }

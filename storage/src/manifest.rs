@@ -331,6 +331,12 @@ mod tests {
         };
         check(|manifest| manifest.next_segment = 7);
         check(|manifest| manifest.last_sequence = 71);
+        // To count on from there would go beyond what a number holds.
+        check(|manifest| manifest.last_sequence = u64::MAX);
+        check(|manifest| manifest.next_segment = u64::MAX);
+        check(|manifest| manifest.generation = u64::MAX);
+        check(|manifest| manifest.flushed_mark = u64::MAX);
+        check(|manifest| manifest.flushed_position = Position(u64::MAX));
         check(|manifest| manifest.segments[0].0 = LEVELS);
         check(|manifest| manifest.segments[0].1.smallest = Bytes::from("c"));
         let check_staged = |change: fn(&mut Staged)| {

@@ -87,7 +87,7 @@ impl Default for Options {
         Options {
             create_if_missing: true,
             memtable_bytes: 64 << 20,
-            memtables_max: 4,
+            memtables_max: 3,
             block_bytes: 16 << 10,
             segment_bytes: 64 << 20,
             compression: Compression::None,

@@ -23,6 +23,7 @@ mod open;
 mod pressure;
 mod read_view;
 mod release;
+mod replay;
 mod signal;
 mod sorted;
 mod staging;

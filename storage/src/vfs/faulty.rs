@@ -351,6 +351,11 @@ impl Shared {
 }
 
 impl Vfs for FaultyVfs {
+    /// Faults and hooks count operations.
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         self.shared.plain(Operation::CreateDir, dir, || self.shared.inner.create_dir_all(dir))
     }

@@ -63,6 +63,12 @@ pub trait Vfs: Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`] while another process, or another handle of this one, holds
     /// it. Dropping the answer, or dying, lets go.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn VfsLock>>;
+
+    /// Whether what is asked for must come in the same order in every run: then the engine makes no
+    /// thread of its own, not even for a moment.
+    fn is_simulated(&self) -> bool {
+        false
+    }
 }
 
 /// An open file. All methods may be called from many threads at once.

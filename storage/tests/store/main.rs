@@ -21,5 +21,6 @@ mod format;
 mod ingest;
 
 mod overlap;
+mod replay;
 mod replica;
 mod support;

@@ -24,6 +24,27 @@ fn readers_see_whole_batches_of_sixteen_writers() {
     check_writers::<16>(80);
 }
 
+/// Walks forth and back see the same, and scans whole batches of so many entries.
+fn check_walks(store: &Store, batch: usize) {
+    let mut cursor = store.cursor(..);
+    let mut there = Vec::new();
+    while let Some((key, value)) = cursor.next().unwrap() {
+        there.push((key.to_vec(), value.to_vec()));
+    }
+    while let Some((key, value)) = cursor.previous().unwrap() {
+        let (last_key, last_value) = there.pop().unwrap();
+        assert!(last_key == key && last_value == value, "another way back");
+    }
+    assert!(there.is_empty());
+    for direction in [Direction::Forwards, Direction::Backwards] {
+        let entries: Vec<_> = store.scan(.., direction).unwrap().map(Result::unwrap).collect();
+        for batch in entries.chunks(batch) {
+            let count = &batch[0].1;
+            assert!(batch.iter().all(|entry| entry.1 == count), "half a batch");
+        }
+    }
+}
+
 fn check_writers<const WRITERS: usize>(writes: u64) {
     /// Make it take a while to apply a batch.
     const FILLERS: usize = 30;
@@ -63,24 +84,7 @@ fn check_writers<const WRITERS: usize>(writes: u64) {
                     });
                     assert!(left == right && left >= *last, "{left} {right} after {last}");
                 }
-                let mut cursor = store.cursor(..);
-                let mut there = Vec::new();
-                while let Some((key, value)) = cursor.next().unwrap() {
-                    there.push((key.to_vec(), value.to_vec()));
-                }
-                while let Some((key, value)) = cursor.previous().unwrap() {
-                    let (last_key, last_value) = there.pop().unwrap();
-                    assert!(last_key == key && last_value == value, "another way back");
-                }
-                assert!(there.is_empty());
-                for direction in [Direction::Forwards, Direction::Backwards] {
-                    let entries: Vec<_> =
-                        store.scan(.., direction).unwrap().map(Result::unwrap).collect();
-                    for batch in entries.chunks(FILLERS + 2) {
-                        let count = &batch[0].1;
-                        assert!(batch.iter().all(|entry| entry.1 == count), "half a batch");
-                    }
-                }
+                check_walks(&store, FILLERS + 2);
                 rounds += 1;
             }
             rounds
