@@ -46,6 +46,8 @@
 //! How it works and what is not there: `docs/storage.md`. The files, byte by byte:
 //! `docs/storage-format.md`.
 
+#![deny(missing_docs)]
+
 mod store;
 
 pub mod inspect;

@@ -57,7 +57,7 @@ impl Store {
     /// Does one unit of the work that waits: removes files that an install left over, flushes a
     /// memtable, cuts the log, or compacts.
     ///
-    /// After [`Error::DiskFull`] nothing has changed; a later call tries again. After an error that
+    /// After [`Error::DiskFull`](crate::Error::DiskFull) nothing has changed; a later call tries again. After an error that
     /// leaves the disk in doubt the store takes no more work until it is opened again; reads go on.
     pub fn maintain(&self) -> Result<Maintained> {
         self.inner.maintain()

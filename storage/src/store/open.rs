@@ -58,7 +58,7 @@ impl Store {
     /// Opens the store in a directory, or makes one there, for an owner whose log has records of
     /// its own kinds: it reads them from the [`Recovery`] and calls [`Store::apply`] again.
     ///
-    /// While it does, memtables may fill: when [`Store::pressure`] says [`Pressure::Stop`], call
+    /// While it does, memtables may fill: when [`Store::pressure`] says [`Pressure::Stop`](crate::Pressure::Stop), call
     /// [`Store::maintain`] in between. [`Store::release`] is for afterwards: it would take away
     /// what is still to be read.
     pub fn open_with_replay(
