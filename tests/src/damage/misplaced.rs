@@ -119,7 +119,10 @@ fn is_like(a: &Path, b: &Path) -> bool {
 fn counted(disk: &MemoryVfs, path: &Path, bytes: &[u8]) -> usize {
     let is_log = |path: &Path| path.extension().is_some_and(|end| end == "log");
     let is_last = is_log(path)
-        && disk.files().iter().all(|other| !is_log(other) || !is_like(other, path) || *other <= *path);
+        && disk
+            .files()
+            .iter()
+            .all(|other| !is_log(other) || !is_like(other, path) || *other <= *path);
     if !is_last {
         return bytes.len();
     }

@@ -45,8 +45,13 @@ pub fn directories() -> Result<Vec<Directory>> {
 /// One thing done to one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Damage {
-    Flip { offset: u64, mask: u8 },
-    Cut { length: u64 },
+    Flip {
+        offset: u64,
+        mask: u8,
+    },
+    Cut {
+        length: u64,
+    },
     Removal,
     /// Bytes lie where others belong.
     Misplaced(Misplaced),

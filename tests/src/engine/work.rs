@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{
-    Batch, Direction, Durability, Error, KeyRange, Maintained, Options, Position, Scan, Snapshot, Store,
+    Batch, Direction, Durability, Error, KeyRange, Maintained, Options, Position, Scan, Snapshot,
+    Store,
 };
 
 use super::ledger::Ledger;

@@ -86,7 +86,8 @@ fn segment(id: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
     let mut sums = Vec::new();
     let mut index = &bytes[..0];
     for handle in [24, 36, 48] {
-        let (offset, length) = (u64_at(bytes, footer + handle)?, u32_at(bytes, footer + handle + 8)?);
+        let (offset, length) =
+            (u64_at(bytes, footer + handle)?, u32_at(bytes, footer + handle + 8)?);
         let sum = block(id, offset, length as usize)?;
         index = bytes.get(sum.from..sum.from + length as usize)?;
         sums.push(sum);
