@@ -17,8 +17,13 @@ pub(crate) trait Engine: Sync {
     /// Reads with what one thread needs for it: a connection, a prepared statement.
     fn read(&self, view: Seen, work: &mut Work<'_>) -> Result<()>;
 
-    /// Brings what is in memory to where it stays, and waits until nothing goes on any more.
+    /// Brings what is in memory to where it stays, and waits until all work that is due is done.
     fn settle(&self) -> Result<()>;
+
+    /// Does at once what it does of its own accord after some time without work, if that is more.
+    fn rest(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a thread does while it can read.

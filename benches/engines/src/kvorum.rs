@@ -53,9 +53,23 @@ impl Engine for Kvorum {
     }
 
     fn settle(&self) -> Result<()> {
+        self.store.flush()?;
+        self.until_nothing(Store::maintain)
+    }
+
+    fn rest(&self) -> Result<()> {
+        self.until_nothing(Store::settle)
+    }
+}
+
+impl Kvorum {
+    fn until_nothing(
+        &self,
+        unit: impl Fn(&Store) -> kvorum_storage::Result<Maintained>,
+    ) -> Result<()> {
         let mut settled = 0;
         while settled < SETTLED_FOR {
-            match self.store.settle()? {
+            match unit(&self.store)? {
                 Maintained::Did(_) => settled = 0,
                 Maintained::Nothing => {
                     settled += 1;

@@ -46,9 +46,13 @@ pub(super) fn measure(job: &Job) -> Result<Vec<Metric>> {
         Metric::rate(&name, job.keys as f64 / loaded),
         Metric::rate(format!("{name}, until settled"), job.keys as f64 / settled),
     ];
+    let written = || Ok::<_, anyhow::Error>(process::written()? as f64 / bytes as f64);
+    let due = written()?;
+    store.rest()?;
     if job.row == Row::C {
-        let written = process::written()? as f64 / bytes as f64;
-        metrics.push(Metric::less("load, bytes written per byte put", written, Unit::Times));
+        let idle = written()?;
+        metrics.push(Metric::less("load, bytes written per byte put", due, Unit::Times));
+        metrics.push(Metric::less("load, the same with idle work", idle, Unit::Times));
         metrics.push(Metric::memory("load, peak memory", process::peak_memory()?));
         metrics.push(Metric::memory("load, peak anonymous memory", watch.stop()));
     }

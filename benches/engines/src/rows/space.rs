@@ -26,6 +26,7 @@ pub(super) fn measure(job: &Job) -> Result<Vec<Metric>> {
     let loaded = began.elapsed().as_secs_f64();
     let at_once = process::disk_bytes(&job.dir)? as f64 / live;
     store.settle()?;
+    store.rest()?;
     await_rest(job)?;
     let settled = process::disk_bytes(&job.dir)? as f64 / live;
     let written = process::written()? as f64 / put as f64;
