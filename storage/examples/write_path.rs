@@ -142,7 +142,7 @@ impl Bench {
         for _ in 0..batches {
             let mut batch = Batch::new();
             for _ in 0..1000 {
-                batch.put(key(&mut random, number), VALUE.to_vec());
+                batch.put(key(&mut random, number), VALUE);
                 number += 1;
             }
             made.push(batch);
@@ -177,7 +177,7 @@ impl Bench {
                     for _ in 0..batches {
                         let mut batch = Batch::new();
                         for _ in 0..size {
-                            batch.put(random.key(), VALUE.to_vec());
+                            batch.put(random.key(), VALUE);
                         }
                         store.write(batch, durability).unwrap();
                     }
@@ -199,7 +199,7 @@ impl Bench {
         while store.stats().log_bytes < bytes {
             let mut batch = Batch::new();
             for _ in 0..100 {
-                batch.put(random.key(), VALUE.to_vec());
+                batch.put(random.key(), VALUE);
             }
             store.write(batch, Durability::Buffered).unwrap();
             entries += 100;
