@@ -142,7 +142,7 @@ impl Bench {
         for _ in 0..batches {
             let mut batch = Batch::new();
             for _ in 0..1000 {
-                batch.put(key(&mut random, number), VALUE.to_vec());
+                batch.put(key(&mut random, number), VALUE);
                 number += 1;
             }
             made.push(batch);
@@ -168,7 +168,6 @@ impl Bench {
     /// Each of so many threads writes so many batches.
     fn writes(&self, row: &str, threads: u64, size: u64, batches: u64, durability: Durability) {
         let store = open(&self.dir);
-        // Files that were written before are recycled, as in a store that has run for a while.
         let begun = Watch::start();
         std::thread::scope(|scope| {
             for thread in 0..threads {
@@ -178,7 +177,7 @@ impl Bench {
                     for _ in 0..batches {
                         let mut batch = Batch::new();
                         for _ in 0..size {
-                            batch.put(random.key(), VALUE.to_vec());
+                            batch.put(random.key(), VALUE);
                         }
                         store.write(batch, durability).unwrap();
                     }
@@ -186,6 +185,8 @@ impl Bench {
             }
         });
         begun.print(row, threads * batches * size);
+        let log = store.stats().log;
+        println!("{:40} {:12.1}", "    batches in a frame", log.appends as f64 / log.frames as f64);
         drop(store);
         let _ = std::fs::remove_dir_all(&self.dir);
     }
@@ -198,7 +199,7 @@ impl Bench {
         while store.stats().log_bytes < bytes {
             let mut batch = Batch::new();
             for _ in 0..100 {
-                batch.put(random.key(), VALUE.to_vec());
+                batch.put(random.key(), VALUE);
             }
             store.write(batch, Durability::Buffered).unwrap();
             entries += 100;

@@ -91,7 +91,55 @@ pub enum Error {
     },
 }
 
+/// Whether what ended in an error happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// It did not, and will not.
+    No,
+    /// Nobody knows: it may have, or may yet. Read, or do again what may be done twice.
+    Unknown,
+}
+
 impl Error {
+    /// Whether the write that ended in this error happened, as far as the error alone can tell.
+    #[must_use]
+    pub fn happened(&self) -> Happened {
+        match self {
+            Self::Invalid { .. }
+            | Self::Overloaded { .. }
+            | Self::Locked { .. }
+            | Self::Missing { .. }
+            | Self::Incomplete { .. } => Happened::No,
+            Self::Io { .. }
+            | Self::DiskFull { .. }
+            | Self::Poisoned { .. }
+            | Self::Corrupt { .. } => Happened::Unknown,
+        }
+    }
+
+    /// What to do about it, in a sentence for people.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "see that the disk is well and may be written to, then open again",
+            Self::Corrupt { .. } => {
+                "look at all damage (`inspect`), then restore a checkpoint, or save what can be \
+                 saved (`repair`)"
+            }
+            Self::Poisoned { .. } => {
+                "see that the disk is well, then open again: what was acknowledged is there"
+            }
+            Self::DiskFull { .. } => "make room on the disk: writes then go on by themselves",
+            Self::Overloaded { .. } => "wait a little, and do it again",
+            Self::Locked { .. } => "end the other process, or drop the other handle",
+            Self::Missing { .. } => "put the file back, or restore a checkpoint, or `repair`",
+            Self::Incomplete { .. } => {
+                "read what the file says is lost; restore a checkpoint, or repair again"
+            }
+            Self::Invalid { .. } => "ask for something else: it is the caller's to mend",
+        }
+    }
+
     /// For `map_err`: an I/O error with what was tried and where. A full disk becomes
     /// [`Error::DiskFull`], whatever the operation.
     pub fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

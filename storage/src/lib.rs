@@ -46,6 +46,8 @@
 //! How it works and what is not there: `docs/storage.md`. The files, byte by byte:
 //! `docs/storage-format.md`.
 
+#![deny(missing_docs)]
+
 mod store;
 
 pub mod inspect;
@@ -96,7 +98,7 @@ pub mod vfs;
 
 pub use batch::{BATCH_OPERATIONS_MAX, Batch, Operation};
 pub use cursor::Direction;
-pub use error::{Error, Result};
+pub use error::{Error, Happened, Result};
 pub use histogram::Latencies;
 pub use key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use log::{

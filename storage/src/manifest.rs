@@ -34,6 +34,8 @@ const VERSION_STAGED: u32 = 2;
 const HEAD_BYTES: usize = 16;
 /// Bounds what a hostile file makes us allocate: millions of segments.
 const CONTENT_BYTES_MAX: u64 = 1 << 30;
+/// No store lives to see such a number.
+const NUMBER_MAX: u64 = 3 << 61;
 /// The manifest has no place of its own among the segments' ids, which begin with one.
 const PLACE: Place = Place { file: 0, offset: 0 };
 
@@ -182,6 +184,9 @@ impl Manifest {
             segments: Vec::new(),
             staged: None,
         };
+        if !manifest.can_be_counted_on_from() {
+            return Err(Malformed("a number that no store comes to"));
+        }
         for _ in 0..reader.u32()? {
             let level = usize::from(reader.u8()?);
             if level >= LEVELS {
@@ -206,6 +211,19 @@ impl Manifest {
     pub(crate) fn ids(&self) -> impl Iterator<Item = u64> {
         let staged = self.staged.iter().flat_map(|staged| &staged.segments);
         self.segments.iter().map(|(_, segment)| segment).chain(staged).map(|segment| segment.id)
+    }
+
+    /// Whether no number in it is so great that counting on from it could overflow.
+    fn can_be_counted_on_from(&self) -> bool {
+        let numbers = [
+            self.generation,
+            self.next_segment,
+            self.flushed_mark,
+            self.flushed_position.0,
+            // An ingest counts in great steps, and stops at two thirds of this.
+            self.last_sequence,
+        ];
+        numbers.iter().all(|number| *number < NUMBER_MAX)
     }
 
     fn decode_staged(&self, reader: &mut Reader<'_>) -> Result<Staged, Malformed> {
@@ -331,6 +349,12 @@ mod tests {
         };
         check(|manifest| manifest.next_segment = 7);
         check(|manifest| manifest.last_sequence = 71);
+        // To count on from there would go beyond what a number holds.
+        check(|manifest| manifest.last_sequence = u64::MAX);
+        check(|manifest| manifest.next_segment = u64::MAX);
+        check(|manifest| manifest.generation = u64::MAX);
+        check(|manifest| manifest.flushed_mark = u64::MAX);
+        check(|manifest| manifest.flushed_position = Position(u64::MAX));
         check(|manifest| manifest.segments[0].0 = LEVELS);
         check(|manifest| manifest.segments[0].1.smallest = Bytes::from("c"));
         let check_staged = |change: fn(&mut Staged)| {

@@ -1,5 +1,7 @@
 //! What an owner of a store may choose.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compaction::Limits;
@@ -7,10 +9,30 @@ use crate::error::{Error, Result};
 use crate::log::LogOptions;
 use crate::planted::Planted;
 use crate::segment::{Compression, SegmentOptions};
+use crate::store::Store;
+use crate::vfs::RealVfs;
 
 /// How a store behaves. Nothing here is stored: any of it may differ at the next opening.
+///
+/// The defaults suit a store of some gigabytes beside other things in a process: about 400 MiB of
+/// memory at the most, nothing compressed. Change what you know better, by name: fields are added in
+/// new versions, so write `..Options::default()`, or use the methods.
+///
+/// ```
+/// # fn main() -> kvorum_storage::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("store");
+/// use kvorum_storage::{Compression, Options};
+///
+/// let store = Options::new().compression(Compression::Lz4).memtable_bytes(16 << 20).open(dir)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Whether a store is made where there is none. Without it, opening such a directory fails with
+    /// [`Error::Missing`], for example where a backup was to be.
+    pub create_if_missing: bool,
     /// A memtable of this size is frozen and waits to be flushed.
     pub memtable_bytes: usize,
     /// When so many frozen memtables wait, [`Pressure::Stop`](crate::Pressure::Stop) is the answer
@@ -63,8 +85,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
+            create_if_missing: true,
             memtable_bytes: 64 << 20,
-            memtables_max: 4,
+            memtables_max: 3,
             block_bytes: 16 << 10,
             segment_bytes: 64 << 20,
             compression: Compression::None,
@@ -88,6 +111,48 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// Sets [`Options::create_if_missing`].
+    #[must_use]
+    pub fn create_if_missing(self, create_if_missing: bool) -> Options {
+        Options { create_if_missing, ..self }
+    }
+
+    /// Sets [`Options::memtable_bytes`]. Larger: fewer and longer flushes, less merging, more memory
+    /// and a longer recovery.
+    #[must_use]
+    pub fn memtable_bytes(self, memtable_bytes: usize) -> Options {
+        Options { memtable_bytes, ..self }
+    }
+
+    /// Sets [`Options::compression`]. LZ4 where space counts more than the time of a read.
+    #[must_use]
+    pub fn compression(self, compression: Compression) -> Options {
+        Options { compression, ..self }
+    }
+
+    /// Sets [`Options::block_cache_bytes`]. With compression: as much as is read often.
+    #[must_use]
+    pub fn block_cache_bytes(self, block_cache_bytes: usize) -> Options {
+        Options { block_cache_bytes, ..self }
+    }
+
+    /// Sets [`Options::log_bytes_max`]. Opening after a crash takes about as long as reading so much.
+    #[must_use]
+    pub fn log_bytes_max(self, log_bytes_max: u64) -> Options {
+        Options { log_bytes_max, ..self }
+    }
+
+    /// Opens the store in a directory of this machine, or makes one there: [`Store::open`].
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
+        Store::open(Arc::new(RealVfs), dir.as_ref(), self)
+    }
+
     /// When a level is too large.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
@@ -99,7 +164,8 @@ impl Options {
         }
     }
 
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// Refuses what makes no sense, by name: [`Error::Invalid`]. Opening a store does it.
+    pub fn validate(&self) -> Result<()> {
         let require = |holds: bool, what: &'static str| {
             if holds { Ok(()) } else { Err(Error::invalid(what)) }
         };

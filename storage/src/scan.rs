@@ -201,8 +201,12 @@ impl Cursor {
                 if tag.kind() == Kind::Put {
                     return Ok(Place::Entry(Direction::Forwards));
                 }
+                steps = 0;
+            } else if last_rank.replace(rank) == Some(rank) {
+                steps += 1;
+            } else {
+                steps = 0;
             }
-            steps = if last_rank.replace(rank) == Some(rank) { steps + 1 } else { 0 };
             if steps < STEPS_MAX {
                 self.merge.step()?;
             } else {

@@ -8,9 +8,10 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use kvorum::load::{Keys, LoadOptions, Until};
 use kvorum_replication::two_phase::points;
-use kvorum_tests::damage::directories;
+use kvorum_tests::damage::{directories, held};
 use kvorum_tests::engine::crash::{Crash, Use};
 use kvorum_tests::engine::disk_full::{self, small::Kind};
+use kvorum_tests::engine::failures;
 use kvorum_tests::engine::soak::{self, Soak};
 use kvorum_tests::fail_points::{Trouble, try_point};
 use kvorum_tests::fuzz::{Entropy, Target, driver};
@@ -159,6 +160,12 @@ enum Arguments {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// The process that holds a store which another wants to open
+    #[command(hide = true)]
+    HoldChild {
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),
@@ -178,6 +185,7 @@ fn main() -> ExitCode {
         Arguments::Mix { ops, clients, keys, kills } => run(try_mix(ops, clients, keys, kills)),
         Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
         Arguments::Damage { step } => try_damage(step.max(1)),
+        Arguments::HoldChild { dir } => held::hold(&dir),
         Arguments::Soak { seconds, seed, stall_ms, strict, dir } => {
             try_soak(seconds, seed, Duration::from_millis(stall_ms), strict, dir)
         }
@@ -211,6 +219,11 @@ fn try_damage(step: usize) -> Result<()> {
         println!("{outcome}");
         wrong.append(&mut outcome.failures);
     }
+    let counts = failures::run(step as u64)?;
+    println!("a disk that fails once and says that all is well then\n{counts}");
+    wrong.extend(counts.violations);
+    held::try_held(&std::env::current_exe()?)?;
+    println!("a store that another process has open: refused, and free when it has died");
     ensure!(wrong.is_empty(), "{} failures, of which the first are:\n{}", wrong.len(), {
         wrong.truncate(20);
         wrong.join("\n")

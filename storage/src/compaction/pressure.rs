@@ -10,9 +10,9 @@ use crate::store::Pressure;
 
 /// From the shortest delay to the longest it doubles so often.
 const DOUBLINGS: u64 = 8;
-/// Thousandths of what memtables may hold, frozen ones and the active one, from which on writers
-/// are slowed down. Below it a flush takes no longer than it takes to fill the next one.
-const MEMORY_SLOW: u64 = 650;
+/// Writers are slowed down when the flush under way has more left to write than memory has room
+/// for: were they as fast as it is, they would be stopped before its end.
+const MEMORY: Level = Level { now: 0, slow: 500, stop: 1000 };
 
 /// What is left to do of one kind.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +36,10 @@ impl Level {
 /// All that is left to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Debt {
-    /// Memory of all memtables that is not in segments yet, and how much there may be.
-    pub(crate) memory: u64,
-    pub(crate) memory_max: u64,
+    /// Memory of the oldest frozen memtable that its flush has yet to write.
+    pub(crate) flush_left: u64,
+    /// Memory that can be filled before there are too many frozen memtables.
+    pub(crate) room: u64,
     pub(crate) frozen: usize,
     pub(crate) frozen_max: usize,
     /// Thousandths of segments in level 0.
@@ -50,14 +51,9 @@ pub(crate) struct Debt {
 impl Debt {
     pub(crate) fn pressure(&self, delay_max: Duration) -> Pressure {
         let levels = self.level0.thousandths().max(self.excess.thousandths());
-        // With nothing frozen there is nothing to wait for.
-        let memory = match self.frozen {
-            0 => 0,
-            _ => {
-                let slow = self.memory_max * MEMORY_SLOW / 1000;
-                Level { now: self.memory, slow, stop: self.memory_max }.thousandths()
-            }
-        };
+        let both = u128::from(self.flush_left) + u128::from(self.room);
+        let now = (u128::from(self.flush_left) * 1000 / both.max(1)) as u64;
+        let memory = Level { now, ..MEMORY }.thousandths();
         if self.frozen >= self.frozen_max || levels == 1000 {
             return Pressure::Stop;
         }
@@ -85,7 +81,7 @@ mod tests {
     fn none() -> Debt {
         let level0 = Level { now: 0, slow: 8000, stop: 16_000 };
         let excess = Level { now: 0, slow: 1 << 30, stop: 1 << 33 };
-        Debt { memory: 0, memory_max: 400, frozen: 0, frozen_max: 4, level0, excess }
+        Debt { flush_left: 0, room: 400, frozen: 0, frozen_max: 4, level0, excess }
     }
 
     fn check(change: impl Fn(&mut Debt), expected: Pressure) {
@@ -98,8 +94,8 @@ mod tests {
     fn who_keeps_up_is_not_held_back() {
         check(|_| (), Pressure::None);
         check(|debt| debt.level0.now = 8000, Pressure::None);
-        check(|debt| (debt.frozen, debt.memory) = (1, 200), Pressure::None);
-        check(|debt| (debt.frozen, debt.memory) = (0, 399), Pressure::None);
+        check(|debt| (debt.room, debt.flush_left) = (100, 100), Pressure::None);
+        check(|debt| debt.room = 0, Pressure::None);
         check(|debt| debt.excess.now = 1 << 30, Pressure::None);
     }
 
@@ -114,7 +110,8 @@ mod tests {
     #[test]
     fn between_the_two_the_delay_grows_without_a_step() {
         check(|debt| debt.level0.now = 12_000, Pressure::Slow(MAX / 16));
-        check(|debt| (debt.frozen, debt.memory) = (3, 400), Pressure::Slow(MAX));
+        check(|debt| (debt.room, debt.flush_left) = (100, 300), Pressure::Slow(MAX / 16));
+        check(|debt| (debt.room, debt.flush_left) = (0, 100), Pressure::Slow(MAX));
         let mut last = Duration::ZERO;
         for debt in 1..=1000 {
             let next = delay(debt, MAX);

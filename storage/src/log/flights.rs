@@ -134,12 +134,15 @@ impl Flights {
         })
     }
 
-    /// Whether a record has landed and no sync has begun since.
+    /// Whether a record has landed and a sync would bring it nearer to being durable: no sync has
+    /// begun since it landed, or since one before it did. Who landed that one may want no sync.
     pub(super) fn needs_sync(&self, position: u64) -> bool {
-        let flight = self.queue.iter().find(|flight| flight.last >= position);
-        flight.is_some_and(
-            |flight| matches!(flight.progress, Progress::Landed(landing) if landing > self.syncing),
-        )
+        let is_new = |flight: &Flight| matches!(flight.progress, Progress::Landed(landing) if landing > self.syncing);
+        let Some(at) = self.queue.iter().position(|flight| flight.last >= position) else {
+            return false;
+        };
+        matches!(self.queue[at].progress, Progress::Landed(_))
+            && self.queue.range(..=at).any(is_new)
     }
 
     /// A sync begins; the answer goes to [`Flights::end_sync`].
@@ -189,6 +192,8 @@ mod tests {
         assert_eq!(so_far(&flights), (7, 4));
         flights.end_sync(sync);
         assert_eq!(so_far(&flights), (7, 4), "the first landed after that sync had begun");
+        assert!(flights.needs_sync(5));
+        assert!(flights.needs_sync(7), "nobody else may want what it waits for");
         let sync = flights.begin_sync();
         flights.land(third);
         flights.end_sync(sync);

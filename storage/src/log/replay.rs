@@ -13,7 +13,7 @@ use super::options::LogOptions;
 use super::reader::{FrameReader, Step};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
-use crate::vfs::Vfs;
+use crate::vfs::{OpenMode, Vfs};
 
 /// The records that a log held when it was opened, oldest first, a frame at a time in memory.
 ///
@@ -121,6 +121,16 @@ impl Replay {
         }
     }
 
+    /// Has the system read the file that comes next while this one is worked on: what was written
+    /// past its cache is not in memory.
+    fn announce_next(&self) {
+        let Some(next) = self.files.front() else { return };
+        // If it cannot be opened, that is told when it is needed.
+        if let Ok(file) = self.vfs.open(&Name::Live(next.number).path(&self.dir), OpenMode::Read) {
+            file.will_need();
+        }
+    }
+
     /// Goes to the next frame, and answers whether there is one.
     fn next_frame(&mut self) -> Result<bool> {
         loop {
@@ -140,6 +150,7 @@ impl Replay {
                 return Ok(true);
             }
             let Some(file) = self.files.pop_front() else { return Ok(false) };
+            self.announce_next();
             self.reader =
                 Some(FrameReader::open(&*self.vfs, &self.dir, file, self.options.planted)?);
         }

@@ -9,8 +9,6 @@ mod chunked;
 mod entries;
 mod node;
 #[cfg(test)]
-mod race_tests;
-#[cfg(test)]
 mod tests;
 mod tree;
 

@@ -1,6 +1,8 @@
 //! The memtable against a sorted map, whatever the keys and the order of the inserts, and readers
 //! while a writer writes.
 
+mod race;
+
 use std::cmp::Reverse;
 use std::collections::btree_map::Entry::Vacant;
 use std::collections::{BTreeMap, BTreeSet};

@@ -71,6 +71,9 @@ impl Saving<'_> {
             let why = "the log installs them, and they are not there";
             self.repaired.losses.push(Loss::Staged { mark: Some(mark), why });
         }
+        // What was saved of a segment that said less of itself than it held.
+        let newest = saved.segments.iter().map(|(_, meta)| meta.sequence_max).max();
+        saved.last_sequence = saved.last_sequence.max(newest.unwrap_or_default());
         Ok(saved)
     }
 

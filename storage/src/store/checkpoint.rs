@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::open::SEGMENTS;
+use super::open::{SEGMENTS, create_dir_durably};
 use super::{Store, lock};
 use crate::error::{Error, Result};
 use crate::log::Position;
@@ -15,18 +15,26 @@ impl Store {
     /// links; the new one's log is empty.
     ///
     /// The records of an owner's log are not in it, and marks begin anew: an owner that needs more
-    /// than the applied batches must save the rest itself. The directory must not hold a store yet. It holds one
-    /// once this has returned; a crash before leaves nothing that can be opened by mistake.
+    /// than the applied batches must save the rest itself.
+    ///
+    /// The directory is made, or must be empty. Once this has returned it holds a store, durably.
+    /// After a crash or an error before that, it holds links at most, and no store: remove it, and
+    /// try again. [`Options::create_if_missing`](crate::Options) keeps a directory in which there is
+    /// no store from being taken for an empty one.
+    ///
+    /// This waits for the flush of what is in memory, and for no copying: afterwards the links cost
+    /// disk space only as the two stores grow apart. To take a copy to another disk, copy the files of
+    /// the checkpoint, which never change while nobody opens it.
     pub fn checkpoint(&self, dir: &Path) -> Result<()> {
         let inner = &self.inner;
         inner.flush_all()?;
         let segments_dir = dir.join(SEGMENTS);
         let vfs = &*inner.vfs;
-        vfs.create_dir_all(&segments_dir)
-            .map_err(Error::io("create the directory", &segments_dir))?;
+        create_dir_durably(vfs, &segments_dir)?;
         let names = vfs.list(&segments_dir).map_err(Error::io("list", &segments_dir))?;
         if !names.is_empty() || Manifest::read(vfs, dir)?.is_some() {
-            let what = format!("{} already holds a store, or parts of one", dir.display());
+            let dir = dir.display();
+            let what = format!("{dir} already holds a store, or parts of one: choose another");
             return Err(Error::invalid(what));
         }
         // Held throughout, so that no compaction removes a file before it is linked.
@@ -36,10 +44,7 @@ impl Store {
             vfs.hard_link(&path_of(&inner.segments_dir, segment.id), &to)
                 .map_err(Error::io("link", &to))?;
         }
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        for dir in [Some(segments_dir.as_path()), parent].into_iter().flatten() {
-            vfs.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
-        }
+        vfs.sync_dir(&segments_dir).map_err(Error::io("sync the directory", &segments_dir))?;
         let copy = Manifest {
             // As that of a new store, whose log is not there yet.
             generation: 1,

@@ -22,7 +22,7 @@ use crate::compaction::{BOTTOM, Job, Output, Part, Plan, cut, pick, pick_idle, w
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::{Error, Result};
 use crate::key::Tag;
-use crate::levels::{LEVELS, Level};
+use crate::levels::{LEVELS, Level, Levels};
 use crate::segment::{Check, Segment};
 
 /// So many segments' worth of input make a part of their own.
@@ -55,8 +55,10 @@ struct State {
 /// A compaction under way.
 struct Running {
     plan: Plan,
-    /// The tree that it is a change of.
-    view: Arc<View>,
+    /// The tree that it is a change of, and how often all of it had been replaced. Not the view: that
+    /// would keep memtables for as long.
+    levels: Arc<Levels>,
+    installs: u64,
     inputs: Vec<Arc<Segment>>,
     overlapped: Vec<Arc<Segment>>,
     parts: Vec<Part>,
@@ -170,6 +172,11 @@ impl Compactions {
         work(&plans)
     }
 
+    /// Whether somebody is at one.
+    pub(super) fn is_any(&self) -> bool {
+        !lock(&self.state).running.is_empty()
+    }
+
     /// Thousandths of segments of level 0 that the merge under way has seen to already.
     pub(super) fn level0_done(&self) -> u64 {
         let entries = self.level0_entries.load(Relaxed).max(1);
@@ -265,7 +272,7 @@ impl Inner {
                 let claims: Vec<&Plan> =
                     state.running.iter().map(|running| &running.plan).collect();
                 let Some(plan) = choose(&view, &claims) else { return Ok(None) };
-                let running = Arc::new(self.prepare(view, plan)?);
+                let running = Arc::new(self.prepare(&view, plan)?);
                 let part = running.take().expect("nobody else has it yet");
                 self.compactions.begin(&mut state, &running);
                 (running, part)
@@ -280,7 +287,7 @@ impl Inner {
         Ok(Some(Work::Compacted { level: running.plan.from }))
     }
 
-    fn prepare(&self, view: Arc<View>, plan: Plan) -> Result<Running> {
+    fn prepare(&self, view: &View, plan: Plan) -> Result<Running> {
         let find = |level: usize, ids: &[u64]| -> Vec<Arc<Segment>> {
             let chosen = |segment: &&Arc<Segment>| ids.contains(&segment.meta().id);
             view.levels.level(level).iter().filter(chosen).cloned().collect()
@@ -299,7 +306,8 @@ impl Inner {
             inputs,
             overlapped,
             parts,
-            view,
+            levels: Arc::clone(&view.levels),
+            installs: view.installs,
             taken: Mutex::default(),
             entries_read: match plan.from {
                 0 => Arc::clone(&self.compactions.level0_read),
@@ -356,7 +364,7 @@ impl Inner {
             flushes.set(flushes.get() && self.flush_meanwhile());
             !running.failed.load(Relaxed)
         };
-        let job = self.job(&running.view, &goes_on);
+        let job = self.job(&running.levels, &goes_on);
         let segment_bytes = (plan.to > 0).then_some(self.options.segment_bytes);
         let options = self.options.segment(plan.to);
         self.run(merge, Job { options, segment_bytes, below, end: part.end.as_deref(), ..job })
@@ -383,7 +391,7 @@ impl Inner {
         let written = bytes_of(&made);
         let removed: BTreeSet<u64> = plan.ids().collect();
         let added = made.into_iter().map(|segment| (plan.to, segment)).collect();
-        if !self.change_tree(&running.view, Edit { removed, added, ..Edit::default() })? {
+        if !self.change_tree(running.installs, Edit { removed, added, ..Edit::default() })? {
             return Ok(());
         }
         let counters = &self.counters;

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::{Inner, Store, View, lock};
+use super::{Inner, Pressure, Store, lock};
 use crate::compaction::{Job, Output, Retention};
 use crate::cursor::{Direction, Merge, Source};
 use crate::error::Result;
 use crate::key::Sequence;
+use crate::levels::Levels;
 use crate::log::Position;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
@@ -56,7 +57,7 @@ impl Store {
     /// Does one unit of the work that waits: removes files that an install left over, flushes a
     /// memtable, cuts the log, or compacts.
     ///
-    /// After [`Error::DiskFull`] nothing has changed; a later call tries again. After an error that
+    /// After [`Error::DiskFull`](crate::Error::DiskFull) nothing has changed; a later call tries again. After an error that
     /// leaves the disk in doubt the store takes no more work until it is opened again; reads go on.
     pub fn maintain(&self) -> Result<Maintained> {
         self.inner.maintain()
@@ -112,6 +113,30 @@ impl Inner {
         self.flush_oldest().and_then(|_| self.cut_log()).is_ok()
     }
 
+    /// What a writer does who must stop: the work that would let him go on, if nobody is at it;
+    /// else he waits for a moment. He does not help others with a compaction, which would keep him
+    /// for longer than its end does.
+    pub(super) fn relieve(&self) -> Result<()> {
+        self.check_poison()?;
+        let seen = self.signal.installed();
+        let is_memory = self.borrow_view().frozen.len() >= self.options.memtables_max;
+        let is_done = match try_lock(&self.flushing) {
+            Some(_flushing) if is_memory => {
+                self.remove_outdated();
+                self.flush_oldest()? | self.cut_log()?
+            }
+            guard => {
+                drop(guard);
+                !is_memory && !self.compactions.is_any() && self.maintain()? != Maintained::Nothing
+            }
+        };
+        if !is_done && self.pressure() == Pressure::Stop {
+            // Others are at it: wait for what they install.
+            self.signal.wait_installed(seen);
+        }
+        Ok(())
+    }
+
     pub(super) fn flush_all(&self) -> Result<()> {
         self.check_poison()?;
         let _flushing = lock(&self.flushing);
@@ -140,8 +165,12 @@ impl Inner {
 
     /// Flushes the oldest frozen memtable; whether there was one. The caller holds `flushing`.
     pub(super) fn flush_oldest(&self) -> Result<bool> {
-        let view = self.view();
-        let Some(memtable) = view.frozen.last() else { return Ok(false) };
+        let (memtable, installs) = {
+            let view = self.borrow_view();
+            let Some(memtable) = view.frozen.last() else { return Ok(false) };
+            (Arc::clone(memtable), view.installs)
+        };
+        let memtable = &memtable;
         // A segment must never hold what the log could still lose.
         if !self.options.planted.has(Bug::FlushAheadOfLog) {
             self.log.sync(memtable.covered_by())?;
@@ -158,17 +187,17 @@ impl Inner {
         if memtable.entries() > 0 {
             let merge = Merge::new(vec![Source::memtable(memtable)], None, Direction::Forwards)?;
             self.flushed_entries.store(0, Relaxed);
-            let view = self.view();
+            let levels = Arc::clone(&self.borrow_view().levels);
             let goes_on = |entries| {
                 count(&self.flushed_entries, entries);
                 true
             };
-            let output = self.run(merge, self.job(&view, &goes_on))?;
+            let output = self.run(merge, self.job(&levels, &goes_on))?;
             count(&self.counters.flushed_bytes, bytes_of(&output.segments));
             added.extend(output.segments.into_iter().map(|segment| (0, segment)));
         }
         let edit = Edit { added, flushed: Some(memtable), ..Edit::default() };
-        let is_flushed = self.change_tree(&view, edit)?;
+        let is_flushed = self.change_tree(installs, edit)?;
         self.flushed_entries.store(0, Relaxed);
         count(&self.counters.flushes, u64::from(is_flushed));
         self.meter.flushes.record(begun.elapsed());
@@ -210,8 +239,12 @@ impl Inner {
         self.edit(&mut lock(&self.manifest), Edit::default(), rests_on)
     }
 
-    /// What is to be written from a view of the tree.
-    pub(super) fn job<'a>(&'a self, view: &'a View, goes_on: &'a dyn Fn(u64) -> bool) -> Job<'a> {
+    /// What is to be written from this tree.
+    pub(super) fn job<'a>(
+        &'a self,
+        levels: &'a Levels,
+        goes_on: &'a dyn Fn(u64) -> bool,
+    ) -> Job<'a> {
         Job {
             vfs: &*self.vfs,
             dir: &self.segments_dir,
@@ -219,7 +252,7 @@ impl Inner {
             cache: &self.cache,
             segment_bytes: None,
             next_segment: &self.next_segment,
-            levels: &view.levels,
+            levels,
             below: Some(0),
             end: None,
             goes_on,
@@ -236,11 +269,12 @@ impl Inner {
         result.inspect_err(|error| self.poison_if_in_doubt(error))
     }
 
-    /// Makes an edit of the tree in this view part of the store, unless that tree was replaced since:
-    /// then it would bring old rows back, and what it adds is thrown away. Whether it was made.
-    pub(super) fn change_tree(&self, of: &View, edit: Edit<'_>) -> Result<bool> {
+    /// Makes an edit of the tree part of the store, unless all of it was replaced since there had been
+    /// so many installs: then it would bring old rows back, and what it adds is thrown away. Whether
+    /// it was made.
+    pub(super) fn change_tree(&self, installs: u64, edit: Edit<'_>) -> Result<bool> {
         let mut manifest = lock(&self.manifest);
-        if self.view().installs != of.installs {
+        if self.view().installs != installs {
             self.discard_added(&edit);
             return Ok(false);
         }

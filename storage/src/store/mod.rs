@@ -23,6 +23,7 @@ mod open;
 mod pressure;
 mod read_view;
 mod release;
+mod replay;
 mod signal;
 mod sorted;
 mod staging;
@@ -168,6 +169,11 @@ impl Store {
     /// The keys of a range and their values, as they are now.
     pub fn scan(&self, range: impl Into<KeyRange>, direction: Direction) -> Result<Scan> {
         Scan::new(self.cursor(range), direction)
+    }
+
+    /// The keys that begin so, from the smallest up, and their values, as they are now.
+    pub fn scan_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Scan> {
+        self.scan(KeyRange::prefix(prefix.as_ref()), Direction::Forwards)
     }
 
     /// Walks a range both ways, as it is now.

@@ -3,28 +3,25 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::compact::Compactions;
 use super::in_flight::InFlight;
-use super::maintain::Maintained;
 use super::meter::Meter;
 use super::pressure::Throttle;
 use super::release::Releases;
 use super::signal::Signal;
 use super::staging::Staging;
 use super::stats::Counters;
-use super::write::{Applied, WRITE_BATCH};
+use super::write::Applied;
 use super::{CurrentView, Inner, Store, View};
-use crate::batch::Batch;
-use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::levels::Levels;
 use crate::log::{Log, RecoveryReport, Replay, ReplayedRecord};
 use crate::manifest::{self, Manifest};
 use crate::marker;
-use crate::memtable::{Load, Memtable};
+use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::planted::Planted;
 use crate::segment::{BlockCache, Segment, id_of, path_of};
@@ -61,7 +58,7 @@ impl Store {
     /// Opens the store in a directory, or makes one there, for an owner whose log has records of
     /// its own kinds: it reads them from the [`Recovery`] and calls [`Store::apply`] again.
     ///
-    /// While it does, memtables may fill: when [`Store::pressure`] says [`Pressure::Stop`], call
+    /// While it does, memtables may fill: when [`Store::pressure`] says [`Pressure::Stop`](crate::Pressure::Stop), call
     /// [`Store::maintain`] in between. [`Store::release`] is for afterwards: it would take away
     /// what is still to be read.
     pub fn open_with_replay(
@@ -82,73 +79,6 @@ impl Store {
     }
 }
 
-impl Inner {
-    /// Brings the batches in the log to memtables, which are built whole: nobody reads them yet.
-    fn replay(&self, mut recovery: Recovery) -> Result<()> {
-        let log_dir = self.dir.join(LOG);
-        let (mut load, mut next) = (Load::new(), self.writer().last_sequence + 1);
-        while let Some(record) = recovery.next()? {
-            if record.kind != WRITE_BATCH {
-                let (kind, position) = (record.kind, record.position);
-                let what = format!(
-                    "log record {position} is of kind {kind}, which is not a store's own: the directory belongs to another program"
-                );
-                return Err(Error::invalid(what));
-            }
-            if record.position.0 <= self.flushed_at_open {
-                continue;
-            }
-            // The log's checksum was right, so this is our bug or a version to come.
-            let batch = Batch::decode(&record.payload)
-                .map_err(Malformed::at(&log_dir, record.position.0))?;
-            let count = batch.len();
-            let stored = batch.into_shared();
-            let bytes = Memtable::bytes_of(count, stored.len());
-            if load.entries() > 0 && load.bytes() + bytes > self.options.memtable_bytes {
-                self.take_over(std::mem::replace(&mut load, Load::new()).finish());
-                self.freeze_replayed()?;
-            }
-            load.add(stored, count, next, record.position);
-            next += count as u64;
-        }
-        self.take_over(load.finish());
-        Ok(())
-    }
-
-    /// Puts a memtable that was built in the place of the active one, which is empty.
-    fn take_over(&self, memtable: Memtable) {
-        if memtable.is_untouched() {
-            return;
-        }
-        let mut applied = self.writer();
-        applied.last_sequence = memtable.last_sequence();
-        applied.last_mark = memtable.last_mark();
-        self.visible.store(applied.last_sequence, Release);
-        let active = Arc::new(memtable);
-        self.change_view(|view| View {
-            installs: view.installs,
-            active,
-            frozen: view.frozen.clone(),
-            levels: Arc::clone(&view.levels),
-            excess: view.excess,
-        });
-    }
-
-    /// Makes room for another memtable, and flushes if there are more than a writer might have left
-    /// behind.
-    fn freeze_replayed(&self) -> Result<()> {
-        let applied = self.writer();
-        self.freeze();
-        drop(applied);
-        while self.view().frozen.len() > self.options.memtables_max {
-            if self.maintain()? == Maintained::Nothing {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-}
-
 fn open(
     vfs: Arc<dyn Vfs>,
     dir: &Path,
@@ -157,8 +87,11 @@ fn open(
 ) -> Result<(Store, Recovery)> {
     options.validate()?;
     let (segments_dir, log_dir) = (dir.join(SEGMENTS), dir.join(LOG));
+    if !options.create_if_missing && Manifest::read(&*vfs, dir)?.is_none() {
+        return Err(Error::Missing { file: dir.join(manifest::NAME) });
+    }
     for dir in [&segments_dir, &log_dir] {
-        vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
+        create_dir_durably(&*vfs, dir)?;
     }
     let lock = lock_dir(&*vfs, dir)?;
     marker::refuse(&*vfs, dir)?;
@@ -241,6 +174,21 @@ fn open(
     // There may be compactions that the last owner had no time for.
     inner.signal.raise();
     Ok((Store { inner: Arc::new(inner) }, Recovery { replay, orphans_removed }))
+}
+
+/// Makes a directory and its parents, so that those that are new are there after a crash.
+pub(super) fn create_dir_durably(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    let new = dir.ancestors().take_while(|it| vfs.list(or_here(it)).is_err()).count();
+    vfs.create_dir_all(dir).map_err(Error::io("create the directory", dir))?;
+    for above in dir.ancestors().skip(1).take(new).map(or_here) {
+        vfs.sync_dir(above).map_err(Error::io("sync the directory", above))?;
+    }
+    Ok(())
+}
+
+/// What is above a name without a path is where the process is.
+fn or_here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 fn lock_dir(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn VfsLock>> {

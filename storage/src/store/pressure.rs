@@ -10,6 +10,9 @@ use crate::compaction::{Debt, Level};
 /// What a delay of [`Pressure::Slow`] is for: so many bytes of keys and values.
 pub const PRESSURE_BYTES: usize = 16 << 10;
 
+/// A flush that has written all its entries is done by so many hundredths.
+const FLUSH_PERCENT: u128 = 75;
+
 /// A shorter wait is put off until there is more of it: threads do not sleep so exactly.
 const WAIT_MIN: Duration = Duration::from_micros(200);
 /// No single write waits longer. Should that not be enough, memory fills up and writers stop.
@@ -44,17 +47,19 @@ impl Inner {
     /// What there is left to do, that which is being done taken off as it is done.
     fn debt(&self, view: &View) -> Debt {
         let options = &self.options;
-        let flushing = view.frozen.last().map_or(0, |oldest| {
-            let entries = oldest.entries().max(1);
-            let written = self.flushed_entries.load(Relaxed).min(entries);
-            (oldest.bytes() as u128 * u128::from(written) / u128::from(entries)) as u64
+        let flush_left = view.frozen.last().map_or(0, |oldest| {
+            let entries = u128::from(oldest.entries().max(1));
+            let written = u128::from(self.flushed_entries.load(Relaxed)).min(entries);
+            let bytes = oldest.bytes() as u128;
+            // What is written has to be synced and installed yet.
+            (bytes - bytes * written * FLUSH_PERCENT / entries / 100) as u64
         });
-        let frozen: usize = view.frozen.iter().map(|memtable| memtable.bytes()).sum();
+        let free = options.memtables_max.saturating_sub(view.frozen.len());
+        let room = free.saturating_mul(options.memtable_bytes).saturating_sub(view.active.bytes());
         let segments = view.levels.level(0).len() as u64 * 1000;
         Debt {
-            memory: (frozen + view.active.bytes()) as u64 - flushing.min(frozen as u64),
-            memory_max: (options.memtables_max as u64)
-                .saturating_mul(options.memtable_bytes as u64),
+            flush_left,
+            room: room as u64,
             frozen: view.frozen.len(),
             frozen_max: options.memtables_max,
             level0: Level {

@@ -7,7 +7,6 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::in_flight::Inserting;
-use super::maintain::Maintained;
 use super::meter::is_turn;
 use super::pressure::Pressure;
 use super::{Inner, Store, lock};
@@ -259,14 +258,7 @@ impl Inner {
                     self.throttle.wait(bytes, delay);
                     return Ok(());
                 }
-                Pressure::Stop => {
-                    let seen = self.signal.installed();
-                    if self.maintain()? == Maintained::Nothing && self.pressure() == Pressure::Stop
-                    {
-                        // Others are at it: wait for what they install.
-                        self.signal.wait_installed(seen);
-                    }
-                }
+                Pressure::Stop => self.relieve()?,
             }
         }
     }

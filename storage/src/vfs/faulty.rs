@@ -351,6 +351,11 @@ impl Shared {
 }
 
 impl Vfs for FaultyVfs {
+    /// Faults and hooks count operations.
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         self.shared.plain(Operation::CreateDir, dir, || self.shared.inner.create_dir_all(dir))
     }
@@ -438,6 +443,10 @@ impl VfsFile for FaultyFile {
 
     fn start_sync(&self, offset: u64, bytes: u64) {
         self.file.start_sync(offset, bytes);
+    }
+
+    fn will_need(&self) {
+        self.file.will_need();
     }
 
     fn len(&self) -> io::Result<u64> {

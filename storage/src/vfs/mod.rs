@@ -63,6 +63,12 @@ pub trait Vfs: Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`] while another process, or another handle of this one, holds
     /// it. Dropping the answer, or dying, lets go.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn VfsLock>>;
+
+    /// Whether what is asked for must come in the same order in every run: then the engine makes no
+    /// thread of its own, not even for a moment.
+    fn is_simulated(&self) -> bool {
+        false
+    }
 }
 
 /// An open file. All methods may be called from many threads at once.
@@ -83,6 +89,10 @@ pub trait VfsFile: Send + Sync {
     /// Begins to write back what was written to a range, without waiting: a [`VfsFile::sync`] that
     /// comes later has less to do. Promises nothing, and cannot fail.
     fn start_sync(&self, offset: u64, bytes: u64);
+
+    /// All of the file will be read soon, from its beginning: the system may begin now. It is only
+    /// advice.
+    fn will_need(&self) {}
 
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;

@@ -117,6 +117,11 @@ impl VfsFile for RealFile {
         let _ = fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 
+    fn will_need(&self) {
+        // No length stands for all of it.
+        let _ = fadvise(&self.file, 0, None, Advice::WillNeed);
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

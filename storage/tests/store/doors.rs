@@ -8,8 +8,8 @@ use kvorum_storage::vfs::{
     CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome, RealVfs, Vfs,
 };
 use kvorum_storage::{
-    Batch, Direction, Durability, Error, KEY_BYTES_MAX, KeyRange, Maintained, Options, Position,
-    Pressure, Recovery, Result, Store, VALUE_BYTES_MAX, Work,
+    Batch, Direction, Durability, Error, Happened, KEY_BYTES_MAX, KeyRange, Maintained, Options,
+    Position, Pressure, Recovery, Result, Store, VALUE_BYTES_MAX, Work,
 };
 
 use crate::support::{DIR, count_batches, make_room, numbered_batch, tiny_options};
@@ -26,7 +26,7 @@ fn open_owned(disk: &MemoryVfs) -> (Store, Recovery) {
 
 fn put(key: &str, value: &str) -> Batch {
     let mut batch = Batch::new();
-    batch.put(key.to_owned(), value.to_owned());
+    batch.put(key, value);
     batch
 }
 
@@ -463,4 +463,26 @@ fn a_check_tells_how_far_it_is_and_stops_when_it_is_told() {
     assert!(slow.is_sound() && begun.elapsed() >= Duration::from_millis(40), "a twentieth second");
     let stopped = store.verify_with(u64::MAX, |progress| progress.bytes < 1000).unwrap();
     assert!(stopped.was_stopped && !stopped.is_sound() && stopped.bytes < report.bytes);
+}
+
+#[test]
+fn a_store_that_must_be_there_is_not_made() {
+    let disk = MemoryVfs::new();
+    let open = |options: Options| Store::open(Arc::new(disk.clone()), DIR.as_ref(), options);
+    let error = open(tiny_options().create_if_missing(false)).err().unwrap();
+    assert!(matches!(&error, Error::Missing { file } if file.ends_with("MANIFEST")), "{error}");
+    assert!(disk.files().is_empty(), "nothing was made");
+    open(tiny_options()).unwrap().put("a", "b", Durability::Sync).unwrap();
+    let store = open(tiny_options().create_if_missing(false)).unwrap();
+    assert_eq!(value(&store, "a").as_deref(), Some(&b"b"[..]));
+}
+
+#[test]
+fn errors_say_whether_it_happened() {
+    let disk = MemoryVfs::new();
+    let store = open(&disk).unwrap();
+    let error = store.put(vec![0; KEY_BYTES_MAX + 1], "v", Durability::Sync).unwrap_err();
+    assert_eq!((error.happened(), error.remedy().is_empty()), (Happened::No, false));
+    let locked = open(&disk).err().unwrap();
+    assert_eq!(locked.happened(), Happened::No);
 }

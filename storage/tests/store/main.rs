@@ -13,11 +13,14 @@ mod stats;
 mod threads;
 mod walks;
 
+mod checkpoint;
 mod crash;
 mod damage;
 mod faults;
 mod format;
 mod ingest;
 
+mod overlap;
+mod replay;
 mod replica;
 mod support;

@@ -34,7 +34,7 @@ fn rows(generation: u64, count: u64) -> Rows {
 
 fn apply(store: &Store, mark: u64, key: &str, value: &str) {
     let mut batch = Batch::new();
-    batch.put(key.to_owned(), value.to_owned());
+    batch.put(key, value);
     let position = store.log().append(OWNED, b"a batch").unwrap();
     store.apply(mark, position, &batch).unwrap();
 }

@@ -16,8 +16,36 @@ fn number(value: Option<bytes::Bytes>) -> u64 {
 
 #[test]
 fn readers_see_whole_batches_and_never_go_back() {
-    const WRITERS: u64 = 4;
-    const WRITES: u64 = 400;
+    check_writers::<4>(400);
+}
+
+#[test]
+fn readers_see_whole_batches_of_sixteen_writers() {
+    check_writers::<16>(80);
+}
+
+/// Walks forth and back see the same, and scans whole batches of so many entries.
+fn check_walks(store: &Store, batch: usize) {
+    let mut cursor = store.cursor(..);
+    let mut there = Vec::new();
+    while let Some((key, value)) = cursor.next().unwrap() {
+        there.push((key.to_vec(), value.to_vec()));
+    }
+    while let Some((key, value)) = cursor.previous().unwrap() {
+        let (last_key, last_value) = there.pop().unwrap();
+        assert!(last_key == key && last_value == value, "another way back");
+    }
+    assert!(there.is_empty());
+    for direction in [Direction::Forwards, Direction::Backwards] {
+        let entries: Vec<_> = store.scan(.., direction).unwrap().map(Result::unwrap).collect();
+        for batch in entries.chunks(batch) {
+            let count = &batch[0].1;
+            assert!(batch.iter().all(|entry| entry.1 == count), "half a batch");
+        }
+    }
+}
+
+fn check_writers<const WRITERS: usize>(writes: u64) {
     /// Make it take a while to apply a batch.
     const FILLERS: usize = 30;
     let options = Options { level0_segments_slow: 24, level0_segments_stop: 24, ..tiny_options() };
@@ -33,7 +61,7 @@ fn readers_see_whole_batches_and_never_go_back() {
             });
         }
         let read = || {
-            let mut last = [0; WRITERS as usize];
+            let mut last = [0; WRITERS];
             let mut rounds = 0_u64;
             while !done.load(SeqCst) {
                 for (writer, last) in last.iter_mut().enumerate() {
@@ -46,15 +74,17 @@ fn readers_see_whole_batches_and_never_go_back() {
                         number(snapshot.get(format!("{writer} {side}").as_bytes()).unwrap())
                     });
                     assert!(left == right && left >= *last, "{left} {right} after {last}");
+                    let view = store.read_view();
+                    let [right, left] = ["right", "left"].map(|side| {
+                        let key = format!("{writer} {side}");
+                        let text = |value: &[u8]| std::str::from_utf8(value).unwrap().to_owned();
+                        view.get_with(key.as_bytes(), text)
+                            .unwrap()
+                            .map_or(0, |n| n.parse().unwrap())
+                    });
+                    assert!(left == right && left >= *last, "{left} {right} after {last}");
                 }
-                for direction in [Direction::Forwards, Direction::Backwards] {
-                    let entries: Vec<_> =
-                        store.scan(.., direction).unwrap().map(Result::unwrap).collect();
-                    for batch in entries.chunks(FILLERS + 2) {
-                        let count = &batch[0].1;
-                        assert!(batch.iter().all(|entry| entry.1 == count), "half a batch");
-                    }
-                }
+                check_walks(&store, FILLERS + 2);
                 rounds += 1;
             }
             rounds
@@ -64,7 +94,7 @@ fn readers_see_whole_batches_and_never_go_back() {
             .map(|writer| {
                 let store = store.clone();
                 scope.spawn(move || {
-                    for count in 1..=WRITES {
+                    for count in 1..=writes {
                         let mut batch = Batch::new();
                         batch.put(format!("{writer} left"), count.to_string());
                         for filler in 0..FILLERS {

@@ -356,6 +356,15 @@ fn cursors_behave_like_a_map_of_their_moment() {
     assert!(seen.flushes > 500 && seen.compactions > 100 && seen.longest > 60, "{seen:?}");
 }
 
+#[test]
+fn what_reads_can_go_to_another_thread() {
+    fn check<T: Send>() {}
+    check::<kvorum_storage::Scan>();
+    check::<Cursor>();
+    check::<Snapshot>();
+    check::<ReadView>();
+}
+
 /// A store with `versions` versions of each of some keys, half of them newer than a snapshot and
 /// the last of it a delete.
 #[test]

@@ -1,11 +1,14 @@
 //! Small data directories, damaged in every single way there is: each byte flipped, each file cut
-//! at each length, each file removed.
+//! at each length, each file removed, sectors written to the wrong place or left as they were in
+//! another file, and files in each other's place.
 //!
 //! What is opened and read from a damaged directory must be exactly what was written, or an error
 //! that names a file: never another value, a panic, or less than what was synced.
 
 mod cluster;
 mod embedded;
+pub mod held;
+mod misplaced;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kvorum_storage::vfs::{CrashMode, MemoryVfs, OpenMode, Vfs as _};
+
+use self::misplaced::Misplaced;
 
 /// Where each directory stands on its disk.
 const DIR: &str = "/data";
@@ -38,11 +43,18 @@ pub fn directories() -> Result<Vec<Directory>> {
 }
 
 /// One thing done to one file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Damage {
-    Flip { offset: u64, mask: u8 },
-    Cut { length: u64 },
+    Flip {
+        offset: u64,
+        mask: u8,
+    },
+    Cut {
+        length: u64,
+    },
     Removal,
+    /// Bytes lie where others belong.
+    Misplaced(Misplaced),
 }
 
 /// What came of it.
@@ -88,6 +100,8 @@ pub struct Outcome {
     pub cuts: Counts,
     /// Files removed.
     pub removals: Counts,
+    /// Sectors or whole files in the place of others.
+    pub misplaced: Counts,
     /// The longest time that one opening and reading took.
     pub slowest: Duration,
     /// What must not be: a wrong answer, an error without a name, a panic.
@@ -97,11 +111,16 @@ pub struct Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  {} files, {} bytes", self.files, self.bytes)?;
-        let kinds = [("flips", self.flips), ("cuts", self.cuts), ("removals", self.removals)];
+        let kinds = [
+            ("flips", self.flips),
+            ("cuts", self.cuts),
+            ("removals", self.removals),
+            ("misplaced", self.misplaced),
+        ];
         for (kind, counts) in kinds {
             writeln!(
                 f,
-                "  {:>7} {kind:8}  {:>6} read as written  {:>6} refused by name  {:>5} by another",
+                "  {:>7} {kind:9}  {:>6} read as written  {:>6} refused by name  {:>5} by another",
                 counts.total(),
                 counts.unharmed,
                 counts.named,
@@ -132,10 +151,10 @@ impl Directory {
         let mut outcome = Outcome::default();
         let try_out = |outcome: &mut Outcome, path: &Path, damage: Damage| {
             let began = Instant::now();
-            let seen = self.damage(path, damage, &truth);
+            let seen = self.damage(path, &damage, &truth);
             outcome.slowest = outcome.slowest.max(began.elapsed());
             let told = |what| format!("{}: {}, {damage:?}: {what}", self.name, path.display());
-            outcome.add(damage, seen.map_err(told));
+            outcome.add(&damage, seen.map_err(told));
         };
         for path in self.disk.files() {
             let bytes = self.disk.open(&path, OpenMode::Read)?.len()?;
@@ -152,19 +171,23 @@ impl Directory {
                 try_out(&mut outcome, &path, Damage::Cut { length });
             }
             try_out(&mut outcome, &path, Damage::Removal);
+            for misplaced in misplaced::all(&self.disk, &path, step)? {
+                try_out(&mut outcome, &path, Damage::Misplaced(misplaced));
+            }
         }
         Ok(outcome)
     }
 
     /// Does the damage to a copy, and reads that; an error is what must not be.
-    fn damage(&self, path: &Path, damage: Damage, truth: &str) -> Result<Seen, String> {
+    fn damage(&self, path: &Path, damage: &Damage, truth: &str) -> Result<Seen, String> {
         let image = self.disk.crash_image(CrashMode::KeepAll);
         let done = match damage {
-            Damage::Flip { offset, mask } => image.flip(path, offset, mask),
+            Damage::Flip { offset, mask } => image.flip(path, *offset, *mask),
             Damage::Cut { length } => {
-                image.open(path, OpenMode::ReadWrite).and_then(|file| file.set_len(length))
+                image.open(path, OpenMode::ReadWrite).and_then(|file| file.set_len(*length))
             }
             Damage::Removal => image.remove(path),
+            Damage::Misplaced(misplaced) => misplaced.put(&image, path),
         };
         done.map_err(|error| format!("could not be done: {error}"))?;
         let read = catch_unwind(AssertUnwindSafe(|| (self.read)(image)));
@@ -186,11 +209,12 @@ impl Directory {
 }
 
 impl Outcome {
-    fn add(&mut self, damage: Damage, seen: Result<Seen, String>) {
+    fn add(&mut self, damage: &Damage, seen: Result<Seen, String>) {
         let counts = match damage {
             Damage::Flip { .. } => &mut self.flips,
             Damage::Cut { .. } => &mut self.cuts,
             Damage::Removal => &mut self.removals,
+            Damage::Misplaced(_) => &mut self.misplaced,
         };
         match seen {
             Ok(Seen::Unharmed) => counts.unharmed += 1,

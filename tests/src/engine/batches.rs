@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use kvorum_storage::{Batch, Direction, Operation, Store};
+use kvorum_storage::{Batch, Direction, Durability, Operation, Store};
 
 use super::random::hash;
 
@@ -71,8 +71,46 @@ impl Batches {
     }
 }
 
+/// Whether the batch of this number is so large that it may be ingested as segments.
+fn is_bulk(number: u64) -> bool {
+    number % 50 == 30
+}
+
+/// Writes the batch with this number, or ingests it if it is large.
+pub(crate) fn write(
+    store: &Store,
+    number: u64,
+    durability: Durability,
+) -> kvorum_storage::Result<()> {
+    if !is_bulk(number) {
+        return store.write(batch(number), durability).map(drop);
+    }
+    let batch = batch(number);
+    let mut operations: Vec<&Operation> = batch.operations().collect();
+    operations.sort_by_key(|operation| operation.key());
+    let mut ingest = store.begin_ingest()?;
+    for operation in operations {
+        match operation {
+            Operation::Put { key, value } => ingest.put(key, value)?,
+            Operation::Delete { key } => ingest.delete(key)?,
+        }
+    }
+    ingest.finish().map(drop)
+}
+
 /// The batch with this number.
 pub(crate) fn batch(number: u64) -> Batch {
+    let mut batch = small_batch(number);
+    if is_bulk(number) {
+        for part in 0..3 {
+            batch.put(format!("bulk{part}"), vec![number as u8 + part; 100_000]);
+        }
+    }
+    batch
+}
+
+/// The same, without what makes some of them large.
+pub(crate) fn small_batch(number: u64) -> Batch {
     let mut batch = Batch::new();
     batch.put("number", number.to_string());
     for side in 0..3 {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use kvorum_storage::vfs::{CrashMode, FaultyVfs, MemoryVfs, Operation, Phase, Vfs};
 use kvorum_storage::{Batch, Compression, Durability, Maintained, Pressure, Store};
 
-use super::batches::{Batches, batch};
+use super::batches::{self, Batches, batch};
 use super::random::Random;
 use super::tiny_options;
 
@@ -308,8 +308,7 @@ impl Trial {
         self.begin(number);
         if self.how == Use::Embedded {
             let durability = if sync { Durability::Sync } else { Durability::Buffered };
-            store.write(batch(number), durability)?;
-            return Ok(());
+            return Ok(batches::write(store, number, durability)?);
         }
         let mut record = number.to_le_bytes().to_vec();
         batch(number).encode(&mut record);

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kvorum_storage::vfs::{CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome};
 use kvorum_storage::{Compression, Durability, Error, Maintained, Store};
 
-use super::batches::{Batches, batch};
+use super::batches::{self, Batches};
 use super::tiny_options;
 
 const DIR: &str = "/store";
@@ -210,7 +210,7 @@ impl<'a> Trial<'a> {
     fn write_all(&mut self, store: &Store) -> Result<()> {
         while self.acknowledged < BATCHES {
             let number = self.acknowledged + 1;
-            store.write(batch(number), Durability::Sync)?;
+            batches::write(store, number, Durability::Sync)?;
             self.acknowledged = number;
             while store.maintain()? != Maintained::Nothing {}
             if number.is_multiple_of(20) {

@@ -84,12 +84,23 @@ impl Ledger {
         Ok(version)
     }
 
-    /// A version was answered for.
+    /// A version that was begun will never be seen, nor was it.
+    pub(crate) fn give_up(&self, group: u32, version: u32) -> io::Result<()> {
+        let entry = &self.groups[group as usize];
+        let acknowledged = entry.acknowledged.load(SeqCst);
+        if entry.begun.load(SeqCst) == version {
+            entry.begun.store(acknowledged, SeqCst);
+            self.save(group, 1, &[acknowledged])?;
+        }
+        Ok(())
+    }
+
+    /// A version was answered for, and stands in the log at this position, if it went there.
     pub(crate) fn acknowledge(
         &self,
         group: u32,
         version: u32,
-        position: Position,
+        position: Option<Position>,
         durable: bool,
     ) -> io::Result<()> {
         let entry = &self.groups[group as usize];
@@ -97,7 +108,7 @@ impl Ledger {
         if durable {
             entry.durable.store(version, SeqCst);
         }
-        if let Some(acknowledged) = &self.acknowledged {
+        if let (Some(acknowledged), Some(position)) = (&self.acknowledged, position) {
             let mut acknowledged = acknowledged.lock().expect("nobody panics while he holds it");
             acknowledged.push(Acknowledged { position, group, version });
         }

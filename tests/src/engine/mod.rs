@@ -8,10 +8,12 @@
 //! soak      work in a process that is killed, and over a disk whose power fails
 //! crash     a crash at each change of the disk, with many outcomes of each
 //! disk_full no room at the n-th operation, for all n, and on a small file system
+//! failures  an error at the n-th operation, and success from then on
 //! ```
 
 pub mod crash;
 pub mod disk_full;
+pub mod failures;
 pub mod soak;
 
 pub(crate) mod batches;

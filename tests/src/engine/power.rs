@@ -46,7 +46,7 @@ pub(crate) struct PowerTrial {
 
 impl PowerTrial {
     pub(crate) fn new(seed: u64) -> Self {
-        let model = Model { groups: 400, seed, value_bytes_max: 3_000 };
+        let model = Model { groups: 1_500, seed, value_bytes_max: 3_000 };
         Self {
             seed,
             disk: MemoryVfs::new(),
@@ -128,6 +128,7 @@ impl PowerTrial {
             maintainers: 1,
             write_every: None,
             sync_one_in: 10,
+            ingest_one_in: 400,
             disturb_every: Duration::from_millis(40),
         };
         let (seed, mode_seed) = (random.next(), random.next());

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{
-    Batch, Direction, Durability, KeyRange, Maintained, Options, Position, Scan, Snapshot, Store,
+    Batch, Direction, Durability, Error, KeyRange, Maintained, Options, Position, Scan, Snapshot,
+    Store,
 };
 
 use super::ledger::Ledger;
@@ -34,11 +35,13 @@ pub(crate) struct Counts {
     pub(crate) compacts: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) maintained: AtomicU64,
+    pub(crate) ingests: AtomicU64,
+    pub(crate) ingested_segments: AtomicU64,
 }
 
 impl Counts {
     /// All of them, with their names.
-    pub(crate) fn all(&self) -> [(&'static str, u64); 9] {
+    pub(crate) fn all(&self) -> [(&'static str, u64); 11] {
         [
             ("writes", &self.writes),
             ("gets", &self.gets),
@@ -49,6 +52,8 @@ impl Counts {
             ("compacts", &self.compacts),
             ("checkpoints", &self.checkpoints),
             ("maintained", &self.maintained),
+            ("ingests", &self.ingests),
+            ("ingested_segments", &self.ingested_segments),
         ]
         .map(|(name, count)| (name, count.load(Relaxed)))
     }
@@ -64,6 +69,8 @@ pub(crate) struct Load {
     pub(crate) write_every: Option<Duration>,
     /// One write in so many waits until it is durable.
     pub(crate) sync_one_in: u64,
+    /// One write in so many is of many groups, as sorted rows.
+    pub(crate) ingest_one_in: u64,
     /// Flush, compact or checkpoint about so often.
     pub(crate) disturb_every: Duration,
 }
@@ -137,6 +144,10 @@ impl Work {
                     next = Instant::now();
                 }
             }
+            if random.one_in(load.ingest_one_in) {
+                self.ingest(number, load, &mut random).context("an ingest")?;
+                continue;
+            }
             let mut versions = BTreeMap::new();
             for _ in 0..=random.below(10).saturating_sub(7) {
                 let group = random.below(u64::from(own)) as u32 * load.writers + number;
@@ -147,10 +158,49 @@ impl Work {
             let durable = random.one_in(load.sync_one_in);
             let position = self.write(number, &versions, durable).context("a write")?;
             for (group, version) in versions {
-                self.ledger.acknowledge(group, version, position, durable)?;
+                self.ledger.acknowledge(group, version, Some(position), durable)?;
             }
             self.counts.writes.fetch_add(1, Relaxed);
         }
+        Ok(())
+    }
+
+    /// Takes many of its groups to their next version at once.
+    fn ingest(&self, number: u32, load: Load, random: &mut Random) -> Result<()> {
+        let mut ingest = match self.store.begin_ingest() {
+            Ok(ingest) => ingest,
+            // Another one is at it.
+            Err(Error::Invalid { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let from = random.below(u64::from(self.model.groups) / 4) as u32;
+        let own = (from..self.model.groups).filter(|group| group % load.writers == number);
+        let mut versions = Vec::new();
+        for group in own {
+            let version = self.ledger.begin(group)?;
+            versions.push((group, version));
+            for member in 0..self.model.members(group) {
+                let key = self.model.key(group, member);
+                match self.model.value(group, member, version) {
+                    Some(value) => ingest.put(&key, &value)?,
+                    None => ingest.delete(&key)?,
+                }
+            }
+        }
+        if random.one_in(5) {
+            // Given up: nothing of it is ever seen.
+            drop(ingest);
+            for (group, version) in versions {
+                self.ledger.give_up(group, version)?;
+            }
+            return Ok(());
+        }
+        let ingested = ingest.finish()?;
+        for (group, version) in versions {
+            self.ledger.acknowledge(group, version, None, true)?;
+        }
+        self.counts.ingests.fetch_add(1, Relaxed);
+        self.counts.ingested_segments.fetch_add(ingested.segments, Relaxed);
         Ok(())
     }
 

@@ -32,6 +32,7 @@ impl Archive {
         }
         for (name, bytes) in &self.files {
             let path = dir.join(name);
+            disk.create_dir_all(path.parent().unwrap_or(dir))?;
             if disk.open(&path, OpenMode::Read).is_ok() {
                 continue;
             }

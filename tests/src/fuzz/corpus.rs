@@ -12,7 +12,7 @@ use kvorum_storage::{Compression, Durability, LogItem, LogOptions, Maintained, O
 use super::archive::Archive;
 use super::sums::{self, Sum};
 use crate::damage::{Directory, directories};
-use crate::engine::batches::batch;
+use crate::engine::batches::small_batch;
 use crate::engine::tiny_options;
 
 pub(super) const DIR: &str = "/store";
@@ -51,7 +51,7 @@ fn store(compression: Compression, closed: bool) -> Result<Archive> {
     let store = Store::open(Arc::new(disk.clone()), Path::new(DIR), options(compression))?;
     for number in 1..=70 {
         let durability = if number % 5 == 0 { Durability::Sync } else { Durability::Buffered };
-        store.write(batch(number), durability)?;
+        store.write(small_batch(number), durability)?;
         while number < 55 && store.maintain()? != Maintained::Nothing {}
     }
     let left = if closed {

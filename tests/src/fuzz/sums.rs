@@ -121,8 +121,10 @@ fn lengths(index: &[u8]) -> Result<Vec<usize>, Malformed> {
 
 fn log(number: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
     let mut sums = vec![Sum { seed: Seed::LogFile(number), from: 16, to: 512, at: 12 }];
-    let identity = u64_at(bytes, 24)?;
-    let mut at = 512;
+    let (version, identity) = (u32_at(bytes, 8)?, u64_at(bytes, 24)?);
+    // Frames of version 3 stand at multiples of what the file says.
+    let alignment = if version < 3 { 1 } else { u64_at(bytes, 56)?.max(1) as usize };
+    let mut at = 512.max(alignment);
     while let Some(length) = u32_at(bytes, at + 16) {
         let seed = Seed::Place(identity, at as u64);
         let header = Sum { seed, from: at + 4, to: at + 40, at };
@@ -132,7 +134,7 @@ fn log(number: u64, bytes: &[u8]) -> Option<Vec<Sum>> {
         let end = at + 40 + length as usize;
         sums.push(Sum { seed, from: at + 40, to: end, at: at + 4 });
         sums.push(header);
-        at = end;
+        at = end.next_multiple_of(alignment);
     }
     Some(sums)
 }

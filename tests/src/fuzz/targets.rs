@@ -19,7 +19,7 @@ use kvorum_storage::{Batch, Compression, Direction, Durability, Error, Log, Posi
 use super::corpus::{DIR, options, stores};
 use super::entropy::Entropy;
 use super::mutate::{mutate, mutate_bytes};
-use crate::engine::batches::batch;
+use crate::engine::batches::small_batch;
 
 /// No store of ours has so many rows: a reader that finds more goes round in circles.
 const ROWS_MAX: usize = 100_000;
@@ -252,7 +252,7 @@ fn try_log(entropy: &mut Entropy<'_>) -> Result<Seen> {
 
 fn try_codec(entropy: &mut Entropy<'_>) -> Result<Seen> {
     let mut bytes = vec![0; 200];
-    batch(3).encode(&mut bytes);
+    small_batch(3).encode(&mut bytes);
     mutate_bytes(&mut bytes, entropy);
     let mut reader = Reader::new(&bytes);
     loop {
@@ -277,7 +277,7 @@ fn try_codec(entropy: &mut Entropy<'_>) -> Result<Seen> {
 
 fn try_batch(entropy: &mut Entropy<'_>) -> Result<Seen> {
     let mut bytes = Vec::new();
-    batch(1 + entropy.below(80)).encode(&mut bytes);
+    small_batch(1 + entropy.below(80)).encode(&mut bytes);
     mutate_bytes(&mut bytes, entropy);
     let bytes = Bytes::from(bytes);
     let Ok(batch) = Batch::decode(&bytes) else { return Ok(Seen::Refused) };

@@ -83,7 +83,12 @@ fn list<'a>(value: &'a Value, field: &str) -> Result<&'a Vec<Value>> {
 }
 
 /// Each crate takes the workspace's lints: a crate that forgets them is checked by nothing.
+/// A package apart from the workspace, as a fuzzer's must be, has none to take.
 pub(super) fn check_manifest(path: &str, text: &str) -> Option<Finding> {
+    let is_apart = text.contains("[package]") && text.lines().any(|line| line == "[workspace]");
+    if is_apart {
+        return None;
+    }
     let inherits = text.split("\n[").any(|section| {
         let section = section.trim_start_matches('[');
         section.starts_with("lints]") && section.lines().any(|line| line == "workspace = true")
@@ -124,6 +129,8 @@ mod tests {
         assert_eq!(check_manifest("a/Cargo.toml", good), None);
         let bad = "[package]\nname = \"a\"\nlicense.workspace = true\n\n[dependencies]\n";
         assert!(check_manifest("a/Cargo.toml", bad).is_some());
+        let apart = format!("{bad}\n[workspace]\n");
+        assert_eq!(check_manifest("fuzz/Cargo.toml", &apart), None);
         let other = "[package]\nname = \"a\"\n\n[lints.rust]\nmissing_docs = \"allow\"\n";
         assert!(check_manifest("a/Cargo.toml", other).is_some());
     }

@@ -55,7 +55,7 @@ impl Engine for RocksDb {
         for (key, value) in entries.iter() {
             batch.put(key, value);
         }
-        Ok(self.db.write_opt(&batch, &self.durable)?)
+        Ok(self.db.write_opt(batch, &self.durable)?)
     }
 
     fn read(&self, view: Seen, work: &mut Work<'_>) -> Result<()> {

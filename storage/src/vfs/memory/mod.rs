@@ -154,6 +154,10 @@ impl Disk {
 }
 
 impl Vfs for MemoryVfs {
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         for ancestor in dir.ancestors() {

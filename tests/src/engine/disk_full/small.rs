@@ -189,7 +189,7 @@ impl Small {
         MODEL.write(&mut batch, group, version);
         let durability = if durable { Durability::Sync } else { Durability::Buffered };
         let position = store.write(batch, durability)?;
-        self.ledger.acknowledge(group, version, position, durable)?;
+        self.ledger.acknowledge(group, version, Some(position), durable)?;
         while store.maintain()? != Maintained::Nothing {}
         Ok(())
     }

@@ -111,6 +111,7 @@ pub fn run(dir: &Path, seed: u64, round: u64, stall: Duration) -> Result<()> {
         maintainers: 2,
         write_every: Some(WRITE_EVERY),
         sync_one_in: 2,
+        ingest_one_in: 500,
         disturb_every: Duration::from_millis(150),
     };
     std::thread::scope(|scope| {

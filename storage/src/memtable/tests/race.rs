@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
 use crate::batch::Batch;
 use crate::key::Kind;
 
