@@ -230,4 +230,16 @@ mod tests {
         check(|options| options.level_step = 1, false);
         check(|options| options.filter_bits_per_key = 0, false);
     }
+
+    #[test]
+    fn levels_above_the_one_that_says_so_are_not_compressed() {
+        let options = Options {
+            compression: Compression::Lz4,
+            compression_from_level: 2,
+            ..Options::default()
+        };
+        let compressed = [0, 1, 2, 6].map(|level| options.segment(level).compression);
+        let (none, lz4) = (Compression::None, Compression::Lz4);
+        assert_eq!(compressed, [none, none, lz4, lz4]);
+    }
 }
