@@ -253,4 +253,31 @@ mod tests {
             });
         }
     }
+
+    #[test]
+    fn who_waits_is_woken_by_who_passes_him() {
+        let (in_flight, visible) = (InFlight::new(true), AtomicU64::new(0));
+        // It is in the memtable, and its writer has still to see to it that it is written.
+        let first = in_flight.begin(Position(1), 1).done();
+        let second = in_flight.begin(Position(2), 2).done();
+        in_flight.settle(second);
+        let (returned, returns) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                in_flight.wait(2, Position(0), &visible);
+                returned.send(()).unwrap();
+            });
+            while in_flight.waiting.load(SeqCst) < 1 {
+                std::thread::yield_now();
+            }
+            // Who has this lock knows that the other sleeps.
+            drop(lock(&in_flight.passed));
+            in_flight.settle(first);
+            in_flight.advance(Position(0), &visible);
+            let woken = returns.recv_timeout(std::time::Duration::from_secs(20));
+            // So that a test that fails ends.
+            in_flight.wake();
+            woken.unwrap();
+        });
+    }
 }
