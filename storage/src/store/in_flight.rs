@@ -141,6 +141,11 @@ impl InFlight {
             // From here on readers see the batches: all of each.
             visible.store(last, Release);
             self.seen_passed.store(*passed, Release);
+            // Among those who sleep some may wait for a batch that was in the memtable already, and
+            // was not yet as durable as it should be: nobody has inserted since, to wake them.
+            if self.waiting.load(SeqCst) > 0 {
+                self.moved.notify_all();
+            }
         }
     }
 
