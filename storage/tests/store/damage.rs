@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kvorum_storage::codec::{Place, checksum};
 use kvorum_storage::vfs::{CrashMode, MemoryVfs, OpenMode, RealVfs, Vfs};
 use kvorum_storage::{
     Batch, Compression, Direction, Durability, Error, Maintained, Options, Result, Store,
@@ -228,6 +229,21 @@ fn every_damaged_bit_of_the_manifest_is_noticed() {
         disk.flip(&path, bit / 8, 1 << (bit % 8)).unwrap();
     }
     open(&disk).unwrap();
+}
+
+#[test]
+fn a_manifest_that_counts_marks_beyond_the_log_is_refused() {
+    let (disk, _) = closed_store(Compression::None);
+    let path = Path::new(DIR).join("MANIFEST");
+    let mut bytes = read(&disk, &path);
+    // Its flushed mark, beyond the flushed position behind it.
+    bytes[32..40].copy_from_slice(&1_000_000_u64.to_le_bytes());
+    let end = bytes.len() - 4;
+    let sum = checksum(Place { file: 0, offset: 0 }, &bytes[..end]);
+    bytes[end..].copy_from_slice(&sum.to_le_bytes());
+    disk.open(&path, OpenMode::ReadWrite).unwrap().write_at(&bytes, 0).unwrap();
+    let error = open(&disk).err().unwrap();
+    assert!(names(&error, &path), "{error}");
 }
 
 #[test]
