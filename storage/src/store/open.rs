@@ -104,6 +104,11 @@ fn open(
         }
         None => begin(&*vfs, dir, options.planted)?,
     };
+    // Embedded, marks are positions; beyond the log the next one would fall behind them.
+    if embedded && manifest.flushed_mark > manifest.flushed_position.0 {
+        let what = "the flushed mark is that of a record behind the flushed ones";
+        return Err(Error::corrupt(&dir.join(manifest::NAME), 0, what));
+    }
     if manifest.generation > 1 && !has_files(&*vfs, &log_dir)? {
         return Err(Error::Missing { file: log_dir });
     }
