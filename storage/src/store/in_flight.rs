@@ -19,6 +19,7 @@ use std::sync::atomic::{
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::lock;
+use super::write::Durability::{self, Buffered, Sync};
 use crate::key::Sequence;
 use crate::log::Position;
 
@@ -28,12 +29,12 @@ const TICKETS: usize = 1024;
 
 /// The batch is in the memtable.
 const INSERTED: u8 = 1;
-/// It is as durable as its writer asked for, whatever the log says.
-const SETTLED: u8 = 2;
+/// It need not be durable before it is seen, but handed to the system.
+const BUFFERED: u8 = 2;
 
 /// Counts the writes, in the order of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
+struct Ticket(u64);
 
 #[derive(Default)]
 struct Slot {
@@ -46,6 +47,9 @@ pub(super) struct InFlight {
     slots: Box<[Slot]>,
     /// How many tickets were given.
     given: AtomicU64,
+    /// Up to here the system has the log, as far as anyone was told. A writer that was told of an
+    /// error may have gone without knowing: others know for it.
+    written: AtomicU64,
     /// How many were passed; the lock is held by who passes them.
     passed: Mutex<u64>,
     /// The same, to be asked without the lock.
@@ -64,6 +68,7 @@ impl InFlight {
         InFlight {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             given: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             passed: Mutex::new(0),
             seen_passed: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -79,21 +84,30 @@ impl InFlight {
     }
 
     /// A ticket for the batch at this position. The caller holds the right to apply.
-    pub(super) fn begin(&self, position: Position, last_sequence: Sequence) -> Inserting<'_> {
+    pub(super) fn begin(
+        &self,
+        position: Position,
+        last_sequence: Sequence,
+        durability: Durability,
+    ) -> Inserting<'_> {
         assert!(!self.is_full(), "the caller has looked");
         let ticket = Ticket(self.given.load(Relaxed));
         let slot = self.slot(ticket);
         slot.position.store(position.0, Relaxed);
         slot.last_sequence.store(last_sequence, Relaxed);
-        slot.state.store(0, Relaxed);
+        let state = match durability {
+            Sync => 0,
+            Buffered => BUFFERED,
+        };
+        slot.state.store(state, Relaxed);
         // Whoever passes tickets looks at the slot from here on.
         self.given.store(ticket.0 + 1, Release);
         Inserting { in_flight: self, ticket, is_done: false }
     }
 
-    /// The batch is as durable as its writer asked for.
-    pub(super) fn settle(&self, ticket: Ticket) {
-        self.slot(ticket).state.fetch_or(SETTLED, Release);
+    /// The system has the log up to here.
+    pub(super) fn note_written(&self, position: Position) {
+        self.written.fetch_max(position.0, SeqCst);
     }
 
     /// Passes what can be passed, `durable` being where the log is durable.
@@ -126,12 +140,13 @@ impl InFlight {
 
     fn pass(&self, passed: &mut u64, durable: Position, visible: &AtomicU64) {
         let given = self.given.load(Acquire);
+        let written = self.written.load(SeqCst).max(durable.0);
         let mut last = None;
         while *passed < given {
             let slot = self.slot(Ticket(*passed));
             let state = slot.state.load(SeqCst);
-            let is_settled = state & SETTLED != 0 || slot.position.load(Relaxed) <= durable.0;
-            if state & INSERTED == 0 || !is_settled {
+            let reached = if state & BUFFERED == 0 { durable.0 } else { written };
+            if state & INSERTED == 0 || slot.position.load(Relaxed) > reached {
                 break;
             }
             last = Some(slot.last_sequence.load(Relaxed));
@@ -171,11 +186,10 @@ pub(super) struct Inserting<'a> {
 }
 
 impl Inserting<'_> {
-    pub(super) fn done(mut self) -> Ticket {
+    pub(super) fn done(mut self) {
         self.is_done = true;
         self.in_flight.slot(self.ticket).state.fetch_or(INSERTED, SeqCst);
         self.in_flight.wake();
-        self.ticket
     }
 }
 
@@ -199,18 +213,18 @@ mod tests {
             in_flight.advance(Position(durable), &visible);
             assert_eq!(visible.load(Relaxed), expected);
         };
-        let first = in_flight.begin(Position(1), 10);
-        let second = in_flight.begin(Position(2), 11);
-        let third = in_flight.begin(Position(3), 15);
+        let first = in_flight.begin(Position(1), 10, Sync);
+        let second = in_flight.begin(Position(2), 11, Sync);
+        let third = in_flight.begin(Position(3), 15, Buffered);
         second.done();
         shows(3, 0);
         first.done();
         shows(0, 0);
         shows(1, 10);
         shows(2, 11);
-        let third = third.done();
+        in_flight.note_written(Position(3));
         shows(2, 11);
-        in_flight.settle(third);
+        third.done();
         shows(2, 15);
         in_flight.wait(15, Position(3), &visible);
     }
@@ -222,7 +236,7 @@ mod tests {
             let begun: Vec<_> = (1..=TICKETS as u64)
                 .map(|number| {
                     let number = round * TICKETS as u64 + number;
-                    in_flight.begin(Position(number), number)
+                    in_flight.begin(Position(number), number, Sync)
                 })
                 .collect();
             assert!(in_flight.is_full());
@@ -239,8 +253,8 @@ mod tests {
     fn who_waits_is_woken_by_who_inserts_or_panics() {
         for panics in [false, true] {
             let (in_flight, visible) = (InFlight::new(true), AtomicU64::new(0));
-            let first = in_flight.begin(Position(1), 1);
-            in_flight.begin(Position(2), 2).done();
+            let first = in_flight.begin(Position(1), 1, Sync);
+            in_flight.begin(Position(2), 2, Sync).done();
             std::thread::scope(|scope| {
                 let waits = || in_flight.wait(2, Position(2), &visible);
                 let waiting = [scope.spawn(waits), scope.spawn(waits)];
@@ -259,13 +273,25 @@ mod tests {
         }
     }
 
+    /// The first had its place and was then told that the disk is full. The second was not.
+    #[test]
+    fn who_is_told_of_an_error_holds_nobody_up() {
+        let (in_flight, visible) = (InFlight::new(true), AtomicU64::new(0));
+        in_flight.begin(Position(1), 1, Buffered).done();
+        in_flight.advance(Position(0), &visible);
+        assert_eq!(visible.load(Relaxed), 0);
+        in_flight.begin(Position(2), 2, Buffered).done();
+        in_flight.note_written(Position(2));
+        in_flight.wait(2, Position(0), &visible);
+        assert_eq!(visible.load(Relaxed), 2);
+    }
+
     #[test]
     fn who_waits_is_woken_by_who_passes_him() {
         let (in_flight, visible) = (InFlight::new(true), AtomicU64::new(0));
-        // It is in the memtable, and its writer has still to see to it that it is written.
-        let first = in_flight.begin(Position(1), 1).done();
-        let second = in_flight.begin(Position(2), 2).done();
-        in_flight.settle(second);
+        // They are in the memtable, and not written yet.
+        in_flight.begin(Position(1), 1, Buffered).done();
+        in_flight.begin(Position(2), 2, Buffered).done();
         let (returned, returns) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -277,7 +303,7 @@ mod tests {
             }
             // Who has this lock knows that the other sleeps.
             drop(lock(&in_flight.passed));
-            in_flight.settle(first);
+            in_flight.note_written(Position(2));
             in_flight.advance(Position(0), &visible);
             let woken = returns.recv_timeout(std::time::Duration::from_secs(20));
             // So that a test that fails ends.

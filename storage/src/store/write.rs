@@ -102,15 +102,15 @@ impl Store {
             inner.place(count, &stored, durability)?;
         // Beside other threads, and beside a sync that may be under way: nobody sees it yet.
         memtable.insert(stored, count, first);
-        let ticket = inserting.done();
+        inserting.done();
         match durability {
             Durability::Sync => inner.log.sync(position)?,
             Durability::Buffered => {
                 inner.log.write()?;
+                inner.in_flight.note_written(position);
                 if behind > inner.log.durable() {
                     inner.log.sync(behind)?;
                 }
-                inner.in_flight.settle(ticket);
             }
         }
         inner.counters.applied_bytes.fetch_add(bytes as u64, Relaxed);
@@ -186,7 +186,7 @@ impl Inner {
         let position = self.log.append_parts(WRITE_BATCH, &[prefix.as_slice(), stored])?;
         let first = applied.last_sequence + 1;
         let memtable = self.place_next(&mut applied, position.0, position, (count, stored.len()));
-        let inserting = self.in_flight.begin(position, applied.last_sequence);
+        let inserting = self.in_flight.begin(position, applied.last_sequence, durability);
         if durability == Durability::Sync {
             applied.last_synced = position;
         }
