@@ -385,3 +385,11 @@ fn a_full_disk_refuses_what_grows_and_nothing_else() {
     vfs.heal();
     file.write_at(b"defg", 8).unwrap();
 }
+
+#[test]
+fn what_is_above_a_name_without_a_path_is_there_in_memory_too() {
+    let vfs = MemoryVfs::new();
+    vfs.create_dir_all("store".as_ref()).unwrap();
+    vfs.sync_dir(".".as_ref()).unwrap();
+    assert!(vfs.sync_dir("elsewhere".as_ref()).is_err());
+}

@@ -144,7 +144,9 @@ impl fmt::Debug for MemoryVfs {
 
 impl Disk {
     fn directory(&mut self, dir: &Path) -> io::Result<&mut Directory> {
-        self.directories.get_mut(dir).ok_or_else(|| not_found(dir))
+        // Above a name without a path is the place where a process is, by either name.
+        let here = if dir == Path::new(".") { Path::new("") } else { dir };
+        self.directories.get_mut(here).ok_or_else(|| not_found(dir))
     }
 
     fn inode(&mut self, path: &Path) -> io::Result<Arc<Inode>> {
