@@ -213,12 +213,12 @@ impl Manifest {
         self.segments.iter().map(|(_, segment)| segment).chain(staged).map(|segment| segment.id)
     }
 
-    /// Whether no number in it is so great that counting on from it could overflow.
+    /// Whether no number in it is so great that counting on from it could overflow. Nobody counts on
+    /// from an owner's mark, which may be any; an embedded store's is a position.
     fn can_be_counted_on_from(&self) -> bool {
         let numbers = [
             self.generation,
             self.next_segment,
-            self.flushed_mark,
             self.flushed_position.0,
             // An ingest counts in great steps, and stops at two thirds of this.
             self.last_sequence,
