@@ -20,7 +20,8 @@ pub(crate) trait Engine: Sync {
     /// Brings what is in memory to where it stays, and waits until all work that is due is done.
     fn settle(&self) -> Result<()>;
 
-    /// Does at once what it does of its own accord after some time without work, if that is more.
+    /// Does at once what ours does of its own accord after some time without work: what can be
+    /// merged is merged. Peers that merge are told to, so that all are read in the same state.
     fn rest(&self) -> Result<()> {
         Ok(())
     }

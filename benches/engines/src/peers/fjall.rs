@@ -64,6 +64,10 @@ impl Engine for Fjall {
         }
         Ok(())
     }
+
+    fn rest(&self) -> Result<()> {
+        Ok(self.keyspace.major_compact()?)
+    }
 }
 
 struct Latest<'a>(&'a Keyspace);

@@ -69,6 +69,11 @@ impl Engine for RocksDb {
         self.db.flush()?;
         Ok(self.db.wait_for_compact(&WaitForCompactOptions::default())?)
     }
+
+    fn rest(&self) -> Result<()> {
+        self.db.compact_range::<&[u8], &[u8]>(None, None);
+        Ok(())
+    }
 }
 
 struct Latest<'a>(&'a DB);
