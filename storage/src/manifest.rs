@@ -353,7 +353,6 @@ mod tests {
         check(|manifest| manifest.last_sequence = u64::MAX);
         check(|manifest| manifest.next_segment = u64::MAX);
         check(|manifest| manifest.generation = u64::MAX);
-        check(|manifest| manifest.flushed_mark = u64::MAX);
         check(|manifest| manifest.flushed_position = Position(u64::MAX));
         check(|manifest| manifest.segments[0].0 = LEVELS);
         check(|manifest| manifest.segments[0].1.smallest = Bytes::from("c"));
