@@ -379,7 +379,9 @@ impl State {
     /// Takes account of a sync.
     pub(super) fn end_sync(&mut self, sync: &Sync, outcome: &Result<(), Failure>) {
         self.busy.syncs -= 1;
-        if outcome.is_ok() {
+        // If another has failed meanwhile, the system may have told nobody but that one what this
+        // one could not write either.
+        if outcome.is_ok() && self.poison.is_none() {
             self.flights.end_sync(sync.landing);
             self.stats.syncs += 1;
         }

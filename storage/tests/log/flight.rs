@@ -135,6 +135,28 @@ fn any_of_the_frames_in_flight_may_be_there() {
     assert_eq!(recovered(&memory.crash_image(CrashMode::LoseUnsynced)).0, expected);
 }
 
+/// Of two syncs at once one fails; the system may have told nobody but that one, though the other
+/// wrote part of what is lost.
+#[test]
+fn a_sync_that_ends_after_another_has_failed_counts_for_nothing() {
+    let memory = MemoryVfs::new().with_direct(Some(512));
+    let (vfs, gate, log) = gated(&memory);
+    gate.hold(Operation::Sync, 1);
+    thread::scope(|scope| {
+        let first = append(&log, b"first").unwrap();
+        let (log, held) = (&log, &gate);
+        let first = scope.spawn(move || log.sync(first));
+        held.wait_held(1);
+        let fault = vfs.arm(Fault::once(Operation::Sync, Outcome::InputOutput));
+        let second = append(log, b"second").unwrap();
+        assert!(matches!(log.sync(second), Err(Error::Io { .. })));
+        assert_eq!(fault.fired(), 1);
+        gate.open();
+        assert!(matches!(first.join().unwrap(), Err(Error::Poisoned { .. })));
+    });
+    assert_eq!(log.durable(), Position(1));
+}
+
 /// The second frame is on the disk, synced and all, and the first is not written yet.
 #[test]
 fn what_is_durable_behind_a_gap_is_not_acknowledged() {
