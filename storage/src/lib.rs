@@ -96,6 +96,13 @@ mod error;
 
 pub mod vfs;
 
+/// How much of something a test does. Miri takes a thousand times as long and looks at each step, so
+/// there a little shows as much: enough for a few splits, blocks or files.
+#[cfg(test)]
+const fn amount<T: Copy>(natively: T, under_miri: T) -> T {
+    if cfg!(miri) { under_miri } else { natively }
+}
+
 pub use batch::{BATCH_OPERATIONS_MAX, Batch, Operation};
 pub use cursor::Direction;
 pub use error::{Error, Happened, Result};

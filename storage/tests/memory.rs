@@ -16,7 +16,8 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 /// What the usual allocators keep beside each allocation.
 const HEADER_BYTES: usize = 16;
 
-// SAFETY: all is left to the system's allocator, with the very same arguments.
+// SAFETY: all is left to the system's allocator, with the very same arguments. There is no safe way
+// to see what is allocated.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.fetch_add(layout.size() + HEADER_BYTES, SeqCst);

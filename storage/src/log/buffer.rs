@@ -66,16 +66,18 @@ impl Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amount;
 
     #[test]
     fn whatever_is_added_the_beginning_is_aligned() {
         let mut buffer = Buffer::default();
         let mut expected = Vec::new();
-        for round in 0..60_u8 {
+        for round in 0..amount(60_u8, 8) {
+            let more = usize::from(round) * amount(97, 700);
             buffer.extend_from_slice(&[round]);
-            buffer.extend_from_slice(&vec![round; usize::from(round) * 97]);
+            buffer.extend_from_slice(&vec![round; more]);
             expected.push(round);
-            expected.resize(expected.len() + usize::from(round) * 97, round);
+            expected.resize(expected.len() + more, round);
             assert_eq!(buffer.bytes(), expected);
             assert_eq!(buffer.bytes().as_ptr().align_offset(MEMORY_ALIGNMENT), 0);
         }

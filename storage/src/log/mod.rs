@@ -94,6 +94,7 @@ use self::frame::Group;
 pub(crate) use self::open::LOCK_NAME;
 use self::refusal::Poison;
 use self::state::{Goal, State};
+use self::waiters::Calls;
 use crate::error::{Error, Result};
 use crate::vfs::{Vfs, VfsLock};
 
@@ -340,9 +341,16 @@ impl Log {
         }
     }
 
+    /// Takes nothing more, and wakes all who wait: whoever was called to lead finds nothing to lead
+    /// any more, and would not call the next.
     fn poison(&self, path: &Path, why: &str) {
         let poison = Poison { path: path.to_path_buf(), why: why.to_owned() };
-        lock(&self.state).poison.get_or_insert(poison);
+        let mut calls = Calls::default();
+        let mut state = lock(&self.state);
+        state.poison.get_or_insert(poison);
+        state.call(&mut calls);
+        drop(state);
+        calls.wake();
     }
 }
 

@@ -146,9 +146,56 @@ struct Leading<'a> {
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
         self.log.poison(&self.log.dir, "a thread panicked while it wrote");
-        let mut calls = Calls::default();
-        let mut state = lock(&self.log.state);
-        state.call(&mut calls);
-        drop(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::log::LogOptions;
+    use crate::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome, Phase};
+
+    /// Nobody leads a poisoned log. So if the one who poisons it were not one who leads, and he left
+    /// it to the next leader to wake those who wait, some could sleep for ever.
+    #[test]
+    fn who_waits_is_woken_when_a_file_cannot_leave_the_log() {
+        let vfs = FaultyVfs::new(Arc::new(MemoryVfs::new().with_direct(None)));
+        let options = LogOptions { file_bytes: 4096, ..LogOptions::default() };
+        let (log, _) = Log::open(Arc::new(vfs.clone()), "/log".as_ref(), options).unwrap();
+        while !log.would_cut(log.last()) {
+            log.sync(log.append(0, &[7; 300]).unwrap()).unwrap();
+        }
+        let gate = Arc::new(Barrier::new(2));
+        let held = Arc::clone(&gate);
+        vfs.on_operation(move |event| {
+            if event.operation == Operation::Sync && event.phase == Phase::Before {
+                held.wait();
+                held.wait();
+            }
+        });
+        let fault = vfs.arm(Fault::once(Operation::SyncDir, Outcome::InputOutput));
+        let (woken, wakes) = channel();
+        thread::scope(|scope| {
+            let log = &log;
+            let at_the_disk = log.append(0, b"at the disk").unwrap();
+            scope.spawn(move || log.sync(at_the_disk));
+            gate.wait();
+            let behind = log.append(0, b"behind it").unwrap();
+            scope.spawn(move || woken.send(log.sync(behind)).unwrap());
+            while lock(&log.state).waiters.is_empty() {
+                thread::yield_now();
+            }
+            assert!(matches!(log.truncate_before(log.durable()), Err(Error::Io { .. })));
+            let told = wakes.recv_timeout(Duration::from_secs(20));
+            // So that a test that fails ends.
+            gate.wait();
+            assert!(matches!(told, Ok(Err(Error::Poisoned { .. }))), "{told:?}");
+        });
+        assert_eq!(fault.fired(), 1);
     }
 }

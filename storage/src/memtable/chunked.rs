@@ -51,12 +51,13 @@ fn place(index: u32, first_bits: u32) -> (usize, usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amount;
 
     #[test]
     fn places_are_distinct_and_dense() {
         for first_bits in [3, 4, 8] {
             let mut last = (0, 0, 1 << first_bits);
-            for index in 1..100_000 {
+            for index in 1..amount(100_000, 500) {
                 let place = place(index, first_bits);
                 let follows = (place.0 == last.0 && place.1 == last.1 + 1)
                     || (place.0 == last.0 + 1 && place.1 == 0 && last.1 + 1 == last.2);
@@ -72,9 +73,10 @@ mod tests {
     fn holds_what_was_put_in() {
         let cells: Chunked<OnceLock<u32>, 3> = Chunked::new();
         assert!(cells.get(1000).is_none());
-        for index in 0..3000 {
+        let indexes = amount(3000, 200);
+        for index in 0..indexes {
             cells.get_or_grow(index).set(index).unwrap();
         }
-        assert!((0..3000).all(|index| cells.get(index).unwrap().get() == Some(&index)));
+        assert!((0..indexes).all(|index| cells.get(index).unwrap().get() == Some(&index)));
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
+use crate::amount;
 use crate::batch::Batch;
 use crate::key::Kind;
 
@@ -186,14 +187,14 @@ fn an_empty_memtable_has_nothing() {
 
 #[test]
 fn scattered_numbers() {
-    check_orders((0..3000u32).map(|n| place(&(n * 2).to_be_bytes(), 1)).collect());
+    check_orders((0..amount(3000u32, 50)).map(|n| place(&(n * 2).to_be_bytes(), 1)).collect());
 }
 
 /// Keys that agree in their words, end in zeros, or differ far behind what a node keeps of them.
 #[test]
 fn keys_that_begin_each_other() {
     let mut inserts = Vec::new();
-    for bytes in 0..80 {
+    for bytes in 0..amount(80, 4) {
         for last in [0, 1, 0x7f, 0xff] {
             for filler in [0, b'a'] {
                 let key = [vec![filler; bytes], vec![last]].concat();
@@ -207,7 +208,8 @@ fn keys_that_begin_each_other() {
 #[test]
 fn many_versions_of_few_keys() {
     for keys in [&[&b""[..]][..], &[b"k", b"k\0", b"kk"], &[b"a long key, twice", b"b"]] {
-        let versions = |key: &&[u8]| (1..=1000).map(|n| place(key, n)).collect::<Vec<_>>();
+        let versions =
+            |key: &&[u8]| (1..=amount(1000, 40)).map(|n| place(key, n)).collect::<Vec<_>>();
         check_orders(keys.iter().flat_map(versions).collect());
     }
 }
@@ -215,13 +217,13 @@ fn many_versions_of_few_keys() {
 #[test]
 fn long_keys_that_differ_at_their_end() {
     let key = |n: u32| [&[b'p'; 300][..], &n.to_be_bytes(), &[b's'; 30]].concat();
-    check_orders((0..1000).map(|n| place(&key(n * 7), 1)).collect());
+    check_orders((0..amount(1000, 40)).map(|n| place(&key(n * 7), 1)).collect());
 }
 
 #[test]
 fn groups_with_a_prefix_each() {
     let key = |n: u64| format!("tenant{}/orders/{:05}/{}", n % 3, n / 6, n % 2);
-    check_orders((0..3000).map(|n| place(key(n).as_bytes(), n + 1)).collect());
+    check_orders((0..amount(3000, 50)).map(|n| place(key(n).as_bytes(), n + 1)).collect());
 }
 
 /// What is built whole is as if it had been inserted, and goes on to grow.
@@ -265,23 +267,23 @@ fn check_load(keys: &[Vec<u8>]) {
 fn a_memtable_is_built_whole() {
     check_load(&[]);
     check_load(&[b"one".to_vec(), b"two".to_vec()]);
-    check_load(&(0..5000u32).map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>());
+    check_load(&(0..amount(5000u32, 100)).map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>());
     let scattered = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes();
-    check_load(&(0..30_000).map(|n| scattered(n).to_vec()).collect::<Vec<_>>());
+    check_load(&(0..amount(30_000, 700)).map(|n| scattered(n).to_vec()).collect::<Vec<_>>());
     let prefixed = |n: u64| [&[b'p'; 300][..], &scattered(n), &[b's'; 30]].concat();
-    check_load(&(0..2000).map(prefixed).collect::<Vec<_>>());
+    check_load(&(0..amount(2000, 60)).map(prefixed).collect::<Vec<_>>());
     let few = |n: u64| vec![b'k'; (n * n % 90) as usize];
-    check_load(&(0..3000).map(few).collect::<Vec<_>>());
+    check_load(&(0..amount(3000, 80)).map(few).collect::<Vec<_>>());
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: amount(64, 1), ..ProptestConfig::default() })]
 
     #[test]
     fn any_keys_built_whole(
         keys in prop::collection::vec(
             prop::collection::vec(prop::sample::select(vec![0, 1, b'a', 0xff]), 0..20),
-            0..800,
+            0..amount(800, 120),
         ),
     ) {
         check_load(&keys);
@@ -291,7 +293,7 @@ proptest! {
     fn any_keys(
         inserts in prop::collection::vec(
             (prop::collection::vec(prop::sample::select(vec![0, 1, b'a', 0xff]), 0..12), 1u64..20),
-            0..600,
+            0..amount(600, 30),
         ),
     ) {
         check(&inserts.iter().map(|(key, sequence)| place(key, *sequence)).collect::<Vec<_>>());
@@ -302,7 +304,7 @@ proptest! {
 /// writer had done before the reader came.
 #[test]
 fn readers_see_a_growing_memtable_while_the_writer_writes() {
-    const INSERTS: u64 = 20_000;
+    const INSERTS: u64 = amount(20_000, 80);
     let (memtable, done) = (Arc::new(Memtable::new()), AtomicBool::new(false));
     let visible = AtomicU64::new(0);
     // Every eighth is a version of one key: leaves of one key split too.

@@ -481,6 +481,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many MiB, compared byte by byte")]
     fn the_longest_keys_and_values_fit() {
         let long = vec![b'k'; KEY_BYTES_MAX];
         let value = vec![b'v'; crate::key::VALUE_BYTES_MAX];

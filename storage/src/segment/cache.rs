@@ -130,6 +130,7 @@ impl Hasher for IdHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amount;
 
     fn held(cache: &BlockCache) -> usize {
         cache.shards.iter().map(|shard| shard.lock().unwrap().bytes).sum()
@@ -140,15 +141,16 @@ mod tests {
         let bytes_max = 1 << 20;
         let cache = BlockCache::new(bytes_max);
         let block = |number: usize| Bytes::from(vec![number as u8; 1000]);
-        for number in 0..5_000 {
+        let numbers = amount(5_000, 1_500);
+        for number in 0..numbers {
             cache.put((7, number), &block(number));
             assert!(held(&cache) <= bytes_max);
-            for hot in 0..200.min(number + 1) {
+            for hot in 0..amount(200, 5).min(number + 1) {
                 assert_eq!(cache.get((7, hot)), Some(block(hot)), "{hot} after {number}");
             }
         }
         assert!(held(&cache) > bytes_max / 2);
-        let kept = (0..5_000).filter(|number| cache.get((7, *number)).is_some()).count();
+        let kept = (0..numbers).filter(|number| cache.get((7, *number)).is_some()).count();
         assert!(kept < 1100, "{kept}");
         assert_eq!(cache.get((8, 0)), None);
     }

@@ -278,6 +278,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::amount;
     use crate::key::Kind;
 
     type Entry = (Vec<u8>, Tag);
@@ -351,7 +352,7 @@ mod tests {
         let tag = Tag::new(1, Kind::Put);
         let mut keys: Vec<Vec<u8>> = Vec::new();
         for tenant in [&b"a tenant with a long name/"[..], b"another tenant/", b"z"] {
-            for number in 0..400_u32 {
+            for number in 0..amount(400_u32, 10) {
                 keys.push([tenant, &(number * number).to_be_bytes()].concat());
             }
         }

@@ -149,6 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::amount;
 
     fn check(keys: &[Vec<u8>], probe: &[u8]) -> usize {
         let layers = Layers::new(keys.len(), |number| &keys[number]);
@@ -164,7 +165,7 @@ mod tests {
     fn long_common_beginnings_have_layers_of_their_own() {
         let mut keys = Vec::new();
         for tenant in ["a tenant with a long name/", "a tenant with another name/", "else/"] {
-            for number in 0..100_u64 {
+            for number in 0..amount(100_u64, 20) {
                 keys.push([tenant.as_bytes(), &(number * number).to_be_bytes()].concat());
             }
         }
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_longest_keys_do_not_go_too_deep() {
-        let keys: Vec<Vec<u8>> = (0..40).map(|zeros| vec![0; zeros * 1600]).collect();
+        let keys: Vec<Vec<u8>> = (0..amount(40, 5)).map(|zeros| vec![0; zeros * 1600]).collect();
         check(&keys, &[0; 801]);
     }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Direction;
+use crate::amount;
 use crate::codec::{Place, checksum};
 use crate::error::Error;
 use crate::key::{Kind, Tag, VALUE_BYTES_MAX, compare};
@@ -135,6 +136,7 @@ fn check(rows: &[Row], options: SegmentOptions, probes: &[(Vec<u8>, u64)]) {
 const COMPRESSIONS: [Compression; 2] = [Compression::None, Compression::Lz4];
 
 #[test]
+#[cfg_attr(miri, ignore = "many MiB, compared byte by byte")]
 fn the_longest_and_the_shortest_keys_and_values_are_read() {
     let long = vec![b'k'; crate::key::KEY_BYTES_MAX];
     let large = vec![b'v'; VALUE_BYTES_MAX];
@@ -155,10 +157,12 @@ fn the_longest_and_the_shortest_keys_and_values_are_read() {
 
 #[test]
 fn versions_of_one_key_over_many_blocks_are_found() {
+    let versions = amount(600, 40);
     let mut rows = vec![put(b"before", 1, b"")];
-    rows.extend((1..=600).rev().map(|number| put(b"key", 2 * number, &number.to_le_bytes())));
+    rows.extend((1..=versions).rev().map(|number| put(b"key", 2 * number, &number.to_le_bytes())));
     rows.push(put(b"key\0", 1, b"behind"));
-    let mut probes: Vec<_> = (0..1210).map(|sequence| (b"key".to_vec(), sequence)).collect();
+    let mut probes: Vec<_> =
+        (0..2 * versions + 10).map(|sequence| (b"key".to_vec(), sequence)).collect();
     probes.extend([(b"before".to_vec(), 1), (b"key\0".to_vec(), 1), (b"ke".to_vec(), 5)]);
     check(&rows, options(64, Compression::None), &probes);
     // Two blocks by the number of entries alone.
@@ -169,7 +173,7 @@ fn versions_of_one_key_over_many_blocks_are_found() {
 fn many_keys_that_begin_alike_are_found() {
     let mut rows = Vec::new();
     for tenant in ["a tenant with a long name/", "another tenant with a long name/", "z"] {
-        for number in 0..300_u32 {
+        for number in 0..amount(300_u32, 12) {
             let key = [tenant.as_bytes(), &(number * number).to_be_bytes()].concat();
             rows.push(put(&key, u64::from(number) + 1, &[b'v'; 20]));
         }
@@ -183,7 +187,7 @@ fn many_keys_that_begin_alike_are_found() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: amount(64, 1), ..ProptestConfig::default() })]
     #[test]
     fn what_was_written_is_read(
         keys in proptest::collection::btree_map("(a|b|\u{0}|word and word ){0,6}", 1u64..5, 1..60),
@@ -222,6 +226,7 @@ fn lie(content: &[u8], handle: Handle, at: usize, change: u8) -> Vec<u8> {
 /// Whatever a writer may have got wrong in a block or its index: reads end, and what a check lets
 /// pass hides nothing.
 #[test]
+#[cfg_attr(miri, ignore = "opens and reads thousands of segments, of which one shows Miri as much")]
 fn bytes_that_lie_under_right_checksums_do_no_harm() {
     let rows = some_rows();
     let (disk, meta) = write(&rows, options(512, Compression::None));
@@ -267,6 +272,7 @@ fn bytes_that_lie_under_right_checksums_do_no_harm() {
 
 /// The directory of a block must never hide an entry from look-ups.
 #[test]
+#[cfg_attr(miri, ignore = "opens and reads thousands of segments, of which one shows Miri as much")]
 fn a_fingerprint_that_hides_an_entry_is_noticed() {
     let rows = some_rows();
     let (disk, meta) = write(&rows, options(512, Compression::None));
@@ -296,6 +302,7 @@ fn a_fingerprint_that_hides_an_entry_is_noticed() {
 
 /// Each bit of a small segment, in turn: reads give an error or the right answer, and a check fails.
 #[test]
+#[cfg_attr(miri, ignore = "opens and reads thousands of segments, of which one shows Miri as much")]
 fn each_turned_bit_is_noticed() {
     let rows: Vec<Row> = some_rows().into_iter().take(24).collect();
     for compression in COMPRESSIONS {

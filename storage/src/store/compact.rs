@@ -124,6 +124,19 @@ impl Drop for Busy<'_> {
     }
 }
 
+/// A compaction whose parts have all ended. It ends by a panic too: else its claim would stay for
+/// ever, and who wants to compact alone would wait as long.
+struct Ending<'a> {
+    compactions: &'a Compactions,
+    running: &'a Arc<Running>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.compactions.end(self.running);
+    }
+}
+
 impl Store {
     /// Does one unit of work that is worth while when there is nothing better to do, so that a store
     /// that was written to takes little more room than what lives in it: everything of
@@ -336,8 +349,9 @@ impl Inner {
     fn end_part(&self, running: &Arc<Running>, part: usize, merged: Result<Output>) -> Result<()> {
         let (outputs, result) = running.end(part, merged);
         let Some(outputs) = outputs else { return result };
+        let ending = Ending { compactions: &self.compactions, running };
         let installed = self.end_compaction(running, outputs);
-        self.compactions.end(running);
+        drop(ending);
         // Those who found nothing to begin may find something now.
         self.signal.install();
         result.and(installed)

@@ -79,6 +79,7 @@ impl InFlight {
 
     /// Whether there is no ticket left. The caller holds the right to apply.
     pub(super) fn is_full(&self) -> bool {
+        assert!(!self.is_broken.load(SeqCst), "no thread panicked while it inserted a batch");
         let waiting = self.given.load(Relaxed) - self.seen_passed.load(Acquire);
         waiting >= self.slots.len() as u64
     }
@@ -247,6 +248,16 @@ mod tests {
             assert_eq!(visible.load(Relaxed), (round + 1) * TICKETS as u64);
             assert!(!in_flight.is_full());
         }
+    }
+
+    /// It could never be seen, and the tickets would run out: then whoever asked for one would ask
+    /// for ever.
+    #[test]
+    fn nothing_gets_a_place_behind_a_batch_whose_thread_panicked() {
+        let in_flight = InFlight::new(true);
+        drop(in_flight.begin(Position(1), 1, Sync));
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| in_flight.is_full()));
+        assert!(asked.is_err());
     }
 
     #[test]

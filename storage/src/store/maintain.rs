@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Inner, Pressure, Store, lock};
 use crate::compaction::{Job, Output, Retention};
 use crate::cursor::{Direction, Merge, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::Sequence;
 use crate::levels::Levels;
 use crate::log::Position;
@@ -57,7 +57,7 @@ impl Store {
     /// Does one unit of the work that waits: removes files that an install left over, flushes a
     /// memtable, cuts the log, or compacts.
     ///
-    /// After [`Error::DiskFull`](crate::Error::DiskFull) nothing has changed; a later call tries again. After an error that
+    /// After [`Error::DiskFull`] nothing has changed; a later call tries again. After an error that
     /// leaves the disk in doubt the store takes no more work until it is opened again; reads go on.
     pub fn maintain(&self) -> Result<Maintained> {
         self.inner.maintain()
@@ -214,12 +214,14 @@ impl Inner {
         let before = lock(&self.releases).take(flushed_mark + too_far);
         let Some(before) = before else { return Ok(false) };
         let first = self.log.first();
-        if let Err(error) = self.note_cut(before) {
-            // There may be room for the note later.
-            lock(&self.releases).put_back(before, flushed_mark);
+        if let Err(error) = self.note_cut(before).and_then(|()| self.log.truncate_before(before)) {
+            // Later there may be room for the note, or no want of open files. A poisoned log is cut no
+            // more, and must not keep others from compacting.
+            if !matches!(error, Error::Poisoned { .. }) {
+                lock(&self.releases).put_back(before, flushed_mark);
+            }
             return Err(error);
         }
-        self.log.truncate_before(before)?;
         self.log_bytes_flushed.store(self.log.bytes(), Relaxed);
         // Only whole files go: most words free none.
         let is_cut = self.log.first() > first;

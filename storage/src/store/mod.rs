@@ -84,7 +84,8 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-/// Locks are taken in the order of these fields.
+/// Locks are taken in the order of these fields. Only who tries, and does not wait, takes `flushing`
+/// in the middle of a compaction.
 pub(crate) struct Inner {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
@@ -102,14 +103,14 @@ pub(crate) struct Inner {
 
     /// Held by the one flush.
     flushing: Mutex<()>,
-    /// What is being compacted, and by how many.
-    compactions: Compactions,
     /// Held by the one who stages.
     staging: Mutex<Staging>,
     /// Whether there is an [`Ingest`].
     ingesting: AtomicBool,
     /// Held by who applies, or gives a write its place.
     applied: Mutex<Applied>,
+    /// What is being compacted, and by how many.
+    compactions: Compactions,
     /// Embedded writes that have their place and are not visible yet.
     in_flight: InFlight,
     /// Held while the tree is changed, on disk and in memory.

@@ -153,7 +153,8 @@ impl VfsFile for RealFile {
         }
         // SAFETY: a map is unsound if the file changes or shrinks under it. `VfsFile::map` is for
         // files that are never written again; the store's directory is locked against other
-        // processes of ours, and a removed file stays whole until its last map is dropped.
+        // processes of ours, and a removed file stays whole until its last map is dropped. No safe
+        // call maps a file, since only its users can promise that; to read it would copy each block.
         let map = unsafe { Mmap::map(&self.file)? };
         Ok(Bytes::from_owner(map))
     }

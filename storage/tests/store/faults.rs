@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kvorum_storage::vfs::{CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome};
-use kvorum_storage::{Durability, Error, Maintained, Result, Store};
+use kvorum_storage::{Durability, Error, Maintained, Options, Result, Store};
 
 use crate::support::{DIR, count_batches, numbered_batch, tiny_options};
 
@@ -105,6 +105,23 @@ fn too_many_open_files_are_no_reason_to_give_up() {
         assert!(write_from(store, number).is_none(), "{context}: there are files again");
         assert_eq!(count_batches(store, context), BATCHES);
     });
+}
+
+/// What may go is not forgotten because it could not go at once.
+#[test]
+fn a_cut_of_the_log_that_fails_is_made_up_for() {
+    let faulty = FaultyVfs::new(Arc::new(MemoryVfs::new()));
+    let roomy = Options { memtable_bytes: 1 << 20, log_bytes_max: 1 << 20, ..tiny_options() };
+    let store = Store::open(Arc::new(faulty.clone()), DIR.as_ref(), roomy).unwrap();
+    while !store.log().would_cut(store.log().last()) {
+        store.put("key", "value", Durability::Sync).unwrap();
+    }
+    let first = store.log().first();
+    let fault = faulty.arm(Fault::once(Operation::Length, Outcome::TooManyFiles).on("/log/"));
+    assert!(matches!(store.flush(), Err(Error::Io { .. })));
+    assert_eq!((fault.fired(), store.log().first()), (1, first));
+    while store.maintain().unwrap() != Maintained::Nothing {}
+    assert!(store.log().first() > first);
 }
 
 #[test]

@@ -223,6 +223,27 @@ fn a_part_that_finds_the_disk_full_takes_the_others_with_it_and_leaves_no_file()
     assert!(fired > 20 && within > 15, "{fired} faults, {within} with others at work");
 }
 
+#[test]
+fn a_compaction_whose_install_panics_does_not_keep_others_from_compacting() {
+    let (disk, faulty, store, model, _) = prepared(50);
+    store.flush().unwrap();
+    faulty.on_operation(|event| {
+        let is_manifest = event.operation == Operation::Rename;
+        assert!(!is_manifest || event.phase != Phase::Before, "planned");
+    });
+    let compact = || store.compact();
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(compact)).is_err());
+    faulty.forget_hook();
+    let (compacted, ends) = std::sync::mpsc::channel();
+    let again = store.clone();
+    // Not joined: where the claim stays, it waits for ever.
+    std::thread::spawn(move || compacted.send(again.compact()));
+    ends.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap();
+    assert_eq!(content(&store), model);
+    let again = open(&FaultyVfs::new(Arc::new(disk.crash_image(CrashMode::LoseUnsynced))));
+    assert_eq!(content(&again), model);
+}
+
 /// With one caller there is one order of things.
 #[test]
 fn the_same_calls_give_the_same_bytes() {

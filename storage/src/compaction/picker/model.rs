@@ -176,6 +176,7 @@ fn amplification(limits: Limits, live: u64, rounds: u64) -> (f64, f64, f64) {
 
 /// What is written and what is left stays within these bounds, however large the store is.
 #[test]
+#[cfg_attr(miri, ignore = "long, and arithmetic only")]
 fn amplification_is_bounded() {
     let check = |live_mib: u64, rounds, written_max: f64, left_max: f64| {
         let (written, largest, left) = amplification(limits(), live_mib * MIB, rounds);

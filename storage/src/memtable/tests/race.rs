@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::super::*;
+use crate::amount;
 use crate::batch::Batch;
 use crate::key::Kind;
 
@@ -52,6 +53,7 @@ fn walk(memtable: &Arc<Memtable>, is_forwards: bool) -> Vec<(Vec<u8>, Tag)> {
 /// Has so many threads insert so many batches each, taking turns with the sequences, and checks all
 /// that is there then.
 fn race(threads: u64, batches: u64, size: u64, key: KeyOf<'_>) {
+    let batches = amount(batches, batches.min(1 + 20 / size));
     let memtable = Arc::new(Memtable::new());
     let together = Barrier::new(threads as usize);
     std::thread::scope(|scope| {
@@ -110,7 +112,7 @@ fn versions_of_hot_keys_of_many_threads() {
 /// The first splits and the first root, again and again.
 #[test]
 fn many_small_trees() {
-    for round in 0..300 {
+    for round in 0..amount(300, 2) {
         race(4, 4, 1 + round % 7, &|n| scattered(n + round * 1000));
         race(3, 20, 1, &|n| scattered(n + round * 1000));
     }
@@ -122,7 +124,7 @@ fn many_small_trees() {
 fn readers_find_what_was_there_while_many_threads_insert() {
     const THREADS: u64 = 3;
     const SIZE: u64 = 8;
-    const BATCHES: u64 = 300;
+    const BATCHES: u64 = amount(300, 4);
     let key = |n: u64| if n.is_multiple_of(8) { b"hot".to_vec() } else { scattered(n) };
     let memtable = Arc::new(Memtable::new());
     let done = AtomicBool::new(false);
@@ -173,9 +175,10 @@ fn readers_find_what_was_there_while_many_threads_insert() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: amount(48, 1), ..ProptestConfig::default() })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "to choose the keys takes minutes, and the others have all kinds of them")]
     fn any_keys_of_many_threads(
         keys in prop::collection::vec(
             prop::collection::vec(prop::sample::select(vec![0, 1, b'a', 0xff]), 0..10),
