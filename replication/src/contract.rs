@@ -296,6 +296,11 @@ impl<M, P, R> Effects<M, P, R> {
         *held_from += 1;
     }
 
+    /// Adds an effect that waits for the records before it; by a planted bug it does not.
+    pub(crate) fn push_held(&mut self, effect: Effect<M, P, R>, by_bug_unheld: bool) {
+        if by_bug_unheld { self.push_unheld(effect) } else { self.push(effect) }
+    }
+
     /// Marks a fail point, if it is armed: a run that arms none pays for one comparison.
     pub fn point(&mut self, name: &'static str) {
         if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {

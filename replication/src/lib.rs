@@ -15,6 +15,7 @@ pub mod contract;
 mod counters;
 pub mod limits;
 pub mod paxos;
+mod planted;
 pub mod points;
 pub mod random;
 pub mod request;

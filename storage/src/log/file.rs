@@ -173,7 +173,9 @@ impl FileHeader {
         if header.number > NUMBER_MAX || !(1..=NUMBER_MAX).contains(&header.first) {
             return Err(Malformed("a number that no log comes to"));
         }
-        if header.version() != version || !alignments().any(|known| known == header.alignment) {
+        let is_aligned = alignments().any(|known| known == header.alignment)
+            && header.capacity.is_multiple_of(header.alignment.max(1));
+        if header.version() != version || !is_aligned {
             return Err(Malformed("a capacity or an alignment that no log file has"));
         }
         Ok(header)
@@ -284,6 +286,17 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(FileHeader::decode(3, &bytes[..len]).is_err(), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_filled_by_aligned_writes_is_refused() {
+        let header = FileHeader { alignment: 512, ..FileHeader::new(3, 99, 17) };
+        for (capacity, is_right) in [(4096, true), (4095, false), (u64::MAX, false)] {
+            let header = FileHeader { capacity, ..header };
+            assert_eq!(FileHeader::decode(3, &header.encode()).is_ok(), is_right, "{capacity}");
+        }
+        let without_alignment = FileHeader { capacity: 4095, alignment: 0, ..header };
+        assert!(FileHeader::decode(3, &without_alignment.encode()).is_ok());
     }
 
     #[test]

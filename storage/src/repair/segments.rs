@@ -148,9 +148,10 @@ impl Saving<'_> {
         while let Some(piece) = salvage.next() {
             match piece {
                 Piece::Block(block) => {
-                    for entry in block {
+                    // On its level the keys beyond its ends are others' to hold.
+                    for entry in block.iter().filter(|entry| meta.spans(&entry.key)) {
                         entries += 1;
-                        writer.add(&entry)?;
+                        writer.add(entry)?;
                     }
                 }
                 Piece::Lost(keys) => lost.push(keys),
@@ -268,5 +269,77 @@ impl<'a> Writer<'a> {
             self.finished.push(last.finish()?);
         }
         Ok(self.finished)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::inspect::Owner;
+    use crate::key::{Kind, Tag};
+    use crate::repair::{Mending, Target, repair};
+    use crate::vfs::MemoryVfs;
+    use crate::{Durability, Store};
+
+    const DIR: &str = "/store";
+
+    fn options() -> Options {
+        Options { segment_bytes: 1 << 10, block_bytes: 256, ..Options::default() }
+    }
+
+    /// A store whose last level has several segments.
+    fn store() -> (MemoryVfs, Vec<SegmentMeta>) {
+        let disk = MemoryVfs::new();
+        let store = Store::open(Arc::new(disk.clone()), DIR.as_ref(), options()).unwrap();
+        // Two that are to be merged, since one would merely be moved.
+        for half in 0..2 {
+            for number in (half..100_u8).step_by(2) {
+                store.put(vec![b'k', number], vec![b'v'; 60], Durability::Buffered).unwrap();
+            }
+            store.flush().unwrap();
+        }
+        store.compact().unwrap();
+        drop(store);
+        let manifest = Manifest::read(&disk, DIR.as_ref()).unwrap().unwrap();
+        let metas: Vec<_> = manifest.segments.into_iter().map(|(_, meta)| meta).collect();
+        assert!(metas.len() > 2);
+        (disk, metas)
+    }
+
+    /// A file that is right in itself, and not the one that the manifest means.
+    #[test]
+    fn keys_beyond_the_ends_of_a_segment_do_not_reach_into_its_neighbours() {
+        let (disk, metas) = store();
+        let segments = Path::new(DIR).join("segments");
+        let meta = metas.iter().min_by_key(|meta| meta.smallest.clone()).unwrap();
+        let options = options();
+        disk.remove(&path_of(&segments, meta.id)).unwrap();
+        let mut writer =
+            SegmentWriter::create(&disk, &segments, meta.id, options.segment(LEVELS - 1)).unwrap();
+        // As many as it says.
+        for number in 1..meta.entries {
+            let key = [meta.smallest.as_ref(), &[number as u8]].concat();
+            writer.add(&key, Tag::new(1, Kind::Put), b"other").unwrap();
+        }
+        writer.add(b"z", Tag::new(1, Kind::Put), b"other").unwrap();
+        writer.finish().unwrap();
+
+        let source = Directory::open(Arc::new(disk.clone()), DIR.as_ref(), Owner::default());
+        let source = source.unwrap();
+        let target = Path::new("/repaired");
+        disk.create_dir_all(target).unwrap();
+        let mending = Mending { options: &options, check: &mut |_| Ok(()), losses: Vec::new() };
+        let repaired = repair(&source, Target::Into(target), mending).unwrap();
+        assert!(matches!(&repaired.losses[..], [Loss::Keys(_)]), "{repaired:?}");
+        let manifest = Manifest::read(&disk, target).unwrap().unwrap();
+        let mut saved: Vec<_> = manifest.segments.into_iter().map(|(_, meta)| meta).collect();
+        saved.sort_by(|a, b| a.smallest.cmp(&b.smallest));
+        assert_eq!(saved.len(), metas.len());
+        assert!(saved.windows(2).all(|pair| pair[0].largest < pair[1].smallest), "{saved:?}");
+        let opened = Store::open(Arc::new(disk), target, options);
+        let error = opened.err().unwrap();
+        assert!(matches!(error, Error::Incomplete { .. }), "{error}");
     }
 }

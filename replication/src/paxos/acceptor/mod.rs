@@ -241,7 +241,7 @@ impl Replica {
         self.counters.accepted_sent += 1;
         let vote =
             Effect::Send { to, message: Message::Accepted { ballot, slot, life: self.life } };
-        self.options.planted.push_held(Bug::VoteBeforeDurable, vote, effects);
+        effects.push_held(vote, self.options.planted.has(Bug::VoteBeforeDurable));
     }
 
     /// Tells a proposer that it is too late.

@@ -53,7 +53,7 @@ impl Replica {
         self.counters.promises_sent += 1;
         let message = Message::Promise(self.promise(ballot, first));
         let promise = Effect::Send { to: from, message };
-        self.options.planted.push_held(Bug::PromiseBeforeDurable, promise, effects);
+        effects.push_held(promise, self.options.planted.has(Bug::PromiseBeforeDurable));
         effects.point(points::ACCEPTOR_PROMISE_SENT);
     }
 

@@ -171,7 +171,7 @@ impl Replica {
         for (index, to) in self.others().into_iter().enumerate() {
             self.counters.prepares_sent += 1;
             let prepare = Effect::Send { to, message: Message::Prepare { ballot, from } };
-            self.options.planted.push_held(Bug::BallotUsedAgain, prepare, effects);
+            effects.push_held(prepare, self.options.planted.has(Bug::BallotUsedAgain));
             if index == 0 {
                 effects.point(points::PROPOSER_SOME_PREPARES_SENT);
             }

@@ -170,7 +170,7 @@ impl Replica {
             self.cast_vote(slot, ballot, batch, effects);
             effects.point(points::PROPOSER_OWN_VOTE_DURABLE);
             let voted = Effect::Resume(Resume::Voted { ballot, slot });
-            self.options.planted.push_held(Bug::CountOwnVoteEarly, voted, effects);
+            effects.push_held(voted, self.options.planted.has(Bug::CountOwnVoteEarly));
         }
     }
 

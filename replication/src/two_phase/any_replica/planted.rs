@@ -1,10 +1,6 @@
-//! Bugs on purpose, as for two-phase commit with a coordinator process: what is to catch them can be
-//! seen to catch them. Without the feature `planted-bugs` there are none.
+//! Bugs on purpose, as for two-phase commit with a coordinator process.
 
-use crate::contract::{Effect, Effects};
-use crate::two_phase::planted::bugs;
-
-bugs! {
+crate::planted_bugs! {
     AnswerBeforeDecisionDurable => "any-answer-before-decision-durable",
         "the client is told of a commit before its record is durable",
         "nothing that rests on a record leaves before the record is durable";

@@ -104,7 +104,7 @@ impl Coordinator {
         effects.point(points::COORDINATOR_BEFORE_REPLY);
         for request in waiters {
             let reply = Effect::Reply { request, outcome: Outcome::Committed };
-            self.options.planted.push_held(Bug::AnswerBeforeDecisionDurable, reply, effects);
+            effects.push_held(reply, self.options.planted.has(Bug::AnswerBeforeDecisionDurable));
         }
         effects.point(points::COORDINATOR_AFTER_REPLY);
         // The locks go with this: the next prepare of a key follows the commit on every link.
@@ -281,7 +281,7 @@ impl Coordinator {
         let finished_below = self.finished_below();
         let message = Message::Decide { txn, decision, finished_below };
         let decide = Effect::Send { to, message };
-        self.options.planted.push_held(Bug::TellBeforeDecisionDurable, decide, effects);
+        effects.push_held(decide, self.options.planted.has(Bug::TellBeforeDecisionDurable));
     }
 }
 

@@ -131,7 +131,7 @@ impl Participant {
             let message = Message::Acknowledge { txn: *txn };
             let acknowledgement = Effect::Send { to: txn.coordinator, message };
             let bug = Bug::AcknowledgeBeforeDurable;
-            self.options.planted.push_held(bug, acknowledgement, effects);
+            effects.push_held(acknowledgement, self.options.planted.has(bug));
             effects.point(points::PARTICIPANT_ACKNOWLEDGED);
             effects.push(Effect::Resume(ParticipantResume::Decided(*txn)));
         }

@@ -170,7 +170,7 @@ impl Replica {
         effects.point(points::COORDINATOR_DECISION_DURABLE);
         for (index, to) in participants.iter().enumerate() {
             let decide = self.decision_for(*to, txn, Decision::Commit);
-            self.options.planted.push_held(Bug::TellBeforeDecisionDurable, decide, effects);
+            effects.push_held(decide, self.options.planted.has(Bug::TellBeforeDecisionDurable));
             if index == 0 {
                 effects.point(points::COORDINATOR_SOME_TOLD);
             }
@@ -178,7 +178,7 @@ impl Replica {
         effects.point(points::COORDINATOR_BEFORE_REPLY);
         for request in waiters {
             let reply = Effect::Reply { request, outcome: outcome.clone() };
-            self.options.planted.push_held(Bug::AnswerBeforeDecisionDurable, reply, effects);
+            effects.push_held(reply, self.options.planted.has(Bug::AnswerBeforeDecisionDurable));
         }
         effects.point(points::COORDINATOR_AFTER_REPLY);
         effects.push(Effect::Resume(Resume::Committed(txn)));

@@ -89,7 +89,7 @@ impl Replica {
         let message = Message::Acknowledge { txn };
         let acknowledgement = Effect::Send { to: txn.coordinator, message };
         let bug = Bug::AcknowledgeBeforeDurable;
-        self.options.planted.push_held(bug, acknowledgement, effects);
+        effects.push_held(acknowledgement, self.options.planted.has(bug));
         effects.point(points::PARTICIPANT_ACKNOWLEDGED);
         effects.push(Effect::Resume(Resume::Decided(txn)));
         self.wake_reads(promised.stage, txn, effects);

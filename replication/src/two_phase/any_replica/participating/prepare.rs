@@ -171,7 +171,7 @@ impl Replica {
         self.counters.votes_yes_sent += 1;
         let message = Message::Vote { txn, vote: Vote::Yes, clock: self.clock };
         let vote = Effect::Send { to: txn.coordinator, message };
-        self.options.planted.push_held(Bug::VoteBeforePreparedDurable, vote, effects);
+        effects.push_held(vote, self.options.planted.has(Bug::VoteBeforePreparedDurable));
         effects.point(points::PARTICIPANT_VOTE_SENT);
         effects.push(Effect::Resume(Resume::Prepared(txn)));
     }
