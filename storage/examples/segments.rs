@@ -3,9 +3,9 @@
 //! `cargo run --release -p kvorum-storage --example segments -- DIR [KEYS] [VALUE_BYTES]
 //! [BLOCK_BYTES] [plain|lz4] [ROW]`
 //!
-//! ROW is what a line of the answer begins with, for that line alone. The rows are staged in order and installed, so that what is measured is a tree of segments
-//! without a memtable above it. Put DIR where syncing costs nothing, such as a tmpfs: this is not
-//! about the disk.
+//! ROW is what a line of the answer begins with, for that line alone. The rows are staged in order
+//! and installed, so that what is measured is a tree of segments without a memtable above it. Put DIR
+//! where syncing costs nothing, such as a tmpfs: this is not about the disk.
 
 use std::error::Error;
 use std::path::PathBuf;

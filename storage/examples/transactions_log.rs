@@ -16,9 +16,9 @@ const COMMITTED: u8 = 17;
 
 struct Bank {
     store: Store,
-    /// Transfers that were prepared and not committed, with the record that says so.
+    /// Transfers that were prepared and not committed, oldest first, with the record that says so.
     prepared: Vec<(Position, u64, Transfer)>,
-    /// Numbers what is applied, rising: here the position of the record that commits.
+    /// The greatest number that a transfer has in the log.
     last_number: u64,
 }
 
@@ -58,8 +58,14 @@ impl Bank {
                     bank.last_number = bank.last_number.max(number);
                     bank.prepared.push((record.position, number, transfer));
                 }
-                // Skipped by the store if it is in segments already.
-                COMMITTED => bank.apply(record.position)?,
+                COMMITTED => {
+                    let number = record.payload[..].try_into().map(u64::from_le_bytes);
+                    let number =
+                        number.map_err(|_| Error::invalid("a record that no bank wrote"))?;
+                    bank.last_number = bank.last_number.max(number);
+                    // Skipped by the store if it is in segments already.
+                    bank.apply(number, record.position)?;
+                }
                 kind => return Err(Error::invalid(format!("a record of kind {kind}"))),
             }
             while bank.store.pressure() == Pressure::Stop
@@ -79,11 +85,14 @@ impl Bank {
         Ok(self.last_number)
     }
 
-    /// The second step, of the transfer that was prepared first: one record, one sync.
-    fn commit(&mut self) -> Result<()> {
-        let position = self.store.log().append(COMMITTED, b"")?;
+    /// The second step, of any transfer that is prepared: one record, one sync.
+    fn commit(&mut self, number: u64) -> Result<()> {
+        if !self.prepared.iter().any(|(_, prepared, _)| *prepared == number) {
+            return Err(Error::invalid(format!("transfer {number} is not prepared")));
+        }
+        let position = self.store.log().append(COMMITTED, &number.to_le_bytes())?;
         self.store.log().sync(position)?;
-        self.apply(position)?;
+        self.apply(number, position)?;
         // Records before the oldest that is still prepared are needed no more, by us; the store
         // keeps them until what they say is in segments.
         let oldest = self.prepared.first().map_or(position.next(), |(position, ..)| *position);
@@ -91,12 +100,13 @@ impl Bank {
         Ok(())
     }
 
-    fn apply(&mut self, position: Position) -> Result<()> {
-        if self.prepared.is_empty() {
-            // What was prepared stood in records that were released: it is in segments.
+    /// What the record at this position commits. Marks rise: here they are those positions.
+    fn apply(&mut self, number: u64, position: Position) -> Result<()> {
+        let Some(at) = self.prepared.iter().position(|(_, prepared, _)| *prepared == number) else {
+            // It was prepared in a record that was released: what it did is in segments.
             return self.store.apply(position.0, position, &Batch::new());
-        }
-        let (_, _, transfer) = self.prepared.remove(0);
+        };
+        let (_, _, transfer) = self.prepared.remove(at);
         let mut batch = Batch::new();
         let [from, to] = [transfer.from, transfer.to].map(|account| self.balance(account));
         batch.put([transfer.from], (from? - transfer.amount as i64).to_le_bytes());
@@ -115,17 +125,19 @@ fn main() -> Result<()> {
     let dir = tempfile::tempdir().map_err(Error::io("make", Path::new("a directory")))?;
     let mut bank = Bank::open(dir.path())?;
     for round in 0..100 {
-        bank.prepare(Transfer { from: 1, to: 2, amount: round })?;
-        bank.commit()?;
+        let number = bank.prepare(Transfer { from: 1, to: 2, amount: round })?;
+        bank.commit(number)?;
     }
-    let number = bank.prepare(Transfer { from: 2, to: 3, amount: 5 })?;
-    println!("transfer {number} is prepared; the process ends here, without a word");
+    let promised = bank.prepare(Transfer { from: 2, to: 3, amount: 5 })?;
+    let later = bank.prepare(Transfer { from: 3, to: 1, amount: 0 })?;
+    bank.commit(later)?;
+    println!("transfer {promised} is prepared; the process ends here, without a word");
     drop(bank);
 
     let mut bank = Bank::open(dir.path())?;
     assert_eq!((bank.balance(1)?, bank.balance(2)?, bank.balance(3)?), (-4950, 4950, 0));
     assert_eq!(bank.prepared.len(), 1, "a promise is not forgotten");
-    bank.commit()?;
+    bank.commit(promised)?;
     assert_eq!((bank.balance(2)?, bank.balance(3)?), (4945, 5));
     // In segments, so that the next opening need not apply it again.
     bank.store.flush()?;

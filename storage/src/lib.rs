@@ -40,8 +40,8 @@
 //! ```
 //!
 //! The store has no thread of its own. Its owner calls [`Store::maintain`] when
-//! [`Store::wait_for_maintenance`] says so; an embedded writer that finds too much undone does some
-//! of it itself.
+//! [`Store::wait_for_maintenance`] says so, or has a [`Maintenance`] do it, whose threads live as long
+//! as it does; an embedded writer that finds too much undone does some of it itself.
 //!
 //! How it works and what is not there: `docs/storage.md`. The files, byte by byte:
 //! `docs/storage-format.md`.

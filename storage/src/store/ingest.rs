@@ -74,8 +74,9 @@ impl Store {
     ///
     /// Keys that do not rise are refused by name ([`Error::Invalid`]). After that error and
     /// [`Error::Overloaded`] nothing has happened. After any other the outcome is unknown: all rows
-    /// may be there, now or after the next opening, or none. Only a store of [`Store::open`] takes rows this way: under an owner's log a replay would know nothing
-    /// of them, so there the rows are staged ([`Store::stage`]).
+    /// may be there, now or after the next opening, or none. Only a store of [`Store::open`] takes
+    /// rows this way: under an owner's log a replay would know nothing of them, so there the rows are
+    /// staged ([`Store::stage`]).
     ///
     /// ```
     /// # use std::sync::Arc;

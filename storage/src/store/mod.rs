@@ -6,10 +6,11 @@
 //! stage ─► staged segments ─seal─► manifest ─install─► all of the above
 //! ```
 //!
-//! Readers take the current [`View`] without a lock or a count that they share, and then need
-//! no lock at all. Writers get their places one at a time, and insert beside each other. One flush and any number of compactions, of which
-//! none touches what another works on, run beside each other and beside readers and writers, on
-//! whatever threads call [`Store::maintain`]; the store has no thread of its own.
+//! Readers take the current [`View`] without a lock or a count that they share, and then need no
+//! lock at all. Writers get their places one at a time, and insert beside each other. One flush and
+//! any number of compactions, of which none touches what another works on, run beside each other and
+//! beside readers and writers, on whatever threads call [`Store::maintain`]; the store has no thread
+//! of its own.
 
 mod background;
 mod checkpoint;

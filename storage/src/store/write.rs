@@ -53,8 +53,9 @@ impl Store {
     ///
     /// `mark` numbers the batches in the order in which a replay meets them: it rises with each. A
     /// mark that was flushed before this opening is skipped, if the log record is as old; that is
-    /// all the caller needs to know of what replay may repeat. The records that the batch rests on end at `covered_by`;
-    /// they need not be durable yet, but are made so before the batch goes to a segment.
+    /// all the caller needs to know of what replay may repeat. The records that the batch rests on
+    /// end at `covered_by`; they need not be durable yet, but are made so before the batch goes to a
+    /// segment.
     ///
     /// This never waits for the disk and never refuses for want of room, since what it is given
     /// was decided. Ask [`Store::pressure`] before taking on new work.
@@ -83,8 +84,8 @@ impl Store {
     /// buffered waits for those before it that are to be synced. Those that wait for the disk
     /// together are synced together.
     ///
-    /// If flush and compaction are far behind, the caller does some of their work first. After
-    /// [`Error::Invalid`] and [`Error::Overloaded`] nothing was written. After any other error the
+    /// If flush and compaction are behind, the caller waits a little first; if they are far behind, it
+    /// does some of their work. After [`Error::Invalid`] and [`Error::Overloaded`] nothing was written. After any other error the
     /// outcome is unknown: the batch may become visible yet, now or after the next opening; but
     /// while the log refuses, writes that come later fail before they reach it.
     pub fn write(&self, batch: Batch, durability: Durability) -> Result<Position> {
