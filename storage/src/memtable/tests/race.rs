@@ -53,7 +53,7 @@ fn walk(memtable: &Arc<Memtable>, is_forwards: bool) -> Vec<(Vec<u8>, Tag)> {
 /// Has so many threads insert so many batches each, taking turns with the sequences, and checks all
 /// that is there then.
 fn race(threads: u64, batches: u64, size: u64, key: KeyOf<'_>) {
-    let batches = amount(batches, batches.min(1 + 20 / size));
+    let batches = amount(batches, batches.min(1 + 10 / size));
     let memtable = Arc::new(Memtable::new());
     let together = Barrier::new(threads as usize);
     std::thread::scope(|scope| {
