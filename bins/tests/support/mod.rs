@@ -296,8 +296,8 @@ impl Fixture {
         run(self.client().args(patient(arguments)), input.as_ref())
     }
 
-    /// Writes so much that on a busy machine a link may fall silent over it, and break: what did not
-    /// happen is written again.
+    /// Writes so much that on a busy machine a link may fall silent over it, and break: what did
+    /// not happen is written again.
     #[track_caller]
     pub(crate) fn put_large(&self, key: &str, value: &[u8]) {
         let began = Instant::now();
@@ -311,8 +311,8 @@ impl Fixture {
     }
 }
 
-/// The arguments, with a timeout that only a hang gets to unless they name one: that of the client is
-/// for people, and shorter than a stall of a machine that does much else.
+/// The arguments, with a timeout that only a hang gets to unless they name one: that of the client
+/// is for people, and shorter than a stall of a machine that does much else.
 fn patient<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Vec<OsString> {
     let mut patient: Vec<OsString> =
         arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
