@@ -63,8 +63,9 @@ pub async fn try_point(cluster: &mut Cluster, point: &Point, trouble: Trouble) -
     tried.with_context(|| format!("{} ({}), {trouble:?}", point.name, point.moment))
 }
 
-/// What the client is told of the change. On a busy machine the time of an impatient one may be over
-/// before anything came to the point: what did not happen is asked for again until the fault fires.
+/// What the client is told of the change. On a busy machine the time of an impatient one may be
+/// over before anything came to the point: what did not happen is asked for again until the fault
+/// fires.
 async fn told_once_it_fired(
     writer: Client,
     change: Transaction,

@@ -22,8 +22,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::task::LocalSet;
 
-/// Everything that must come true does so within this, or the trial has failed. Longer than anything
-/// takes on a busy machine; only a hang gets there.
+/// Everything that must come true does so within this, or the trial has failed. Longer than
+/// anything takes on a busy machine; only a hang gets there.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to run a server under trial; `KVORUM_SERVER` names another binary, such as a `kvorumd` of
