@@ -99,6 +99,15 @@ fn its_patience_is_limited() {
 }
 
 #[test]
+fn a_run_in_which_nothing_ended_is_no_success() {
+    let mut fixture = Fixture::start();
+    // The first operations begin while it warms up, and do not end before all is over.
+    fixture.cluster.pause(Member::Replica(1)).unwrap();
+    let bench = ["--timeout", "2s", "bench", "--warm-up", "1s", "--seconds", "1ms"];
+    fixture.kvorum(bench).failed(4, &["nothing was acknowledged"]);
+}
+
+#[test]
 fn it_may_have_a_cluster_of_its_own() {
     let temporary = tempfile::tempdir().unwrap();
     let bench = ["bench", "--fresh", "--ops", "100", "--clients", "2"];

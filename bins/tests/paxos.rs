@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kvorum::cluster::Member;
 use serde_json::Value as Json;
@@ -30,10 +30,7 @@ fn serves_everything(fixture: &Fixture, member: Member) {
     fixture.ask(member, ["put", &key, "1"]).succeeded();
     assert_eq!(fixture.ask(member, ["get", &key]).succeeded().text(), "1\n");
     let txn = format!("check '{key}' = 1\nput '{key}' 2\nput '{key}, too' 3\n");
-    let transact = |text: &str| {
-        let address = fixture.cluster.address(member).to_string();
-        run(fixture.client().env("KVORUM_CONNECT", address).arg("txn"), text.as_bytes())
-    };
+    let transact = |text: &str| fixture.feed_to(member, ["txn"], text);
     assert_eq!(transact(&txn).succeeded().text(), "committed\n");
     transact(&txn).failed(3, &["precondition 1 does not hold"]);
     let scan = fixture.ask(member, ["scan", "--prefix", &key]);
@@ -54,6 +51,15 @@ fn until(is_right: impl Fn(&Ran) -> bool, meanwhile: &[i32], ask: impl Fn() -> R
         assert!(meanwhile.contains(&ran.code), "{ran:?}");
         assert!(began.elapsed() < PATIENCE, "{ran:?}");
     }
+}
+
+/// How long a read took to be refused, for want of a majority.
+#[track_caller]
+fn refused_after(fixture: &Fixture, member: Member) -> Duration {
+    let began = Instant::now();
+    fixture.ask(member, ["get", "greeting"]).failed(4, &["unavailable"]);
+    fixture.ask(member, ["scan"]).failed(4, &["unavailable"]);
+    began.elapsed()
 }
 
 #[test]
@@ -98,11 +104,12 @@ fn any_of_five_serves_and_two_may_die_but_not_three() {
                 "n{id} is missing, and {why:?} does not say so"
             );
         }
+        // It is known that a majority is away. Who waits for it all the same waits for longer than
+        // this every time; a busy machine does not.
         let began = Instant::now();
-        fixture.ask(member, ["get", "greeting"]).failed(4, &["unavailable"]);
-        fixture.ask(member, ["scan"]).failed(4, &["unavailable"]);
-        let took = began.elapsed();
-        assert!(took.as_secs() < 3, "it is known that a majority is away: {took:?}");
+        while refused_after(&fixture, member) >= Duration::from_secs(3) {
+            assert!(began.elapsed() < PATIENCE, "reads wait for a majority that is away");
+        }
 
         // Old, but there: nobody can have told it that a later write was chosen.
         let stale = fixture.ask(member, ["get", "greeting", "--read", "stale"]);

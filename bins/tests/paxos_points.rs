@@ -164,7 +164,7 @@ fn learners_die_at_each_point_of_a_snapshot() {
     let retained = ReplicaOptions::default().retained_bytes_max;
     let value = vec![b'v'; retained / 3 + 1];
     for _ in 0..4 {
-        trial.fixture.feed(["put", "large", "-"], &value).succeeded();
+        trial.fixture.put_large("large", &value);
     }
     trial.rows += 1;
     for point in points("learner-snapshot") {

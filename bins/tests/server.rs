@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kvorum::cluster::Member;
-use support::{Fixture, Ran, Server, client, dead_address, kvorum, run, server};
+use support::{Fixture, Ran, Server, client, dead_address, kvorum_at, run, server};
 use tempfile::TempDir;
 
 /// Runs a server that is expected to end by itself.
@@ -58,9 +58,9 @@ fn it_says_one_line_when_ready_and_stops_when_asked() {
 fn a_replica_alone_says_what_it_lacks() {
     let dir = TempDir::new().unwrap();
     let replica = Server::replica(4, dir.path());
-    let status = kvorum(["--connect", replica.address(), "status"]);
+    let status = kvorum_at(replica.address(), ["status"]);
     assert!(status.succeeded().text().contains("replica 4 has met no coordinator yet"));
-    kvorum(["--connect", replica.address(), "--timeout", "1s", "put", "k", "v"])
+    kvorum_at(replica.address(), ["--timeout", "1s", "put", "k", "v"])
         .failed(4, &[replica.address()]);
 }
 
@@ -145,7 +145,7 @@ fn addresses_that_others_reach_need_a_word() {
     let mut server = Server::start(arguments.iter().copied().chain(more));
     assert!(server.address().starts_with("0.0.0.0:"), "{}", server.ready);
     let address = server.address().replace("0.0.0.0", "127.0.0.1");
-    let status = kvorum(["--connect", &address, "--output", "json", "status"]).json();
+    let status = kvorum_at(&address, ["--output", "json", "status"]).json();
     assert_eq!(status["processes"][0]["address"], "kv-1.example:7101");
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
@@ -214,7 +214,7 @@ fn a_damaged_log_is_not_served() {
     let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
     for n in 0..20 {
         let value = format!("{n:01000}");
-        kvorum(["--connect", coordinator.address(), "put", "k", &value]).succeeded();
+        kvorum_at(coordinator.address(), ["put", "k", &value]).succeeded();
     }
     drop((coordinator, running));
     let log = fs::read_dir(dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
@@ -248,11 +248,11 @@ fn a_failing_disk_ends_the_server() {
     let mut replica = Server::spawn(command.stderr(Stdio::piped()));
     let peer = format!("1={}", replica.address());
     let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
-    let connect = ["--connect", coordinator.address(), "--timeout", "1s"];
-    kvorum(connect.iter().chain(&["put", "k", "acknowledged"])).succeeded();
+    kvorum_at(coordinator.address(), ["put", "k", "acknowledged"]).succeeded();
 
     break_disk(&replica);
-    let put = kvorum(connect.iter().chain(&["put", "k", "not acknowledged"]));
+    let put = ["--timeout", "1s", "put", "k", "not acknowledged"];
+    let put = kvorum_at(coordinator.address(), put);
     assert!([4, 5].contains(&put.code), "{put:?}");
     assert_eq!(replica.wait().code(), Some(1));
     let said = replica.rest_of_errors();
@@ -262,7 +262,7 @@ fn a_failing_disk_ends_the_server() {
     let replica = Server::replica(1, &data_dir);
     let peer = format!("1={}", replica.address());
     let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
-    let get = kvorum(["--connect", coordinator.address(), "get", "k"]);
+    let get = kvorum_at(coordinator.address(), ["get", "k"]);
     assert_eq!(get.succeeded().text(), "acknowledged\n");
 }
 
@@ -284,7 +284,7 @@ fn a_server_does_without_its_readers() {
     server.close_outputs();
     // Each connection makes it log, and nobody reads that.
     for _ in 0..3 {
-        kvorum(["--connect", server.address(), "status"]).succeeded();
+        kvorum_at(server.address(), ["status"]).succeeded();
     }
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
@@ -297,10 +297,10 @@ fn a_replica_of_another_cluster_is_not_taken() {
     let replica = Server::replica(1, data.path());
     let peer = format!("1={}", replica.address());
     let first = Server::start(coordinator_arguments(one.path(), &[&peer]));
-    kvorum(["--connect", first.address(), "put", "k", "mine"]).succeeded();
+    kvorum_at(first.address(), ["put", "k", "mine"]).succeeded();
     let second = Server::start(coordinator_arguments(two.path(), &[&peer]));
-    kvorum(["--connect", second.address(), "put", "k", "yours"]).failed(4, &["1"]);
-    assert_eq!(kvorum(["--connect", first.address(), "get", "k"]).text(), "mine\n");
+    kvorum_at(second.address(), ["put", "k", "yours"]).failed(4, &["1"]);
+    assert_eq!(kvorum_at(first.address(), ["get", "k"]).text(), "mine\n");
 }
 
 #[test]

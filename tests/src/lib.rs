@@ -22,9 +22,9 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::task::LocalSet;
 
-/// Everything that must come true does so within this, or the trial has failed. The promise is 5 s
-/// after the restart; a busy machine gets some more.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Everything that must come true does so within this, or the trial has failed. Longer than
+/// anything takes on a busy machine; only a hang gets there.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to run a server under trial; `KVORUM_SERVER` names another binary, such as a `kvorumd` of
 /// another version.

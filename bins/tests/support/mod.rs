@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::mem;
@@ -25,11 +26,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 /// What a command did.
-#[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
+}
+
+impl fmt::Debug for Ran {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ran = formatter.debug_struct("Ran");
+        ran.field("code", &self.code).field("stdout", &String::from_utf8_lossy(&self.stdout));
+        ran.field("stderr", &self.stderr).finish()
+    }
 }
 
 impl Ran {
@@ -205,8 +213,19 @@ impl Fixture {
         member: Member,
         arguments: impl IntoIterator<Item = A>,
     ) -> Ran {
+        self.feed_to(member, arguments, "")
+    }
+
+    /// As [`Self::ask`], with this input.
+    pub(crate) fn feed_to<A: AsRef<OsStr>>(
+        &self,
+        member: Member,
+        arguments: impl IntoIterator<Item = A>,
+        input: impl AsRef<[u8]>,
+    ) -> Ran {
         let address = self.cluster.address(member).to_string();
-        run(self.client().env("KVORUM_CONNECT", address).args(arguments), b"")
+        let mut client = self.client();
+        run(client.env("KVORUM_CONNECT", address).args(patient(arguments)), input.as_ref())
     }
 
     /// Starts every member that does not run, and waits until all serve.
@@ -265,7 +284,7 @@ impl Fixture {
 
     /// Runs the client with these arguments.
     pub(crate) fn kvorum<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
-        run(self.client().args(arguments), b"")
+        run(self.client().args(patient(arguments)), b"")
     }
 
     /// Runs the client with these arguments and this input.
@@ -274,13 +293,47 @@ impl Fixture {
         arguments: impl IntoIterator<Item = A>,
         input: impl AsRef<[u8]>,
     ) -> Ran {
-        run(self.client().args(arguments), input.as_ref())
+        run(self.client().args(patient(arguments)), input.as_ref())
     }
+
+    /// Writes so much that on a busy machine a link may fall silent over it, and break: what did
+    /// not happen is written again.
+    #[track_caller]
+    pub(crate) fn put_large(&self, key: &str, value: &[u8]) {
+        let began = Instant::now();
+        loop {
+            let ran = self.feed(["put", key, "-"], value);
+            if ran.code != 4 || began.elapsed() > PATIENCE {
+                ran.succeeded();
+                return;
+            }
+        }
+    }
+}
+
+/// The arguments, with a timeout that only a hang gets to unless they name one: that of the client
+/// is for people, and shorter than a stall of a machine that does much else.
+fn patient<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Vec<OsString> {
+    let mut patient: Vec<OsString> =
+        arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+    if !patient.iter().any(|argument| argument == "--timeout") {
+        let timeout = format!("{}s", PATIENCE.as_secs());
+        patient.splice(0..0, ["--timeout".into(), timeout.into()]);
+    }
+    patient
 }
 
 /// Runs the client with these arguments.
 pub(crate) fn kvorum<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
     run(client().args(arguments), b"")
+}
+
+/// Runs the client with these arguments, connected to the process at this address.
+pub(crate) fn kvorum_at<A: AsRef<OsStr>>(
+    address: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Ran {
+    run(client().env("KVORUM_CONNECT", address).args(patient(arguments)), b"")
 }
 
 /// An address at which nobody listens, as long as this process lives.

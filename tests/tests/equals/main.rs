@@ -169,14 +169,14 @@ fn a_replica_that_lost_its_disk_is_refused_until_it_comes_in_a_later_life() {
 
 #[test]
 fn a_broken_link_is_noticed_at_once() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::of(3);
+    for id in 1..=3 {
+        // Nobody waits here until a peer has been silent for too long.
+        cluster.run_as(id, 0, |options| options.peers.liveness_timeout = 10 * PATIENCE);
+    }
     run(async { cluster.until(1, |status| status.members.iter().all(|it| it.up)).await });
     cluster.stop(3);
-    let stopped = Instant::now();
-    run(async {
-        cluster.until(1, |status| status.members.iter().any(|it| !it.up)).await;
-        assert!(stopped.elapsed() < Duration::from_secs(1), "{:?}", stopped.elapsed());
-    });
+    run(async { cluster.until(1, |status| status.members.iter().any(|it| !it.up)).await });
 }
 
 #[test]

@@ -232,13 +232,16 @@ fn time_as_seed() -> u64 {
 /// A run in which nothing was acknowledged has not shown anything.
 fn check(summary: &Summary) -> Result<(), CommandError> {
     let counts = summary.counts;
-    if counts.ok > 0 || counts.unavailable + counts.overloaded == 0 {
-        return Ok(());
-    }
+    let refused = counts.unavailable + counts.overloaded;
+    let why = match (counts.ok, refused, counts.ended()) {
+        (0, 1.., _) => "the cluster was unavailable all the time",
+        (0, 0, 0) => "no operation began and ended in the time that is measured",
+        _ => return Ok(()),
+    };
     Err(CommandError {
         kind: Kind::Cluster(ErrorKind::Unavailable),
         happened: Happened::No,
-        what: "nothing was acknowledged, the cluster was unavailable all the time".to_owned(),
+        what: format!("nothing was acknowledged, {why}"),
         remedy: "see `kvorum status`".to_owned(),
     })
 }
