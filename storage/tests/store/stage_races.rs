@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -143,6 +144,16 @@ fn what_was_under_way_brings_no_old_rows_back() {
     }
 }
 
+/// However busy the machine is, each reader reads some of the states.
+fn await_round(rounds: &[AtomicU64; 2], readers: &[ScopedJoinHandle<'_, ()>; 2]) {
+    let before = rounds.each_ref().map(|rounds| rounds.load(SeqCst));
+    for ((round, reader), before) in rounds.iter().zip(readers).zip(before) {
+        while round.load(SeqCst) == before && !reader.is_finished() {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// In each state all rows have the same value, its number, and there is a certain count of them.
 #[test]
 fn readers_see_the_old_store_or_the_new_one_while_threads_flush_and_compact() {
@@ -192,15 +203,6 @@ fn readers_see_the_old_store_or_the_new_one_while_threads_flush_and_compact() {
             }
         };
         let readers = [0, 1].map(|reader| scope.spawn(move || read(reader)));
-        // However busy the machine is, each reader reads some of the states.
-        let await_readers = || {
-            let before = rounds.each_ref().map(|rounds| rounds.load(SeqCst));
-            for (reader, before) in before.into_iter().enumerate() {
-                while rounds[reader].load(SeqCst) == before && !readers[reader].is_finished() {
-                    std::thread::yield_now();
-                }
-            }
-        };
         let mut count = 0;
         for number in 1..=STATES {
             let rows = |count: usize| -> Vec<Row> {
@@ -228,7 +230,7 @@ fn readers_see_the_old_store_or_the_new_one_while_threads_flush_and_compact() {
                     store.flush().unwrap();
                 }
                 if number % 100 == 50 {
-                    await_readers();
+                    await_round(rounds, &readers);
                 }
             }
         }
