@@ -16,6 +16,7 @@ use kvorum_storage::vfs::{CrashMode, FaultyVfs, MemoryVfs, Operation, Phase, Vfs
 use kvorum_storage::{Batch, Compression, Durability, Maintained, Pressure, Store};
 
 use super::batches::{self, Batches, batch};
+use super::counted::{by_operation, write_violations};
 use super::random::Random;
 use super::tiny_options;
 
@@ -75,10 +76,8 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let points: u64 = self.points.values().sum();
-        let by: Vec<String> =
-            self.points.iter().map(|(what, count)| format!("{what:?} {count}")).collect();
-        writeln!(f, "  {points} crashes: {}", by.join(", "))?;
+        let (points, by) = by_operation(&self.points);
+        writeln!(f, "  {points} crashes: {by}")?;
         writeln!(
             f,
             "  {} disks recovered, {} crashes with something at stake, {} recoveries without what was open",
@@ -91,11 +90,7 @@ impl fmt::Display for Counts {
             "  meanwhile {reopenings} reopenings, {flushes} flushes, {compactions} compactions, {cuts} cuts of the log, {installs} installs, and {} whole checkpoints",
             self.checkpoints
         )?;
-        write!(f, "  {} violations", self.violations.len())?;
-        for violation in &self.violations {
-            write!(f, "\n  VIOLATION {violation}")?;
-        }
-        Ok(())
+        write_violations(f, &self.violations)
     }
 }
 

@@ -15,6 +15,7 @@ use kvorum_storage::vfs::{CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Out
 use kvorum_storage::{Compression, Durability, Error, Maintained, Store};
 
 use super::batches::{self, Batches};
+use super::counted::{by_operation, write_violations};
 use super::tiny_options;
 
 const DIR: &str = "/store";
@@ -78,21 +79,15 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fired: u64 = self.fired.values().sum();
-        let by: Vec<String> =
-            self.fired.iter().map(|(what, count)| format!("{what:?} {count}")).collect();
-        writeln!(f, "  {fired} times no room: {}", by.join(", "))?;
+        let (fired, by) = by_operation(&self.fired);
+        writeln!(f, "  {fired} times no room: {by}")?;
         writeln!(
             f,
             "  {} operations refused, {} of them openings; {} times everything read meanwhile",
             self.refused, self.openings, self.reads
         )?;
         writeln!(f, "  {} healed by themselves, {} when opened again", self.healed, self.reopened)?;
-        write!(f, "  {} violations", self.violations.len())?;
-        for violation in &self.violations {
-            write!(f, "\n  VIOLATION {violation}")?;
-        }
-        Ok(())
+        write_violations(f, &self.violations)
     }
 }
 

@@ -15,6 +15,7 @@ use kvorum_storage::vfs::{
 use kvorum_storage::{Compression, Durability, Error, Maintained, Store};
 
 use super::batches::{self, Batches};
+use super::counted::{by_operation, write_violations};
 use super::random::hash;
 use super::tiny_options;
 
@@ -60,21 +61,15 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fired: u64 = self.fired.values().sum();
-        let by: Vec<String> =
-            self.fired.iter().map(|(what, count)| format!("{what:?} {count}")).collect();
-        writeln!(f, "  {fired} failures: {}", by.join(", "))?;
+        let (fired, by) = by_operation(&self.fired);
+        writeln!(f, "  {fired} failures: {by}")?;
         writeln!(
             f,
             "  after {} nothing more was taken, after {} it went on, {} were harmless, {} were at an opening",
             self.poisoned, self.went_on, self.harmless, self.openings
         )?;
         writeln!(f, "  {} disks recovered after a power cut", self.images)?;
-        write!(f, "  {} violations", self.violations.len())?;
-        for violation in &self.violations {
-            write!(f, "\n  VIOLATION {violation}")?;
-        }
-        Ok(())
+        write_violations(f, &self.violations)
     }
 }
 

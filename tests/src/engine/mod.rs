@@ -17,6 +17,7 @@ pub mod failures;
 pub mod soak;
 
 pub(crate) mod batches;
+mod counted;
 pub(crate) mod ledger;
 pub(crate) mod model;
 pub(crate) mod power;
