@@ -530,9 +530,11 @@ fn readers_see_whole_ingests_while_others_write_and_compact() {
         let writer = scope.spawn(write);
         let readers = [scope.spawn(read), scope.spawn(read)];
         let mut round = 0;
-        while round < ROUNDS || reads.load(SeqCst) < ROUNDS {
+        // Not a count that a machine must reach in some time: it goes on until all had their turn.
+        let busy = || store.stats().compactions <= 20 || reads.load(SeqCst) < ROUNDS;
+        while round < ROUNDS || busy() {
             round += 1;
-            assert!(round < 100_000, "nobody reads");
+            assert!(round < 100_000, "nobody reads, or nobody compacts");
             let rows = (0..ROWS).map(|row| (key(row), format!("{round} {}", "x".repeat(30))));
             assert!(store.ingest(rows).unwrap().segments > 0);
             // Where nothing is yet, but a compaction may be around.
@@ -548,7 +550,7 @@ fn readers_see_whole_ingests_while_others_write_and_compact() {
     });
     maintenance.stop();
     let stats = store.stats();
-    assert!(stats.compactions > 20 && stats.ingests >= 2 * ROUNDS, "{stats}");
+    assert!(stats.ingests >= 2 * ROUNDS, "{stats}");
     check_sound(&store, "after all");
     let before = read(&store);
     let last = store.log().last();
