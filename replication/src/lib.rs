@@ -31,3 +31,4 @@ pub use request::{
     Answer, ClientId, Failure, Happened, Key, Operation, Outcome, Precondition, Query, Range,
     Request, Row, Stamp, Transaction, Value, Write,
 };
+pub use sessions::{SessionState, Settled};

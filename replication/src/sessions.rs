@@ -2,10 +2,11 @@
 //! (Raft dissertation §6.3).
 //!
 //! The table changes only with records of the log, in their order: what a restarted node rebuilds
-//! is what it had, evictions included. `V` says how a write was settled: under two-phase commit only
-//! commits are remembered, under Paxos refusals too.
+//! is what it had, evictions included. `V` says how a write was settled: with one
+//! coordinator only commits are remembered, everywhere else refusals too ([`Settled`]).
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::request::{ClientId, Stamp};
 
@@ -55,6 +56,50 @@ pub(crate) struct Sessions<V> {
     by_client: BTreeMap<ClientId, Session<V>>,
     by_rank: BTreeMap<u64, ClientId>,
     outstanding: usize,
+}
+
+/// How a write of a session was settled, where refusals are remembered like commits: another copy of
+/// the same write, chosen later or tried at another replica, must not happen after the client was
+/// told that it did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It happened.
+    Committed,
+    /// This precondition did not hold.
+    Refused {
+        /// Its place in the list, from 0.
+        precondition: u32,
+    },
+}
+
+/// One session, as checkpoints and snapshots keep it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionState {
+    /// Whose.
+    pub client: ClientId,
+    /// The client will not ask for writes below this one.
+    pub answered_below: u64,
+    /// The writes from there on that were settled, in order, and how.
+    pub settled: Vec<(u64, Settled)>,
+}
+
+impl Sessions<Settled> {
+    /// All sessions, those that make room first before the others.
+    pub(crate) fn states(&self) -> Vec<SessionState> {
+        let state = |(client, answered_below, settled): (_, _, &BTreeMap<u64, Settled>)| {
+            let settled = settled.iter().map(|(sequence, how)| (*sequence, *how)).collect();
+            SessionState { client, answered_below, settled }
+        };
+        self.list().map(state).collect()
+    }
+
+    /// Takes back what [`Sessions::states`] told, instead of all there is.
+    pub(crate) fn restore_states(&mut self, next_client: u64, states: &[SessionState]) {
+        let states = states.iter().map(|state| {
+            (state.client, state.answered_below, state.settled.iter().copied().collect())
+        });
+        self.restore(next_client, states);
+    }
 }
 
 impl<V: Clone> Sessions<V> {

@@ -24,15 +24,15 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_replication::two_phase::any_replica::message::{Age, Decision, Settled, Work};
+use kvorum_replication::two_phase::any_replica::message::{Age, Decision, Work};
 use kvorum_replication::two_phase::any_replica::record::{
-    Checkpoint, Committed, CommittedState, Prepared, Record, SessionState, SessionTable,
+    Checkpoint, Committed, CommittedState, Prepared, Record, SessionTable,
 };
 use kvorum_replication::{ClientId, Stamp};
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
 
 use super::StoredRecord;
-use super::fields::{Fields, put_list, put_nodes, put_stamp, put_write};
+use super::fields::{Fields, put_list, put_nodes, put_sessions, put_stamp, put_write};
 use super::two_phase::{put_txn, txn};
 
 const STARTED: u8 = 64;
@@ -207,7 +207,7 @@ fn put_checkpoint(payload: &mut Vec<u8>, checkpoint: &Checkpoint) {
             put_work(payload, work);
         }
     });
-    put_sessions(payload, &checkpoint.sessions);
+    put_table(payload, &checkpoint.sessions);
 }
 
 fn checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, Malformed> {
@@ -218,7 +218,7 @@ fn checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, Malformed> {
         decided: fields.list(|fields| Ok((txn(fields)?, decision(fields)?)))?,
         finished_below: fields.list(txn)?,
         committed: fields.list(committed_state)?,
-        sessions: sessions(fields)?,
+        sessions: table(fields)?,
     })
 }
 
@@ -235,49 +235,19 @@ fn committed_state(fields: &mut Fields<'_>) -> Result<CommittedState, Malformed>
     })
 }
 
-fn put_sessions(payload: &mut Vec<u8>, table: &SessionTable) {
+fn put_table(payload: &mut Vec<u8>, table: &SessionTable) {
     put_varint(payload, table.next_client);
-    put_list(payload, &table.sessions, |payload, session| {
-        put_varint(payload, session.client.0);
-        put_varint(payload, session.answered_below);
-        put_list(payload, &session.settled, |payload, (sequence, how)| {
-            put_varint(payload, *sequence);
-            let how = match how {
-                Settled::Committed => 0,
-                Settled::Refused { precondition } => u64::from(*precondition) + 1,
-            };
-            put_varint(payload, how);
-        });
-    });
+    put_sessions(payload, &table.sessions);
 }
 
-fn sessions(fields: &mut Fields<'_>) -> Result<SessionTable, Malformed> {
-    Ok(SessionTable {
-        next_client: fields.number()?,
-        sessions: fields.list(|fields| {
-            Ok(SessionState {
-                client: ClientId(fields.number()?),
-                answered_below: fields.number()?,
-                settled: fields.list(|fields| Ok((fields.number()?, settled(fields)?)))?,
-            })
-        })?,
-    })
-}
-
-fn settled(fields: &mut Fields<'_>) -> Result<Settled, Malformed> {
-    match fields.number()?.checked_sub(1) {
-        None => Ok(Settled::Committed),
-        Some(precondition) => {
-            let precondition = u32::try_from(precondition);
-            let precondition =
-                precondition.map_err(|_| Malformed("a precondition above 32 bits"))?;
-            Ok(Settled::Refused { precondition })
-        }
-    }
+fn table(fields: &mut Fields<'_>) -> Result<SessionTable, Malformed> {
+    Ok(SessionTable { next_client: fields.number()?, sessions: fields.sessions()? })
 }
 
 #[cfg(test)]
 mod tests {
+    use kvorum_replication::two_phase::any_replica::message::Settled;
+    use kvorum_replication::two_phase::any_replica::record::SessionState;
     use kvorum_replication::two_phase::message::TxnId;
     use kvorum_replication::{NodeId, Write};
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_replication::{ClientId, NodeId, Precondition, Stamp, Transaction, Write};
+use kvorum_replication::{
+    ClientId, NodeId, Precondition, SessionState, Settled, Stamp, Transaction, Write,
+};
 use kvorum_storage::codec::{Malformed, Reader, put_slice, put_varint};
 
 /// The longest slice that is believed: a value's limit with room to spare.
@@ -39,6 +41,29 @@ impl<'a> Fields<'a> {
     /// A number that is stored in 32 bits elsewhere.
     pub(super) fn index(&mut self) -> Result<u32, Malformed> {
         u32::try_from(self.number()?).map_err(|_| Malformed("a number above 32 bits"))
+    }
+
+    /// Sessions of a protocol that remembers refusals.
+    pub(super) fn sessions(&mut self) -> Result<Vec<SessionState>, Malformed> {
+        self.list(|fields| {
+            Ok(SessionState {
+                client: ClientId(fields.number()?),
+                answered_below: fields.number()?,
+                settled: fields.list(|fields| Ok((fields.number()?, fields.settled()?)))?,
+            })
+        })
+    }
+
+    fn settled(&mut self) -> Result<Settled, Malformed> {
+        match self.number()?.checked_sub(1) {
+            None => Ok(Settled::Committed),
+            Some(precondition) => {
+                let precondition = u32::try_from(precondition);
+                let precondition =
+                    precondition.map_err(|_| Malformed("a precondition above 32 bits"))?;
+                Ok(Settled::Refused { precondition })
+            }
+        }
     }
 
     /// A list: its length, then each item.
@@ -105,6 +130,21 @@ pub(super) fn put_nodes(payload: &mut Vec<u8>, nodes: &[NodeId]) {
     put_list(payload, nodes, |payload, node| put_varint(payload, node.0.into()));
 }
 
+pub(super) fn put_sessions(payload: &mut Vec<u8>, sessions: &[SessionState]) {
+    put_list(payload, sessions, |payload, session| {
+        put_varint(payload, session.client.0);
+        put_varint(payload, session.answered_below);
+        put_list(payload, &session.settled, |payload, (sequence, how)| {
+            put_varint(payload, *sequence);
+            let how = match how {
+                Settled::Committed => 0,
+                Settled::Refused { precondition } => u64::from(*precondition) + 1,
+            };
+            put_varint(payload, how);
+        });
+    });
+}
+
 pub(super) fn put_stamp(payload: &mut Vec<u8>, stamp: Option<Stamp>) {
     payload.push(stamp.is_some().into());
     if let Some(stamp) = stamp {
@@ -149,4 +189,24 @@ pub(super) fn put_precondition(payload: &mut Vec<u8>, precondition: &Preconditio
 pub(super) fn put_transaction(payload: &mut Vec<u8>, transaction: &Transaction) {
     put_list(payload, &transaction.preconditions, put_precondition);
     put_list(payload, &transaction.writes, put_write);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_lie_as_they_always_did() {
+        let settled = vec![(5, Settled::Committed), (300, Settled::Refused { precondition: 7 })];
+        let sessions = vec![SessionState { client: ClientId(3), answered_below: 5, settled }];
+        let mut payload = Vec::new();
+        put_sessions(&mut payload, &sessions);
+        // One session: its client, below what, two writes: sequence, 0 or 1 + precondition.
+        assert_eq!(payload, [1, 3, 5, 2, 5, 0, 0xac, 2, 8]);
+
+        let payload = Bytes::from(payload);
+        let mut fields = Fields::new(&payload);
+        assert_eq!(fields.sessions(), Ok(sessions));
+        assert_eq!(fields.finish(), Ok(()));
+    }
 }

@@ -25,15 +25,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_replication::ClientId;
 use kvorum_replication::paxos::message::{Ballot, Batch, Command, Member, Slot};
-use kvorum_replication::paxos::record::{
-    Checkpoint, Record, Refusal, Replicated, SessionState, Settled,
-};
+use kvorum_replication::paxos::record::{Checkpoint, Record, Refusal, Replicated};
 use kvorum_storage::codec::{Malformed, put_varint};
 
 use super::StoredRecord;
-use super::fields::{Fields, put_list, put_stamp, put_transaction};
+use super::fields::{Fields, put_list, put_sessions, put_stamp, put_transaction};
 
 const STARTED: u8 = 48;
 const PROMISED: u8 = 49;
@@ -233,14 +230,7 @@ fn put_replicated(payload: &mut Vec<u8>, replicated: &Replicated) {
         put_list(payload, members, put_member);
     });
     put_varint(payload, replicated.next_client);
-    put_list(payload, &replicated.sessions, |payload, session| {
-        put_varint(payload, session.client.0);
-        put_varint(payload, session.answered_below);
-        put_list(payload, &session.settled, |payload, (sequence, how)| {
-            put_varint(payload, *sequence);
-            put_settled(payload, *how);
-        });
-    });
+    put_sessions(payload, &replicated.sessions);
 }
 
 fn replicated(fields: &mut Fields<'_>) -> Result<Replicated, Malformed> {
@@ -248,34 +238,6 @@ fn replicated(fields: &mut Fields<'_>) -> Result<Replicated, Malformed> {
         applied: Slot(fields.number()?),
         members: fields.list(|fields| Ok((Slot(fields.number()?), members(fields)?)))?,
         next_client: fields.number()?,
-        sessions: fields.list(|fields| {
-            Ok(SessionState {
-                client: ClientId(fields.number()?),
-                answered_below: fields.number()?,
-                settled: fields.list(|fields| Ok((fields.number()?, settled(fields)?)))?,
-            })
-        })?,
+        sessions: fields.sessions()?,
     })
-}
-
-fn put_settled(payload: &mut Vec<u8>, settled: Settled) {
-    put_varint(
-        payload,
-        match settled {
-            Settled::Committed => 0,
-            Settled::Refused { precondition } => u64::from(precondition) + 1,
-        },
-    );
-}
-
-fn settled(fields: &mut Fields<'_>) -> Result<Settled, Malformed> {
-    match fields.number()?.checked_sub(1) {
-        None => Ok(Settled::Committed),
-        Some(precondition) => {
-            let precondition = u32::try_from(precondition);
-            let precondition =
-                precondition.map_err(|_| Malformed("a precondition above 32 bits"))?;
-            Ok(Settled::Refused { precondition })
-        }
-    }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::message::{Ballot, Batch, Member, Slot};
 use crate::contract::SnapshotId;
-use crate::request::ClientId;
+pub use crate::sessions::{SessionState, Settled};
 
 /// What a replica keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,28 +104,4 @@ impl Replicated {
     pub fn snapshot(&self) -> SnapshotId {
         SnapshotId(self.applied.0)
     }
-}
-
-/// One session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionState {
-    /// Whose.
-    pub client: ClientId,
-    /// The client will not ask for writes below this one.
-    pub answered_below: u64,
-    /// The writes from there on that were settled, in order, and how.
-    pub settled: Vec<(u64, Settled)>,
-}
-
-/// How a write of a session was settled. A refusal is remembered like a commit: another copy of the
-/// same write, chosen later, must not happen after the client was told that it did not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It happened.
-    Committed,
-    /// This precondition did not hold.
-    Refused {
-        /// Its place in the list, from 0.
-        precondition: u32,
-    },
 }

@@ -11,11 +11,11 @@ use kvorum_replication::{
     Key, NodeId, Operation, Outcome, Query, Range, RequestId, Time, Transaction, Write,
 };
 
-use crate::cluster::{Cluster, Event};
+use crate::harness::schedule::{Counts, KEYS};
 use crate::history;
+use crate::room::{Cluster, Event};
 
 const REPLICAS: u32 = 3;
-const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 
 /// What a client at one replica does over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,7 @@ impl Contention {
             ..ReplicaOptions::default()
         };
         let mut cluster = Cluster::new(options, false);
-        for node in cluster.nodes() {
-            cluster.start(node);
-        }
+        cluster.start_all();
         cluster.run();
         let habits = [Habit::Small, Habit::Small, Habit::Pair, Habit::Large, Habit::Scan];
         let clients = cluster
@@ -198,7 +196,7 @@ fn nobody_starves() {
             Ok(contention) => {
                 died += contention.waits.died;
                 longest = longest.max(contention.waits.longest);
-                history::judge(&contention.cluster).unwrap();
+                history::judge(&contention.cluster, &mut Counts::default()).unwrap();
             }
             Err(why) => panic!("seed {seed}: {why}"),
         }

@@ -7,24 +7,17 @@ use kvorum_replication::two_phase::any_replica::message::{Age, Decision, TxnId, 
 use kvorum_replication::two_phase::any_replica::record::{Committed, Record};
 use kvorum_replication::{
     ClientId, Failure, Happened, Key, NodeId, Operation, Outcome, Query, RequestId, Stamp,
-    Transaction, Write,
+    Transaction,
 };
 
-use crate::cluster::{Cluster, Event};
-use crate::machine::{self, Rows};
-
-/// What a run came to.
-#[derive(Debug, Default)]
-pub(crate) struct Verdict {
-    pub(crate) commits: usize,
-    pub(crate) reads: usize,
-    pub(crate) refused: usize,
-    pub(crate) unknown: usize,
-}
+use crate::harness::cluster::answered_once;
+use crate::harness::rows::{self, Rows};
+use crate::harness::schedule::Counts;
+use crate::room::{Cluster, Event};
 
 /// Judges a cluster that has come to rest with every node up.
-pub(crate) fn judge(cluster: &Cluster) -> Result<Verdict, String> {
-    answered_once(cluster)?;
+pub(crate) fn judge(cluster: &Cluster, counts: &mut Counts) -> Result<(), String> {
+    answered_once(&cluster.events)?;
     once_each(&cluster.order)?;
     let states = replay(cluster)?;
     for node in cluster.nodes() {
@@ -35,7 +28,7 @@ pub(crate) fn judge(cluster: &Cluster) -> Result<Verdict, String> {
             return Err(format!("{node} holds {rows:?}, and the order makes {last:?}"));
         }
     }
-    real_time(cluster, &states)
+    real_time(cluster, &states, counts)
 }
 
 fn stamp_of(committed: &Committed) -> Option<(ClientId, u64)> {
@@ -67,7 +60,7 @@ fn wanted(events: &[Event]) -> BTreeMap<Age, Transaction> {
         .iter()
         .filter_map(|event| match event {
             Event::Asked {
-                age: Some(age),
+                name: Some(age),
                 operation: Operation::Transact { transaction, .. },
                 ..
             } => Some((*age, transaction.clone())),
@@ -96,20 +89,11 @@ fn replay(cluster: &Cluster) -> Result<Vec<Rows>, String> {
                     ));
                 }
             }
-            write_all(&mut rows, writes);
+            rows::write(&mut rows, writes);
         }
         states.push(rows);
     }
     Ok(states)
-}
-
-fn write_all(rows: &mut Rows, writes: &[Write]) {
-    for write in writes {
-        match write {
-            Write::Put(key, value) => rows.insert(key.clone(), value.clone()),
-            Write::Delete(key) => rows.remove(key),
-        };
-    }
 }
 
 /// Atomicity: no replica has decided otherwise than the order says, each knows all of it, and has
@@ -143,30 +127,6 @@ fn same_decisions(cluster: &Cluster, node: NodeId) -> Result<(), String> {
     }
 }
 
-/// Every request is answered once, unless the node it was asked of died.
-fn answered_once(cluster: &Cluster) -> Result<(), String> {
-    let mut open: BTreeMap<RequestId, NodeId> = BTreeMap::new();
-    let mut answered = BTreeSet::new();
-    for event in &cluster.events {
-        match event {
-            Event::Asked { node, request, .. } => {
-                open.insert(*request, *node);
-            }
-            Event::Answered { request, .. } => {
-                // It may be answered in the step that it came with.
-                if !answered.insert(*request) || open.remove(request).is_none() {
-                    return Err(format!("r{} was answered again", request.0));
-                }
-            }
-            Event::Crashed { node } => open.retain(|_, asked| asked != node),
-        }
-    }
-    match open.first_key_value() {
-        Some((request, node)) => Err(format!("{node} never answered r{}", request.0)),
-        None => Ok(()),
-    }
-}
-
 /// A request as it came.
 struct Asked {
     /// Commits that somebody had seen the effect of before.
@@ -189,32 +149,31 @@ impl Asked {
 /// Strict serializability: each answer fits a prefix of the order that is not shorter than what
 /// anybody had seen before the request, and not longer than what was durable before the answer.
 /// Taking the shortest that fits asks the least of those who come later, so it errs never.
-fn real_time(cluster: &Cluster, states: &[Rows]) -> Result<Verdict, String> {
-    let mut verdict = Verdict { commits: cluster.order.len(), ..Verdict::default() };
+fn real_time(cluster: &Cluster, states: &[Rows], counts: &mut Counts) -> Result<(), String> {
+    counts.add("commits", cluster.order.len() as u64);
     let mut asked: BTreeMap<RequestId, Asked> = BTreeMap::new();
     let mut first_asked: BTreeMap<(ClientId, u64), usize> = BTreeMap::new();
     let mut seen = 0;
     for event in &cluster.events {
         match event {
-            Event::Asked { request, operation, age, .. } => {
+            Event::Asked { request, operation, name: age, .. } => {
                 let mut request_of = Asked { after: seen, operation: operation.clone(), age: *age };
                 if let Some(stamp) = request_of.stamp() {
                     request_of.after = *first_asked.entry(stamp).or_insert(seen);
                 }
                 asked.insert(*request, request_of);
             }
-            Event::Answered { request, outcome, commits } => {
+            Event::Answered { request, outcome, order_len } => {
                 let asked = asked.get(request).ok_or("answered before it was asked")?;
-                let upper = (*commits).min(cluster.order.len());
-                let prefix =
-                    judge_answer(asked, outcome, upper, &cluster.order, states, &mut verdict)
-                        .map_err(|why| format!("r{}: {why}", request.0))?;
+                let upper = (*order_len).min(cluster.order.len());
+                let prefix = judge_answer(asked, outcome, upper, &cluster.order, states, counts)
+                    .map_err(|why| format!("r{}: {why}", request.0))?;
                 seen = seen.max(prefix);
             }
             Event::Crashed { .. } => {}
         }
     }
-    Ok(verdict)
+    Ok(())
 }
 
 /// The prefix of the order that the answer shows to its client.
@@ -224,7 +183,7 @@ fn judge_answer(
     upper: usize,
     order: &[Committed],
     states: &[Rows],
-    verdict: &mut Verdict,
+    counts: &mut Counts,
 ) -> Result<usize, String> {
     let is_it = |it: &Committed| {
         asked.age == Some(it.age) || (asked.stamp().is_some() && asked.stamp() == stamp_of(it))
@@ -254,12 +213,12 @@ fn judge_answer(
             Ok(place)
         }
         (Outcome::Answer(answer), Operation::Read(query) | Operation::ReadStale(query)) => {
-            verdict.reads += 1;
+            counts.add("reads", 1);
             judge_read(query, answer, asked.after, upper, states)
         }
         (Outcome::Failed(failure), _) => {
-            verdict.refused += usize::from(failure.happened() == Happened::No);
-            verdict.unknown += usize::from(failure.happened() == Happened::Unknown);
+            counts.add("told no", u64::from(failure.happened() == Happened::No));
+            counts.add("told unknown", u64::from(failure.happened() == Happened::Unknown));
             // A precondition that failed is said of all tries of the write, the rest of this one.
             let is_final = matches!(failure, Failure::PreconditionFailed { .. });
             let mut happened = order.iter().filter(|it| match is_final {
@@ -285,6 +244,6 @@ fn judge_read(
     states: &[Rows],
 ) -> Result<usize, String> {
     (after..=upper)
-        .find(|prefix| machine::answer(&states[*prefix], query) == *answer)
+        .find(|prefix| rows::answer(&states[*prefix], query) == *answer)
         .ok_or_else(|| format!("{query:?} gave {answer:?}, as never in {after}..={upper}"))
 }

@@ -2,12 +2,14 @@
 //! and random schedules with crashes and a hostile network, judged against the order in which
 //! decisions became durable.
 
-mod cluster;
 mod contention;
+#[allow(dead_code, reason = "no room uses every piece of the furniture")]
+#[path = "../harness/mod.rs"]
+mod harness;
 mod history;
-mod machine;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod random;
+mod room;
 mod script;
 mod show;

@@ -6,11 +6,9 @@ use kvorum_replication::two_phase::any_replica::message::{
 use kvorum_replication::two_phase::any_replica::record::{
     Checkpoint, CommittedState, Prepared, Record, SessionTable,
 };
-use kvorum_replication::{Answer, Failure, Key, NodeId, Outcome, Stamp, Write};
+use kvorum_replication::{NodeId, Stamp};
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::harness::show::{text, writes};
 
 /// COORDINATOR.EPOCH.NUMBER
 pub(crate) fn txn(id: &TxnId) -> String {
@@ -27,14 +25,6 @@ fn age(age: &Age, of: &TxnId) -> String {
 
 fn nodes(list: &[NodeId]) -> String {
     list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-pub(crate) fn writes(writes: &[Write]) -> String {
-    let show = |write: &Write| match write {
-        Write::Put(key, value) => format!("{}={}", text(key), text(value)),
-        Write::Delete(key) => format!("del@{}", text(key)),
-    };
-    writes.iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
 fn stamp(stamp: &Stamp) -> String {
@@ -64,49 +54,6 @@ fn settled(settled: Settled) -> String {
     match settled {
         Settled::Committed => "committed".to_owned(),
         Settled::Refused { precondition } => format!("refused by precondition {precondition}"),
-    }
-}
-
-pub(crate) fn answer(answer: &Answer) -> String {
-    let value = |value: &Option<_>| value.as_ref().map_or("none".to_owned(), |v: &Key| text(v));
-    match answer {
-        Answer::Value(one) => value(one),
-        Answer::Values(many) => many.iter().map(value).collect::<Vec<_>>().join(" "),
-        Answer::Rows { rows, more } => {
-            let rows: Vec<String> =
-                rows.iter().map(|(key, value)| format!("{}={}", text(key), text(value))).collect();
-            format!("[{}]{}", rows.join(" "), if *more { " and more" } else { "" })
-        }
-        Answer::Failed(reason) => format!("failed: {reason}"),
-    }
-}
-
-pub(crate) fn outcome(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Session(client) => format!("session {}", client.0),
-        Outcome::Committed => "committed".to_owned(),
-        Outcome::Answer(found) => answer(found),
-        Outcome::Failed(failure) => {
-            format!("{} (happened: {:?})", self::failure(failure), failure.happened())
-        }
-    }
-}
-
-fn failure(failure: &Failure) -> String {
-    match failure {
-        Failure::Conflict { key } => format!("conflict on {}", text(key)),
-        Failure::PreconditionFailed { index, key } => {
-            format!("precondition {index} on {} failed", text(key))
-        }
-        Failure::Unavailable { reason } => format!("unavailable: {reason}"),
-        Failure::Overloaded => "overloaded".to_owned(),
-        Failure::DiskFull { node } => format!("disk full: {node}"),
-        Failure::Unknown { reason } => format!("unknown: {reason}"),
-        Failure::SessionExpired => "session expired".to_owned(),
-        Failure::StaleSequence => "stale sequence".to_owned(),
-        Failure::Invalid { reason } => format!("invalid: {reason}"),
-        Failure::Redirect { to } => format!("redirect to {to}"),
-        Failure::Storage { reason } => format!("storage: {reason}"),
     }
 }
 

@@ -9,8 +9,9 @@ use kvorum_replication::paxos::planted::Planted;
 use kvorum_replication::paxos::record::Replicated;
 use kvorum_replication::{Key, NodeId, SnapshotId};
 
-use crate::cluster::Packet;
-use crate::random::{KEYS, STEPS, Schedule, hostility};
+use crate::harness::schedule::{Driver, stop_nobody};
+use crate::random::{Replicas, Schedule, schedule};
+use crate::room::Packet;
 
 impl Schedule {
     /// Puts a message on its way that says anything about anything.
@@ -23,7 +24,7 @@ impl Schedule {
         let name = ReadName { incarnation: self.random.below(3), number: self.random.below(5) };
         let round = self.random.below(9);
         let snapshot = SnapshotId(slot.0);
-        let key = Key::from(self.pick(&KEYS));
+        let key = self.some_key();
         let accepted = vec![Accepted { slot, ballot: other, batch: self.some_batch() }];
         let state = Replicated {
             applied: slot,
@@ -85,25 +86,17 @@ impl Schedule {
     }
 }
 
-/// What happens is changed by them, and nobody panics:
-/// there is nothing to judge but that nothing panics.
+/// What happens is changed by them, and nobody panics.
 #[test]
 fn forged_messages_stop_nobody() {
-    let mut forged = 0;
-    for seed in 0..200 {
-        let mut hostility = hostility(seed);
+    let new = |seed| {
+        let mut hostility = Replicas::hostility(seed);
         hostility.wipes = false;
-        hostility.crashes = false;
-        let mut schedule = Schedule::new(seed, hostility, Planted::default(), false);
+        hostility.common.crashes = false;
+        let mut schedule = schedule(seed, hostility, Planted::default(), false);
         // Marks and staged rows are the shell's; it need not believe a core that was lied to.
         schedule.cluster.believe_nothing();
-        for _ in 0..STEPS {
-            if schedule.one_in(4) {
-                schedule.forge();
-                forged += 1;
-            }
-            schedule.step();
-        }
-    }
-    assert!(forged > 0);
+        schedule
+    };
+    stop_nobody(0..200, new, Schedule::forge);
 }

@@ -9,7 +9,9 @@ use kvorum_replication::paxos::message::{Ballot, Batch, Command, Member, Message
 use kvorum_replication::paxos::record::Record;
 use kvorum_replication::{ClientId, NodeId, Precondition, Transaction, Write};
 
-use crate::machine::{Machine, Output, Rows};
+use crate::harness::rows::{self, Rows};
+use crate::harness::show::writes as words;
+use crate::room::{Machine, Output};
 use crate::show;
 
 /// What became of a client's write.
@@ -261,7 +263,7 @@ impl Ghost {
                         };
                         if fate == Fate::Committed {
                             writes.extend(transaction.writes.iter().cloned());
-                            write(&mut rows, &transaction.writes);
+                            rows::write(&mut rows, &transaction.writes);
                         }
                         let stamp = stamp.map(|stamp| (stamp.client, stamp.sequence));
                         if let Some(stamp) = stamp {
@@ -283,20 +285,11 @@ impl Ghost {
             None => format!("{node} applies #{mark}, which is not chosen"),
             Some(expected) if *expected != writes => format!(
                 "{node} applies #{mark} as {}, and it is {}",
-                show::writes(writes),
-                show::writes(expected)
+                words(writes),
+                words(expected)
             ),
             Some(_) => return,
         };
         self.complain(what);
-    }
-}
-
-fn write(rows: &mut Rows, writes: &[Write]) {
-    for write in writes {
-        match write {
-            Write::Put(key, value) => rows.insert(key.clone(), value.clone()),
-            Write::Delete(key) => rows.remove(key),
-        };
     }
 }

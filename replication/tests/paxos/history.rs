@@ -1,58 +1,26 @@
 //! The judge of what clients were told. The order of the slots is known, so it has to explain every
 //! answer, within real time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kvorum_replication::{
-    Failure, Happened, NodeId, Operation, Outcome, Query, RequestId, Stamp, Transaction, Write,
+    Failure, Happened, Operation, Outcome, Query, RequestId, Stamp, Transaction, Write,
 };
 
-use crate::cluster::{Cluster, Event};
 use crate::ghost::{Entry, Fate};
-use crate::machine;
-
-/// What a run came to.
-#[derive(Debug, Default)]
-pub(crate) struct Verdict {
-    pub(crate) slots: usize,
-    pub(crate) committed: usize,
-    pub(crate) reads: usize,
-    pub(crate) stale_reads: usize,
-    pub(crate) refused: usize,
-    pub(crate) unknown: usize,
-}
+use crate::harness::cluster::answered_once;
+use crate::harness::rows;
+use crate::harness::schedule::Counts;
+use crate::room::{Cluster, Event};
 
 /// Judges a cluster that has come to rest.
-pub(crate) fn judge(cluster: &Cluster) -> Result<Verdict, String> {
+pub(crate) fn judge(cluster: &Cluster, counts: &mut Counts) -> Result<(), String> {
     let ghost = &cluster.ghost;
     if let Some(what) = &ghost.wrong {
         return Err(what.clone());
     }
-    answered_once(cluster)?;
-    real_time(cluster)
-}
-
-/// Each request is answered once, unless the node it was asked of died.
-fn answered_once(cluster: &Cluster) -> Result<(), String> {
-    let mut open: BTreeMap<RequestId, NodeId> = BTreeMap::new();
-    let mut answered = BTreeSet::new();
-    for event in &cluster.events {
-        match event {
-            Event::Asked { node, request, .. } => {
-                open.insert(*request, *node);
-            }
-            Event::Answered { request, .. } => {
-                if !answered.insert(*request) || open.remove(request).is_none() {
-                    return Err(format!("r{} was answered again", request.0));
-                }
-            }
-            Event::Crashed { node } => open.retain(|_, asked| asked != node),
-        }
-    }
-    match open.first_key_value() {
-        Some((request, node)) => Err(format!("{node} never answered r{}", request.0)),
-        None => Ok(()),
-    }
+    answered_once(&cluster.events)?;
+    real_time(cluster, counts)
 }
 
 /// A request as it came.
@@ -86,8 +54,8 @@ fn is_unique(transaction: &Transaction) -> bool {
 /// Linearizability: each answer fits a prefix of the order that is not shorter than what anybody had
 /// seen before the request, and not longer than what was chosen before the answer. Taking the
 /// shortest that fits asks the least of those who come later, so it errs never.
-fn real_time(cluster: &Cluster) -> Result<Verdict, String> {
-    let mut verdict = Verdict { slots: cluster.ghost.chosen_without_gap(), ..Verdict::default() };
+fn real_time(cluster: &Cluster, counts: &mut Counts) -> Result<(), String> {
+    counts.add("slots", cluster.ghost.chosen_without_gap() as u64);
     let mut asked: BTreeMap<RequestId, Asked> = BTreeMap::new();
     let mut first_asked: BTreeMap<(u64, u64), usize> = BTreeMap::new();
     let mut seen = 0;
@@ -109,16 +77,16 @@ fn real_time(cluster: &Cluster) -> Result<Verdict, String> {
                 }
                 asked.insert(*request, Asked { after, query, stamp, transaction });
             }
-            Event::Answered { request, outcome, chosen } => {
+            Event::Answered { request, outcome, order_len } => {
                 let asked = asked.get(request).ok_or("answered before it was asked")?;
-                let prefix = judge_answer(cluster, asked, outcome, *chosen, &mut verdict)
+                let prefix = judge_answer(cluster, asked, outcome, *order_len, counts)
                     .map_err(|why| format!("r{}: {why}", request.0))?;
                 seen = seen.max(prefix);
             }
             Event::Crashed { .. } => {}
         }
     }
-    Ok(verdict)
+    Ok(())
 }
 
 /// The prefix of the order that the answer shows to its client.
@@ -127,13 +95,13 @@ fn judge_answer(
     asked: &Asked,
     outcome: &Outcome,
     chosen: usize,
-    verdict: &mut Verdict,
+    counts: &mut Counts,
 ) -> Result<usize, String> {
     let ghost = &cluster.ghost;
     match outcome {
         Outcome::Session(_) => Ok(0),
         Outcome::Committed => {
-            verdict.committed += 1;
+            counts.add("commits", 1);
             let is_known =
                 asked.stamp.is_some() || asked.transaction.as_ref().is_some_and(is_unique);
             if !is_known {
@@ -149,21 +117,21 @@ fn judge_answer(
         Outcome::Answer(answer) => {
             let (query, is_stale) = asked.query.as_ref().ok_or("an answer to no question")?;
             let from = if *is_stale { 0 } else { asked.after };
-            let fits = |prefix: &usize| machine::answer(&ghost.states[*prefix], query) == *answer;
+            let fits = |prefix: &usize| rows::answer(&ghost.states[*prefix], query) == *answer;
             let prefix = (from..=chosen).find(fits).ok_or_else(|| {
                 format!("{query:?} gave {answer:?}, as never in {from}..={chosen}")
             })?;
             if *is_stale {
-                verdict.stale_reads += 1;
+                counts.add("stale reads", 1);
                 return Ok(0);
             }
-            verdict.reads += 1;
+            counts.add("reads", 1);
             Ok(prefix)
         }
         Outcome::Failed(failure) => {
             match failure.happened() {
                 Happened::No => {
-                    verdict.refused += 1;
+                    counts.add("told no", 1);
                     // Of a write with a stamp another try may have happened, but not if it was
                     // refused in its turn.
                     let is_final = asked.stamp.is_none()
@@ -173,7 +141,7 @@ fn judge_answer(
                         return Err(format!("it happened, and its client was told {failure:?}"));
                     }
                 }
-                Happened::Unknown => verdict.unknown += 1,
+                Happened::Unknown => counts.add("told unknown", 1),
             }
             Ok(0)
         }

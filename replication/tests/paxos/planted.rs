@@ -5,17 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kvorum_replication::paxos::planted::{Bug, Planted};
 
-use crate::random::{self, Faults};
+use crate::harness::schedule::{Counts, Driver};
+use crate::random::{Replicas, schedule};
 use crate::script;
 
 /// Schedules that each bug is looked for in.
 const SEEDS: std::ops::Range<u64> = 0..600;
 
 fn finds(seed: u64, planted: Planted) -> Option<String> {
-    let hostility = random::hostility(seed);
-    let run = || random::run(seed, hostility, planted, &mut Faults::default(), false);
+    let hostility = Replicas::hostility(seed);
+    let run = || schedule(seed, hostility, planted, false).run(&mut Counts::default());
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(_)) => None,
+        Ok(Ok(())) => None,
         Ok(Err(why)) => Some(why),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();

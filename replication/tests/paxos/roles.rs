@@ -5,17 +5,16 @@ use std::time::Duration;
 use kvorum_replication::paxos::{AcceptorRestart, ReplicaOptions};
 use kvorum_replication::{Key, NodeId, Operation, Outcome, Transaction, Write};
 
-use crate::cluster::{Cluster, Event};
+use crate::harness::schedule::Counts;
 use crate::history;
+use crate::room::{Cluster, Event};
 
 /// Five replicas, a write every 100 ms for half a minute; returns how many were acknowledged, and how
 /// often some counter was counted.
 fn run(options: ReplicaOptions, counter: &str) -> (usize, u64) {
     let options = ReplicaOptions { founders: (1..=5).map(NodeId).collect(), seed: 5, ..options };
     let mut cluster = Cluster::new(options, 5, false);
-    for node in cluster.nodes() {
-        cluster.start(node);
-    }
+    cluster.start_all();
     for write in 0..300 {
         cluster.live(Duration::from_millis(100));
         let node = cluster.leader().unwrap_or(NodeId(1));
@@ -25,7 +24,7 @@ fn run(options: ReplicaOptions, counter: &str) -> (usize, u64) {
         cluster.ask(node, Operation::Transact { stamp: None, transaction }, deadline);
     }
     cluster.live(Duration::from_secs(10));
-    history::judge(&cluster).expect("nothing was promised in vain");
+    history::judge(&cluster, &mut Counts::default()).expect("nothing was promised in vain");
     let is_committed =
         |event: &&Event| matches!(event, Event::Answered { outcome: Outcome::Committed, .. });
     let committed = cluster.events.iter().filter(is_committed).count();

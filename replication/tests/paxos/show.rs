@@ -2,40 +2,8 @@
 
 use kvorum_replication::paxos::message::{Batch, Command, Member, Message, Promise, SnapshotPiece};
 use kvorum_replication::paxos::record::{Checkpoint, Record, Replicated, Settled};
-use kvorum_replication::{
-    Answer, Failure, Key, Outcome, Precondition, Row, Stamp, Transaction, Write,
-};
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-pub(crate) fn writes(writes: &[Write]) -> String {
-    let show = |write: &Write| match write {
-        Write::Put(key, value) => format!("{}={}", text(key), text(value)),
-        Write::Delete(key) => format!("del@{}", text(key)),
-    };
-    writes.iter().map(show).collect::<Vec<_>>().join(" ")
-}
-
-fn transaction(transaction: &Transaction) -> String {
-    let show = |precondition: &Precondition| match precondition {
-        Precondition::Absent(key) => format!("absent@{}", text(key)),
-        Precondition::Present(key) => format!("present@{}", text(key)),
-        Precondition::Equals(key, value) => format!("equals@{}@{}", text(key), text(value)),
-    };
-    let mut words: Vec<String> = transaction.preconditions.iter().map(show).collect();
-    if !transaction.writes.is_empty() {
-        words.push(writes(&transaction.writes));
-    }
-    words.join(" ")
-}
-
-fn stamp(stamp: Option<Stamp>) -> String {
-    stamp.map_or_else(String::new, |stamp| {
-        format!(" stamp@{}.{}.{}", stamp.client.0, stamp.sequence, stamp.answered_below)
-    })
-}
+use crate::harness::show::{rows, stamp, text, transaction};
 
 pub(crate) fn members(members: &[Member]) -> String {
     let show = |member: &Member| match member.life {
@@ -57,53 +25,6 @@ pub(crate) fn batch(batch: &Batch) -> String {
     match commands.is_empty() {
         true => "no-op".to_owned(),
         false => format!("[{}]", commands.join("; ")),
-    }
-}
-
-pub(crate) fn answer(answer: &Answer) -> String {
-    let value = |value: &Option<_>| value.as_ref().map_or("none".to_owned(), |v: &Key| text(v));
-    match answer {
-        Answer::Value(one) => value(one),
-        Answer::Values(many) => many.iter().map(value).collect::<Vec<_>>().join(" "),
-        Answer::Rows { rows: found, more } => {
-            format!("{}{}", rows(found), if *more { " and more" } else { "" })
-        }
-        Answer::Failed(reason) => format!("failed: {reason}"),
-    }
-}
-
-pub(crate) fn rows(rows: &[Row]) -> String {
-    let rows: Vec<String> =
-        rows.iter().map(|(key, value)| format!("{}={}", text(key), text(value))).collect();
-    format!("[{}]", rows.join(" "))
-}
-
-pub(crate) fn outcome(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Session(client) => format!("session {}", client.0),
-        Outcome::Committed => "committed".to_owned(),
-        Outcome::Answer(found) => answer(found),
-        Outcome::Failed(failure) => {
-            format!("{} (happened: {:?})", self::failure(failure), failure.happened())
-        }
-    }
-}
-
-fn failure(failure: &Failure) -> String {
-    match failure {
-        Failure::Conflict { key } => format!("conflict on {}", text(key)),
-        Failure::PreconditionFailed { index, key } => {
-            format!("precondition {index} on {} failed", text(key))
-        }
-        Failure::Unavailable { reason } => format!("unavailable: {reason}"),
-        Failure::Overloaded => "overloaded".to_owned(),
-        Failure::DiskFull { node } => format!("disk full: {node}"),
-        Failure::Unknown { reason } => format!("unknown: {reason}"),
-        Failure::SessionExpired => "session expired".to_owned(),
-        Failure::StaleSequence => "stale sequence".to_owned(),
-        Failure::Invalid { reason } => format!("invalid: {reason}"),
-        Failure::Redirect { to } => format!("redirect to {to}"),
-        Failure::Storage { reason } => format!("storage: {reason}"),
     }
 }
 
@@ -178,7 +99,11 @@ pub(crate) fn message(message: &Message) -> String {
             let last = last
                 .as_ref()
                 .map_or(String::new(), |state| format!(" last: {}", replicated(state)));
-            format!("{kind} of #{} {}{last}", snapshot.0, rows(found))
+            format!(
+                "{kind} of #{} {}{last}",
+                snapshot.0,
+                rows(found.iter().map(|(key, value)| (key, value)))
+            )
         }
         Message::SnapshotGone { snapshot } => format!("{kind} #{}", snapshot.0),
         Message::Join { life } => format!("{kind} life {life}"),

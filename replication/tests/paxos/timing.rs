@@ -9,7 +9,7 @@ use kvorum_replication::paxos::ReplicaOptions;
 use kvorum_replication::random::Random;
 use kvorum_replication::{Key, NodeId, Operation, Time, Transaction, Write};
 
-use crate::cluster::Cluster;
+use crate::room::Cluster;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -35,9 +35,7 @@ impl Machines {
         let founders = (1..=5).map(NodeId).collect();
         let options = ReplicaOptions { founders, seed, ..ReplicaOptions::default() };
         let mut cluster = Cluster::new(options, 5, false);
-        for node in cluster.nodes() {
-            cluster.start(node);
-        }
+        cluster.start_all();
         let load = Load { paused_until: Time(0), sync_at: None };
         Self { cluster, random: Random::new(seed), loads: vec![load; 5], arrivals: Vec::new() }
     }

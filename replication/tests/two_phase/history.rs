@@ -6,46 +6,36 @@ use std::sync::Arc;
 
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
-use kvorum_replication::{
-    Happened, Key, NodeId, Operation, Outcome, Query, RequestId, Stamp, Transaction, Value, Write,
-};
+use kvorum_replication::{Happened, Operation, Outcome, Query, RequestId, Stamp, Transaction};
 
-use crate::cluster::{Cluster, Event};
-use crate::machine;
-
-type Rows = BTreeMap<Key, Value>;
-
-/// What a run came to.
-#[derive(Debug, Default)]
-pub(crate) struct Verdict {
-    pub(crate) commits: usize,
-    pub(crate) reads: usize,
-    pub(crate) refused: usize,
-    pub(crate) unknown: usize,
-}
+use crate::harness::cluster::answered_once;
+use crate::harness::rows::{self, Rows};
+use crate::harness::schedule::Counts;
+use crate::node::Of;
+use crate::room::{Cluster, Event};
 
 /// Judges a cluster that has come to rest with every node up.
-pub(crate) fn judge(cluster: &Cluster) -> Result<Verdict, String> {
+pub(crate) fn judge(cluster: &Cluster, counts: &mut Counts) -> Result<(), String> {
     let begun = begun(&cluster.events);
     let order = serial_order(cluster)?;
     let states = replay(&order, &begun)?;
     same_decisions(cluster, &order)?;
     for node in cluster.nodes().into_iter().skip(1) {
-        let rows = &cluster.participant(node).ok_or("a node is down")?.rows;
+        let rows = &cluster.machine(node).ok_or("a node is down")?.rows;
         let last = states.last().ok_or("there is a first state")?;
         if rows != last {
             return Err(format!("{node} holds {rows:?}, and the order makes {last:?}"));
         }
     }
-    answered_once(cluster)?;
-    real_time(cluster, &order, &states)
+    answered_once(&cluster.events)?;
+    real_time(cluster, &order, &states, counts)
 }
 
 fn begun(events: &[Event]) -> BTreeMap<TxnId, Arc<Transaction>> {
     events
         .iter()
         .filter_map(|event| match event {
-            Event::Begun { txn, transaction, .. } => Some((*txn, transaction.clone())),
+            Event::Asked { name, .. } => name.clone(),
             _ => None,
         })
         .collect()
@@ -54,20 +44,18 @@ fn begun(events: &[Event]) -> BTreeMap<TxnId, Arc<Transaction>> {
 /// The commits in their order, with their stamps.
 fn serial_order(cluster: &Cluster) -> Result<Vec<(TxnId, Option<Stamp>)>, String> {
     let mut order = Vec::new();
-    if let [only] = cluster.coordinator_options.replicas[..] {
-        for record in cluster.participant_log(only) {
-            if let ParticipantRecord::CommittedAlone { txn, stamp, .. } = record {
+    for record in cluster.log(cluster.decider()) {
+        match record {
+            Of::Participant(ParticipantRecord::CommittedAlone { txn, stamp, .. }) => {
                 order.push((*txn, *stamp));
             }
-        }
-    } else {
-        for record in cluster.coordinator_log() {
-            if let CoordinatorRecord::Committed { txn, number, stamp, .. } = record {
+            Of::Coordinator(CoordinatorRecord::Committed { txn, number, stamp, .. }) => {
                 order.push((*txn, *stamp));
                 if number.0 != order.len() as u64 {
                     return Err(format!("commit {} of {txn} has number {number}", order.len()));
                 }
             }
+            Of::Participant(_) | Of::Coordinator(_) => {}
         }
     }
     let mut stamps = BTreeSet::new();
@@ -93,12 +81,7 @@ fn replay(
                 return Err(format!("{txn} was committed against {precondition:?}"));
             }
         }
-        for write in &transaction.writes {
-            match write {
-                Write::Put(key, value) => rows.insert(key.clone(), value.clone()),
-                Write::Delete(key) => rows.remove(key),
-            };
-        }
+        rows::write(&mut rows, &transaction.writes);
         states.push(rows);
     }
     Ok(states)
@@ -114,8 +97,10 @@ fn same_decisions(cluster: &Cluster, order: &[(TxnId, Option<Stamp>)]) -> Result
         .collect();
     for node in cluster.nodes().into_iter().skip(1) {
         let mut seen = BTreeSet::new();
-        for record in cluster.participant_log(node) {
-            let ParticipantRecord::Decided { txn, decision } = record else { continue };
+        for record in cluster.log(node) {
+            let Of::Participant(ParticipantRecord::Decided { txn, decision }) = record else {
+                continue;
+            };
             let right = match decision {
                 Decision::Commit(number) => {
                     seen.insert(*txn);
@@ -134,30 +119,6 @@ fn same_decisions(cluster: &Cluster, order: &[(TxnId, Option<Stamp>)]) -> Result
     Ok(())
 }
 
-/// Every request is answered once, unless the node it was asked of died.
-fn answered_once(cluster: &Cluster) -> Result<(), String> {
-    let mut open: BTreeMap<RequestId, NodeId> = BTreeMap::new();
-    let mut answered = BTreeSet::new();
-    for event in &cluster.events {
-        match event {
-            Event::Asked { node, request, .. } => {
-                open.insert(*request, *node);
-            }
-            Event::Answered { request, .. } => {
-                if !answered.insert(*request) || open.remove(request).is_none() {
-                    return Err(format!("r{} was answered again", request.0));
-                }
-            }
-            Event::Crashed { node } => open.retain(|_, asked| asked != node),
-            Event::Begun { .. } => {}
-        }
-    }
-    match open.first_key_value() {
-        Some((request, node)) => Err(format!("{node} never answered r{}", request.0)),
-        None => Ok(()),
-    }
-}
-
 /// A request as it came.
 struct Asked {
     /// Commits that somebody had seen the effect of before.
@@ -174,14 +135,15 @@ fn real_time(
     cluster: &Cluster,
     order: &[(TxnId, Option<Stamp>)],
     states: &[Rows],
-) -> Result<Verdict, String> {
-    let mut verdict = Verdict { commits: order.len(), ..Verdict::default() };
+    counts: &mut Counts,
+) -> Result<(), String> {
+    counts.add("commits", order.len() as u64);
     let mut asked: BTreeMap<RequestId, Asked> = BTreeMap::new();
     let mut first_asked: BTreeMap<(u64, u64), usize> = BTreeMap::new();
     let mut seen = 0;
     for event in &cluster.events {
         match event {
-            Event::Asked { request, operation, .. } => {
+            Event::Asked { request, operation, name, .. } => {
                 let (query, stamp) = match operation {
                     Operation::Read(query) | Operation::ReadStale(query) => {
                         (Some(query.clone()), None)
@@ -189,27 +151,25 @@ fn real_time(
                     Operation::Transact { stamp, .. } => (None, *stamp),
                     Operation::OpenSession | Operation::ChangeMembers { .. } => (None, None),
                 };
+                let txn = name.as_ref().map(|(txn, _)| *txn);
                 let mut after = seen;
                 if let Some(stamp) = stamp {
                     let key = (stamp.client.0, stamp.sequence);
                     after = *first_asked.entry(key).or_insert(seen);
                 }
-                asked.insert(*request, Asked { after, query, stamp, txn: None });
+                asked.insert(*request, Asked { after, query, stamp, txn });
             }
-            Event::Begun { request, txn, .. } => {
-                asked.get_mut(request).ok_or("begun before it was asked")?.txn = Some(*txn);
-            }
-            Event::Answered { request, outcome, commits } => {
+            Event::Answered { request, outcome, order_len } => {
                 let asked = asked.get(request).ok_or("answered before it was asked")?;
-                let upper = (*commits).min(order.len());
-                let prefix = judge_answer(asked, outcome, upper, order, states, &mut verdict)
+                let upper = (*order_len).min(order.len());
+                let prefix = judge_answer(asked, outcome, upper, order, states, counts)
                     .map_err(|why| format!("r{}: {why}", request.0))?;
                 seen = seen.max(prefix);
             }
             Event::Crashed { .. } => {}
         }
     }
-    Ok(verdict)
+    Ok(())
 }
 
 /// The prefix of the order that the answer shows to its client.
@@ -219,7 +179,7 @@ fn judge_answer(
     upper: usize,
     order: &[(TxnId, Option<Stamp>)],
     states: &[Rows],
-    verdict: &mut Verdict,
+    counts: &mut Counts,
 ) -> Result<usize, String> {
     match outcome {
         Outcome::Session(_) => Ok(0),
@@ -242,9 +202,9 @@ fn judge_answer(
         }
         Outcome::Answer(answer) => {
             let query = asked.query.as_ref().ok_or("an answer to no question")?;
-            verdict.reads += 1;
+            counts.add("reads", 1);
             (asked.after..=upper)
-                .find(|prefix| machine::answer(&states[*prefix], query) == *answer)
+                .find(|prefix| rows::answer(&states[*prefix], query) == *answer)
                 .ok_or_else(|| {
                     format!("{query:?} gave {answer:?}, as never in {}..={upper}", asked.after)
                 })
@@ -252,12 +212,12 @@ fn judge_answer(
         Outcome::Failed(failure) => {
             match failure.happened() {
                 Happened::No => {
-                    verdict.refused += 1;
+                    counts.add("told no", 1);
                     if order.iter().any(|(txn, _)| Some(*txn) == asked.txn) {
                         return Err(format!("it happened, and its client was told {failure:?}"));
                     }
                 }
-                Happened::Unknown => verdict.unknown += 1,
+                Happened::Unknown => counts.add("told unknown", 1),
             }
             Ok(0)
         }

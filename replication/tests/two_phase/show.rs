@@ -4,56 +4,17 @@ use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Prepa
 use kvorum_replication::two_phase::record::{
     CoordinatorRecord, ParticipantRecord, Prepared, SessionTable,
 };
-use kvorum_replication::{
-    Answer, Failure, Key, NodeId, Outcome, Precondition, Query, Stamp, Transaction, Write,
-};
+use kvorum_replication::{Key, NodeId, Query};
 
-/// What can be said in a few words.
-pub(crate) trait Show {
-    fn show(&self) -> String;
-}
-
-pub(crate) fn node(node: NodeId) -> String {
-    if node == NodeId::COORDINATOR { "c".to_owned() } else { node.to_string() }
-}
+use crate::harness::show::{answer, node, stamp, text, transaction, writes};
+use crate::node::{Of, Record};
 
 fn nodes(list: &[NodeId]) -> String {
     list.iter().map(|id| node(*id)).collect::<Vec<_>>().join(",")
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 fn txn(id: &TxnId) -> String {
     format!("{}.{}", id.epoch, id.number)
-}
-
-pub(crate) fn writes(writes: &[Write]) -> String {
-    let show = |write: &Write| match write {
-        Write::Put(key, value) => format!("{}={}", text(key), text(value)),
-        Write::Delete(key) => format!("del@{}", text(key)),
-    };
-    writes.iter().map(show).collect::<Vec<_>>().join(" ")
-}
-
-pub(crate) fn transaction(transaction: &Transaction) -> String {
-    let show = |precondition: &Precondition| match precondition {
-        Precondition::Absent(key) => format!("absent@{}", text(key)),
-        Precondition::Present(key) => format!("present@{}", text(key)),
-        Precondition::Equals(key, value) => format!("equals@{}@{}", text(key), text(value)),
-    };
-    let mut words: Vec<String> = transaction.preconditions.iter().map(show).collect();
-    if !transaction.writes.is_empty() {
-        words.push(writes(&transaction.writes));
-    }
-    words.join(" ")
-}
-
-fn stamp(stamp: Option<Stamp>) -> String {
-    stamp.map_or_else(String::new, |stamp| {
-        format!(" stamp@{}.{}.{}", stamp.client.0, stamp.sequence, stamp.answered_below)
-    })
 }
 
 fn decision(decision: Decision) -> String {
@@ -63,7 +24,7 @@ fn decision(decision: Decision) -> String {
     }
 }
 
-pub(crate) fn query(query: &Query) -> String {
+fn query(query: &Query) -> String {
     let keys = |keys: &[Key]| keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" ");
     match query {
         Query::Get(key) => format!("get {}", text(key)),
@@ -72,49 +33,6 @@ pub(crate) fn query(query: &Query) -> String {
             let end = range.end.as_ref().map_or_else(String::new, |end| text(end));
             format!("scan {}..{end} limit {}", text(&range.start), range.limit)
         }
-    }
-}
-
-pub(crate) fn answer(answer: &Answer) -> String {
-    let value = |value: &Option<_>| value.as_ref().map_or("none".to_owned(), |v: &Key| text(v));
-    match answer {
-        Answer::Value(one) => value(one),
-        Answer::Values(many) => many.iter().map(value).collect::<Vec<_>>().join(" "),
-        Answer::Rows { rows, more } => {
-            let rows: Vec<String> =
-                rows.iter().map(|(key, value)| format!("{}={}", text(key), text(value))).collect();
-            format!("[{}]{}", rows.join(" "), if *more { " and more" } else { "" })
-        }
-        Answer::Failed(reason) => format!("failed: {reason}"),
-    }
-}
-
-pub(crate) fn outcome(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Session(client) => format!("session {}", client.0),
-        Outcome::Committed => "committed".to_owned(),
-        Outcome::Answer(found) => answer(found),
-        Outcome::Failed(failure) => {
-            format!("{} (happened: {:?})", self::failure(failure), failure.happened())
-        }
-    }
-}
-
-fn failure(failure: &Failure) -> String {
-    match failure {
-        Failure::Conflict { key } => format!("conflict on {}", text(key)),
-        Failure::PreconditionFailed { index, key } => {
-            format!("precondition {index} on {} failed", text(key))
-        }
-        Failure::Unavailable { reason } => format!("unavailable: {reason}"),
-        Failure::Overloaded => "overloaded".to_owned(),
-        Failure::DiskFull { node: full } => format!("disk full: {}", node(*full)),
-        Failure::Unknown { reason } => format!("unknown: {reason}"),
-        Failure::SessionExpired => "session expired".to_owned(),
-        Failure::StaleSequence => "stale sequence".to_owned(),
-        Failure::Invalid { reason } => format!("invalid: {reason}"),
-        Failure::Redirect { to } => format!("redirect to {}", node(*to)),
-        Failure::Storage { reason } => format!("storage: {reason}"),
     }
 }
 
@@ -200,31 +118,34 @@ fn sessions(table: &SessionTable) -> String {
     format!("next {} [{}]", table.next_client, list.join(" "))
 }
 
-impl Show for CoordinatorRecord {
-    fn show(&self) -> String {
-        match self {
-            Self::Started { epoch } => format!("started epoch {epoch}"),
-            Self::SessionOpened { client } => format!("session {}", client.0),
-            Self::Committed { txn: id, number, stamp: of, participants } => {
-                format!("committed {} {number}{} by {}", txn(id), stamp(*of), nodes(participants))
-            }
-            Self::Ended { txn: id } => format!("ended {}", txn(id)),
-            Self::Checkpoint(checkpoint) => {
-                let committed: Vec<String> = checkpoint
-                    .committed
-                    .iter()
-                    .map(|it| {
-                        format!("{} {} by {}", txn(&it.txn), it.number, nodes(&it.participants))
-                    })
-                    .collect();
-                format!(
-                    "checkpoint epoch {} commits {} [{}] sessions {}",
-                    checkpoint.epoch,
-                    checkpoint.commits,
-                    committed.join("; "),
-                    sessions(&checkpoint.sessions)
-                )
-            }
+pub(crate) fn record(record: &Record) -> String {
+    match record {
+        Of::Coordinator(record) => coordinator_record(record),
+        Of::Participant(record) => participant_record(record),
+    }
+}
+
+fn coordinator_record(record: &CoordinatorRecord) -> String {
+    match record {
+        CoordinatorRecord::Started { epoch } => format!("started epoch {epoch}"),
+        CoordinatorRecord::SessionOpened { client } => format!("session {}", client.0),
+        CoordinatorRecord::Committed { txn: id, number, stamp: of, participants } => {
+            format!("committed {} {number}{} by {}", txn(id), stamp(*of), nodes(participants))
+        }
+        CoordinatorRecord::Ended { txn: id } => format!("ended {}", txn(id)),
+        CoordinatorRecord::Checkpoint(checkpoint) => {
+            let committed: Vec<String> = checkpoint
+                .committed
+                .iter()
+                .map(|it| format!("{} {} by {}", txn(&it.txn), it.number, nodes(&it.participants)))
+                .collect();
+            format!(
+                "checkpoint epoch {} commits {} [{}] sessions {}",
+                checkpoint.epoch,
+                checkpoint.commits,
+                committed.join("; "),
+                sessions(&checkpoint.sessions)
+            )
         }
     }
 }
@@ -236,38 +157,36 @@ fn prepared(record: &Prepared) -> String {
     words.join(" ")
 }
 
-impl Show for ParticipantRecord {
-    fn show(&self) -> String {
-        match self {
-            Self::Started { incarnation } => format!("started incarnation {incarnation}"),
-            Self::Prepared(record) => format!("prepared {}", prepared(record)),
-            Self::Decided { txn: id, decision: known } => {
-                format!("decided {} {}", txn(id), decision(*known))
-            }
-            Self::CommittedAlone { txn: id, stamp: of, writes: list } => {
-                format!("committed alone {}{} {}", txn(id), stamp(*of), writes(list))
-            }
-            Self::Checkpoint(checkpoint) => {
-                let promised: Vec<String> = checkpoint.prepared.iter().map(prepared).collect();
-                let decided: Vec<String> = checkpoint
-                    .decided
-                    .iter()
-                    .map(|(id, known)| format!("{} {}", txn(id), decision(*known)))
-                    .collect();
-                let progress: Vec<String> = checkpoint
-                    .coordinators
-                    .iter()
-                    .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
-                    .collect();
-                format!(
-                    "checkpoint incarnation {} prepared [{}] decided [{}] {} sessions {}",
-                    checkpoint.incarnation,
-                    promised.join("; "),
-                    decided.join("; "),
-                    progress.join("; "),
-                    sessions(&checkpoint.sessions)
-                )
-            }
+fn participant_record(record: &ParticipantRecord) -> String {
+    match record {
+        ParticipantRecord::Started { incarnation } => format!("started incarnation {incarnation}"),
+        ParticipantRecord::Prepared(record) => format!("prepared {}", prepared(record)),
+        ParticipantRecord::Decided { txn: id, decision: known } => {
+            format!("decided {} {}", txn(id), decision(*known))
+        }
+        ParticipantRecord::CommittedAlone { txn: id, stamp: of, writes: list } => {
+            format!("committed alone {}{} {}", txn(id), stamp(*of), writes(list))
+        }
+        ParticipantRecord::Checkpoint(checkpoint) => {
+            let promised: Vec<String> = checkpoint.prepared.iter().map(prepared).collect();
+            let decided: Vec<String> = checkpoint
+                .decided
+                .iter()
+                .map(|(id, known)| format!("{} {}", txn(id), decision(*known)))
+                .collect();
+            let progress: Vec<String> = checkpoint
+                .coordinators
+                .iter()
+                .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
+                .collect();
+            format!(
+                "checkpoint incarnation {} prepared [{}] decided [{}] {} sessions {}",
+                checkpoint.incarnation,
+                promised.join("; "),
+                decided.join("; "),
+                progress.join("; "),
+                sessions(&checkpoint.sessions)
+            )
         }
     }
 }

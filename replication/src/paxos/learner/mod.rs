@@ -9,7 +9,6 @@ mod execute;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 pub(super) use self::apply::Applying;
 pub(super) use self::execute::Verdict;
@@ -17,7 +16,7 @@ use super::membership::Membership;
 use super::message::{Ballot, Batch, Slot};
 use super::options::ReplicaOptions;
 use super::planted::{Bug, Planted};
-use super::record::{Record, Replicated, SessionState, Settled};
+use super::record::{Record, Replicated, Settled};
 use super::{Out, Replica};
 use crate::contract::{NodeId, Time, Urgency};
 use crate::sessions::{Origin, SessionLimits, Sessions};
@@ -84,16 +83,11 @@ impl Learner {
 
     /// What follows from the batches applied, besides the rows.
     pub(super) fn replicated(&self) -> Replicated {
-        let state = |(client, answered_below, settled): (_, _, &BTreeMap<u64, Settled>)| {
-            let settled: Vec<(u64, Settled)> =
-                settled.iter().map(|(sequence, how)| (*sequence, *how)).collect();
-            SessionState { client, answered_below, settled }
-        };
         Replicated {
             applied: self.applied,
             members: self.membership.list(),
             next_client: self.sessions.next_client().0,
-            sessions: self.sessions.list().map(state).collect(),
+            sessions: self.sessions.states(),
         }
     }
 
@@ -103,11 +97,7 @@ impl Learner {
             return false;
         };
         self.membership = membership;
-        let states = replicated.sessions.iter().map(|state| {
-            let settled = state.settled.iter().copied().collect();
-            (state.client, state.answered_below, settled)
-        });
-        self.sessions.restore(replicated.next_client, states);
+        self.sessions.restore_states(replicated.next_client, &replicated.sessions);
         if replicated.applied != self.applied {
             self.retained = Retained::default();
         }

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use crate::sessions::Settled;
 pub use crate::two_phase::message::TxnId;
 
 use crate::contract::NodeId;
@@ -80,19 +81,6 @@ pub struct Prepare {
     pub work: Arc<Work>,
     /// Of this coordinator, everything below is over: committed and acknowledged by all, or aborted.
     pub finished_below: TxnId,
-}
-
-/// How a write of a session was settled. A refusal is remembered like a commit: another try of the
-/// same write, at another replica, must not happen after the client was told that it did not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It happened.
-    Committed,
-    /// This precondition did not hold.
-    Refused {
-        /// Its place in the list, from 0.
-        precondition: u32,
-    },
 }
 
 /// A participant's answer to a [`Prepare`].

@@ -3,9 +3,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::message::{Age, Decision, Settled, TxnId, Work};
+use super::message::{Age, Decision, TxnId, Work};
 use crate::contract::NodeId;
-use crate::request::{ClientId, Stamp};
+use crate::request::Stamp;
+pub use crate::sessions::SessionState;
 
 /// One record. Presumed abort: nothing before a commit and nothing of an abort is kept by the
 /// coordinator, not even its own vote.
@@ -115,15 +116,4 @@ pub struct SessionTable {
     pub next_client: u64,
     /// Each open session.
     pub sessions: Vec<SessionState>,
-}
-
-/// One session of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionState {
-    /// Whose.
-    pub client: ClientId,
-    /// The client will not ask for writes below this one.
-    pub answered_below: u64,
-    /// The writes from there on that were settled, in order, and how.
-    pub settled: Vec<(u64, Settled)>,
 }

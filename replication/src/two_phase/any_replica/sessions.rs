@@ -7,7 +7,7 @@
 
 use super::Replica;
 use super::message::{Settled, Work};
-use super::record::{SessionState, SessionTable};
+use super::record::SessionTable;
 use crate::request::{ClientId, Stamp};
 use crate::sessions::{Sessions, Standing};
 
@@ -47,25 +47,10 @@ impl Replica {
 
 impl SessionTable {
     pub(super) fn of(sessions: &Sessions<Settled>) -> Self {
-        let state = |(client, answered_below, settled): (ClientId, u64, &_)| {
-            let settled: &alloc::collections::BTreeMap<u64, Settled> = settled;
-            SessionState {
-                client,
-                answered_below,
-                settled: settled.iter().map(|(sequence, how)| (*sequence, *how)).collect(),
-            }
-        };
-        Self {
-            next_client: sessions.next_client().0,
-            sessions: sessions.list().map(state).collect(),
-        }
+        Self { next_client: sessions.next_client().0, sessions: sessions.states() }
     }
 
     pub(super) fn restore_into(self, sessions: &mut Sessions<Settled>) {
-        let states = self
-            .sessions
-            .into_iter()
-            .map(|state| (state.client, state.answered_below, state.settled.into_iter().collect()));
-        sessions.restore(self.next_client, states);
+        sessions.restore_states(self.next_client, &self.sessions);
     }
 }

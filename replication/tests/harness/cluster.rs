@@ -1,61 +1,57 @@
-//! Replicas with a network between them, every message of which is in the hands of the test.
+//! Nodes with a network between them, every message of which is in the hands of the test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use kvorum_replication::paxos::message::Message;
-use kvorum_replication::paxos::record::Record;
-use kvorum_replication::paxos::{PaxosRole, Replica, ReplicaOptions};
 use kvorum_replication::{
-    Core, Input, NodeId, Operation, Outcome, Request, RequestId, Status, Time,
+    Core as _, Input, NodeId, Operation, Outcome, Request, RequestId, Status, Time,
 };
 
-use crate::ghost::Ghost;
-use crate::machine::{Disk, Machine, Output};
-use crate::show;
+use super::machine::{Disk, Machine, Output};
+use super::{MessageOf, RecordOf, ResumeOf, Room, show};
 
 /// A message on its way.
-#[derive(Clone, Debug)]
-pub(crate) struct Packet {
+pub(crate) struct Packet<R: Room> {
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
-    pub(crate) message: Message,
+    pub(crate) message: MessageOf<R>,
+}
+
+impl<R: Room> Clone for Packet<R> {
+    fn clone(&self) -> Self {
+        Self { from: self.from, to: self.to, message: self.message.clone() }
+    }
 }
 
 /// A node that runs, or its disk.
-enum Place {
-    Up(Box<Machine>),
-    Down(Box<Disk>),
+enum Place<R: Room> {
+    Up(Box<Machine<R>>),
+    Down(Box<Disk<R>>),
 }
 
 /// Something that was seen to happen, for the judge.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum Event<N> {
     Asked {
         node: NodeId,
         request: RequestId,
         operation: Operation,
+        /// What the node made of it, if that is new.
+        name: Option<N>,
     },
-    /// So many slots were chosen then, without a gap.
-    Answered {
-        request: RequestId,
-        outcome: Outcome,
-        chosen: usize,
-    },
+    /// So long was the order then.
+    Answered { request: RequestId, outcome: Outcome, order_len: usize },
     /// Whoever waits for this node waits in vain.
-    Crashed {
-        node: NodeId,
-    },
+    Crashed { node: NodeId },
 }
 
-/// The cluster.
-pub(crate) struct Cluster {
+/// The cluster. It looks like its room as well: options, and what watches.
+pub(crate) struct Cluster<R: Room> {
     pub(crate) now: Time,
-    options: ReplicaOptions,
-    places: BTreeMap<NodeId, Place>,
-    /// Which life a node with an empty disk is given.
-    lives: BTreeMap<NodeId, u64>,
-    pub(crate) network: Vec<Packet>,
+    room: R,
+    places: BTreeMap<NodeId, Place<R>>,
+    pub(crate) network: Vec<Packet<R>>,
     /// Pairs that can't reach each other, and both know it; smaller number first.
     cut: BTreeSet<(NodeId, NodeId)>,
     /// From, to: messages get lost, and nobody knows it.
@@ -64,22 +60,32 @@ pub(crate) struct Cluster {
     tracing: bool,
     trace: Vec<String>,
     requests: u64,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<Event<R::Name>>,
     /// Fail points that fired.
     pub(crate) fired: Vec<&'static str>,
-    pub(crate) ghost: Ghost,
-    /// Whether each node has a clock of its own.
-    pub(crate) clocks_differ: bool,
 }
 
-impl Cluster {
-    /// A cluster whose nodes are all down and have empty disks. The first so many are its founders.
-    pub(crate) fn new(options: ReplicaOptions, nodes: u32, tracing: bool) -> Self {
-        let down = |id| (NodeId(id), Place::Down(Box::default()));
+impl<R: Room> Deref for Cluster<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.room
+    }
+}
+
+impl<R: Room> DerefMut for Cluster<R> {
+    fn deref_mut(&mut self) -> &mut R {
+        &mut self.room
+    }
+}
+
+impl<R: Room> Cluster<R> {
+    /// A cluster whose nodes are all down and have empty disks.
+    pub(crate) fn of(room: R, nodes: impl IntoIterator<Item = NodeId>, tracing: bool) -> Self {
         Self {
             now: Time(0),
-            places: (1..=nodes).map(down).collect(),
-            lives: BTreeMap::new(),
+            room,
+            places: nodes.into_iter().map(|id| (id, Place::Down(Box::default()))).collect(),
             network: Vec::new(),
             cut: BTreeSet::new(),
             blocked: BTreeSet::new(),
@@ -89,53 +95,32 @@ impl Cluster {
             requests: 0,
             events: Vec::new(),
             fired: Vec::new(),
-            ghost: Ghost::new(&options),
-            clocks_differ: false,
-            options,
         }
-    }
-
-    /// Nobody watches: what the nodes do rests on lies.
-    pub(crate) fn believe_nothing(&mut self) {
-        self.ghost.is_blind = true;
     }
 
     pub(crate) fn nodes(&self) -> Vec<NodeId> {
         self.places.keys().copied().collect()
     }
 
-    pub(crate) fn machine(&self, node: NodeId) -> Option<&Machine> {
+    pub(crate) fn machine(&self, node: NodeId) -> Option<&Machine<R>> {
         match self.places.get(&node) {
             Some(Place::Up(machine)) => Some(machine),
             Some(Place::Down(_)) | None => None,
         }
     }
 
-    fn machine_mut(&mut self, node: NodeId) -> Option<&mut Machine> {
+    fn machine_mut(&mut self, node: NodeId) -> Option<&mut Machine<R>> {
         match self.places.get_mut(&node) {
             Some(Place::Up(machine)) => Some(machine),
             Some(Place::Down(_)) | None => None,
         }
     }
 
-    /// What a node's own clock shows: each began at another time, and none runs like the next; within
-    /// what the options allow.
-    fn clock(&self, node: NodeId, now: Time) -> Time {
-        if !self.clocks_differ {
-            return now;
+    fn disk(&self, node: NodeId) -> &Disk<R> {
+        match &self.places[&node] {
+            Place::Up(machine) => &machine.disk,
+            Place::Down(disk) => disk,
         }
-        let node = u64::from(node.0);
-        Time(node * 1_000_000_000_000 + now.0 / 1000 * (994 + 2 * node))
-    }
-
-    /// When a node's clock shows this time.
-    fn when(&self, node: NodeId, shown: Time) -> Time {
-        if !self.clocks_differ {
-            return shown;
-        }
-        let node = u64::from(node.0);
-        let passed = shown.0.saturating_sub(node * 1_000_000_000_000);
-        Time(passed.div_ceil(994 + 2 * node) * 1000)
     }
 
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
@@ -157,6 +142,15 @@ impl Cluster {
         self.armed.entry(node).or_default().push(point.to_owned());
     }
 
+    /// Starts all nodes that are down.
+    pub(crate) fn start_all(&mut self) {
+        for node in self.nodes() {
+            if !self.is_up(node) {
+                self.start(node);
+            }
+        }
+    }
+
     /// Starts a node on what its disk holds.
     pub(crate) fn start(&mut self, node: NodeId) {
         let armed = self.armed.remove(&node).unwrap_or_default();
@@ -164,15 +158,8 @@ impl Cluster {
             panic!("{node} runs already");
         };
         let disk = std::mem::take(&mut **disk);
-        let options = ReplicaOptions {
-            id: node,
-            // Each has its own chance.
-            seed: self.options.seed ^ (u64::from(node.0) << 32) ^ disk.log.len() as u64,
-            life: self.lives.get(&node).copied().unwrap_or_default(),
-            ..self.options.clone()
-        };
-        let core = Replica::new(options);
-        let machine = Machine::recover(node.to_string(), core, disk, armed, self.tracing);
+        let core = self.room.core(node, disk.log.len(), &armed);
+        let machine = Machine::recover(show::node(node), core, disk, armed, self.tracing);
         self.places.insert(node, Place::Up(Box::new(machine)));
         self.step(node, Input::Started);
         for peer in self.nodes() {
@@ -185,12 +172,16 @@ impl Cluster {
     /// Stops a node at once. Of its records that are not durable the first `keep` survive.
     pub(crate) fn crash(&mut self, node: NodeId, keep: usize) {
         self.events.push(Event::Crashed { node });
-        if let Some(Place::Up(machine)) = self.places.get_mut(&node) {
+        if self.room.links_die() {
+            self.network.retain(|packet| packet.to != node && packet.from != node);
+        }
+        if let Some(machine) = self.machine_mut(node) {
             let mut disk = std::mem::take(&mut machine.disk);
             disk.crash(keep);
             self.places.insert(node, Place::Down(Box::new(disk)));
         }
-        self.ghost.stopped(node);
+        self.watch_disk(node);
+        self.room.stopped(node);
         for peer in self.nodes() {
             if self.is_up(peer) && !self.is_cut(node, peer) {
                 self.step(peer, Input::PeerDown(node));
@@ -202,20 +193,15 @@ impl Cluster {
     pub(crate) fn wipe(&mut self, node: NodeId, life: u64) {
         assert!(!self.is_up(node), "{node} runs on its disk");
         self.places.insert(node, Place::Down(Box::default()));
-        self.lives.insert(node, life);
-        self.ghost.wiped(node);
+        self.room.wiped(node, life);
     }
 
-    pub(crate) fn fail_role(&mut self, node: NodeId, role: PaxosRole, returns: bool) {
-        let now = self.clock(node, self.now);
-        if let Some(machine) = self.machine_mut(node) {
-            machine.toggle(now, role, returns);
-        }
-        self.collect(node);
-    }
-
-    pub(crate) fn acceptor_is_down(&self, node: NodeId) -> bool {
-        self.machine(node).is_some_and(|machine| !machine.core.is_up(PaxosRole::Acceptor))
+    fn watch_disk(&mut self, node: NodeId) {
+        let disk = match &self.places[&node] {
+            Place::Up(machine) => &machine.disk,
+            Place::Down(disk) => disk,
+        };
+        self.room.synced(node, disk);
     }
 
     fn is_cut(&self, one: NodeId, other: NodeId) -> bool {
@@ -227,19 +213,34 @@ impl Cluster {
         self.step(other, Input::PeerUp(one));
     }
 
+    /// A new link takes the place of one that nobody saw break; what was on that one is lost.
+    pub(crate) fn relink(&mut self, one: NodeId, other: NodeId) {
+        self.lose_link(one, other);
+        self.link_up(one, other);
+    }
+
+    fn lose_link(&mut self, one: NodeId, other: NodeId) {
+        self.network.retain(|packet| {
+            (packet.from, packet.to) != (one, other) && (packet.from, packet.to) != (other, one)
+        });
+    }
+
     /// Breaks the link between two nodes: both notice, and what is on it is lost.
     pub(crate) fn cut(&mut self, one: NodeId, other: NodeId) {
         if !self.cut.insert((one.min(other), one.max(other))) {
             return;
         }
-        self.network.retain(|packet| {
-            (packet.from, packet.to) != (one, other) && (packet.from, packet.to) != (other, one)
-        });
+        self.lose_link(one, other);
         for (node, peer) in [(one, other), (other, one)] {
             if self.is_up(peer) {
                 self.step(node, Input::PeerDown(peer));
             }
         }
+    }
+
+    /// What one sends to the other gets lost from here on.
+    pub(crate) fn block(&mut self, from: NodeId, to: NodeId) {
+        self.blocked.insert((from, to));
     }
 
     pub(crate) fn heal(&mut self, one: NodeId, other: NodeId) {
@@ -253,20 +254,24 @@ impl Cluster {
         }
     }
 
-    /// What one sends to the other gets lost from here on.
-    pub(crate) fn block(&mut self, from: NodeId, to: NodeId) {
-        self.blocked.insert((from, to));
-    }
-
     pub(crate) fn ask(&mut self, node: NodeId, operation: Operation, deadline: Time) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.events.push(Event::Asked { node, request, operation: operation.clone() });
+        let known = R::begun(self.machine(node), &[], &[]);
+        let (logged, sent) = (self.log(node).len(), self.network.len());
+        let event = self.events.len();
+        self.events.push(Event::Asked { node, request, operation: operation.clone(), name: None });
         let deadline = match deadline {
             Time::NEVER => Time::NEVER,
-            deadline => self.clock(node, deadline),
+            deadline => self.room.clock(node, deadline),
         };
         self.step(node, Input::Request(Request { id: request, deadline, operation }));
+        let logged = self.log(node).get(logged..).unwrap_or_default();
+        let sent = self.network.get(sent..).unwrap_or_default();
+        let begun = R::begun(self.machine(node), logged, sent);
+        if let Some(Event::Asked { name, .. }) = self.events.get_mut(event) {
+            *name = begun.into_iter().find(|name| !known.contains(name));
+        }
         request
     }
 
@@ -274,34 +279,41 @@ impl Cluster {
     pub(crate) fn deliver(&mut self, index: usize) {
         let Packet { from, to, message } = self.network.remove(index);
         if !self.is_up(to) || self.is_cut(from, to) || self.blocked.contains(&(from, to)) {
-            self.say(|| format!("lost: {} to {to}", show::message(&message)));
+            self.say(|| format!("lost: {} to {}", R::message(&message), show::node(to)));
             return;
         }
-        self.say(|| format!("{to:<2} ← {from} {}", show::message(&message)));
+        self.say(|| {
+            format!("{:<2} ← {} {}", show::node(to), show::node(from), R::message(&message))
+        });
         self.step(to, Input::Message { from, message });
     }
 
-    fn step(&mut self, node: NodeId, input: Input<Message, <Replica as Core>::Resume>) {
-        let now = self.clock(node, self.now);
+    fn step(&mut self, node: NodeId, input: Input<MessageOf<R>, ResumeOf<R>>) {
+        self.act(node, |machine, now| machine.step(now, input));
+    }
+
+    /// Has a node that is up do something, at the time that its clock shows.
+    pub(crate) fn act(&mut self, node: NodeId, act: impl FnOnce(&mut Machine<R>, Time)) {
+        let now = self.room.clock(node, self.now);
         if let Some(machine) = self.machine_mut(node) {
-            machine.step(now, input);
+            act(machine, now);
             self.collect(node);
         }
     }
 
+    /// Makes a node's log durable, and has it do what waited for that.
     pub(crate) fn sync(&mut self, node: NodeId) {
-        let now = self.clock(node, self.now);
         if let Some(machine) = self.machine_mut(node) {
-            machine.sync(now);
-            self.collect(node);
+            machine.make_durable();
+            self.watch_disk(node);
+            self.act(node, Machine::settle);
         }
     }
 
     pub(crate) fn flush(&mut self, node: NodeId) {
-        let now = self.clock(node, self.now);
         if let Some(machine) = self.machine_mut(node) {
-            machine.flush(now);
-            self.collect(node);
+            machine.flush();
+            self.act(node, Machine::settle);
         }
     }
 
@@ -326,35 +338,22 @@ impl Cluster {
 
     /// Lets time pass up to a node's next timer, and rings no other's: those come late.
     pub(crate) fn wake(&mut self, node: NodeId) {
-        let Some(machine) = self.machine_mut(node) else { return };
-        let Some(at) = machine.timer.take() else { return };
-        let at = self.when(node, at);
-        self.now = self.now.max(at);
+        let Some(at) = self.machine_mut(node).and_then(|machine| machine.timer.take()) else {
+            return;
+        };
+        self.now = self.now.max(self.room.when(node, at));
         self.step(node, Input::Timer);
-    }
-
-    /// Rings a node's timer if it is due.
-    pub(crate) fn ring_due(&mut self, node: NodeId, now: Time) {
-        self.now = self.now.max(now);
-        let Some(machine) = self.machine_mut(node) else { return };
-        if machine.timer.is_some_and(|timer| timer <= now) {
-            machine.timer = None;
-            self.step(node, Input::Timer);
-        }
     }
 
     /// The next timer that comes up to then; false if there is none.
     fn ring(&mut self, until: Time) -> bool {
-        let timer = |node: &NodeId| Some((self.when(*node, self.machine(*node)?.timer?), *node));
+        let timer =
+            |node: &NodeId| Some((self.room.when(*node, self.machine(*node)?.timer?), *node));
         let Some((at, node)) = self.nodes().iter().filter_map(timer).min() else { return false };
         if at > until {
             return false;
         }
-        self.now = self.now.max(at);
-        if let Some(machine) = self.machine_mut(node) {
-            machine.timer = None;
-        }
-        self.step(node, Input::Timer);
+        self.wake(node);
         true
     }
 
@@ -364,7 +363,8 @@ impl Cluster {
             for node in self.nodes() {
                 self.sync(node);
             }
-            if self.network.is_empty() {
+            let rests = !R::RESTS_DURABLY || self.nodes().iter().all(|node| self.is_durable(*node));
+            if self.network.is_empty() && rests {
                 return;
             }
             for _ in 0..self.network.len() {
@@ -386,15 +386,8 @@ impl Cluster {
         self.now = until;
     }
 
-    pub(crate) fn leader(&self) -> Option<NodeId> {
-        let leads = |node: &NodeId| self.machine(*node).is_some_and(|machine| machine.core.leads());
-        let mut leaders: Vec<NodeId> = self.nodes().into_iter().filter(leads).collect();
-        leaders.sort_by_key(|node| self.machine(*node).map(|machine| machine.core.promised()));
-        leaders.pop()
-    }
-
     pub(crate) fn status(&self, node: NodeId) -> Option<Status> {
-        self.machine(node).map(|machine| machine.core.status(self.clock(node, self.now)))
+        self.machine(node).map(|machine| machine.core.status(self.room.clock(node, self.now)))
     }
 
     pub(crate) fn counter(&self, node: NodeId, name: &str) -> Option<u64> {
@@ -406,20 +399,20 @@ impl Cluster {
         self.machine(node).is_none_or(Machine::is_durable)
     }
 
-    pub(crate) fn log(&self, node: NodeId) -> &[Record] {
-        match &self.places[&node] {
-            Place::Up(machine) => &machine.disk.log,
-            Place::Down(disk) => &disk.log,
-        }
+    pub(crate) fn log(&self, node: NodeId) -> &[RecordOf<R>] {
+        &self.disk(node).log
     }
 
     /// Takes what a node said and did in its last step.
     fn collect(&mut self, node: NodeId) {
+        // A flush, too, makes the log durable.
+        self.watch_disk(node);
         let Some(Place::Up(machine)) = self.places.get_mut(&node) else { return };
         let outputs = std::mem::take(&mut machine.outputs);
         let died_at = machine.died_at;
         self.trace.extend(machine.trace.as_mut().map(std::mem::take).unwrap_or_default());
-        self.ghost.watch(node, machine, &outputs);
+        self.room.stepped(node, machine, &outputs);
+        let order_len = self.room.order_len();
         for output in outputs {
             match output {
                 Output::Send(to, message) => {
@@ -428,15 +421,38 @@ impl Cluster {
                     }
                 }
                 Output::Reply(request, outcome) => {
-                    let chosen = self.ghost.chosen_without_gap();
-                    self.events.push(Event::Answered { request, outcome, chosen });
+                    self.events.push(Event::Answered { request, outcome, order_len });
                 }
                 Output::Apply(..) | Output::Install(..) => {}
             }
         }
         if let Some(point) = died_at {
             self.fired.push(point);
-            self.crash(node, 0);
+            self.crash(node, R::kept_at(point));
         }
+    }
+}
+
+/// Every request is answered once, unless the node it was asked of died.
+pub(crate) fn answered_once<N>(events: &[Event<N>]) -> Result<(), String> {
+    let mut open: BTreeMap<RequestId, NodeId> = BTreeMap::new();
+    let mut answered = BTreeSet::new();
+    for event in events {
+        match event {
+            Event::Asked { node, request, .. } => {
+                open.insert(*request, *node);
+            }
+            Event::Answered { request, .. } => {
+                // It may be answered in the step that it came with.
+                if !answered.insert(*request) || open.remove(request).is_none() {
+                    return Err(format!("r{} was answered again", request.0));
+                }
+            }
+            Event::Crashed { node } => open.retain(|_, asked| asked != node),
+        }
+    }
+    match open.first_key_value() {
+        Some((request, node)) => Err(format!("{node} never answered r{}", request.0)),
+        None => Ok(()),
     }
 }

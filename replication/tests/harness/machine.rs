@@ -1,29 +1,27 @@
-//! One replica with a disk and a store in memory: the shell of the contract, with every choice that
-//! a real one leaves to time in the hands of the test.
+//! One node with a disk and a store in memory: the shell of the contract, with every choice that a
+//! real one leaves to time in the hands of the test.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kvorum_replication::paxos::message::Message;
-use kvorum_replication::paxos::record::Record;
-use kvorum_replication::paxos::{PaxosRole, Replica, Resume};
 use kvorum_replication::{
-    Answer, Core, Effect, Effects, Input, Key, NodeId, Outcome, Position, Query, RequestId, Row,
-    SnapshotId, Time, Value, Write,
+    Core as _, Effect, Effects, Input, NodeId, Outcome, Position, Query, RequestId, Row,
+    SnapshotId, Time, Write,
 };
 
-use crate::show;
+use super::rows::{self, Rows};
+use super::{MessageOf, RecordOf, ResumeOf, Room, show};
 
-pub(crate) type Rows = BTreeMap<Key, Value>;
+/// Rows of a scan of a snapshot, at most: what a real shell bounds by bytes.
+const PIECE_ROWS_MAX: u32 = 2;
 
 /// What survives a crash, and what does not yet.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
-    /// Every record ever, the released ones too: the ghost reads them.
-    pub(crate) log: Vec<Record>,
+pub(crate) struct Disk<R: Room> {
+    /// Every record ever, the released ones too: the judges read them.
+    pub(crate) log: Vec<RecordOf<R>>,
     /// How many of them are durable.
     pub(crate) durable: usize,
     /// Where recovery begins: the record after the first so many.
-    pub(crate) start: usize,
+    start: usize,
     /// Rows that were flushed, and up to which mark.
     flushed: Rows,
     flushed_mark: u64,
@@ -33,7 +31,21 @@ pub(crate) struct Disk {
     staged_durably: Option<(SnapshotId, Rows)>,
 }
 
-impl Disk {
+impl<R: Room> Default for Disk<R> {
+    fn default() -> Self {
+        Self {
+            log: Vec::new(),
+            durable: 0,
+            start: 0,
+            flushed: Rows::new(),
+            flushed_mark: 0,
+            staged: None,
+            staged_durably: None,
+        }
+    }
+}
+
+impl<R: Room> Disk<R> {
     /// Loses what is not durable, but for the first `keep` records of it.
     pub(crate) fn crash(&mut self, keep: usize) {
         self.log.truncate(self.durable.saturating_add(keep));
@@ -43,45 +55,42 @@ impl Disk {
 }
 
 /// What a node says to the world.
-#[derive(Clone, Debug)]
-pub(crate) enum Output {
-    Send(NodeId, Message),
+pub(crate) enum Output<R: Room> {
+    Send(NodeId, MessageOf<R>),
     Reply(RequestId, Outcome),
     Apply(u64, Vec<Write>),
     /// With the rows that are in place then.
     Install(SnapshotId, Rows),
 }
 
-type PaxosEffect = Effect<Message, Record, Resume>;
+type EffectOf<R> = Effect<MessageOf<R>, RecordOf<R>, ResumeOf<R>>;
 
-/// A running replica.
-pub(crate) struct Machine {
+/// A running node.
+pub(crate) struct Machine<R: Room> {
     name: String,
-    pub(crate) core: Replica,
-    pub(crate) disk: Disk,
+    pub(crate) core: R::Core,
+    pub(crate) disk: Disk<R>,
     pub(crate) rows: Rows,
     last_mark: u64,
     /// The record of a step, and what waits for it.
-    held: VecDeque<(usize, PaxosEffect)>,
-    fed_back: VecDeque<Input<Message, Resume>>,
+    held: VecDeque<(usize, EffectOf<R>)>,
+    fed_back: VecDeque<Input<MessageOf<R>, ResumeOf<R>>>,
     snapshots: BTreeMap<SnapshotId, Rows>,
     pub(crate) timer: Option<Time>,
-    effects: Effects<Message, Record, Resume>,
-    /// Rows of a scan of a snapshot, at most: what a real shell bounds by bytes.
-    piece_rows_max: usize,
+    effects: Effects<MessageOf<R>, RecordOf<R>, ResumeOf<R>>,
     /// The fail point at which it died.
     pub(crate) died_at: Option<&'static str>,
-    pub(crate) outputs: Vec<Output>,
+    pub(crate) outputs: Vec<Output<R>>,
     /// What happened, in words, if anybody listens.
     pub(crate) trace: Option<Vec<String>>,
 }
 
-impl Machine {
+impl<R: Room> Machine<R> {
     /// Recovers a core from its disk. It still has to be told that it has started.
     pub(crate) fn recover(
         name: String,
-        core: Replica,
-        disk: Disk,
+        core: R::Core,
+        disk: Disk<R>,
         armed: Vec<String>,
         tracing: bool,
     ) -> Self {
@@ -96,7 +105,6 @@ impl Machine {
             snapshots: BTreeMap::new(),
             timer: None,
             effects: Effects::with_points(armed),
-            piece_rows_max: 2,
             died_at: None,
             outputs: Vec::new(),
             trace: tracing.then(Vec::new),
@@ -104,17 +112,17 @@ impl Machine {
         for index in machine.disk.start..machine.disk.log.len() {
             let at = Position(index as u64 + 1);
             let record = machine.disk.log[index].clone();
-            machine.say(|| format!("recovers {at} {}", show::record(&record)));
+            machine.say(|| format!("recovers {at} {}", R::record(&record)));
             machine.core.recover(at, record, &mut machine.effects);
-            let effects: Vec<PaxosEffect> = machine.effects.drain().collect();
+            let effects: Vec<EffectOf<R>> = machine.effects.drain().collect();
             for effect in effects {
                 match effect {
                     Effect::Apply { mark, writes } if mark > machine.disk.flushed_mark => {
-                        machine.apply(mark, writes);
+                        machine.apply(mark, &writes);
                     }
                     Effect::Apply { .. } => {}
-                    Effect::Install(snapshot) => machine.install(snapshot),
-                    other => panic!("recovery may only apply and install, not {other:?}"),
+                    Effect::Install(snapshot) if R::COPIES_STORES => machine.install(snapshot),
+                    other => panic!("recovery may not {other:?}"),
                 }
             }
         }
@@ -122,54 +130,51 @@ impl Machine {
     }
 
     /// Hands over an input and does all that can be done without a sync.
-    pub(crate) fn step(&mut self, now: Time, input: Input<Message, Resume>) {
+    pub(crate) fn step(&mut self, now: Time, input: Input<MessageOf<R>, ResumeOf<R>>) {
         self.fed_back.push_back(input);
         self.settle(now);
     }
 
-    /// Stops one of the node's roles, or starts it again.
-    pub(crate) fn toggle(&mut self, now: Time, role: PaxosRole, returns: bool) {
-        match returns {
-            true => self.core.bring_back(now, role, &mut self.effects),
-            false => self.core.fail(now, role, &mut self.effects),
-        }
-        let effects: Vec<PaxosEffect> = self.effects.drain().collect();
+    /// Has the core do something that is no input, and all that follows without a sync.
+    pub(crate) fn disturb(
+        &mut self,
+        now: Time,
+        disturb: impl FnOnce(&mut R::Core, &mut Effects<MessageOf<R>, RecordOf<R>, ResumeOf<R>>),
+    ) {
+        disturb(&mut self.core, &mut self.effects);
+        let effects: Vec<EffectOf<R>> = self.effects.drain().collect();
         self.perform_step(effects);
         self.settle(now);
     }
 
-    /// Makes the log durable, and does what waited for that.
-    pub(crate) fn sync(&mut self, now: Time) {
+    /// Makes the log durable; what waited for that still does.
+    pub(crate) fn make_durable(&mut self) {
         if !self.is_durable() {
-            self.make_durable();
+            self.disk.durable = self.disk.log.len();
             let last = self.disk.durable;
             self.say(|| format!("syncs {last}"));
         }
-        self.settle(now);
     }
 
     pub(crate) fn is_durable(&self) -> bool {
         self.disk.durable == self.disk.log.len()
     }
 
-    fn make_durable(&mut self) {
-        self.disk.durable = self.disk.log.len();
-    }
-
     /// What the storage engine may do at any time: bring all that is applied to segments, which
     /// syncs the log first.
-    pub(crate) fn flush(&mut self, now: Time) {
-        self.make_durable();
+    pub(crate) fn flush(&mut self) {
+        let durable = R::durable_with(self.last_mark, self.disk.log.len());
+        self.disk.durable = self.disk.durable.max(durable);
         self.disk.flushed = self.rows.clone();
         self.disk.flushed_mark = self.last_mark;
-        self.settle(now);
     }
 
-    fn settle(&mut self, now: Time) {
+    /// Does what was fed back, and what waited for what is durable now.
+    pub(crate) fn settle(&mut self, now: Time) {
         while self.died_at.is_none() {
             if let Some(input) = self.fed_back.pop_front() {
                 self.core.step(now, input, &mut self.effects);
-                let effects: Vec<PaxosEffect> = self.effects.drain().collect();
+                let effects: Vec<EffectOf<R>> = self.effects.drain().collect();
                 self.perform_step(effects);
             } else if self.held.front().is_some_and(|(behind, _)| *behind <= self.disk.durable) {
                 let (_, effect) = self.held.pop_front().expect("it was just looked at");
@@ -180,53 +185,55 @@ impl Machine {
         }
     }
 
-    /// As the real shell does: first the records, up to a fail point that waits for none, and then
-    /// the rest.
-    fn perform_step(&mut self, effects: Vec<PaxosEffect>) {
-        let mut rest = VecDeque::new();
-        let mut effects = effects.into_iter();
+    /// Appends a step's records, up to a fail point that waits for none, and does what waits for
+    /// none of them; the rest is held.
+    fn perform_step(&mut self, effects: Vec<EffectOf<R>>) {
+        let mut unheld = Vec::new();
         let mut behind = None;
         let mut died = None;
-        for effect in effects.by_ref() {
+        for effect in effects {
             match effect {
                 Effect::Persist { at, record, .. } => {
+                    if died.is_some_and(|point| !R::is_behind_write(point)) {
+                        break;
+                    }
+                    if !R::RECORDS_FIRST {
+                        unheld.drain(..).for_each(|effect| self.perform(effect));
+                    }
                     self.append(at, record);
                     behind = Some(self.disk.log.len());
                 }
-                Effect::Point(name) if behind.is_none() => {
-                    died = Some(name);
-                    break;
-                }
-                effect => rest.push_back((behind, effect)),
+                _ if died.is_some() => {}
+                Effect::Point(name) if behind.is_none() => died = Some(name),
+                effect => match behind {
+                    Some(record) => self.hold(record, effect),
+                    None => unheld.push(effect),
+                },
             }
         }
-        for (behind, effect) in rest {
-            match behind {
-                Some(record) => {
-                    assert!(
-                        !matches!(effect, Effect::SetTimer(_) | Effect::Apply { .. }),
-                        "what is applied behind a record would come too late: {effect:?}"
-                    );
-                    self.held.push_back((record, effect));
-                }
-                None => self.perform(effect),
-            }
-        }
+        unheld.into_iter().for_each(|effect| self.perform(effect));
         if let Some(name) = died {
             self.die(name);
         }
     }
 
-    fn append(&mut self, at: Position, record: Record) {
+    fn hold(&mut self, record: usize, effect: EffectOf<R>) {
+        let is_late = matches!(effect, Effect::SetTimer(_))
+            || !R::APPLIES_BEHIND_RECORDS && matches!(effect, Effect::Apply { .. });
+        assert!(!is_late, "it comes too late behind a record: {effect:?}");
+        self.held.push_back((record, effect));
+    }
+
+    fn append(&mut self, at: Position, record: RecordOf<R>) {
         assert_eq!(at.0, self.disk.log.len() as u64 + 1, "positions have no gaps");
-        self.say(|| format!("writes {at} {}", show::record(&record)));
+        self.say(|| format!("writes {at} {}", R::record(&record)));
         self.disk.log.push(record);
     }
 
-    fn perform(&mut self, effect: PaxosEffect) {
+    fn perform(&mut self, effect: EffectOf<R>) {
         match effect {
             Effect::Send { to, message } => {
-                self.say(|| format!("→ {to} {}", show::message(&message)));
+                self.say(|| format!("→ {} {}", show::node(to), R::message(&message)));
                 self.outputs.push(Output::Send(to, message));
             }
             Effect::Reply { request, outcome } => {
@@ -234,14 +241,33 @@ impl Machine {
                 self.outputs.push(Output::Reply(request, outcome));
             }
             Effect::Apply { mark, writes } => {
-                self.say(|| format!("applies #{mark} {}", show::writes(&writes)));
-                self.outputs.push(Output::Apply(mark, writes.clone()));
-                self.apply(mark, writes);
+                self.say(|| format!("applies {}{mark} {}", R::MARK_SIGN, show::writes(&writes)));
+                self.apply(mark, &writes);
+                self.outputs.push(Output::Apply(mark, writes));
             }
             Effect::Read { read, query } => {
-                let answer = answer(&self.rows, &query);
+                let answer = rows::answer(&self.rows, &query);
                 self.fed_back.push_back(Input::Read { read, answer });
             }
+            Effect::TakeSnapshot(_)
+            | Effect::ReadSnapshot { .. }
+            | Effect::DropSnapshot(_)
+            | Effect::Stage { .. }
+            | Effect::Install(_) => {
+                assert!(R::COPIES_STORES, "this protocol copies no stores: {effect:?}");
+                self.copy(effect);
+            }
+            Effect::SetTimer(at) => self.timer = Some(at),
+            Effect::Resume(resume) => self.fed_back.push_back(Input::Resume(resume)),
+            Effect::Release(position) => self.release(position),
+            Effect::Point(name) => self.die(name),
+            Effect::Persist { .. } => unreachable!("records are appended before"),
+        }
+    }
+
+    /// Effects by which a store gets from one node to another.
+    fn copy(&mut self, effect: EffectOf<R>) {
+        match effect {
             Effect::TakeSnapshot(snapshot) => {
                 self.say(|| format!("takes snapshot #{}", snapshot.0));
                 self.snapshots.insert(snapshot, self.rows.clone());
@@ -253,8 +279,8 @@ impl Machine {
             Effect::ReadSnapshot { read, snapshot, query } => {
                 let rows = self.snapshots.get(&snapshot).expect("it is held");
                 let Query::Scan(mut range) = query else { panic!("a piece is a scan") };
-                range.limit = range.limit.min(self.piece_rows_max as u32);
-                let answer = answer(rows, &Query::Scan(range));
+                range.limit = range.limit.min(PIECE_ROWS_MAX);
+                let answer = rows::answer(rows, &Query::Scan(range));
                 self.fed_back.push_back(Input::Read { read, answer });
             }
             Effect::Stage { snapshot, first, rows, last } => {
@@ -269,11 +295,7 @@ impl Machine {
                 self.install(snapshot);
                 self.outputs.push(Output::Install(snapshot, self.rows.clone()));
             }
-            Effect::SetTimer(at) => self.timer = Some(at),
-            Effect::Resume(resume) => self.fed_back.push_back(Input::Resume(resume)),
-            Effect::Release(position) => self.release(position),
-            Effect::Point(name) => self.die(name),
-            Effect::Persist { .. } => unreachable!("done before"),
+            other => unreachable!("it copies nothing: {other:?}"),
         }
     }
 
@@ -282,15 +304,10 @@ impl Machine {
         self.died_at = Some(name);
     }
 
-    fn apply(&mut self, mark: u64, writes: Vec<Write>) {
+    fn apply(&mut self, mark: u64, writes: &[Write]) {
         assert!(mark > self.last_mark, "marks rise: {mark} after {}", self.last_mark);
         self.last_mark = mark;
-        for write in writes {
-            match write {
-                Write::Put(key, value) => self.rows.insert(key, value),
-                Write::Delete(key) => self.rows.remove(&key),
-            };
-        }
+        rows::write(&mut self.rows, writes);
     }
 
     fn stage(&mut self, snapshot: SnapshotId, first: bool, rows: Vec<Row>) {
@@ -322,9 +339,7 @@ impl Machine {
     /// log first, and only then cut it.
     fn release(&mut self, position: Position) {
         assert!(self.disk.durable as u64 >= position.0, "a checkpoint is durable before it counts");
-        self.make_durable();
-        self.disk.flushed = self.rows.clone();
-        self.disk.flushed_mark = self.last_mark;
+        self.flush();
         self.disk.start = position.0 as usize - 1;
         self.say(|| format!("releases what is before {position}"));
     }
@@ -332,24 +347,6 @@ impl Machine {
     fn say(&mut self, words: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:<2} {}", self.name, words()));
-        }
-    }
-}
-
-/// What rows answer to a query.
-pub(crate) fn answer(rows: &Rows, query: &Query) -> Answer {
-    match query {
-        Query::Get(key) => Answer::Value(rows.get(key).cloned()),
-        Query::GetMany(keys) => {
-            Answer::Values(keys.iter().map(|key| rows.get(key).cloned()).collect())
-        }
-        Query::Scan(range) => {
-            let mut found = rows
-                .iter()
-                .filter(|(key, _)| range.contains(key))
-                .map(|(key, value)| (key.clone(), value.clone()));
-            let rows: Vec<Row> = found.by_ref().take(range.limit as usize).collect();
-            Answer::Rows { rows, more: found.next().is_some() }
         }
     }
 }

@@ -1,0 +1,34 @@
+//! What a store holds and answers, as simply as can be.
+
+use std::collections::BTreeMap;
+
+use kvorum_replication::{Answer, Key, Query, Row, Value, Write};
+
+pub(crate) type Rows = BTreeMap<Key, Value>;
+
+pub(crate) fn write(rows: &mut Rows, writes: &[Write]) {
+    for write in writes {
+        match write {
+            Write::Put(key, value) => rows.insert(key.clone(), value.clone()),
+            Write::Delete(key) => rows.remove(key),
+        };
+    }
+}
+
+/// What rows answer to a query.
+pub(crate) fn answer(rows: &Rows, query: &Query) -> Answer {
+    match query {
+        Query::Get(key) => Answer::Value(rows.get(key).cloned()),
+        Query::GetMany(keys) => {
+            Answer::Values(keys.iter().map(|key| rows.get(key).cloned()).collect())
+        }
+        Query::Scan(range) => {
+            let mut found = rows
+                .iter()
+                .filter(|(key, _)| range.contains(key))
+                .map(|(key, value)| (key.clone(), value.clone()));
+            let rows: Vec<Row> = found.by_ref().take(range.limit as usize).collect();
+            Answer::Rows { rows, more: found.next().is_some() }
+        }
+    }
+}
