@@ -10,6 +10,7 @@ mod clock;
 mod codec;
 mod error;
 mod fail_points;
+mod held;
 mod identity;
 mod inspector;
 mod keeper;
@@ -23,6 +24,7 @@ mod runner;
 pub use codec::StoredRecord;
 pub use error::NodeError;
 pub use fail_points::{Action, FailPoint, FailPoints};
+pub use held::HELD_FOR;
 pub use identity::{Claim, ClusterId, Identity, IdentityFile, read_identity};
 pub use inspector::Inspector;
 pub use mailbox::{

@@ -38,7 +38,8 @@ use std::time::Duration;
 
 use goldenscript::{Argument, Command, Context, Runner};
 use kvorum_replication::{
-    ClientId, Key, NodeId, Operation, Precondition, Query, Range, Stamp, Time, Transaction, Write,
+    ClientId, Held, Key, NodeId, Operation, Page, Precondition, Query, Range, Stamp, Time,
+    Transaction, Write,
 };
 
 use super::cluster::Cluster;
@@ -436,11 +437,20 @@ impl<'a> Words<'a> {
     fn scan(&self) -> Result<Query> {
         let (start, end) =
             self.plain.first().and_then(|word| word.split_once("..")).ok_or("scan FROM..TO")?;
-        Ok(Query::Scan(Range {
+        let range = Range {
             start: key(start),
             end: (!end.is_empty()).then(|| key(end)),
             limit: self.named("limit").map_or(Ok(100), str::parse)?,
-        }))
+        };
+        Ok(match (self.has("paged"), self.named("of")) {
+            (false, None) => Query::Scan(range),
+            (_, None) => Query::Page(Page { range, last: false, of: None }),
+            // As the store of these tests names them.
+            (_, Some(by)) => {
+                let of = Some(Held { by: NodeId(by.parse()?), run: 1, number: 1 });
+                Query::Page(Page { range, last: false, of })
+            }
+        })
     }
 }
 

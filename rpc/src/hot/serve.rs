@@ -79,7 +79,7 @@ fn read_params(
         Method::Transact => {
             key_value::read_transact(content.get_as::<transact_params::Reader<'_>>()?)?
         }
-        Method::OpenSession | Method::Scan => return Ok(None),
+        Method::OpenSession | Method::Scan | Method::GetMany => return Ok(None),
     }))
 }
 
@@ -174,7 +174,7 @@ impl Answering {
                 let result = content.init_as::<transact_results::Builder<'_>>().init_result();
                 key_value::write_write(service, outcome, result)
             }
-            Method::OpenSession | Method::Scan => Err(not_hot()),
+            Method::OpenSession | Method::Scan | Method::GetMany => Err(not_hot()),
         }
     }
 
