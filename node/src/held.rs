@@ -115,3 +115,135 @@ impl Holding {
 fn goes_on(page: &Page, rows: usize, more: bool) -> bool {
     more && !(page.last && rows >= page.range.limit as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use kvorum_replication::Range;
+    use kvorum_storage::vfs::MemoryVfs;
+    use kvorum_storage::{Batch, Options};
+
+    use super::*;
+
+    const START: Time = Time(1_000_000_000);
+
+    fn key(number: u32) -> Bytes {
+        Bytes::from(format!("{number:03}"))
+    }
+
+    /// A store of the keys 000 to 009, all with this value.
+    fn store() -> Store {
+        let options = Options::default();
+        let store = Store::open(Arc::new(MemoryVfs::new()), Path::new("/data"), options).unwrap();
+        write(&store, "old");
+        store
+    }
+
+    fn write(store: &Store, value: &'static str) {
+        let mut batch = Batch::new();
+        for number in 0..10 {
+            batch.put(key(number), Bytes::from_static(value.as_bytes()));
+        }
+        store.write(&batch).unwrap();
+    }
+
+    fn page(start: u32, limit: u32, of: Option<Held>) -> Page {
+        Page { range: Range { start: key(start), end: None, limit }, last: false, of }
+    }
+
+    /// The values of a page, and where the next one is.
+    fn told(answer: Answer) -> (Vec<Bytes>, bool, Option<Held>) {
+        match answer {
+            Answer::Page { rows, more, held } => {
+                (rows.into_iter().map(|(_, value)| value).collect(), more, held)
+            }
+            other => panic!("no page: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_pages_are_of_the_moment_of_the_first() {
+        let (store, mut holding) = (store(), Holding::new(7));
+        let (values, more, held) = told(holding.page(START, &store, &page(0, 4, None)));
+        assert_eq!((values.len(), more), (4, true));
+        let held = held.unwrap();
+        assert_eq!((held.run, held.number), (7, 1));
+        write(&store, "new");
+        let (values, more, again) = told(holding.page(START, &store, &page(4, 4, Some(held))));
+        assert_eq!((values, more, again), (vec![Bytes::from("old"); 4], true, Some(held)));
+        let (values, more, again) = told(holding.page(START, &store, &page(8, 4, Some(held))));
+        assert_eq!((values, more, again), (vec![Bytes::from("old"); 2], false, None));
+        let (values, ..) = told(holding.page(START, &store, &page(8, 4, None)));
+        assert_eq!(values, ["new"; 2]);
+    }
+
+    #[test]
+    fn what_fits_into_one_page_is_not_held() {
+        let (store, mut holding) = (store(), Holding::new(7));
+        for (limit, last) in [(10, false), (20, false), (3, true)] {
+            let page = Page { last, ..page(0, limit, None) };
+            assert_eq!(told(holding.page(START, &store, &page)).2, None, "{limit}");
+        }
+        assert!(holding.held.is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_is_held_for_a_while_after_each_page() {
+        let (store, mut holding) = (store(), Holding::new(7));
+        let held = told(holding.page(START, &store, &page(0, 1, None))).2;
+        let nearly = HELD_FOR - Duration::from_nanos(1);
+        let later = START.after(nearly);
+        told(holding.page(later, &store, &page(1, 1, held)));
+        let later = later.after(nearly);
+        told(holding.page(later, &store, &page(2, 1, held)));
+        let late = later.after(HELD_FOR);
+        assert_eq!(holding.page(late, &store, &page(3, 1, held)), Answer::NotHeld);
+        assert!(holding.held.is_empty());
+    }
+
+    #[test]
+    fn who_asks_for_the_last_page_again_gets_it_again() {
+        let (store, mut holding) = (store(), Holding::new(7));
+        let held = told(holding.page(START, &store, &page(0, 9, None))).2;
+        for _ in 0..2 {
+            let (values, more, none) = told(holding.page(START, &store, &page(9, 9, held)));
+            assert_eq!((values.len(), more, none), (1, false, None));
+        }
+        let later = START.after(HELD_AFTER_LAST);
+        assert_eq!(holding.page(later, &store, &page(9, 9, held)), Answer::NotHeld);
+    }
+
+    #[test]
+    fn names_of_other_runs_and_made_up_ones_are_not_held() {
+        let (store, mut holding) = (store(), Holding::new(7));
+        let held = told(holding.page(START, &store, &page(0, 1, None))).2.unwrap();
+        for strange in [Held { run: 6, ..held }, Held { number: 2, ..held }] {
+            let answer = holding.page(START, &store, &page(1, 1, Some(strange)));
+            assert_eq!(answer, Answer::NotHeld);
+        }
+    }
+
+    #[test]
+    fn one_that_is_left_alone_gives_way_and_one_that_is_read_does_not() {
+        let (store, mut holding) = (store(), Holding::new(7));
+        let first = told(holding.page(START, &store, &page(0, 1, None))).2;
+        let mut second = None;
+        for _ in 1..HELD_MAX {
+            second = told(holding.page(START, &store, &page(0, 1, None))).2;
+        }
+        assert_eq!(holding.page(START, &store, &page(0, 1, None)), Answer::TooManyHeld);
+        // Such that fit into a page need none.
+        told(holding.page(START, &store, &page(0, 10, None)));
+        let later = START.after(GIVES_WAY_AFTER);
+        told(holding.page(later, &store, &page(1, 1, first)));
+        let newest = told(holding.page(later, &store, &page(0, 1, None))).2;
+        assert!(newest.is_some());
+        assert_eq!(holding.held.len(), HELD_MAX);
+        for held in [first, second, newest] {
+            told(holding.page(later, &store, &page(1, 1, held)));
+        }
+    }
+}

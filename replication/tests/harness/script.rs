@@ -11,7 +11,9 @@
 //!                                  says otherwise, as all that follow
 //! txn a=1 del@b absent@c present@d equals@e@v [stamp@CLIENT.SEQ[.BELOW]] [by@TIME] [at@NODE]
 //! get KEY... [by@TIME] [at@NODE] [stale]
-//! scan FROM..TO [limit@N] [by@TIME] [at@NODE]
+//! scan FROM..TO [limit@N] [paged] [of@HOLDER] [by@TIME] [at@NODE]
+//!                                  paged: the first page of many; of: the next, of what that node
+//!                                  holds (in these tests nothing but what the rows are by then)
 //! deliver|drop|repeat|delay [all] [KIND] [of@TXN] [from@NODE] [to@NODE]
 //!                                  the first such message on its way, or all of them; `delay`
 //!                                  puts it behind the others

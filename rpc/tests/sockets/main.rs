@@ -9,3 +9,4 @@ mod hot;
 mod links;
 mod stock;
 mod support;
+mod transactions;
