@@ -124,7 +124,7 @@ mod tests {
     use bytes::Bytes;
     use kvorum_replication::Range;
     use kvorum_storage::vfs::MemoryVfs;
-    use kvorum_storage::{Batch, Options};
+    use kvorum_storage::{Batch, Durability, Options};
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
         for number in 0..10 {
             batch.put(key(number), Bytes::from_static(value.as_bytes()));
         }
-        store.write(&batch).unwrap();
+        store.write(batch, Durability::Buffered).unwrap();
     }
 
     fn page(start: u32, limit: u32, of: Option<Held>) -> Page {
