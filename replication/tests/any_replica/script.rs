@@ -128,6 +128,7 @@ scripts! {
     links
     lost_messages
     one_replica
+    pages
     participant_points
     reads
     recovery

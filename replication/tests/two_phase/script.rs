@@ -129,6 +129,7 @@ scripts! {
     late_prepare
     timeouts
     coordinator_points
+    pages
     participant_points
     blocked
     termination_commit
