@@ -195,7 +195,7 @@ fn many_clients_count_to_the_exact_sum() {
 #[test]
 fn many_clients_count_to_the_exact_sum_under_paxos() {
     let fixture = Fixture::paxos(3, &[]);
-    fixture.leader();
+    fixture.await_service();
     many_count_to_the_exact_sum(&fixture);
 }
 
@@ -307,7 +307,7 @@ fn a_long_scan_through_the_coordinator_is_of_one_moment() {
 #[test]
 fn a_long_scan_of_a_replica_of_multi_paxos_is_of_one_moment() {
     let fixture = Fixture::paxos(3, &[]);
-    fixture.leader();
+    fixture.await_service();
     with_client(&fixture, async |client| open_accounts(&client).await);
     // Each answers from its own copy; writes go to the leader, and the scan stays where it began.
     for replica in 1..=3 {
