@@ -105,7 +105,7 @@ impl Requests {
             let posts = std::mem::take(&mut *self.gathered.borrow_mut());
             count(&self.service.hub.counters.requests, posts.len() as u64);
             count(&self.service.hub.counters.submits, 1);
-            for (request, refused) in self.service.door.submit(posts) {
+            for (request, refused) in self.service.door.drive(posts) {
                 self.answer(request.id, refusal(refused));
                 count(&self.service.hub.counters.overloaded, 1);
             }
