@@ -326,11 +326,7 @@ where
         self.pass_points()
     }
 
-    fn step(
-        &mut self,
-        now: Time,
-        input: Input<C::Message, C::Resume>,
-    ) -> Result<(), NodeError> {
+    fn step(&mut self, now: Time, input: Input<C::Message, C::Resume>) -> Result<(), NodeError> {
         self.node.step(now, input)?;
         self.pass_points()
     }

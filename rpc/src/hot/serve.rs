@@ -12,7 +12,7 @@ use kvorum_schema::client_capnp::key_value::{
     transact_params, transact_results,
 };
 
-use super::{Ledger, Method};
+use super::{Deliveries, Ledger, Method};
 use crate::convert::Rejected;
 use crate::server::{Asker, Service, Worker, key_value};
 use crate::vat::{Held, Peeked, Shortcut, Wire};
@@ -24,11 +24,13 @@ const ANSWER_WORDS: usize = 40;
 pub(crate) struct Serving {
     worker: Rc<Worker>,
     ledger: Rc<Ledger>,
+    /// If it turns out to be a node that has connected.
+    deliveries: Rc<Deliveries>,
 }
 
 impl Serving {
-    pub(crate) fn new(worker: Rc<Worker>, ledger: Rc<Ledger>) -> Self {
-        Self { worker, ledger }
+    pub(crate) fn new(worker: Rc<Worker>, ledger: Rc<Ledger>, deliveries: Rc<Deliveries>) -> Self {
+        Self { worker, ledger, deliveries }
     }
 
     fn call(&self, wire: &Rc<Wire>, call: call::Reader<'_>) -> Result<bool, Error> {
@@ -87,9 +89,12 @@ impl Shortcut for Serving {
     fn receive(
         &self,
         wire: &Rc<Wire>,
-        _frame: &Peeked<'_>,
+        frame: &Peeked<'_>,
         message: message::Reader<'_>,
     ) -> Result<bool, Error> {
+        if self.deliveries.receive(wire, frame, message)? {
+            return Ok(true);
+        }
         match message.which() {
             Ok(message::Call(call)) => self.call(wire, call?),
             Ok(message::Bootstrap(bootstrap)) => {
@@ -106,6 +111,7 @@ impl Shortcut for Serving {
     }
 
     fn sending(&self, message: message::Reader<'_>) {
+        self.deliveries.sending(message);
         if let Ok(message::Return(Ok(answer))) = message.which() {
             self.ledger.return_slow(answer);
         }

@@ -7,7 +7,7 @@ use capnp::Error;
 use tokio::time::Instant;
 
 use super::ServerOptions;
-use crate::hot::Ledger;
+use crate::hot::{Deliveries, Ledger};
 use crate::peers::Link;
 use crate::vat::Wire;
 
@@ -17,6 +17,8 @@ pub(crate) struct Connection {
     pub(crate) wire: Rc<Wire>,
     /// What the other side has asked, and who answers it.
     pub(crate) ledger: Rc<Ledger>,
+    /// What two nodes deliver over it.
+    pub(crate) deliveries: Rc<Deliveries>,
     opened: Instant,
     admitted: Cell<bool>,
     /// What it carries to and from a peer, if it is one's.
@@ -32,6 +34,7 @@ impl Connection {
             from,
             wire,
             ledger: Rc::default(),
+            deliveries: Rc::default(),
             opened: Instant::now(),
             admitted: Cell::new(false),
             link: RefCell::default(),

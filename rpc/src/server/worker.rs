@@ -151,7 +151,8 @@ impl Worker {
         let (read, write) = stream.into_split();
         let wire = Wire::new(self.limits());
         let connection = Rc::new(Connection::new(from, Rc::clone(&wire)));
-        let serving = hot::Serving::new(Rc::clone(self), Rc::clone(&connection.ledger));
+        let (ledger, deliveries) = (&connection.ledger, &connection.deliveries);
+        let serving = hot::Serving::new(Rc::clone(self), Rc::clone(ledger), Rc::clone(deliveries));
         wire.set_shortcut(Rc::new(serving));
         let server = Gate::new(Rc::clone(self), Rc::clone(&connection));
         let gate: gate::Client = capnp_rpc::new_client(server);
