@@ -1,6 +1,7 @@
 //! What a judge may look at in a running core, after any step. Nothing of the protocol depends on
 //! it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::message::{CommitNumber, TxnId};
@@ -13,6 +14,8 @@ pub struct CoordinatorAudit {
     pub open: Vec<TxnId>,
     /// Who holds locks, once for each.
     pub lock_holders: Vec<TxnId>,
+    /// What was told after a restart contradicts its log, and how.
+    pub contradiction: Option<String>,
     /// What it keeps.
     pub tables: Vec<Table>,
 }

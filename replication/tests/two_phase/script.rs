@@ -1,6 +1,8 @@
 //! Scenario scripts, as [`crate::harness::script`] has them, and besides:
 //!
 //! ```text
+//! cluster parallel                 committed as soon as all promises are durable
+//! commits parallel|after_decision  how the coordinator commits from its next start on
 //! commit|abort|vote|ack|inquire TXN [number@N] from@NODE to@NODE
 //!                                  such a message, forged (a vote is yes)
 //! promise                          deliver prepares and votes: the decision is written, not durable
@@ -11,13 +13,18 @@
 
 use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
-use kvorum_replication::two_phase::{CoordinatorOptions, ParticipantOptions};
+use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions};
 
 use crate::harness::script::{Result, Script, Scripted, Words, first, scripts};
 use crate::room::{COORDINATOR, Cluster, Packet, TwoPhase};
 
 fn new_cluster(words: &Words<'_>) -> Result<Cluster> {
-    let mut coordinator = CoordinatorOptions::default();
+    let after_decision = CommitMode::AfterDecision;
+    let mut coordinator =
+        CoordinatorOptions { commit: after_decision, ..CoordinatorOptions::default() };
+    if words.has("parallel") {
+        coordinator.commit = CommitMode::Parallel;
+    }
     let mut participant = ParticipantOptions::default();
     let mut replicas = 3;
     for (name, value) in &words.pairs {
@@ -32,6 +39,7 @@ fn new_cluster(words: &Words<'_>) -> Result<Cluster> {
                 coordinator.outstanding_per_session_max = number;
                 participant.outstanding_per_session_max = number;
             }
+            "recalled_max" => participant.recalled_max = number,
             "in_flight_max" => coordinator.in_flight_max = number,
             "prepared_max" => participant.prepared_max = number,
             "unfinished_span_max" => coordinator.unfinished_span_max = number as u64,
@@ -72,6 +80,14 @@ impl Scripted for TwoPhase {
     ) -> Result<()> {
         match name {
             "commit" | "abort" | "vote" | "ack" | "inquire" => forge(cluster, name, words),
+            "commits" => {
+                cluster.coordinator_options.commit = match words.plain.first() {
+                    Some(&"parallel") => CommitMode::Parallel,
+                    Some(&"after_decision") => CommitMode::AfterDecision,
+                    _ => return Err("commits parallel|after_decision".into()),
+                };
+                Ok(())
+            }
             "promise" | "decide" => {
                 promise(cluster);
                 if name == "decide" {
@@ -101,7 +117,8 @@ fn forge(cluster: &mut Cluster, kind: &str, words: &Words<'_>) -> Result<()> {
     let txn = TxnId { coordinator: COORDINATOR, epoch: txn.0.parse()?, number: txn.1.parse()? };
     let number = CommitNumber(words.named("number").map_or(Ok(0), str::parse)?);
     let finished_below = TxnId { number: 1, epoch: 1, ..txn };
-    let decide = |decision| Message::Decide { txn, decision, finished_below };
+    let epoch = txn.epoch;
+    let decide = |decision| Message::Decide { txn, decision, finished_below, epoch };
     let message = match kind {
         "commit" => decide(Decision::Commit(number)),
         "abort" => decide(Decision::Abort),

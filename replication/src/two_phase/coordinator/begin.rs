@@ -12,7 +12,7 @@ use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
 use crate::sessions::Standing;
 use crate::two_phase::locks::LockSet;
-use crate::two_phase::message::{Message, OnePhase, Prepare, TxnId};
+use crate::two_phase::message::{Message, OnePhase, Parallel, Prepare, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 
@@ -76,6 +76,7 @@ impl Coordinator {
         if let Some(stamp) = stamp {
             self.check_stamp(stamp)?;
         }
+        self.check_recovered().map_err(Outcome::Failed)?;
         self.check_room().map_err(Outcome::Failed)?;
         self.check_load(bytes).map_err(Outcome::Failed)?;
         self.check_reach(now, deadline).map_err(Outcome::Failed)?;
@@ -114,6 +115,24 @@ impl Coordinator {
                 Err(Outcome::Failed(Failure::Invalid { reason }))
             }
         }
+    }
+
+    /// A write that follows a restart has to find what was committed before it: its stamp, and the
+    /// places in the order.
+    fn check_recovered(&self) -> Result<(), Failure> {
+        let Some(round) = &self.round else { return Ok(()) };
+        let reason = match &round.contradiction {
+            Some(why) => format!("the logs contradict each other: {why}"),
+            None => {
+                let missing: Vec<String> =
+                    round.missing.keys().map(|replica| format!("{replica}")).collect();
+                format!(
+                    "the coordinator has restarted and has to hear from {} what was committed",
+                    missing.join(", ")
+                )
+            }
+        };
+        Err(Failure::Unavailable { reason })
     }
 
     pub(super) fn check_room(&mut self) -> Result<(), Failure> {
@@ -181,8 +200,12 @@ impl Coordinator {
         }
         let one_phase = match active.phase {
             Phase::Alone => Some(OnePhase { stamp: active.stamp }),
-            Phase::Voting { .. } | Phase::Committing { .. } | Phase::Committed { .. } => None,
+            Phase::Voting { .. }
+            | Phase::Committing { .. }
+            | Phase::Committed { .. }
+            | Phase::Aborting { .. } => None,
         };
+        let parallel = self.is_parallel().then_some(Parallel { stamp: active.stamp });
         self.transactions.insert(txn, active);
         effects.point(points::COORDINATOR_BEGUN);
         let prepare = Prepare {
@@ -190,6 +213,7 @@ impl Coordinator {
             participants: self.participants.clone(),
             transaction: Arc::new(transaction),
             one_phase,
+            parallel,
             finished_below: self.finished_below(),
         };
         self.send_prepares(&prepare, effects);
