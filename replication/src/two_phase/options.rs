@@ -42,6 +42,11 @@ pub struct CoordinatorOptions {
     pub retries_per_transaction_max: usize,
     /// Reads that wait for a replica's answer; more are refused as overload.
     pub reads_in_flight_max: usize,
+    /// While so many batches of transactions wait for votes, those that begin are gathered into the
+    /// next: two, so that one is on its way while the other is synced. Without limit none is gathered.
+    pub batches_voting_max: usize,
+    /// How long a transaction is gathered at most: a batch may have to wait for a lost vote.
+    pub gather_max: Duration,
     /// How long votes are waited for before a transaction is given up. Far above a slow disk's
     /// sync, so that only a lost message or a stuck replica runs into it.
     pub vote_timeout: Duration,
@@ -76,6 +81,8 @@ impl Default for CoordinatorOptions {
             unfinished_span_max: 1 << 18,
             retries_per_transaction_max: 16,
             reads_in_flight_max: 16_384,
+            batches_voting_max: 2,
+            gather_max: Duration::from_millis(2),
             vote_timeout: Duration::from_secs(2),
             resend_interval: Duration::from_millis(500),
             read_retry_interval: Duration::from_secs(1),

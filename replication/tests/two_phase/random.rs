@@ -28,6 +28,7 @@ struct Hostility {
     changes_mode: bool,
     /// The coordinator dies again and again, and comes back at once.
     restless: bool,
+    batches_voting_max: usize,
 }
 
 /// What only these schedules remember.
@@ -41,6 +42,7 @@ fn schedule(seed: u64, tracing: bool) -> Schedule {
     let coordinator = CoordinatorOptions {
         replicas: (1..=hostility.replicas).map(NodeId).collect(),
         commit: hostility.commit,
+        batches_voting_max: hostility.batches_voting_max,
         seed,
         read_timeout: Duration::from_secs(4),
         sessions_max: 3,
@@ -101,7 +103,16 @@ impl Driver for Nodes {
         };
         let changes_mode = random.below(8) == 0;
         let restless = random.below(3) == 0;
-        Hostility { common, replicas, asks_peers, commit, changes_mode, restless }
+        let batches_voting_max = [1, 2, usize::MAX][random.below(3) as usize];
+        Hostility {
+            common,
+            replicas,
+            asks_peers,
+            commit,
+            changes_mode,
+            restless,
+            batches_voting_max,
+        }
     }
 
     fn step(schedule: &mut Schedule) {

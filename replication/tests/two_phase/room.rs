@@ -125,16 +125,15 @@ impl Room for TwoPhase {
     }
 
     fn begun(
-        _machine: Option<&Machine<Self>>,
+        machine: Option<&Machine<Self>>,
         _logged: &[Record],
         sent: &[Packet],
     ) -> Vec<(TxnId, Arc<Transaction>)> {
-        match sent.first() {
-            Some(Packet { message: Message::Prepare(prepare), .. }) => {
-                vec![(prepare.txn, prepare.transaction.clone())]
-            }
-            _ => Vec::new(),
+        let mut begun = machine.map_or(Vec::new(), |machine| machine.core.gathered());
+        if let Some(Packet { message: Message::Prepare(prepare), .. }) = sent.first() {
+            begun.push((prepare.txn, prepare.transaction.clone()));
         }
+        begun
     }
 
     fn synced(&mut self, node: NodeId, disk: &Disk<Self>) {

@@ -20,8 +20,11 @@ use crate::room::{COORDINATOR, Cluster, Packet, TwoPhase};
 
 fn new_cluster(words: &Words<'_>) -> Result<Cluster> {
     let after_decision = CommitMode::AfterDecision;
-    let mut coordinator =
-        CoordinatorOptions { commit: after_decision, ..CoordinatorOptions::default() };
+    let mut coordinator = CoordinatorOptions {
+        commit: after_decision,
+        batches_voting_max: usize::MAX,
+        ..CoordinatorOptions::default()
+    };
     if words.has("parallel") {
         coordinator.commit = CommitMode::Parallel;
     }
@@ -40,6 +43,7 @@ fn new_cluster(words: &Words<'_>) -> Result<Cluster> {
                 participant.outstanding_per_session_max = number;
             }
             "recalled_max" => participant.recalled_max = number,
+            "batches_voting_max" => coordinator.batches_voting_max = number,
             "in_flight_max" => coordinator.in_flight_max = number,
             "prepared_max" => participant.prepared_max = number,
             "unfinished_span_max" => coordinator.unfinished_span_max = number as u64,
@@ -135,6 +139,7 @@ fn forge(cluster: &mut Cluster, kind: &str, words: &Words<'_>) -> Result<()> {
 scripts! {
     "two_phase", Script::new(new_cluster);
     commit
+    batches
     counts
     disk_full
     conflict

@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
@@ -41,6 +42,7 @@ impl Coordinator {
                     locks,
                     bytes,
                     alarm: Some(alarm),
+                    batch: Membership::None,
                 };
                 self.begin(active, transaction, effects);
             }
@@ -216,10 +218,10 @@ impl Coordinator {
             parallel,
             finished_below: self.finished_below(),
         };
-        self.send_prepares(&prepare, effects);
+        self.gather(prepare, effects);
     }
 
-    fn send_prepares(&mut self, prepare: &Prepare, effects: &mut Out) {
+    pub(super) fn send_prepares(&mut self, prepare: &Prepare, effects: &mut Out) {
         let participants: &[NodeId] = &prepare.participants;
         for (index, to) in participants.iter().enumerate() {
             self.counters.prepares_sent += 1;

@@ -5,6 +5,7 @@
 //! commit a transaction is committed without its log. There it keeps the aborts too, and what it
 //! does not know after a restart it asks the participants.
 
+mod batches;
 mod begin;
 mod complete;
 mod reads;
@@ -18,6 +19,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use self::batches::Batches;
 use self::round::Round;
 use self::state::{Active, PendingRead, Phase};
 use super::audit::{CoordinatorAudit, Table};
@@ -53,6 +55,7 @@ enum Alarm {
     Transaction(TxnId),
     Read(u64),
     Round,
+    Batch,
 }
 
 counters! {
@@ -122,6 +125,9 @@ pub struct Coordinator {
     /// their participants may all be prepared some day.
     aborted: BTreeSet<TxnId>,
     in_flight_bytes: usize,
+    batches: Batches,
+    /// The time of the step at hand.
+    now: Time,
     /// From the beginning to the durable decision. Participants have their own; these spare the
     /// messages of a transaction that would lose.
     locks: LockTable,
@@ -165,6 +171,8 @@ impl Coordinator {
             over_below: TxnId::FIRST,
             aborted: BTreeSet::new(),
             in_flight_bytes: 0,
+            batches: Batches::default(),
+            now: Time(0),
             locks: LockTable::default(),
             reads: BTreeMap::new(),
             last_read: 0,
@@ -257,6 +265,7 @@ impl Coordinator {
                 Some(Alarm::Transaction(txn)) => self.transaction_alarm(now, txn, effects),
                 Some(Alarm::Read(read)) => self.read_alarm(now, read, effects),
                 Some(Alarm::Round) => self.round_alarm(now, effects),
+                Some(Alarm::Batch) => self.batch_alarm(effects),
                 None => return,
             }
         }
@@ -282,6 +291,7 @@ impl Coordinator {
         ];
         CoordinatorAudit {
             open: self.transactions.keys().copied().collect(),
+            gathered: self.batches.gathered().collect(),
             lock_holders: self.locks.holders().collect(),
             contradiction: self.round.as_ref().and_then(|round| round.contradiction.clone()),
             tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
@@ -335,6 +345,7 @@ impl Core for Coordinator {
     type Resume = CoordinatorResume;
 
     fn step(&mut self, now: Time, input: Input<Message, CoordinatorResume>, effects: &mut Out) {
+        self.now = now;
         match input {
             Input::Started => self.start(effects),
             Input::Request(request) => self.request(now, request, effects),

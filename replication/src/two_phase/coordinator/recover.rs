@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
@@ -162,5 +163,6 @@ fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
         locks: LockSet::default(),
         bytes: 0,
         alarm: None,
+        batch: Membership::None,
     }
 }

@@ -17,6 +17,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, Out};
 use crate::contract::{Effect, NodeId, Time};
@@ -259,6 +260,7 @@ impl Coordinator {
             locks: LockSet::default(),
             bytes: 0,
             alarm: None,
+            batch: Membership::None,
         };
         self.transactions.insert(txn, active);
         if let Some(stamp) = stamp {

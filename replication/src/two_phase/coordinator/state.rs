@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use crate::contract::{NodeId, RequestId, Time};
 use crate::request::{Failure, Query, Stamp};
 use crate::two_phase::locks::LockSet;
@@ -23,6 +24,7 @@ pub(super) struct Active {
     /// What it counts in the coordinator's bytes in flight.
     pub(super) bytes: usize,
     pub(super) alarm: Option<Time>,
+    pub(super) batch: Membership,
 }
 
 /// How far a transaction has come.

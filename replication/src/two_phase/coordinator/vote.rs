@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time, Urgency};
@@ -88,6 +89,7 @@ impl Coordinator {
         let active = self.transactions.get_mut(&txn).expect("it has just been voted on");
         active.phase = Phase::Committing { number };
         let alarm = active.alarm.take();
+        let batch = core::mem::replace(&mut active.batch, Membership::None);
         self.in_flight_bytes -= core::mem::take(&mut active.bytes);
         if let Some(at) = alarm {
             self.alarms.cancel(at, Alarm::Transaction(txn));
@@ -95,6 +97,7 @@ impl Coordinator {
         if let Some(stamp) = active.stamp {
             self.sessions.settle(stamp, ());
         }
+        self.leave_batch(txn, batch);
         self.counters.committed += 1;
         effects.point(points::COORDINATOR_ALL_VOTES);
         if self.is_parallel() {
@@ -211,9 +214,11 @@ impl Coordinator {
         active.phase = Phase::Aborting { failure: failure.clone() };
         let participants = active.participants.clone();
         let waiters = core::mem::take(&mut active.waiters);
+        let batch = core::mem::replace(&mut active.batch, Membership::None);
         if let Some(at) = active.alarm.take() {
             self.alarms.cancel(at, Alarm::Transaction(txn));
         }
+        self.leave_batch(txn, batch);
         effects.point(points::COORDINATOR_ABORT_WRITTEN);
         self.persist(record, Urgency::Now, effects);
         effects.point(points::COORDINATOR_ABORT_DURABLE);
@@ -362,6 +367,7 @@ impl Coordinator {
         self.forget_stamp(active.stamp);
         self.locks.release(txn, &active.locks);
         self.in_flight_bytes -= active.bytes;
+        self.leave_batch(txn, active.batch);
         active
     }
 
