@@ -374,7 +374,7 @@ where
             if let Some(action) = self.fail_points.pass(name) {
                 self.outbox.deliver(self.node.turn());
                 self.outbox.drain(DRAIN);
-                if name == points::COORDINATOR_DECISION_WRITTEN {
+                if points::is_behind_write(name) {
                     self.node.settle(self.mailbox.now())?;
                     self.node.log().write()?;
                 }

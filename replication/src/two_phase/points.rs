@@ -51,6 +51,12 @@ pub const PARTICIPANT_ACKNOWLEDGED: &str = "participant-acknowledged";
 /// The promise to a restarted coordinator is durable; nothing is told.
 pub const PARTICIPANT_EPOCH_PROMISED: &str = "participant-epoch-promised";
 
+/// Whether the step's records are written, without a sync, before the shell acts on this point.
+#[must_use]
+pub fn is_behind_write(point: &str) -> bool {
+    matches!(point, COORDINATOR_DECISION_WRITTEN | COORDINATOR_ABORT_WRITTEN)
+}
+
 /// The coordinator's, in the order of the protocol.
 pub const COORDINATOR: &[Point] = &[
     Point {

@@ -6,6 +6,7 @@ use kvorum_replication::random::Random;
 use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
+use kvorum_replication::two_phase::planted::Planted;
 use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions, points};
 use kvorum_replication::{
     Answer, ClientId, Happened, NodeId, Operation, Outcome, Query, RequestId, Stamp,
@@ -38,6 +39,16 @@ struct Nodes {
 }
 
 fn schedule(seed: u64, tracing: bool) -> Schedule {
+    planted(seed, tracing, Planted::default())
+}
+
+/// What a schedule finds wrong with cores that have a bug.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn finds(seed: u64, bug: Planted) -> Result<(), String> {
+    planted(seed, false, bug).run(&mut schedule::Counts::default())
+}
+
+fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
     let hostility = Nodes::hostility(seed);
     let coordinator = CoordinatorOptions {
         replicas: (1..=hostility.replicas).map(NodeId).collect(),
@@ -46,6 +57,7 @@ fn schedule(seed: u64, tracing: bool) -> Schedule {
         seed,
         read_timeout: Duration::from_secs(4),
         sessions_max: 3,
+        planted,
         ..CoordinatorOptions::default()
     };
     // Some participants ask each other at once, so that they meet one who has not voted yet.
@@ -57,6 +69,7 @@ fn schedule(seed: u64, tracing: bool) -> Schedule {
         inquire_after,
         inquiries_before_peers,
         recalled_max: 2,
+        planted,
         ..ParticipantOptions::default()
     };
     let mut cluster = Cluster::new(coordinator, participant, tracing);

@@ -111,7 +111,7 @@ impl Room for TwoPhase {
     }
 
     fn is_behind_write(point: &str) -> bool {
-        point == points::COORDINATOR_DECISION_WRITTEN
+        points::is_behind_write(point)
     }
 
     /// A killed process loses nothing that it had written, and it has written everything that it had
@@ -141,6 +141,7 @@ impl Room for TwoPhase {
             return;
         }
         self.written = self.written.min(disk.log.len());
+        self.durable = self.durable.min(disk.durable);
         let written = std::mem::replace(&mut self.written, disk.log.len());
         for record in &disk.log[written..] {
             match record {

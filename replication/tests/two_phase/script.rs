@@ -13,22 +13,24 @@
 
 use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
+use kvorum_replication::two_phase::planted::Planted;
 use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions};
 
 use crate::harness::script::{Result, Script, Scripted, Words, first, scripts};
 use crate::room::{COORDINATOR, Cluster, Packet, TwoPhase};
 
-fn new_cluster(words: &Words<'_>) -> Result<Cluster> {
-    let after_decision = CommitMode::AfterDecision;
+fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
+    let commit = match words.has("parallel") {
+        true => CommitMode::Parallel,
+        false => CommitMode::AfterDecision,
+    };
     let mut coordinator = CoordinatorOptions {
-        commit: after_decision,
+        commit,
         batches_voting_max: usize::MAX,
+        planted,
         ..CoordinatorOptions::default()
     };
-    if words.has("parallel") {
-        coordinator.commit = CommitMode::Parallel;
-    }
-    let mut participant = ParticipantOptions::default();
+    let mut participant = ParticipantOptions { planted, ..ParticipantOptions::default() };
     let mut replicas = 3;
     for (name, value) in &words.pairs {
         let number: usize = value.parse()?;
@@ -136,8 +138,27 @@ fn forge(cluster: &mut Cluster, kind: &str, words: &Words<'_>) -> Result<()> {
     Ok(())
 }
 
+fn script(planted: Planted) -> Script<TwoPhase> {
+    Script::new(move |words| new_cluster(words, planted))
+}
+
+/// The scripts that come out differently with this bug.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn that_differ(planted: Planted) -> Vec<&'static str> {
+    let differs = |name: &&str| {
+        let path = format!("tests/scripts/two_phase/{name}");
+        let run = std::panic::AssertUnwindSafe(|| {
+            let text = std::fs::read_to_string(path).expect("it can be read");
+            let came_out = goldenscript::generate(&mut script(planted), &text);
+            came_out.is_ok_and(|came_out| came_out == text)
+        });
+        !std::panic::catch_unwind(run).unwrap_or(false)
+    };
+    NAMES.iter().copied().filter(differs).collect()
+}
+
 scripts! {
-    "two_phase", Script::new(new_cluster);
+    "two_phase", script(Planted::default());
     commit
     batches
     counts
@@ -164,4 +185,13 @@ scripts! {
     recovery
     limits
     strangers
+    parallel_commit
+    parallel_abort
+    parallel_recovery
+    parallel_numbers
+    parallel_reads
+    parallel_modes
+    parallel_lost_log
+    parallel_chunks
+    parallel_checkpoints
 }

@@ -87,6 +87,7 @@ fn a_message_larger_than_a_batch_travels_alone() {
             writes: vec![Put::Put(Bytes::from_static(b"k"), Bytes::from(vec![9; 16 << 20]))],
         }),
         one_phase: None,
+        parallel: None,
         finished_below: txn(1),
     });
     let sends = [inquire(1), large.clone(), inquire(2)].map(|message| (NodeId(1), message));

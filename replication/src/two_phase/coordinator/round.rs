@@ -67,12 +67,11 @@ struct Verdict {
 }
 
 impl Coordinator {
-    /// Whether anything that was begun in parallel may not be over; then it has to be asked for.
+    /// Who commits in parallel asks at every start, the first one too: it may have lost its log. Who
+    /// does not asks if anything that was begun in parallel before may not be over.
     pub(super) fn begin_round(&mut self) {
-        if self.parallel_epoch > 0
-            && self.over_below.epoch <= self.parallel_epoch
-            && self.participants.len() > 1
-        {
+        let may_be_open = self.parallel_epoch > 0 && self.over_below.epoch <= self.parallel_epoch;
+        if self.participants.len() > 1 && (self.is_parallel() || may_be_open) {
             let first = |replica: &NodeId| (*replica, TxnId::FIRST);
             let missing = self.participants.iter().map(first).collect();
             self.round = Some(Round { missing, ..Round::default() });
