@@ -12,6 +12,7 @@ mod error;
 mod fail_points;
 mod identity;
 mod inspector;
+mod journal;
 mod keeper;
 mod mailbox;
 mod node;
@@ -25,9 +26,10 @@ pub use error::NodeError;
 pub use fail_points::{Action, FailPoint, FailPoints};
 pub use identity::{Claim, ClusterId, Identity, IdentityFile, read_identity};
 pub use inspector::Inspector;
+pub use journal::{CHECKPOINT_BYTES, SOON};
 pub use mailbox::{
     BACKLOG_BYTES_MAX, Detached, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn, detached,
 };
-pub use node::{CHECKPOINT_BYTES, Node, SOON};
+pub use node::Node;
 pub use report::Report;
 pub use runner::Runner;
