@@ -147,7 +147,8 @@ pub(crate) fn bench(
     let fresh = bench.fresh.then_some((bench.protocol, bench.replicas));
     let options = bench.into_options()?;
     // Ends when it is dropped, which is at the end of this function.
-    let cluster = fresh.map(|(protocol, count)| start_fresh(protocol, count)).transpose()?;
+    let cluster =
+        fresh.map(|(protocol, count)| start_fresh(protocol, count, global.timeout)).transpose()?;
     let connect = cluster.as_ref().map_or_else(|| global.connect.clone(), Cluster::connect);
     let client = connection::options(connect, global.timeout);
     let load = Load::start(options.clone(), &client).map_err(failed)?;
@@ -157,13 +158,17 @@ pub(crate) fn bench(
     check(&summary)
 }
 
-fn start_fresh(protocol: Protocol, replicas: u32) -> Result<Cluster, CommandError> {
+fn start_fresh(
+    protocol: Protocol,
+    replicas: u32,
+    timeout: Duration,
+) -> Result<Cluster, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::io("cannot start the runtime", &error))?;
     let mut cluster = fresh::cluster(protocol.replication(), replicas, None)?;
     let started = LocalSet::new().block_on(&runtime, async {
         cluster.start_all().await?;
-        cluster.await_links(LINKS_WITHIN).await
+        cluster.await_links(LINKS_WITHIN.max(timeout)).await
     });
     started.map_err(fresh::failed)?;
     Ok(cluster)
