@@ -23,12 +23,14 @@ mod ask;
 mod ledger;
 mod method;
 mod questions;
+mod refusal;
 mod serve;
 
 pub(crate) use ask::{Asking, Response, Store};
 pub(crate) use ledger::Ledger;
 pub(crate) use method::Method;
 pub(crate) use questions::Question;
+pub(crate) use refusal::Refusals;
 pub(crate) use serve::{Answering, Serving};
 
 /// `Gate.client`, which gives out the store, as the schema numbers it.

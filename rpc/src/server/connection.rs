@@ -7,6 +7,7 @@ use capnp::Error;
 use tokio::time::Instant;
 
 use super::ServerOptions;
+use super::admission::Share;
 use crate::hot::Ledger;
 use crate::peers::Link;
 use crate::vat::Wire;
@@ -17,6 +18,8 @@ pub(crate) struct Connection {
     pub(crate) wire: Rc<Wire>,
     /// What the other side has asked, and who answers it.
     pub(crate) ledger: Rc<Ledger>,
+    /// Its requests under way.
+    pub(super) share: Rc<Share>,
     opened: Instant,
     admitted: Cell<bool>,
     /// What it carries to and from a peer, if it is one's.
@@ -27,11 +30,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(from: String, wire: Rc<Wire>) -> Self {
+    pub(crate) fn new(from: String, wire: Rc<Wire>, share: Rc<Share>) -> Self {
         Self {
             from,
             wire,
             ledger: Rc::default(),
+            share,
             opened: Instant::now(),
             admitted: Cell::new(false),
             link: RefCell::default(),

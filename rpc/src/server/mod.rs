@@ -12,6 +12,7 @@
 //! to the node, and answers back, in batches: one lock and one wake for all of a turn.
 
 mod admin;
+mod admission;
 mod connection;
 mod door;
 mod error;
@@ -36,6 +37,7 @@ use tokio::sync::mpsc;
 pub use crate::convert::peer::{Carried, Delivery, PeerMessage};
 use crate::peers;
 pub use crate::peers::PeerOptions;
+pub(crate) use admission::{Kind, Share};
 pub(crate) use connection::Connection;
 pub(crate) use door::{Door, Post};
 pub use error::ServerError;
@@ -66,8 +68,12 @@ pub struct ServerOptions {
     pub in_flight_per_connection_max: usize,
     /// A larger message closes its connection.
     pub message_bytes_max: usize,
-    /// Requests of one worker that may wait for the node; more are refused as overloaded.
+    /// Requests of one worker that may wait for the node, by kind: gets, scans, writes. More are
+    /// refused as overloaded; mostly far fewer, by `wait_max`.
     pub requests_max: usize,
+    /// How long a request may wait behind others on the average, beyond what it takes by itself;
+    /// what would make them wait longer is refused as overloaded at once.
+    pub wait_max: Duration,
     /// Their bytes; likewise.
     pub request_bytes_max: usize,
     /// How long a connection may take until it has shown its token or introduced itself.
@@ -103,6 +109,7 @@ impl ServerOptions {
             in_flight_per_connection_max: 4096,
             message_bytes_max: 32 << 20,
             requests_max: 16_384,
+            wait_max: Duration::from_millis(50),
             request_bytes_max: 256 << 20,
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),

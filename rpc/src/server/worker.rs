@@ -43,6 +43,7 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) service: Arc<Service>,
     pub(crate) requests: Requests,
+    refusals: hot::Refusals,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     number: Cell<u64>,
 }
@@ -82,6 +83,7 @@ fn run(
     let worker = Rc::new(Worker {
         index,
         requests: Requests::new(&service, index),
+        refusals: hot::Refusals::new(&service),
         service,
         connections: RefCell::default(),
         number: Cell::new(0),
@@ -150,8 +152,9 @@ impl Worker {
         }
         let (read, write) = stream.into_split();
         let wire = Wire::new(self.limits());
-        let connection = Rc::new(Connection::new(from, Rc::clone(&wire)));
-        let serving = hot::Serving::new(Rc::clone(self), Rc::clone(&connection.ledger));
+        let share = self.requests.share();
+        let connection = Rc::new(Connection::new(from, Rc::clone(&wire), Rc::clone(&share)));
+        let serving = hot::Serving::new(Rc::clone(self), Rc::clone(&connection.ledger), share);
         wire.set_shortcut(Rc::new(serving));
         let server = Gate::new(Rc::clone(self), Rc::clone(&connection));
         let gate: gate::Client = capnp_rpc::new_client(server);
@@ -187,6 +190,12 @@ impl Worker {
                 tracing::error!(from, %panic, "a connection broke the server's code");
             }
         }
+    }
+
+    /// Refuses a call of a hot method for there being too many.
+    pub(crate) fn refuse(&self, wire: &Wire, method: hot::Method, question: u32) {
+        self.requests.count_refusal();
+        self.refusals.say(wire, method, question);
     }
 
     pub(crate) fn limits(&self) -> Limits {

@@ -157,6 +157,22 @@ impl Wire {
         }
     }
 
+    /// Sends a message that was serialised before, with another number at this place in it.
+    pub(crate) fn say_again(&self, message: &[u8], number_at: usize, number: u32) {
+        if self.is_ending() {
+            return;
+        }
+        self.messages_out.set(self.messages_out.get() + 1);
+        let mut queued = self.queued.borrow_mut();
+        let start = queued.len();
+        queued.extend_from_slice(message);
+        queued[start + number_at..][..4].copy_from_slice(&number.to_le_bytes());
+        drop(queued);
+        if start == 0 {
+            self.note_queued();
+        }
+    }
+
     /// Closes the connection for a reason that the other side is told. Calls under way fail.
     pub(crate) fn close(&self, reason: Error) {
         self.closing.borrow_mut().get_or_insert(reason);
