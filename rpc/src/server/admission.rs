@@ -31,7 +31,7 @@ use kvorum_replication::{Operation, Query};
 const ALWAYS: usize = 64;
 
 /// Before anything was measured.
-const LIMIT_AT_FIRST: usize = 1024;
+const LIMIT_AT_FIRST: usize = 4096;
 
 /// Waiting behind others for this long is bearable even where a request takes no time at all. Groups
 /// that fill a sync and a write to a socket want it.
@@ -45,7 +45,8 @@ pub(crate) enum Kind {
     Write,
 }
 
-const KINDS: usize = 3;
+/// How many there are.
+pub(super) const KINDS: usize = 3;
 
 impl Kind {
     pub(crate) fn of(operation: &Operation) -> Self {

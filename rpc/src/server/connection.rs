@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use capnp::Error;
 use tokio::time::Instant;
@@ -11,6 +12,9 @@ use super::admission::Share;
 use crate::hot::Ledger;
 use crate::peers::Link;
 use crate::vat::Wire;
+
+/// Whoever sends a long message more slowly than this is taken for one who does not want to end it.
+const SLOW_BYTES_PER_SECOND: usize = 64 << 10;
 
 pub(crate) struct Connection {
     /// Who is on the other side, for the log.
@@ -78,7 +82,7 @@ impl Connection {
         let silent = self.wire.silent_for(now);
         let reason = if !self.admitted.get() && waited > options.handshake_timeout {
             "it did not introduce itself in time"
-        } else if self.wire.is_partial() && silent > options.stall_timeout {
+        } else if self.is_unfinished_too_long(options, now) {
             "it stopped in the middle of a message"
         } else if self.wire.stalled_for(now) > options.stall_timeout {
             "it does not take its answers"
@@ -90,6 +94,15 @@ impl Connection {
             return;
         };
         self.wire.close(Error::failed(reason.to_owned()));
+    }
+
+    /// Whether a message has begun and does not end: it stands still, or drips.
+    fn is_unfinished_too_long(&self, options: &ServerOptions, now: Instant) -> bool {
+        self.wire.unfinished_for(now).is_some_and(|(waited, bytes)| {
+            let sending = Duration::from_secs((bytes / SLOW_BYTES_PER_SECOND) as u64);
+            self.wire.silent_for(now) > options.stall_timeout
+                || waited > options.stall_timeout + sending
+        })
     }
 
     /// Messages in, messages out and writes since this was last asked.

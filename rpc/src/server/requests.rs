@@ -10,7 +10,7 @@ use kvorum_node::Refused;
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
-use super::admission::{Admission, Place, Share};
+use super::admission::{Admission, KINDS, Place, Share};
 use super::door::Post;
 use super::hub::{Service, count};
 use crate::hot::Answering;
@@ -20,6 +20,9 @@ const WORKER_SHIFT: u32 = 56;
 
 /// How long after a request's deadline the node may still answer it; then it is given up here.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Overload is logged this often at most.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The worker that asked.
 pub(super) fn worker_of(request: RequestId) -> usize {
@@ -33,6 +36,9 @@ pub(crate) struct Requests {
     waiting: RefCell<HashMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
     admission: Rc<Admission>,
+    /// Refusals since it was last said in the log, and when that was.
+    refused: Cell<u64>,
+    told: Cell<Option<Instant>>,
     gathered: RefCell<Vec<Post>>,
     gathering: Notify,
 }
@@ -64,6 +70,8 @@ impl Requests {
             waiting: RefCell::default(),
             bytes: Cell::new(0),
             admission: Rc::new(admission),
+            refused: Cell::new(0),
+            told: Cell::new(None),
             gathered: RefCell::default(),
             gathering: Notify::new(),
         }
@@ -174,8 +182,34 @@ impl Requests {
         }
     }
 
+    /// How many requests may be under way, by kind.
+    pub(super) fn limits(&self) -> [usize; KINDS] {
+        self.admission.limits()
+    }
+
+    /// Says in the log that requests were refused, not more often than somebody reads it.
+    pub(super) fn tell_load(&self) {
+        let refused = self.refused.get();
+        if refused == 0 || self.told.get().is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
+            return;
+        }
+        self.refused.set(0);
+        self.told.set(Some(Instant::now()));
+        let [gets, scans, writes] = self.limits();
+        let under_way = self.waiting.borrow().len();
+        tracing::warn!(
+            refused,
+            under_way,
+            gets,
+            scans,
+            writes,
+            "overloaded: more is asked than can be done; how many may be under way, by kind"
+        );
+    }
+
     /// Counts a request that was refused for there being too many.
     pub(crate) fn count_refusal(&self) {
+        self.refused.set(self.refused.get() + 1);
         count(&self.service.hub.counters.overloaded, 1);
     }
 

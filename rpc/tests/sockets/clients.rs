@@ -296,7 +296,8 @@ fn too_many_requests_are_refused_at_once() {
             let error = read.await.unwrap().unwrap_err();
             overloaded += usize::from(error.kind == ErrorKind::Overloaded);
         }
-        assert_eq!(overloaded, 8);
+        // One connection has half of the places.
+        assert_eq!(overloaded, 10);
     });
 }
 
