@@ -7,6 +7,7 @@
 //! The processes under trial are the `kvorum-tests` binary itself behind its `serve` subcommand: it
 //! runs the same server as `kvorumd`, and cargo never lets it be older than the tests.
 
+pub mod connections;
 pub mod damage;
 pub mod engine;
 pub mod fail_points;

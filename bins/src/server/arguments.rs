@@ -153,6 +153,16 @@ pub struct Process {
     #[arg(hide_default_value = true)]
     pub workers: usize,
 
+    /// How long a request may wait behind others, in milliseconds, when more is asked than can be
+    /// done: what would make them wait longer is refused as overloaded at once. Four times what
+    /// one takes by itself is enough, so that a fast server seldom comes near this
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = max_delay)]
+    pub max_delay: u64,
+
+    /// Connections at a time; one too many is refused. Fewer if the limit of open files says so
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = connections)]
+    pub max_connections: usize,
+
     /// Where other processes reach this one, if not at the address it listens on: with 0.0.0.0 or
     /// behind a proxy
     #[arg(long, value_name = "ADDR", value_parser = host_and_port)]
@@ -243,6 +253,9 @@ pub struct Peer {
 /// Worker threads beyond this only get in each other's way.
 const WORKERS_MAX: usize = 64;
 
+/// Who would wait for a minute does not want to be refused, and has given up before.
+const MAX_DELAY_MILLIS: u64 = 60_000;
+
 /// A thread that serves connections keeps about one other thread busy, the node's, and several
 /// processes may share the machine. Fewer threads also batch better.
 fn workers_default() -> usize {
@@ -269,6 +282,20 @@ fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=WORKERS_MAX) => Ok(count),
         _ => Err(format!("it is a number from 1 to {WORKERS_MAX}")),
+    }
+}
+
+fn max_delay(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(millis @ 1..=MAX_DELAY_MILLIS) => Ok(millis),
+        _ => Err(format!("it is a number of milliseconds from 1 to {MAX_DELAY_MILLIS}")),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it is a number from 1".to_owned()),
+        Ok(count) => Ok(count),
     }
 }
 
@@ -303,5 +330,9 @@ mod tests {
         assert_eq!(workers("64"), Ok(64));
         assert!(workers("0").is_err());
         assert!(workers("65").is_err());
+        assert_eq!((max_delay("1"), connections("1")), (Ok(1), Ok(1)));
+        assert!(max_delay("0").is_err());
+        assert!(max_delay("60001").is_err());
+        assert!(connections("0").is_err());
     }
 }

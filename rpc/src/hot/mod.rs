@@ -25,6 +25,7 @@ mod deliver;
 mod ledger;
 mod method;
 mod questions;
+mod refusal;
 mod serve;
 
 pub(crate) use ask::{Asking, Response, Store};
@@ -32,6 +33,7 @@ pub(crate) use deliver::{Deliveries, Mailslot};
 pub(crate) use ledger::Ledger;
 pub(crate) use method::Method;
 pub(crate) use questions::Question;
+pub(crate) use refusal::Refusals;
 pub(crate) use serve::{Answering, Serving};
 
 /// `Gate.client`, which gives out the store, as the schema numbers it.

@@ -112,6 +112,7 @@ fn transport(service: &Service) -> Vec<(String, u64)> {
     let counters = &service.hub.counters;
     let dropped = service.hub.peers.dropped();
     let connections = service.hub.connections.load(Ordering::Relaxed);
+    let [gets, scans, writes] = service.hub.limits();
     [
         ("rpc_connections", connections as u64),
         ("rpc_connections_opened", counters.connections_opened.load(Ordering::Relaxed)),
@@ -123,6 +124,10 @@ fn transport(service: &Service) -> Vec<(String, u64)> {
         ("rpc_events", counters.requests.load(Ordering::Relaxed)),
         ("rpc_submits", counters.submits.load(Ordering::Relaxed)),
         ("rpc_overloaded", counters.overloaded.load(Ordering::Relaxed)),
+        ("rpc_limit_gets", gets),
+        ("rpc_limit_scans", scans),
+        ("rpc_limit_writes", writes),
+        ("rpc_unfinished_bytes", service.hub.unfinished_bytes()),
         ("rpc_peer_messages_dropped", dropped),
     ]
     .map(|(name, value)| (name.to_owned(), value))

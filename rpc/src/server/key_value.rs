@@ -1,12 +1,14 @@
 //! `KeyValue`: reads and writes, checked at the edge and asked of the node.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use capnp::Error;
 use kvorum_replication::{Answer, Failure, Operation, Outcome, Query, Stamp, Transaction, Write};
 use kvorum_schema::client_capnp::{get_result, key_value, scan_result, write_result};
 use tokio::sync::oneshot;
 
+use super::admission::Kind;
 use super::connection::Connection;
 use super::hub::Service;
 use super::requests::{Asker, given_up, writes};
@@ -38,11 +40,15 @@ impl KeyValue {
             }
             Err(Rejected::Malformed(error)) => return Err(error),
         };
+        let Some(place) = self.connection.share.admit(Kind::of(&operation), Instant::now) else {
+            self.worker.requests.count_refusal();
+            return Ok(Outcome::Failed(Failure::Overloaded));
+        };
         let bytes = operation_bytes(&operation);
         let _held = self.connection.wire.hold(bytes);
         let writes = writes(&operation);
         let (asker, told) = oneshot::channel();
-        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Task(asker));
+        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Task(asker), place);
         Ok(told.await.unwrap_or_else(|_| given_up(writes)))
     }
 

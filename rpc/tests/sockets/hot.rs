@@ -97,7 +97,7 @@ fn thousands_of_calls_are_answered_each_with_its_own_answer() {
     run(async {
         let ours = client(&played).await;
         let theirs = stock::store(&stock::dial(played.address).await).await;
-        let tasks: Vec<_> = (0..3000)
+        let tasks: Vec<_> = (0..2000)
             .map(|number| {
                 let (ours, theirs) = (ours.clone(), theirs.clone());
                 spawn_local(async move {

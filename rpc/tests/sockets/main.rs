@@ -7,5 +7,6 @@ mod elsewhere;
 mod hostile;
 mod hot;
 mod links;
+mod overload;
 mod stock;
 mod support;
