@@ -73,7 +73,7 @@ impl Default for Chain {
             warm_up_ms: 1000,
             measured_ms: 5000,
             lanes: 2,
-            depth: 2,
+            depth: 1,
         }
     }
 }
