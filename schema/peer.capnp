@@ -182,7 +182,15 @@ struct Query {
     get @0 :Data;
     getMany @1 :List(Data);
     scan @2 :Range;
+    page @3 :Page;
   }
+}
+
+# A scan whose pages show one point in time.
+struct Page {
+  range @0 :Range;
+  last @1 :Bool;
+  of @2 :Client.Held;
 }
 
 struct Range {
@@ -204,18 +212,22 @@ struct ReadAnswer {
   union {
     value @2 :Data;
     missing @3 :Void;
-    values @4 :List(MaybeValue);
+    values @4 :List(Client.MaybeValue);
     rows :group {
       rows @5 :List(Client.Row);
       more @6 :Bool;
     }
     failed @7 :Text;
-  }
-}
-
-struct MaybeValue {
-  union {
-    missing @0 :Void;
-    value @1 :Data;
+    page :group {
+      rows @8 :List(Client.Row);
+      more @9 :Bool;
+      held @10 :Client.Held;
+    }
+    # The scan's snapshot is not held any more.
+    notHeld @11 :Void;
+    # It cannot be held, since too many are.
+    tooManyHeld @12 :Void;
+    # The values asked for have so many bytes together, too many for one message.
+    tooLarge @13 :UInt64;
   }
 }

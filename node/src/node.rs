@@ -185,6 +185,7 @@ where
         let now = self.clock.read(now);
         self.install_again.take_if(|again| *again <= now);
         self.notice_room();
+        self.keeper.drop_expired(now);
         loop {
             self.append_records(now)?;
             self.finish_step(now)?;
@@ -372,7 +373,7 @@ where
                 self.keeper.apply(mark, self.log().last(), writes)?;
             }
             Effect::Read { read, query } => {
-                let answer = self.keeper.read(query);
+                let answer = self.keeper.read(now, query);
                 self.fed_back.push_back(Input::Read { read, answer });
             }
             Effect::SetTimer(at) => self.timer = (at != Time::NEVER).then_some(at),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kvorum_rpc::client::{Client, ClientOptions};
 
 use crate::arguments::Global;
+use crate::conflicts::OnConflict;
 use crate::error::CommandError;
 
 /// How long to try to reach one address; a process that lives answers within milliseconds. Or a
@@ -21,6 +22,16 @@ const PART: u32 = 4;
 /// Connects to the cluster that the command line names.
 pub(crate) async fn connect(global: &Global) -> Result<Client, CommandError> {
     Ok(Client::connect(options(global.connect.clone(), global.timeout)).await?)
+}
+
+/// The same, for writes that are treated so if they meet others.
+pub(crate) async fn connect_to_write(
+    global: &Global,
+    on_conflict: OnConflict,
+) -> Result<Client, CommandError> {
+    let options = options(global.connect.clone(), global.timeout);
+    let on_conflict = on_conflict.into();
+    Ok(Client::connect(ClientOptions { on_conflict, ..options }).await?)
 }
 
 /// Connects to one process, to ask it about itself.

@@ -162,6 +162,12 @@ impl Fixture {
         Self::start_of(Protocol::Paxos, replicas, flags)
     }
 
+    /// Starts a cluster of three replicas, each of which coordinates.
+    #[track_caller]
+    pub(crate) fn any_replica() -> Self {
+        Self::start_of(Protocol::AnyReplica, 3, &[])
+    }
+
     #[track_caller]
     fn start_of(protocol: Protocol, replicas: u32, flags: &[&str]) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();

@@ -7,7 +7,7 @@ use kvorum_replication::two_phase::message::{
 use kvorum_replication::two_phase::record::{
     CoordinatorRecord, DecidedState, ParticipantRecord, Prepared, SessionTable,
 };
-use kvorum_replication::{Key, NodeId, Query};
+use kvorum_replication::{Key, NodeId, Page, Query, Range};
 
 use crate::harness::show::{answer, node, stamp, text, transaction, writes};
 use crate::node::{Of, Record};
@@ -32,11 +32,17 @@ fn query(query: &Query) -> String {
     match query {
         Query::Get(key) => format!("get {}", text(key)),
         Query::GetMany(many) => format!("get {}", keys(many)),
-        Query::Scan(range) => {
-            let end = range.end.as_ref().map_or_else(String::new, |end| text(end));
-            format!("scan {}..{end} limit {}", text(&range.start), range.limit)
-        }
+        Query::Scan(range) => scan(range),
+        Query::Page(Page { range, of, .. }) => match of {
+            Some(held) => format!("{} of {}.{}.{}", scan(range), held.by, held.run, held.number),
+            None => format!("{} held", scan(range)),
+        },
     }
+}
+
+fn scan(range: &Range) -> String {
+    let end = range.end.as_ref().map_or_else(String::new, |end| text(end));
+    format!("scan {}..{end} limit {}", text(&range.start), range.limit)
 }
 
 /// The first word of [`message`], by which scripts choose messages.

@@ -13,8 +13,8 @@ use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
 use kvorum_replication::{
-    Answer, ClientId, Failure, NodeId, Precondition, Protocol, Query, Range, Stamp, Transaction,
-    Write,
+    Answer, ClientId, Failure, Held, NodeId, Page, Precondition, Protocol, Query, Range, Stamp,
+    Transaction, Write,
 };
 use kvorum_schema::client_capnp::failure;
 use kvorum_schema::peer_capnp::{hello, inbox};
@@ -90,13 +90,25 @@ fn vote() -> impl Strategy<Value = Vote> {
 }
 
 fn query() -> impl Strategy<Value = Query> {
-    let range = (value(), proptest::option::of(value()), 0..=super::ROWS_MAX)
-        .prop_map(|(start, end, limit)| Range { start, end, limit });
+    let range = || {
+        (value(), proptest::option::of(value()), 0..=super::ROWS_MAX)
+            .prop_map(|(start, end, limit)| Range { start, end, limit })
+    };
+    let page = (range(), any::<bool>(), proptest::option::of(held()));
     prop_oneof![
         key().prop_map(Query::Get),
         vec(key(), 0..5).prop_map(Query::GetMany),
-        range.prop_map(Query::Scan),
+        range().prop_map(Query::Scan),
+        page.prop_map(|(range, last, of)| Query::Page(Page { range, last, of })),
     ]
+}
+
+fn held() -> impl Strategy<Value = Held> {
+    (any::<u32>(), any::<u64>(), 1..=u64::MAX).prop_map(|(by, run, number)| Held {
+        by: NodeId(by),
+        run,
+        number,
+    })
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
@@ -105,6 +117,11 @@ fn answer() -> impl Strategy<Value = Answer> {
         vec(proptest::option::of(value()), 0..5).prop_map(Answer::Values),
         (vec((key(), value()), 0..5), any::<bool>())
             .prop_map(|(rows, more)| Answer::Rows { rows, more }),
+        (vec((key(), value()), 0..5), any::<bool>(), proptest::option::of(held()))
+            .prop_map(|(rows, more, held)| Answer::Page { rows, more, held }),
+        Just(Answer::NotHeld),
+        Just(Answer::TooManyHeld),
+        any::<u64>().prop_map(|bytes| Answer::TooLarge { bytes }),
         ".*".prop_map(Answer::Failed),
     ]
 }
@@ -283,6 +300,7 @@ fn failures_go_there_and_back() {
         Failure::PreconditionFailed { index: 3, key: key() },
         Failure::Unavailable { reason: text() },
         Failure::Overloaded,
+        Failure::SnapshotExpired,
         Failure::Unknown { reason: text() },
         Failure::SessionExpired,
         Failure::StaleSequence,

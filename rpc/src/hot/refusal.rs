@@ -34,7 +34,7 @@ impl Refusals {
         let refusal = match method {
             Method::Get => &self.get,
             Method::Put | Method::Delete | Method::Transact => &self.write,
-            Method::OpenSession | Method::Scan => {
+            Method::OpenSession | Method::Scan | Method::GetMany => {
                 unreachable!("these are never answered on the hot path")
             }
         };

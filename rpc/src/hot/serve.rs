@@ -78,7 +78,7 @@ impl Serving {
             return None;
         }
         match Method::of(call.get_method_id())? {
-            Method::OpenSession | Method::Scan => None,
+            Method::OpenSession | Method::Scan | Method::GetMany => None,
             hot @ (Method::Get | Method::Put | Method::Delete | Method::Transact) => Some(hot),
         }
     }
@@ -87,7 +87,7 @@ impl Serving {
 fn kind(method: Method) -> Kind {
     match method {
         Method::Get => Kind::Get,
-        Method::Scan => Kind::Scan,
+        Method::Scan | Method::GetMany => Kind::Scan,
         Method::OpenSession | Method::Put | Method::Delete | Method::Transact => Kind::Write,
     }
 }
@@ -113,7 +113,7 @@ fn read_params(
         Method::Transact => {
             key_value::read_transact(content.get_as::<transact_params::Reader<'_>>()?)?
         }
-        Method::OpenSession | Method::Scan => return Ok(None),
+        Method::OpenSession | Method::Scan | Method::GetMany => return Ok(None),
     }))
 }
 
@@ -224,7 +224,7 @@ pub(super) fn write_results(
             let result = content.init_as::<transact_results::Builder<'_>>().init_result();
             key_value::write_write(service, outcome, result)
         }
-        Method::OpenSession | Method::Scan => Err(not_hot()),
+        Method::OpenSession | Method::Scan | Method::GetMany => Err(not_hot()),
     }
 }
 

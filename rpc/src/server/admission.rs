@@ -53,7 +53,7 @@ impl Kind {
         match operation {
             Operation::Read(query) | Operation::ReadStale(query) => match query {
                 Query::Get(_) => Self::Get,
-                Query::GetMany(_) | Query::Scan(_) => Self::Scan,
+                Query::GetMany(_) | Query::Scan(_) | Query::Page(_) => Self::Scan,
             },
             Operation::OpenSession
             | Operation::Transact { .. }

@@ -10,3 +10,4 @@ mod links;
 mod overload;
 mod stock;
 mod support;
+mod transactions;

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use kvorum_node::{Claim, Event, IdentityFile, Outbox, Report, Turn, detached};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{
-    Answer, ClientId, Failure, NodeId, Operation, Outcome, Query, Role, Status, Transaction, Write,
+    Answer, ClientId, Failure, Held, NodeId, Operation, Outcome, Page, Query, Role, Row, Status,
+    Transaction, Write,
 };
 use kvorum_rpc::client::{Client, ClientError, ClientOptions};
 use kvorum_rpc::server::{Server, ServerOptions, Serving};
@@ -232,6 +233,8 @@ impl Drop for Played {
 pub(crate) struct Rows {
     rows: BTreeMap<Bytes, Bytes>,
     sessions: u64,
+    /// The copies that scans are read of.
+    held: Vec<BTreeMap<Bytes, Bytes>>,
     /// Stamps of the writes that happened, and how often each was asked for.
     pub(crate) asked: BTreeMap<(ClientId, u64), u32>,
 }
@@ -256,6 +259,9 @@ impl Rows {
                 let page = page.map(|(key, value)| (key.clone(), value.clone())).collect();
                 Outcome::Answer(Answer::Rows { rows: page, more: rows.next().is_some() })
             }
+            Operation::Read(Query::Page(page)) | Operation::ReadStale(Query::Page(page)) => {
+                self.page(page)
+            }
             Operation::ChangeMembers { .. } => Outcome::Committed,
             Operation::Transact { stamp, transaction } => {
                 if let Some(stamp) = stamp {
@@ -268,6 +274,24 @@ impl Rows {
                 self.transact(transaction)
             }
         }
+    }
+
+    /// Holds whole copies, for ever.
+    fn page(&mut self, page: &Page) -> Outcome {
+        let number = page.of.map_or(self.held.len() as u64 + 1, |held| held.number);
+        if page.of.is_none() {
+            self.held.push(self.rows.clone());
+        }
+        let index = usize::try_from(number - 1).unwrap();
+        let Some(rows) = self.held.get(index) else {
+            return Outcome::Failed(Failure::SnapshotExpired);
+        };
+        let mut rows = rows.iter().filter(|(key, _)| page.range.contains(key));
+        let found = rows.by_ref().take(page.range.limit as usize);
+        let found: Vec<Row> = found.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let more = rows.next().is_some();
+        let held = (more && !page.last).then_some(Held { by: NodeId(1), run: 1, number });
+        Outcome::Answer(Answer::Page { rows: found, more, held })
     }
 
     fn transact(&mut self, transaction: &Transaction) -> Outcome {

@@ -144,7 +144,13 @@ impl Participant {
                 })
             }
             Answer::Failed(reason) => Some(Vote::Failed(reason)),
-            Answer::Values(_) | Answer::Value(_) | Answer::Rows { .. } => {
+            Answer::Values(_)
+            | Answer::Value(_)
+            | Answer::Rows { .. }
+            | Answer::Page { .. }
+            | Answer::NotHeld
+            | Answer::TooManyHeld
+            | Answer::TooLarge { .. } => {
                 Some(Vote::Failed(String::from("the store answered something else")))
             }
         };

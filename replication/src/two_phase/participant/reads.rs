@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use super::state::{Asker, Stage, WaitingRead};
 use super::{Alarm, Out, Participant, reply_failed};
 use crate::contract::{Effect, NodeId, ReadId, Time};
-use crate::request::{Answer, Failure, Operation, Outcome, Query, Request};
+use crate::request::{Answer, Failure, Operation, Outcome, Page, Query, Request};
 use crate::two_phase::message::{Message, TxnId};
 use crate::two_phase::planted::Bug;
 
@@ -53,6 +53,9 @@ impl Participant {
         self.counters.reads += 1;
         if let Err(reason) = self.options.limits.check_query(&query) {
             return self.fail_read(asker, Failure::Invalid { reason }, effects);
+        }
+        if query.holder().is_some_and(|holder| holder != self.options.id) {
+            return self.answer(asker, Answer::NotHeld, effects);
         }
         let mut waits_for = self.in_the_way(&query);
         if self.options.planted.has(Bug::ReadWaitsForOne) {
@@ -107,7 +110,11 @@ impl Participant {
             Query::GetMany(keys) => {
                 keys.iter().filter_map(|key| self.locks.writer(key)).filter(is_out).collect()
             }
-            Query::Scan(range) => self.locks.writers_in(range).filter(is_out).collect(),
+            Query::Scan(range) | Query::Page(Page { range, of: None, .. }) => {
+                self.locks.writers_in(range).filter(is_out).collect()
+            }
+            // What it is read of does not change any more.
+            Query::Page(Page { of: Some(_), .. }) => BTreeSet::new(),
         }
     }
 
@@ -142,15 +149,15 @@ impl Participant {
     }
 
     pub(super) fn answer(&mut self, asker: Asker, answer: Answer, effects: &mut Out) {
-        match (asker, answer) {
-            (Asker::Client(request), Answer::Failed(reason)) => {
-                reply_failed(request, Failure::Storage { reason }, effects);
-            }
-            (Asker::Client(request), answer) => {
-                effects.push(Effect::Reply { request, outcome: Outcome::Answer(answer) });
-            }
-            (Asker::Coordinator { from, read, epoch }, answer) => {
+        let answer = answer.held_by(self.options.id);
+        match asker {
+            Asker::Client(request) => match answer.into_outcome() {
+                Outcome::Failed(failure) => reply_failed(request, failure, effects),
+                outcome => effects.push(Effect::Reply { request, outcome }),
+            },
+            Asker::Coordinator { from, read, epoch } => {
                 self.counters.read_answers_sent += 1;
+                let answer = answer.sized();
                 let message = Message::ReadAnswer { read, epoch, answer };
                 effects.push(Effect::Send { to: from, message });
             }

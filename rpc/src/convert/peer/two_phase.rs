@@ -5,18 +5,18 @@ use std::sync::Arc;
 use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
-use kvorum_replication::{Answer, NodeId, Query};
+use kvorum_replication::{Answer, NodeId, Page, Query, Range};
 use kvorum_schema::peer_capnp::{
-    self as schema, inform, maybe_value, query, read_answer, two_phase_message as message, vote,
+    self as schema, inform, query, read_answer, two_phase_message as message, vote,
 };
 
 use super::super::client::{
-    read_range, read_rows, read_stamp, read_transaction, transaction_bytes, write_rows,
-    write_stamp, write_transaction,
+    read_held, read_keys, read_range, read_rows, read_stamp, read_transaction, read_values,
+    transaction_bytes, write_held, write_keys, write_rows, write_stamp, write_transaction,
+    write_values,
 };
 use super::super::{
-    MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, bound, check_list, key, length, text,
-    value,
+    MEMBERS_MAX, MESSAGES_MAX, Rejected, bound, check_list, key, length, text, value,
 };
 
 /// Transactions in one answer to a restarted coordinator: more than a participant puts there.
@@ -51,7 +51,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
             Message::Read { query, .. } => match query {
                 Query::Get(key) => key.len(),
                 Query::GetMany(keys) => keys.iter().map(|key| key.len() + 16).sum(),
-                Query::Scan(range) => {
+                Query::Scan(range) | Query::Page(Page { range, .. }) => {
                     range.start.len() + range.end.as_ref().map_or(0, |end| end.len())
                 }
             },
@@ -61,10 +61,11 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                     values.iter().flatten().map(|value| value.len()).sum::<usize>()
                         + 24 * values.len()
                 }
-                Answer::Rows { rows, .. } => {
+                Answer::Rows { rows, .. } | Answer::Page { rows, .. } => {
                     rows.iter().map(|(key, value)| key.len() + value.len() + 32).sum()
                 }
                 Answer::Failed(reason) => reason.len(),
+                Answer::NotHeld | Answer::TooManyHeld | Answer::TooLarge { .. } => 0,
             },
             Message::Recovered { recalled, .. } => {
                 let bytes = |recalled: &Recalled| 96 + 4 * recalled.participants.len();
@@ -216,43 +217,37 @@ fn read_vote(reader: schema::vote::Reader<'_>) -> Result<Vote, Rejected> {
 fn read_query(reader: schema::query::Reader<'_>) -> Result<Query, Rejected> {
     Ok(match reader.which()? {
         query::Get(wanted) => Query::Get(key(wanted?)?),
-        query::GetMany(keys) => {
-            let keys = keys?;
-            check_list("keys", keys.len(), OPERATIONS_MAX)?;
-            Query::GetMany(keys.iter().map(|wanted| key(wanted?)).collect::<Result<_, _>>()?)
-        }
-        query::Scan(range) => {
-            let range = range?;
-            Query::Scan(read_range(
-                range.get_start()?,
-                range.get_end()?,
-                range.get_has_end(),
-                range.get_limit(),
-            )?)
+        query::GetMany(keys) => Query::GetMany(read_keys(keys?)?),
+        query::Scan(range) => Query::Scan(read_scanned(range?)?),
+        query::Page(page) => {
+            let page = page?;
+            let range = read_scanned(page.get_range()?)?;
+            Query::Page(Page { range, last: page.get_last(), of: read_held(page.get_of()?) })
         }
     })
+}
+
+fn read_scanned(range: schema::range::Reader<'_>) -> Result<Range, Rejected> {
+    read_range(range.get_start()?, range.get_end()?, range.get_has_end(), range.get_limit())
 }
 
 fn read_answer(reader: schema::read_answer::Reader<'_>) -> Result<Answer, Rejected> {
     Ok(match reader.which()? {
         read_answer::Value(found) => Answer::Value(Some(value(found?)?)),
         read_answer::Missing(()) => Answer::Value(None),
-        read_answer::Values(values) => {
-            let values = values?;
-            check_list("values", values.len(), OPERATIONS_MAX)?;
-            Answer::Values(values.iter().map(read_maybe).collect::<Result<_, _>>()?)
-        }
+        read_answer::Values(values) => Answer::Values(read_values(values?)?),
         read_answer::Rows(rows) => {
             Answer::Rows { rows: read_rows(rows.get_rows()?)?, more: rows.get_more() }
         }
+        read_answer::Page(page) => Answer::Page {
+            rows: read_rows(page.get_rows()?)?,
+            more: page.get_more(),
+            held: read_held(page.get_held()?),
+        },
+        read_answer::NotHeld(()) => Answer::NotHeld,
+        read_answer::TooManyHeld(()) => Answer::TooManyHeld,
+        read_answer::TooLarge(bytes) => Answer::TooLarge { bytes },
         read_answer::Failed(reason) => Answer::Failed(text(reason?)?),
-    })
-}
-
-fn read_maybe(reader: schema::maybe_value::Reader<'_>) -> Result<Option<bytes::Bytes>, Rejected> {
-    Ok(match reader.which()? {
-        maybe_value::Missing(()) => None,
-        maybe_value::Value(found) => Some(value(found?)?),
     })
 }
 
@@ -390,22 +385,24 @@ fn write_vote(vote: &Vote, mut builder: schema::vote::Builder<'_>) {
 fn write_query(query: &Query, mut builder: schema::query::Builder<'_>) {
     match query {
         Query::Get(key) => builder.set_get(key),
-        Query::GetMany(keys) => {
-            let mut list = builder.init_get_many(length(keys.len()));
-            for (index, key) in (0..).zip(keys) {
-                list.set(index, key);
-            }
-        }
-        Query::Scan(range) => {
-            let mut builder = builder.init_scan();
-            builder.set_start(&range.start);
-            if let Some(end) = &range.end {
-                builder.set_end(end);
-                builder.set_has_end(true);
-            }
-            builder.set_limit(range.limit);
+        Query::GetMany(keys) => write_keys(keys, builder.init_get_many(length(keys.len()))),
+        Query::Scan(range) => write_range(range, builder.init_scan()),
+        Query::Page(Page { range, last, of }) => {
+            let mut builder = builder.init_page();
+            write_range(range, builder.reborrow().init_range());
+            builder.set_last(*last);
+            write_held(*of, builder.init_of());
         }
     }
+}
+
+fn write_range(range: &Range, mut builder: schema::range::Builder<'_>) {
+    builder.set_start(&range.start);
+    if let Some(end) = &range.end {
+        builder.set_end(end);
+        builder.set_has_end(true);
+    }
+    builder.set_limit(range.limit);
 }
 
 fn write_answer(answer: &Answer, mut builder: schema::read_answer::Builder<'_>) {
@@ -413,19 +410,22 @@ fn write_answer(answer: &Answer, mut builder: schema::read_answer::Builder<'_>) 
         Answer::Value(Some(value)) => builder.set_value(value),
         Answer::Value(None) => builder.set_missing(()),
         Answer::Values(values) => {
-            let mut list = builder.init_values(length(values.len()));
-            for (index, value) in (0..).zip(values) {
-                match value {
-                    Some(value) => list.reborrow().get(index).set_value(value),
-                    None => list.reborrow().get(index).set_missing(()),
-                }
-            }
+            write_values(values, builder.init_values(length(values.len())));
         }
         Answer::Rows { rows, more } => {
             let mut builder = builder.init_rows();
             builder.set_more(*more);
             write_rows(rows, builder.init_rows(length(rows.len())));
         }
+        Answer::Page { rows, more, held } => {
+            let mut builder = builder.init_page();
+            builder.set_more(*more);
+            write_rows(rows, builder.reborrow().init_rows(length(rows.len())));
+            write_held(*held, builder.init_held());
+        }
+        Answer::NotHeld => builder.set_not_held(()),
+        Answer::TooManyHeld => builder.set_too_many_held(()),
+        Answer::TooLarge { bytes } => builder.set_too_large(*bytes),
         Answer::Failed(reason) => builder.set_failed(reason),
     }
 }
