@@ -13,6 +13,9 @@ use crate::standing::Standing;
 /// Between looks at what is to come true.
 const POLL: Duration = Duration::from_millis(2);
 
+/// A process that lives answers within milliseconds, and on a machine that is far too busy within this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 /// Rows asked for at a time.
 const PAGE_ROWS: u32 = 4096;
 
@@ -37,8 +40,7 @@ impl Cluster {
     /// # Errors
     /// If it does not answer.
     pub async fn status(&self, member: Member) -> Result<ProcessStatus, ClusterError> {
-        let client = self.client(member, ClientOptions::default().timeout).await?;
-        client.status().await.map_err(asking(member))
+        self.await_status(member, ANSWER_WITHIN, |_| true).await
     }
 
     /// What every member says of itself, in their order.
@@ -54,7 +56,7 @@ impl Cluster {
     /// # Errors
     /// If it does not answer.
     pub async fn rows(&self, member: Member) -> Result<Vec<Row>, ClusterError> {
-        let client = self.client(member, ClientOptions::default().timeout).await?;
+        let client = self.client(member, ANSWER_WITHIN).await?;
         let (mut rows, mut start) = (Vec::new(), Bytes::new());
         loop {
             let page = client.inspect(start, PAGE_ROWS).await.map_err(asking(member))?;

@@ -16,8 +16,9 @@ use crate::client::{MemberStatus, ProcessStatus};
 use crate::convert::client::write_rows;
 use crate::convert::{KEY_BYTES_MAX, ROWS_MAX, admin::write_status};
 
-/// How long a node may take to say how it is.
-const REPORT_WAIT: Duration = Duration::from_secs(2);
+/// How long a node may take to say how it is. It may be busy, or not get to run for seconds on a machine
+/// that is; who asks has a patience of its own.
+const REPORT_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) struct Admin {
     worker: Rc<Worker>,

@@ -51,8 +51,8 @@ pub(crate) use worker::Worker;
 /// Commands that may wait for a worker: connections it was given and has not opened yet.
 const COMMANDS_MAX: usize = 1024;
 
-/// How long a node may take to say how it is when serving begins.
-const REPORT_WAIT: Duration = Duration::from_secs(10);
+/// How long a node may take to say how it is when serving begins. Only a hang gets there.
+const REPORT_WAIT: Duration = Duration::from_secs(60);
 
 /// How a server listens, and what it allows.
 #[derive(Clone, Debug)]

@@ -55,9 +55,12 @@ impl Stage {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let began = Instant::now();
         loop {
-            let statuses = self.cluster.statuses().await?;
-            let locks: u64 = statuses.iter().map(|status| status.locks).sum();
-            let rows = self.cluster.rows_of_replicas().await?;
+            let (locks, rows) = match self.look().await {
+                Ok(looked) => looked,
+                // Who does not answer may be busy.
+                Err(error) if began.elapsed() > self.patience => return Err(error.into()),
+                Err(_) => continue,
+            };
             let held = rows.iter().map(|rows| value_in(rows, &key));
             let is_right =
                 locks == 0 && held.clone().all(|held| held == expected.map(str::as_bytes));
@@ -71,6 +74,13 @@ impl Stage {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// How many locks there are, and what each replica holds.
+    async fn look(&self) -> Result<(u64, Vec<Vec<Row>>), ClusterError> {
+        let statuses = self.cluster.statuses().await?;
+        let locks = statuses.iter().map(|status| status.locks).sum();
+        Ok((locks, self.cluster.rows_of_replicas().await?))
     }
 }
 
