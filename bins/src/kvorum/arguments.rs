@@ -40,7 +40,7 @@ Exit codes:
   1  there is no such key
   2  the command line or the input is wrong
   3  conflict, or a precondition does not hold: it did not happen
-  4  unavailable, overloaded, disk full or refused: it did not happen
+  4  unavailable, overloaded, disk full, refused, or a scan's snapshot is gone: it did not happen
   5  the outcome is unknown: it may have happened
   6  corrupt data
 Errors go to standard error; with --output json as {\"error\":..., \"kind\":..., \"happened\":\"no\"|\"unknown\"}.";
