@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use kvorum_checker::{Ending, History, Operation, Record, write_line};
 use kvorum_replication::Protocol;
-use kvorum_rpc::client::{ClientError, ClientOptions};
+use kvorum_rpc::client::ClientError;
 use tokio::task::LocalSet;
 
 use super::clients::{Clients, ClientsOptions, text};
