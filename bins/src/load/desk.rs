@@ -208,7 +208,7 @@ mod tests {
         let seats: Vec<_> = (0..workers).map(|_| Rc::new(Seat::default())).collect();
         seats.iter().for_each(|seat| desk.sit(seat));
         // By the time at which they end: who asked, for when, and whether it is done.
-        let mut under_way = BTreeSet::new();
+        let mut under_way: BTreeSet<(u64, usize, u64, bool)> = BTreeSet::new();
         loop {
             let next = desk.schedule.borrow().next_at().filter(|_| !desk.free.borrow().is_empty());
             let ends = under_way.first().map(|(end, ..)| *end);
