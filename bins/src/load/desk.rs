@@ -93,7 +93,7 @@ impl Desk {
 
     /// Gives what is due now to those who are free, who waited longest first.
     fn hand_out(&self, now_nanos: u64) {
-        if self.shared.is_over(now_nanos) {
+        if self.closed.get() || self.shared.is_over(now_nanos) {
             return self.close();
         }
         while !self.free.borrow().is_empty() {
@@ -184,12 +184,16 @@ mod tests {
 
     /// Runs a load of two seconds, after one that is not measured, against a service and a clock that
     /// only this function turns.
-    fn play(rate: f64, workers: usize, mut service: Service) -> Summary {
+    fn play(rate: f64, workers: usize, service: Service) -> Summary {
+        play_until(Until::Elapsed(Duration::from_secs(2)), rate, workers, service)
+    }
+
+    fn play_until(until: Until, rate: f64, workers: usize, mut service: Service) -> Summary {
         let arrivals = Arrivals::Fixed;
         let shared = Arc::new(Shared::new(
             LoadOptions {
                 pace: Pace::Open { rate, arrivals },
-                until: Until::Elapsed(Duration::from_secs(2)),
+                until,
                 warm_up: Duration::from_secs(1),
                 ..LoadOptions::default()
             },
@@ -204,7 +208,7 @@ mod tests {
         let seats: Vec<_> = (0..workers).map(|_| Rc::new(Seat::default())).collect();
         seats.iter().for_each(|seat| desk.sit(seat));
         // By the time at which they end: who asked, for when, and whether it is done.
-        let mut under_way = BTreeSet::<(u64, usize, u64, bool)>::new();
+        let mut under_way: BTreeSet<(u64, usize, u64, bool)> = BTreeSet::new();
         loop {
             let next = desk.schedule.borrow().next_at().filter(|_| !desk.free.borrow().is_empty());
             let ends = under_way.first().map(|(end, ..)| *end);
@@ -291,5 +295,13 @@ mod tests {
         // Each second half of what is due is done, so the last one waited half the time.
         near(micros(summary.latency_max()), 1_500_000);
         assert_eq!(summary.counts.overloaded, 0);
+    }
+
+    #[test]
+    fn a_load_of_so_many_operations_ends_when_all_are_begun() {
+        let summary = play_until(Until::Operations(1_500), 1_000.0, 10, Service::new(10, 50));
+        // A thousand of them while it warmed up.
+        near(summary.counts.ok, 500);
+        assert_eq!(summary.counts.not_begun, 0);
     }
 }

@@ -424,11 +424,35 @@ mod tests {
         let script = Script::default();
         run(LoadOptions { mix, keys: Keys::Among(20), ..puts(30) }, &script).unwrap();
         let asked = script.asked.borrow();
-        let (fill, gets) = asked.split_at(20);
-        let filled: BTreeSet<_> = fill.iter().map(|operation| &operation.key).collect();
-        assert_eq!(filled.len(), 20);
-        assert_eq!(gets.len(), 30);
+        let (fill, gets) = asked.split_at(1);
+        let Action::Transact { others, .. } = &fill[0].action else { panic!("{:?}", fill[0]) };
+        let mut filled: BTreeSet<_> = others.iter().map(|(key, _)| key).collect();
+        filled.insert(&fill[0].key);
+        assert_eq!((filled.len(), gets.len()), (20, 30));
         assert!(gets.iter().all(|get| get.action == Action::Get && filled.contains(&get.key)));
+    }
+
+    #[test]
+    fn a_read_modify_write_that_is_outrun_begins_from_the_beginning() {
+        let mix = "rmw".parse().unwrap();
+        // The keys are filled, four workers read, and then they write.
+        let no = Happened::No;
+        let mut answers = vec![None; 5];
+        answers.push(Some((ErrorKind::PreconditionFailed, no)));
+        answers.push(Some((ErrorKind::Conflict, no)));
+        let script = Script::new(answers);
+        let counts = run(LoadOptions { mix, keys: Keys::Among(8), ..puts(40) }, &script).unwrap();
+        let counts = counts.counts;
+        assert_eq!((counts.ok, counts.retried, counts.ended()), (40, 2, 40));
+        let asked = script.asked.borrow();
+        assert_eq!(asked.len(), 1 + 2 * 42, "a fill, and 42 pairs of a read and a write");
+        let found = Some("found".into());
+        let expects_what_was_read = |operation: &Operation| match &operation.action {
+            Action::Get | Action::Transact { .. } => true,
+            Action::CompareAndSet { expected, .. } => *expected == found,
+            _ => false,
+        };
+        assert!(asked.iter().all(expects_what_was_read));
     }
 
     #[test]
