@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn connections_leave_files_to_the_node() {
-        let cases = [(10_000, 20_000, 10_000), (16_384, 4096, 3072), (100, 256, 100), (500, 256, 128)];
+        let cases =
+            [(10_000, 20_000, 10_000), (16_384, 4096, 3072), (100, 256, 100), (500, 256, 128)];
         for (wanted, files, expected) in cases {
             assert_eq!(connections(wanted, files), expected, "{wanted} of {files}");
         }
