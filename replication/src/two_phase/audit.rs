@@ -6,12 +6,15 @@ use alloc::vec::Vec;
 
 use super::message::{CommitNumber, TxnId};
 pub use crate::audit::Table;
+use crate::contract::RequestId;
 
 /// A look at a coordinator.
 #[derive(Clone, Debug)]
 pub struct CoordinatorAudit {
     /// Transactions that are not over.
     pub open: Vec<TxnId>,
+    /// Requests that wait for the outcome of one.
+    pub waiting: Vec<(RequestId, TxnId)>,
     /// Who holds locks, once for each.
     pub lock_holders: Vec<TxnId>,
     /// What was told after a restart contradicts its log, and how.
