@@ -61,6 +61,23 @@ pub async fn try_point(cluster: &mut Cluster, point: &Point, trouble: Trouble) -
     tried.with_context(|| format!("{} ({}), {trouble:?}", point.name, point.moment))
 }
 
+/// Whether a transaction that commits passes the point.
+#[must_use]
+pub fn is_of_commits(point: &Point) -> bool {
+    !points::BESIDE_COMMITS.contains(&point.name)
+}
+
+/// Tries a point that an abort passes, or a start, on a cluster that runs and is at rest, and leaves
+/// it so: the process dies there while another is started anew, or a transaction fails.
+///
+/// # Errors
+/// If the fault did not fire, or anything afterwards is not as it must be.
+pub async fn try_point_beside(cluster: &mut Cluster, point: &Point) -> Result<()> {
+    let trial = Trial::new(point, Trouble::Killed);
+    let tried = trial.run_beside(cluster).await;
+    tried.with_context(|| format!("{} ({})", point.name, point.moment))
+}
+
 /// What the client is told of the change. On a busy machine or a slow disk the time of an impatient
 /// one may be over before anything came to the point: the change is asked for again, with more time,
 /// until the fault fires.
@@ -151,6 +168,48 @@ impl Trial {
         self.check_service(cluster, &client, &rows).await
     }
 
+    /// A transaction committed before, and one that must not be: it is there afterwards, and the other
+    /// is not.
+    async fn run_beside(&self, cluster: &mut Cluster) -> Result<()> {
+        let client = cluster.client(Member::Coordinator, PATIENCE).await?;
+        client.transact(self.set_all("old")).await.context("the old values")?;
+        cluster.settled(PATIENCE).await?;
+        let flag = format!("{}=abort", self.point);
+        let stopped = cluster.stop(self.member, PATIENCE).await?;
+        ensure!(stopped.success(), "it did not stop cleanly: {stopped}");
+        // It may be gone before it says that it is ready.
+        cluster.spawn(self.member, &["--fail-point", &flag])?;
+        match self.point {
+            points::COORDINATOR_ABORT_WRITTEN | points::COORDINATOR_ABORT_DURABLE => {
+                cluster.await_ready(self.member).await?;
+                cluster.await_links(PATIENCE).await?;
+                let writer = cluster.client(Member::Coordinator, Duration::from_secs(3)).await?;
+                let told = writer.transact(self.impossible()).await;
+                ensure!(told.is_err(), "a transaction against its precondition was committed");
+            }
+            points::PARTICIPANT_EPOCH_PROMISED => {
+                cluster.await_ready(self.member).await?;
+                cluster.kill(Member::Coordinator)?;
+                cluster.spawn(Member::Coordinator, &[])?;
+            }
+            _ => {}
+        }
+        ensure_killed(cluster.await_exit(self.member, PATIENCE).await?)?;
+        cluster.start(self.member, &[]).await?;
+        let rows = cluster.settled(PATIENCE).await.context("after the restart")?;
+        for key in &self.keys {
+            let value = value_in(&rows, key);
+            ensure!(value.is_some_and(|value| value == "old"), "{key:?} holds {value:?}");
+        }
+        self.check_service(cluster, &client, &rows).await
+    }
+
+    /// A change whose precondition does not hold, as the replicas find when they are asked.
+    fn impossible(&self) -> Transaction {
+        let preconditions = vec![Precondition::Absent(self.keys[0].clone())];
+        Transaction { preconditions, ..self.set_all("new") }
+    }
+
     /// Restarts the process with its fail point armed. It is stopped cleanly: after a kill it would
     /// finish what was before, and might pass the point by that.
     async fn arm(&self, cluster: &mut Cluster) -> Result<()> {
@@ -220,7 +279,6 @@ impl Trial {
                 points::COORDINATOR_BEFORE_BEGIN
                 | points::COORDINATOR_BEGUN
                 | points::COORDINATOR_SOME_PREPARES_SENT
-                | points::COORDINATOR_ALL_VOTES
                 | points::PARTICIPANT_BEFORE_VOTE
                 | points::PARTICIPANT_VOTE_DURABLE,
                 Killed,

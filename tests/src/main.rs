@@ -15,7 +15,7 @@ use kvorum_tests::engine::crash::{Crash, Use};
 use kvorum_tests::engine::disk_full::{self, small::Kind};
 use kvorum_tests::engine::failures;
 use kvorum_tests::engine::soak::{self, Soak};
-use kvorum_tests::fail_points::{Trouble, try_point};
+use kvorum_tests::fail_points::{Trouble, is_of_commits, try_point, try_point_beside};
 use kvorum_tests::fuzz::{Entropy, Target, driver};
 use kvorum_tests::load::{Kill, kill_under_mix, kill_under_puts};
 use kvorum_tests::race::race;
@@ -393,6 +393,11 @@ async fn try_fail_points(rounds: u32) -> Result<()> {
     let mut cluster = cluster(program(&std::env::current_exe()?)).await?;
     for round in 1..=rounds {
         for point in points::COORDINATOR.iter().chain(points::PARTICIPANT) {
+            if !is_of_commits(point) {
+                try_point_beside(&mut cluster, point).await?;
+                println!("round {round}: {}", point.name);
+                continue;
+            }
             let troubles = [Trouble::Killed, Trouble::KilledWhileClientRetries, Trouble::Paused];
             for trouble in troubles {
                 try_point(&mut cluster, point, trouble).await?;

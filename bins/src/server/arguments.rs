@@ -9,7 +9,7 @@ use kvorum_node::FailPoint;
 use kvorum_replication::NodeId;
 use kvorum_replication::paxos::points as paxos_points;
 use kvorum_replication::points::Point;
-use kvorum_replication::two_phase::points;
+use kvorum_replication::two_phase::{CommitMode, points};
 use kvorum_sim::Planted;
 
 use super::logging::check_filter;
@@ -140,9 +140,31 @@ pub struct Coordinator {
     #[arg(long, value_name = "ID=ADDR", value_parser = peer, required = true)]
     pub replica: Vec<Peer>,
 
+    /// When a write is committed
+    #[arg(long, value_enum, default_value_t = Commit::Parallel)]
+    pub commit: Commit,
+
     /// Flags that every process has.
     #[command(flatten)]
     pub process: Process,
+}
+
+/// When a coordinator counts a transaction as committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Commit {
+    /// When every replica has promised durably; the coordinator's record follows
+    Parallel,
+    /// When the coordinator's record of that is durable, too
+    AfterDecision,
+}
+
+impl From<Commit> for CommitMode {
+    fn from(commit: Commit) -> Self {
+        match commit {
+            Commit::Parallel => Self::Parallel,
+            Commit::AfterDecision => Self::AfterDecision,
+        }
+    }
 }
 
 /// Flags that every process has.

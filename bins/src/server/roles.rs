@@ -158,6 +158,7 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
     let planted = arguments.process.planted();
     let options = CoordinatorOptions {
         replicas,
+        commit: arguments.commit.into(),
         seed: seed()?,
         planted: planted.two_phase,
         ..Default::default()

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::message::{CommitNumber, TxnId};
 pub use crate::audit::Table;
+use crate::contract::RequestId;
 use crate::request::Transaction;
 
 /// A look at a coordinator.
@@ -16,6 +17,8 @@ pub struct CoordinatorAudit {
     pub open: Vec<TxnId>,
     /// Those among them that nobody was asked to prepare yet.
     pub gathered: Vec<(TxnId, Arc<Transaction>)>,
+    /// Requests that wait for the outcome of one.
+    pub waiting: Vec<(RequestId, TxnId)>,
     /// Who holds locks, once for each.
     pub lock_holders: Vec<TxnId>,
     /// What was told after a restart contradicts its log, and how.

@@ -57,6 +57,15 @@ pub fn is_behind_write(point: &str) -> bool {
     matches!(point, COORDINATOR_DECISION_WRITTEN | COORDINATOR_ABORT_WRITTEN)
 }
 
+/// Those that no commit passes: an abort does, or a start.
+pub const BESIDE_COMMITS: &[&str] = &[
+    COORDINATOR_ABORT_WRITTEN,
+    COORDINATOR_ABORT_DURABLE,
+    COORDINATOR_SOME_RECOVERED,
+    COORDINATOR_ALL_RECOVERED,
+    PARTICIPANT_EPOCH_PROMISED,
+];
+
 /// The coordinator's, in the order of the protocol.
 pub const COORDINATOR: &[Point] = &[
     Point {

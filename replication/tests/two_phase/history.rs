@@ -20,14 +20,13 @@ type Recorded = BTreeMap<TxnId, (CommitNumber, Option<Stamp>)>;
 
 /// Judges a cluster that has come to rest with every node up.
 pub(crate) fn judge(cluster: &Cluster, counts: &mut Counts) -> Result<(), String> {
-    let begun = begun(&cluster.events);
     let recorded = recorded(cluster)?;
     let mut order = Vec::new();
     for txn in &cluster.order {
         let (_, stamp) = recorded.get(txn).ok_or(format!("{txn} was decided, and is lost"))?;
         order.push((*txn, *stamp));
     }
-    let states = replay(&order, &begun)?;
+    let states = replay(&order, &cluster.begun)?;
     same_decisions(cluster, &recorded)?;
     for node in cluster.nodes().into_iter().skip(1) {
         let rows = &cluster.machine(node).ok_or("a node is down")?.rows;
@@ -38,16 +37,6 @@ pub(crate) fn judge(cluster: &Cluster, counts: &mut Counts) -> Result<(), String
     }
     answered_once(&cluster.events)?;
     real_time(cluster, &order, &states, counts)
-}
-
-fn begun(events: &[Event]) -> BTreeMap<TxnId, Arc<Transaction>> {
-    events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Asked { name, .. } => name.clone(),
-            _ => None,
-        })
-        .collect()
 }
 
 /// The commits that the log of the decider has in the end, with their numbers and stamps.
@@ -156,7 +145,8 @@ fn real_time(
                     Operation::Transact { stamp, .. } => (None, *stamp),
                     Operation::OpenSession | Operation::ChangeMembers { .. } => (None, None),
                 };
-                let txn = name.as_ref().map(|(txn, _)| *txn);
+                let named = name.as_ref().map(|(txn, _)| *txn);
+                let txn = named.or_else(|| cluster.asked.get(request).copied());
                 let mut after = seen;
                 if let Some(stamp) = stamp {
                     let key = (stamp.client.0, stamp.sequence);

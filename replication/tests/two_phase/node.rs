@@ -5,7 +5,9 @@ use std::sync::Arc;
 use kvorum_replication::two_phase::message::{Message, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::two_phase::{Coordinator, Participant};
-use kvorum_replication::{Core, Effect, Effects, Input, Position, Status, Time, Transaction};
+use kvorum_replication::{
+    Core, Effect, Effects, Input, Position, RequestId, Status, Time, Transaction,
+};
 
 /// One of them, with what it wants done.
 pub(crate) struct Running<C: Core> {
@@ -29,6 +31,14 @@ pub(crate) type Record = Of<CoordinatorRecord, ParticipantRecord>;
 pub(crate) type Resume = Of<<Coordinator as Core>::Resume, <Participant as Core>::Resume>;
 
 impl Node {
+    /// The requests that wait for transactions here.
+    pub(crate) fn waiting(&self) -> Vec<(RequestId, TxnId)> {
+        match self {
+            Self::Coordinator(it) => it.core.audit().waiting,
+            Self::Participant(_) => Vec::new(),
+        }
+    }
+
     pub(crate) fn coordinator(core: Coordinator, armed: &[String]) -> Self {
         let effects = Effects::with_points(armed.to_vec());
         Self::Coordinator(Box::new(Running { core, effects }))

@@ -9,7 +9,7 @@ use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord
 use kvorum_replication::two_phase::{
     CommitMode, Coordinator, CoordinatorOptions, Participant, ParticipantOptions, points,
 };
-use kvorum_replication::{NodeId, Transaction};
+use kvorum_replication::{NodeId, RequestId, Transaction};
 
 use crate::harness::Room;
 use crate::harness::cluster;
@@ -32,6 +32,10 @@ pub(crate) struct TwoPhase {
     /// Commits in the order in which they were decided. A parallel one is as soon as the coordinator
     /// writes of it, even if the record is lost; of any other the record has to be durable.
     pub(crate) order: Vec<TxnId>,
+    /// What each transaction is.
+    pub(crate) begun: BTreeMap<TxnId, Arc<Transaction>>,
+    /// The first transaction that was begun for each request.
+    pub(crate) asked: BTreeMap<RequestId, TxnId>,
     /// How each epoch commits.
     modes: BTreeMap<u64, CommitMode>,
     /// How far the log was searched for what is written, and for what is durable.
@@ -52,6 +56,8 @@ impl Cluster {
             participant_options,
             links_die: false,
             order: Vec::new(),
+            begun: BTreeMap::new(),
+            asked: BTreeMap::new(),
             modes: BTreeMap::new(),
             written: 0,
             durable: 0,
@@ -166,9 +172,15 @@ impl Room for TwoPhase {
         }
     }
 
-    /// Who dies on the way from telling of a commit to writing of it has decided it.
-    fn stepped(&mut self, node: NodeId, _machine: &Machine<Self>, outputs: &[Output<Self>]) {
+    /// A write that has waited gets its name late. Who dies on the way from telling of a commit to writing of it has decided it.
+    fn stepped(&mut self, node: NodeId, machine: &Machine<Self>, outputs: &[Output<Self>]) {
+        for (request, txn) in machine.core.waiting() {
+            self.asked.entry(request).or_insert(txn);
+        }
         for output in outputs {
+            if let Output::Send(_, Message::Prepare(prepare)) = output {
+                self.begun.insert(prepare.txn, prepare.transaction.clone());
+            }
             if let Output::Send(_, Message::Decide { txn, decision: Decision::Commit(_), .. }) =
                 output
                 && node == COORDINATOR

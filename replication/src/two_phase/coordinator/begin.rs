@@ -78,7 +78,6 @@ impl Coordinator {
         if let Some(stamp) = stamp {
             self.check_stamp(stamp)?;
         }
-        self.check_recovered().map_err(Outcome::Failed)?;
         self.check_room().map_err(Outcome::Failed)?;
         self.check_load(bytes).map_err(Outcome::Failed)?;
         self.check_reach(now, deadline).map_err(Outcome::Failed)?;
@@ -117,24 +116,6 @@ impl Coordinator {
                 Err(Outcome::Failed(Failure::Invalid { reason }))
             }
         }
-    }
-
-    /// A write that follows a restart has to find what was committed before it: its stamp, and the
-    /// places in the order.
-    fn check_recovered(&self) -> Result<(), Failure> {
-        let Some(round) = &self.round else { return Ok(()) };
-        let reason = match &round.contradiction {
-            Some(why) => format!("the logs contradict each other: {why}"),
-            None => {
-                let missing: Vec<String> =
-                    round.missing.keys().map(|replica| format!("{replica}")).collect();
-                format!(
-                    "the coordinator has restarted and has to hear from {} what was committed",
-                    missing.join(", ")
-                )
-            }
-        };
-        Err(Failure::Unavailable { reason })
     }
 
     pub(super) fn check_room(&mut self) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::batches::Batches;
-use self::round::Round;
+use self::round::{Parked, Round};
 use self::state::{Active, PendingRead, Phase};
 use super::audit::{CoordinatorAudit, Table};
 use super::locks::LockTable;
@@ -200,6 +200,11 @@ impl Coordinator {
                 let reason = String::from("under two-phase commit the replicas are fixed");
                 reply_failed(id, Failure::Invalid { reason }, effects);
             }
+            // What it is to find may not be known yet: its stamp, and the places in the order.
+            Operation::Transact { stamp, transaction } if self.round.is_some() => {
+                let parked = Parked { request: id, deadline, stamp, transaction };
+                self.park(parked, effects);
+            }
             Operation::Transact { stamp, transaction } => {
                 self.transact(now, id, deadline, stamp, transaction, effects);
             }
@@ -220,7 +225,7 @@ impl Coordinator {
             }
             Message::Recovered { epoch, first, applied, recalled, next } => {
                 let answer = round::Recovered { epoch, first, applied, recalled, next };
-                self.recovered(from, answer, effects);
+                self.recovered(now, from, answer, effects);
             }
             Message::Prepare(_)
             | Message::Decide { .. }
@@ -254,6 +259,7 @@ impl Coordinator {
 
     fn peer_down(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.remove(&peer);
+        self.give_up_parked(effects);
         self.give_up_votes_of(peer, effects);
         self.redirect_reads_of(now, peer, effects);
     }
@@ -289,7 +295,12 @@ impl Coordinator {
             ("reads", self.reads.len(), options.reads_in_flight_max),
             ("sessions", self.sessions.len(), options.sessions_max),
         ];
+        let waiters = |(txn, active): (&TxnId, &Active)| {
+            let txn = *txn;
+            active.waiters.clone().into_iter().map(move |request| (request, txn))
+        };
         CoordinatorAudit {
+            waiting: self.transactions.iter().flat_map(waiters).collect(),
             open: self.transactions.keys().copied().collect(),
             gathered: self.batches.gathered().collect(),
             lock_holders: self.locks.holders().collect(),

@@ -19,9 +19,9 @@ use alloc::vec::Vec;
 
 use super::batches::Membership;
 use super::state::{Active, Phase};
-use super::{Alarm, Coordinator, Out};
-use crate::contract::{Effect, NodeId, Time};
-use crate::request::Stamp;
+use super::{Alarm, Coordinator, Out, reply_failed};
+use crate::contract::{Effect, NodeId, RequestId, Time};
+use crate::request::{Failure, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, Message, Recalled, TxnId};
 use crate::two_phase::planted::Bug;
@@ -38,6 +38,18 @@ pub(super) struct Round {
     found: BTreeMap<TxnId, Found>,
     /// Why the answers can't be true together, or with the log: no write is taken on then.
     pub(super) contradiction: Option<String>,
+    /// Writes that came meanwhile, and their bytes.
+    parked: Vec<Parked>,
+    parked_bytes: usize,
+}
+
+/// A write that waits for the end of the round.
+#[derive(Clone, Debug)]
+pub(super) struct Parked {
+    pub(super) request: RequestId,
+    pub(super) deadline: Time,
+    pub(super) stamp: Option<Stamp>,
+    pub(super) transaction: Transaction,
 }
 
 /// A parallel transaction without a record of its end.
@@ -93,8 +105,63 @@ impl Coordinator {
         }
     }
 
+    /// A write has come before it is known what was committed: it waits, if that can't take long.
+    pub(super) fn park(&mut self, parked: Parked, effects: &mut Out) {
+        let bytes = match self.options.limits.check(&parked.transaction) {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                return reply_failed(parked.request, Failure::Invalid { reason }, effects);
+            }
+        };
+        if let Err(failure) = self.check_recovered() {
+            return reply_failed(parked.request, failure, effects);
+        }
+        let options = &self.options;
+        let round = self.round.as_mut().expect("it waits for the end of the round");
+        if round.parked.len() >= options.in_flight_max
+            || round.parked_bytes.saturating_add(bytes) > options.in_flight_bytes_max
+        {
+            self.counters.overloaded += 1;
+            return reply_failed(parked.request, Failure::Overloaded, effects);
+        }
+        round.parked_bytes += bytes;
+        round.parked.push(parked);
+    }
+
+    /// Why no write may wait for the end of the round: one that is not there has to answer, or the
+    /// answers make no sense.
+    fn check_recovered(&self) -> Result<(), Failure> {
+        let Some(round) = &self.round else { return Ok(()) };
+        let missing = round.missing.keys();
+        let away: Vec<String> = missing
+            .filter(|replica| !self.peers_up.contains(replica))
+            .map(|replica| format!("{replica}"))
+            .collect();
+        let reason = match &round.contradiction {
+            Some(why) => format!("the logs contradict each other: {why}"),
+            None if away.is_empty() => return Ok(()),
+            None => format!(
+                "the coordinator has started and has to hear what was committed from {}, which is \
+                 not reachable",
+                away.join(", ")
+            ),
+        };
+        Err(Failure::Unavailable { reason })
+    }
+
+    /// Writes can't wait any more.
+    pub(super) fn give_up_parked(&mut self, effects: &mut Out) {
+        let Err(failure) = self.check_recovered() else { return };
+        let Some(round) = &mut self.round else { return };
+        round.parked_bytes = 0;
+        for parked in core::mem::take(&mut round.parked) {
+            reply_failed(parked.request, failure.clone(), effects);
+        }
+    }
+
     /// Who has not answered is asked again, if it can be reached.
     pub(super) fn round_alarm(&mut self, now: Time, effects: &mut Out) {
+        self.expire_parked(now, effects);
         let peers: Vec<NodeId> = self.peers_up.iter().copied().collect();
         for peer in peers {
             self.ask_to_recover(peer, effects);
@@ -102,8 +169,25 @@ impl Coordinator {
         self.set_round_alarm(now);
     }
 
+    fn expire_parked(&mut self, now: Time, effects: &mut Out) {
+        let Some(round) = &mut self.round else { return };
+        let (expired, parked): (Vec<Parked>, Vec<Parked>) =
+            core::mem::take(&mut round.parked).into_iter().partition(|it| it.deadline <= now);
+        round.parked = parked;
+        for Parked { request, .. } in expired {
+            let reason = String::from("not all replicas have said in time what was committed");
+            reply_failed(request, Failure::Unavailable { reason }, effects);
+        }
+    }
+
     /// A participant has promised, and tells what it has prepared.
-    pub(super) fn recovered(&mut self, from: NodeId, answer: Recovered, effects: &mut Out) {
+    pub(super) fn recovered(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        answer: Recovered,
+        effects: &mut Out,
+    ) {
         let Recovered { epoch, first, applied, recalled, next } = answer;
         self.counters.recovered += 1;
         let Some(round) = self.round.as_mut().filter(|_| epoch == self.epoch) else {
@@ -130,7 +214,7 @@ impl Coordinator {
         round.missing.remove(&from);
         effects.point(points::COORDINATOR_SOME_RECOVERED);
         if round.missing.is_empty() || self.options.planted.has(Bug::RecoverFromSome) {
-            self.finish_round(effects);
+            self.finish_round(now, effects);
         }
     }
 
@@ -169,7 +253,7 @@ impl Coordinator {
     }
 
     /// Everybody has answered: what is prepared everywhere is committed, and the rest aborted.
-    fn finish_round(&mut self, effects: &mut Out) {
+    fn finish_round(&mut self, now: Time, effects: &mut Out) {
         let round = self.round.as_ref().expect("it is being finished");
         let verdict = match round.contradiction.clone() {
             Some(why) => Err(why),
@@ -180,11 +264,12 @@ impl Coordinator {
             Err(why) => {
                 let round = self.round.as_mut().expect("it was there a moment ago");
                 round.contradiction = Some(why);
-                return;
+                return self.give_up_parked(effects);
             }
         };
         effects.point(points::COORDINATOR_ALL_RECOVERED);
-        let mut found = self.round.take().expect("it was there a moment ago").found;
+        let round = self.round.take().expect("it was there a moment ago");
+        let mut found = round.found;
         // First all that stays open, so that nothing that is said passes it.
         let first = self.commits.next();
         for txn in &verdict.commits {
@@ -198,6 +283,9 @@ impl Coordinator {
             self.counters.aborts_recovered += 1;
             let holders = found.remove(&txn).expect("the verdict is on what was found").holders;
             self.tell_abort(txn, &holders, None, effects);
+        }
+        for Parked { request, deadline, stamp, transaction } in round.parked {
+            self.transact(now, request, deadline, stamp, transaction, effects);
         }
     }
 
