@@ -47,14 +47,14 @@ pub(super) async fn replica_killed(
     stage.observe_replicas(guide, "account/alice", Some("70")).await
 }
 
-/// The period of uncertainty: every replica has promised to commit, and the only one who could
-/// have decided is gone before it has.
+/// The period of uncertainty: one replica has promised to commit, and who knows whether the others
+/// will is gone.
 pub(super) async fn coordinator_undecided(
     stage: &mut Stage,
     guide: &mut Guide<'_>,
 ) -> Result<(), Trouble> {
-    guide.scene("The coordinator dies when all have voted yes and nothing is decided")?;
-    arm(stage, guide, "coordinator-all-votes").await?;
+    guide.scene("The coordinator dies when it has asked one replica, and not the others")?;
+    arm(stage, guide, "coordinator-some-prepares-sent").await?;
     let (began, mut impatient) = (Instant::now(), IMPATIENT);
     // On a busy machine, or a slow disk, the votes may come too late for an impatient client, and
     // nothing gets to the point: then another one waits for longer.
@@ -74,18 +74,18 @@ pub(super) async fn coordinator_undecided(
     observe_doubt(stage, guide).await?;
     revive_coordinator(stage, guide).await?;
     let client = stage.client().await?;
-    guide.note("nothing was decided, so it is aborted: the old value stands, on every replica")?;
+    guide.note("not all have promised, so it is aborted: the old value stands, on every replica")?;
     observe_get(guide, &client, "colour", Some("blue")).await?;
     stage.observe_replicas(guide, "colour", Some("blue")).await
 }
 
-/// The decision is on the coordinator's disk, and nobody has heard of it.
+/// Every replica has promised, which is the decision, and nobody has heard of it.
 pub(super) async fn coordinator_decided(
     stage: &mut Stage,
     guide: &mut Guide<'_>,
 ) -> Result<(), Trouble> {
-    guide.scene("The coordinator dies when it has decided and told nobody")?;
-    arm(stage, guide, "coordinator-decision-durable").await?;
+    guide.scene("The coordinator dies when all have promised, and has told nobody")?;
+    arm(stage, guide, "coordinator-all-votes").await?;
     let client = stage.client().await?;
     let writer = client.clone();
     let patient = tokio::task::spawn_local(async move { put(&writer, "colour", "gold").await });
