@@ -62,7 +62,8 @@ fn whatever_it_asks_the_judges_understand() {
     assert!(report["ok"].as_u64().unwrap() > 0, "{report}");
     let text = fs::read_to_string(&history).unwrap();
     assert!(text.contains("\"txn\""), "no transaction is in the history");
-    run(lab().arg("check").arg(&history).args(["--model", "serializable"]), b"").succeeded();
+    let ran = run(lab().arg("check").arg(&history).args(["--model", "serializable"]), b"");
+    assert!(ran.code == 0 && ran.text().contains("serializable: holds"), "{ran:?}");
 }
 
 #[test]
