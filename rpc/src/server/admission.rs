@@ -75,10 +75,14 @@ pub(crate) struct Admission {
 struct Class {
     under_way: Cell<usize>,
     limit: Cell<usize>,
+    /// All that were ever answered.
+    answered: Cell<u64>,
     /// What a request takes while little is under way; zero if that is not known yet.
     alone: Cell<Duration>,
-    /// Whether a probe is under way.
-    probing: Cell<bool>,
+    /// The probe that is under way.
+    probe: Cell<Option<Probe>>,
+    /// Probes in a row that took longer than is bearable.
+    slow: Cell<u32>,
 }
 
 /// The places that one connection has.
@@ -93,7 +97,8 @@ pub(crate) struct Share {
 pub(crate) struct Place {
     share: Rc<Share>,
     kind: Kind,
-    probe: Option<Probe>,
+    /// Whether this is the probe.
+    probes: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +106,10 @@ struct Probe {
     began: Instant,
     /// Requests under way then, this one included.
     under_way: usize,
+    /// What had been answered then.
+    answered: u64,
+    /// Whether it took so long already that this was acted on.
+    late: bool,
 }
 
 impl Admission {
@@ -109,8 +118,10 @@ impl Admission {
         let class = || Class {
             under_way: Cell::new(0),
             limit: Cell::new(limit),
+            answered: Cell::new(0),
             alone: Cell::new(Duration::ZERO),
-            probing: Cell::new(false),
+            probe: Cell::new(None),
+            slow: Cell::new(0),
         };
         Self { kinds: std::array::from_fn(|_| class()), wait_max, limit_max }
     }
@@ -120,32 +131,69 @@ impl Admission {
         std::array::from_fn(|kind| self.kinds[kind].limit.get())
     }
 
-    fn learn(&self, kind: Kind, probe: Probe, took: Duration) {
-        self.kinds[kind as usize].learn(probe.under_way, took, self.wait_max, self.limit_max);
+    /// Looks after probes that are not answered. To be called once a turn: when a queue has become
+    /// much too long, its probe would tell only after all that time.
+    pub(super) fn look(&self, now: impl FnOnce() -> Instant) {
+        let waits = |class: &&Class| class.probe.get().is_some_and(|probe| !probe.late);
+        if !self.kinds.iter().any(|class| waits(&class)) {
+            return;
+        }
+        let now = now();
+        for class in self.kinds.iter().filter(waits) {
+            class.look(now, self.wait_max);
+        }
     }
 }
 
 impl Class {
-    /// A probe that found so many under way was answered.
-    fn learn(&self, under_way: usize, took: Duration, wait_max: Duration, limit_max: usize) {
-        let took = took.max(Duration::from_nanos(1));
-        self.learn_alone(under_way, took);
+    /// How long a request may take.
+    fn bearable(&self, wait_max: Duration) -> Duration {
         let alone = self.alone.get();
-        let bearable = alone + (4 * alone).max(WAIT_MIN).min(wait_max);
+        alone + (4 * alone).max(WAIT_MIN).min(wait_max)
+    }
+
+    fn look(&self, now: Instant, wait_max: Duration) {
+        let Some(probe) = self.probe.get() else { return };
+        let waited = now.saturating_duration_since(probe.began);
+        let bearable = self.bearable(wait_max);
+        if self.alone.get().is_zero() || waited <= 2 * bearable {
+            return;
+        }
+        let answered = usize::try_from(self.answered.get() - probe.answered).unwrap_or(usize::MAX);
+        let fit = scale(answered, bearable, waited);
+        // One may have met a stall: those who wait it out must not be refused when they ask again,
+        // with places to spare for sharing them out. Two in a row have met a queue.
+        let least = if self.slow.get() == 0 { 2 * self.under_way.get() } else { 0 };
+        let limit = self.limit.get();
+        self.limit.set(limit.min(fit.max(least).max(ALWAYS)));
+        self.slow.set(self.slow.get() + 1);
+        self.probe.set(Some(Probe { late: true, ..probe }));
+    }
+
+    /// The probe was answered.
+    fn learn(&self, probe: Probe, took: Duration, wait_max: Duration, limit_max: usize) {
+        let took = took.max(Duration::from_nanos(1));
+        self.learn_alone(probe.under_way, took);
+        if probe.late {
+            return;
+        }
+        let bearable = self.bearable(wait_max);
         let limit = self.limit.get();
         // At the throughput that the probe saw, so many make everybody wait for just that long.
-        let fit = scale(under_way, bearable, took);
-        let next = if took > 2 * bearable && 4 * under_way >= limit {
-            fit.max(limit / 2)
-        } else if took > bearable && 4 * under_way >= limit {
-            limit - (limit - fit.min(limit)).div_ceil(4)
-        } else if took <= bearable && fit > limit {
-            limit + (fit - limit).div_ceil(4)
+        let fit = scale(probe.under_way, bearable, took);
+        let mut next = limit;
+        if took <= bearable {
+            self.slow.set(0);
+            // If it is below the limit: more than were seen are possible, but not how many.
+            next += fit.saturating_sub(limit).div_ceil(4);
         } else {
-            // Slow although few are under way: a stall, which fewer would not have shortened. Or
-            // quick with few: more than they were seen to be possible, but not how many.
-            limit
-        };
+            self.slow.set(self.slow.get() + 1);
+            // Few that are slow once or twice met a stall, which fewer would not have shortened.
+            let slow_max = if 4 * probe.under_way >= limit { 1 } else { 3 };
+            if self.slow.get() > slow_max {
+                next -= limit.saturating_sub(fit).div_ceil(4);
+            }
+        }
         self.limit.set(next.clamp(ALWAYS.min(limit_max), limit_max));
     }
 
@@ -193,9 +241,13 @@ impl Share {
         }
         class.under_way.set(under_way + 1);
         taken.set(taken.get() + 1);
-        let probe = (!class.probing.replace(true))
-            .then(|| Probe { began: now(), under_way: under_way + 1 });
-        Some(Place { share: Rc::clone(self), kind, probe })
+        let probes = class.probe.get().is_none();
+        if probes {
+            let answered = class.answered.get();
+            let under_way = under_way + 1;
+            class.probe.set(Some(Probe { began: now(), under_way, answered, late: false }));
+        }
+        Some(Place { share: Rc::clone(self), kind, probes })
     }
 }
 
@@ -203,12 +255,16 @@ impl Place {
     /// The request was answered. What fails, fails quickly: it says nothing of those that do not,
     /// unless it failed for taking too long.
     pub(super) fn answered(mut self, failed: bool, now: impl FnOnce() -> Instant) {
-        let Some(probe) = self.probe.take() else { return };
         let admission = &self.share.admission;
-        admission.kinds[self.kind as usize].probing.set(false);
+        let class = &admission.kinds[self.kind as usize];
+        class.answered.set(class.answered.get() + 1);
+        if !std::mem::take(&mut self.probes) {
+            return;
+        }
+        let Some(probe) = class.probe.take() else { return };
         let took = now().saturating_duration_since(probe.began);
         if !failed || took > admission.wait_max {
-            admission.learn(self.kind, probe, took);
+            class.learn(probe, took, admission.wait_max, admission.limit_max);
         }
     }
 }
@@ -219,8 +275,8 @@ impl Drop for Place {
         let taken = &self.share.taken[self.kind as usize];
         class.under_way.set(class.under_way.get() - 1);
         taken.set(taken.get() - 1);
-        if self.probe.is_some() {
-            class.probing.set(false);
+        if self.probes {
+            class.probe.set(None);
         }
     }
 }

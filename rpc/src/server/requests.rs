@@ -127,6 +127,7 @@ impl Requests {
         loop {
             self.gathering.notified().await;
             end_of_turn().await;
+            self.admission.look(Instant::now);
             let posts = std::mem::take(&mut *self.gathered.borrow_mut());
             count(&self.service.hub.counters.requests, posts.len() as u64);
             count(&self.service.hub.counters.submits, 1);

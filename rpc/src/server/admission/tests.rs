@@ -103,6 +103,7 @@ impl Run {
 
     fn ask(&mut self, by: usize, outcome: &mut Outcome) {
         let at = self.now;
+        self.admission.look(|| at);
         match self.shares[by].admit(Kind::Write, || at) {
             Some(place) => {
                 self.free = self.free.max(at) + self.server.each;
@@ -202,6 +203,40 @@ fn a_stall_and_a_slower_server_are_got_over() {
     let slower = run.load(&load, SECOND / 2);
     assert!(slower.done > 8_000, "{}", slower.done);
     assert!(slower.wait(99) < Duration::from_millis(7), "{:?}", slower.wait(99));
+}
+
+#[test]
+fn a_queue_that_is_much_too_long_is_seen_before_it_is_over() {
+    // What was let in at first would take 4 s.
+    let mut run = Run::new(Played { each: Duration::from_millis(1), ..FAST }, 50);
+    run.load(&clients(50, 20.0), SECOND);
+    run.load(&clients(50, 3000.0), SECOND / 2);
+    let outcome = run.load(&clients(50, 3000.0), SECOND * 2);
+    assert!(outcome.done > 1_990, "{}", outcome.done);
+    // It is those who are always let in that wait.
+    assert!(outcome.wait(99) < Duration::from_millis(90), "{:?}", outcome.wait(99));
+}
+
+#[test]
+fn clients_that_wait_out_a_stall_are_not_refused_after_it() {
+    let mut run = Run::new(FAST, 64);
+    run.load(&clients(64, 40_000.0), SECOND / 4);
+    run.drain();
+    for _ in 0..4 {
+        // Each asks again when it was answered, so that all are under way when it stalls.
+        let now = run.now;
+        run.free = now + SECOND;
+        let mut outcome = Outcome { done_by: vec![0; 64], ..Outcome::default() };
+        for index in 0..256 {
+            run.ask(index % 64, &mut outcome);
+        }
+        run.now = now + SECOND / 10;
+        run.admission.look(|| run.now);
+        run.drain();
+        assert_eq!(outcome.refused, 0);
+        run.load(&clients(64, 40_000.0), SECOND / 20);
+        run.drain();
+    }
 }
 
 #[test]
