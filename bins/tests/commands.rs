@@ -281,7 +281,7 @@ fn of_two_writers_of_a_key_one_is_told_of_the_conflict() {
 fn an_unknown_outcome_is_said_to_be_one_and_settles() {
     let mut fixture = Fixture::start();
     fixture.cluster.kill(Member::Coordinator).unwrap();
-    let flags = ["--fail-point", "coordinator-decision-durable=abort"];
+    let flags = ["--fail-point", "coordinator-all-votes=abort"];
     fixture.restart_with(Member::Coordinator, &flags);
     let began = Instant::now();
     // The coordinator may still look for its replicas.

@@ -129,9 +129,8 @@ impl Auditor {
     /// be committed by its record is not; what was by everybody's promise is.
     fn lost_from(&mut self, newest: usize) {
         let is_parallel = |txn: &TxnId| self.parallel(*txn).is_some();
-        while self.order.len() > newest && !self.order.last().is_some_and(is_parallel) {
-            self.order.pop();
-        }
+        let kept = self.order.iter().rposition(is_parallel).map_or(0, |last| last + 1);
+        self.order.truncate(kept.max(newest));
         self.contents.truncate(self.order.len() + 1);
         self.settled = newest;
         self.owed = self.order.iter().skip(newest).copied().collect();

@@ -58,7 +58,7 @@ pub(super) async fn coordinator_undecided(
     stage: &mut Stage,
     guide: &mut Guide<'_>,
 ) -> Result<(), Trouble> {
-    guide.scene("The coordinator dies when all have voted yes and nothing is decided")?;
+    guide.scene("The coordinator dies when all have voted yes and nobody is told")?;
     arm(stage, guide, "coordinator-all-votes").await?;
     let client = stage.cluster.client(Member::Coordinator, IMPATIENT).await?;
     let began = Instant::now();
@@ -77,18 +77,20 @@ pub(super) async fn coordinator_undecided(
     observe_doubt(stage, guide).await?;
     revive_coordinator(stage, guide).await?;
     let client = stage.client().await?;
-    guide.note("nothing was decided, so it is aborted: the old value stands, on every replica")?;
-    observe_get(guide, &client, "colour", Some("blue")).await?;
-    stage.observe_replicas(guide, "colour", Some("blue")).await
+    guide.note(
+        "all replicas had promised, which commits it: the new value stands, on each of them",
+    )?;
+    observe_get(guide, &client, "colour", Some("green")).await?;
+    stage.observe_replicas(guide, "colour", Some("green")).await
 }
 
-/// The decision is on the coordinator's disk, and nobody has heard of it.
+/// The same, and the client asks on until somebody knows.
 pub(super) async fn coordinator_decided(
     stage: &mut Stage,
     guide: &mut Guide<'_>,
 ) -> Result<(), Trouble> {
-    guide.scene("The coordinator dies when it has decided and told nobody")?;
-    arm(stage, guide, "coordinator-decision-durable").await?;
+    guide.scene("The coordinator dies there again, and the client asks on")?;
+    arm(stage, guide, "coordinator-all-votes").await?;
     let client = stage.client().await?;
     let writer = client.clone();
     let patient = tokio::task::spawn_local(async move { put(&writer, "colour", "gold").await });
