@@ -128,11 +128,9 @@ impl Auditor {
     /// The coordinator has lost the records of what came after the first so many commits. What was to
     /// be committed by its record is not; what was by everybody's promise is.
     fn lost_from(&mut self, newest: usize) {
-        while self.order.len() > newest
-            && self.order.last().is_some_and(|txn| self.parallel(*txn).is_none())
-        {
-            self.order.pop();
-        }
+        let is_parallel = |txn: &TxnId| self.parallel(*txn).is_some();
+        let kept = self.order.iter().rposition(is_parallel).map_or(0, |last| last + 1);
+        self.order.truncate(kept.max(newest));
         self.contents.truncate(self.order.len() + 1);
         self.settled = newest;
         self.owed = self.order.iter().skip(newest).copied().collect();
