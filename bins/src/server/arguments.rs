@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use kvorum_node::FailPoint;
@@ -14,6 +15,7 @@ use kvorum_sim::Planted;
 use super::logging::check_filter;
 use super::paxos_flags::PaxosFlags;
 use crate::address::host_and_port;
+use crate::time::duration;
 
 /// What `kvorumd` is.
 pub const ABOUT: &str = "Kvorum's server: one process of a replicated, durable key-value store";
@@ -175,6 +177,11 @@ pub struct Process {
     /// repeated
     #[arg(long, value_name = "ID=ADDR", hide = true, value_parser = peer)]
     pub route: Vec<Peer>,
+
+    /// For tests: a peer, or a client that does not introduce itself, may be silent for so long before
+    /// it counts as gone. On a busy machine one that lives may be
+    #[arg(long, value_name = "TIME", hide = true, value_parser = duration)]
+    pub silence: Option<Duration>,
 
     /// For tests: the disk is full as long as this file exists; FILE.refused gets a byte for every
     /// operation that was refused for that

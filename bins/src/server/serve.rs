@@ -102,6 +102,11 @@ fn server_options(setup: &Setup<'_>) -> ServerOptions {
     if setup.listen.ip().is_unspecified() && setup.process.advertise.is_none() {
         tracing::warn!(listen = %setup.listen, "others cannot connect to it by that name: --advertise");
     }
+    if let Some(silence) = setup.process.silence {
+        options.handshake_timeout = silence;
+        options.peers.connect_timeout = silence;
+        options.peers.liveness_timeout = silence;
+    }
     options.peers.dial = dialled(setup.peers, &setup.process.route);
     options
 }

@@ -34,7 +34,8 @@ pub(crate) fn bench(
     let to = bench.to;
     let mut options = bench.into_options()?;
     // Ends when it is dropped, which is at the end of this function.
-    let cluster = fresh.map(|(protocol, count)| start_fresh(protocol, count)).transpose()?;
+    let cluster =
+        fresh.map(|(protocol, count)| start_fresh(protocol, count, global.timeout)).transpose()?;
     let connect = cluster.as_ref().map_or_else(|| global.connect.clone(), Cluster::connect);
     let client = connection::options(connect, global.timeout);
     if to == To::Replicas {
@@ -47,11 +48,15 @@ pub(crate) fn bench(
     check(&summary)
 }
 
-fn start_fresh(protocol: Protocol, replicas: u32) -> Result<Cluster, CommandError> {
+fn start_fresh(
+    protocol: Protocol,
+    replicas: u32,
+    timeout: Duration,
+) -> Result<Cluster, CommandError> {
     let mut cluster = fresh::cluster(protocol.replication(), replicas, None)?;
     let started = block_on(async {
         cluster.start_all().await?;
-        cluster.await_links(LINKS_WITHIN).await
+        cluster.await_links(LINKS_WITHIN.max(timeout)).await
     })?;
     started.map_err(fresh::failed)?;
     Ok(cluster)
