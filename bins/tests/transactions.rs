@@ -1,5 +1,7 @@
 //! Transactions that read and write, and scans of one moment, against real clusters.
 
+#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
+
 mod support;
 
 use std::process::Stdio;

@@ -389,7 +389,9 @@ impl Auditor {
                 if let Some(Parallel { stamp }) = prepare.parallel {
                     self.open.insert(txn);
                     let asked = stamp.map(|stamp| (stamp.client, stamp.sequence));
-                    asked.map(|asked| self.asked.entry(asked).or_default().push(txn));
+                    if let Some(asked) = asked {
+                        self.asked.entry(asked).or_default().push(txn);
+                    }
                 }
                 Ok(())
             }

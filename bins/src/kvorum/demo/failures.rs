@@ -74,7 +74,8 @@ pub(super) async fn coordinator_undecided(
     observe_doubt(stage, guide).await?;
     revive_coordinator(stage, guide).await?;
     let client = stage.client().await?;
-    guide.note("not all have promised, so it is aborted: the old value stands, on every replica")?;
+    guide
+        .note("not all have promised, so it is aborted: the old value stands, on every replica")?;
     observe_get(guide, &client, "colour", Some("blue")).await?;
     stage.observe_replicas(guide, "colour", Some("blue")).await
 }
