@@ -6,7 +6,7 @@ mod support;
 
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use kvorum::cluster::Member;
@@ -24,9 +24,12 @@ fn with_client<T>(fixture: &Fixture, test: impl AsyncFnOnce(Client) -> T) -> T {
 
 fn with_client_at<T>(connect: &str, test: impl AsyncFnOnce(Client) -> T) -> T {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async { test(connected(connect).await).await })
+}
+
+async fn connected(connect: &str) -> Client {
     let options = ClientOptions { timeout: PATIENCE, ..ClientOptions::new(connect.split(',')) };
-    LocalSet::new()
-        .block_on(&runtime, async { test(Client::connect(options).await.unwrap()).await })
+    Client::connect(options).await.unwrap()
 }
 
 #[test]
@@ -358,30 +361,23 @@ fn scans_under_writes_find_what_there_always_was() {
 #[test]
 fn a_scan_whose_replica_is_lost_says_so() {
     let mut fixture = Fixture::start();
+    let (runtime, local) =
+        (Builder::new_current_thread().enable_all().build().unwrap(), LocalSet::new());
     let connect = fixture.connect.clone();
-    with_client_at(&connect, async |client| {
+    let mut rows = local.block_on(&runtime, async {
+        let client = connected(&connect).await;
         open_accounts(&client).await;
         let mut rows = client.rows(Bytes::new(), None);
         assert!(rows.next().await.unwrap().is_some());
-        // Whichever holds it, it does not any more.
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for replica in 1..=3 {
-                    fixture.cluster.kill(Member::Replica(replica)).unwrap();
-                    fixture.restart(Member::Replica(replica));
-                }
-            });
-        });
-        let began = Instant::now();
-        let error = loop {
-            // Until its replica is found again, the coordinator says that it is not reachable.
-            let error = rows.next().await.unwrap_err();
-            if error.kind != ErrorKind::Unavailable || began.elapsed() > PATIENCE {
-                break error;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        assert_eq!(error.kind, ErrorKind::SnapshotExpired, "{error}");
-        assert_eq!(error.remedy, "scan again");
+        rows
     });
+    // Whichever holds it, it does not any more.
+    for replica in (1..=3).map(Member::Replica) {
+        fixture.cluster.kill(replica).unwrap();
+        fixture.restart(replica);
+    }
+    fixture.await_service();
+    let error = local.block_on(&runtime, rows.next()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::SnapshotExpired, "{error}");
+    assert_eq!(error.remedy, "scan again");
 }
