@@ -139,7 +139,7 @@ where
         }
     }
 
-    /// Asks for checkpoints after so many bytes of records instead of [`CHECKPOINT_BYTES`].
+    /// Asks for checkpoints after so many bytes of records instead of [`CHECKPOINT_BYTES`](crate::CHECKPOINT_BYTES).
     pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
         self.journal.set_checkpoint_bytes(bytes);
     }
