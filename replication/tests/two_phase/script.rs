@@ -180,6 +180,7 @@ scripts! {
     sessions
     one_phase
     reads
+    pages
     serial_order
     checkpoints
     recovery
