@@ -92,6 +92,8 @@ struct TwoPhaseMessage {
     inform @5 :Inform;
     read @6 :Read;
     readAnswer @7 :ReadAnswer;
+    recover @8 :Recover;
+    recovered @9 :Recovered;
   }
 }
 
@@ -102,8 +104,10 @@ struct Prepare {
   finishedBelow @3 :TxnId;
   # The receiver is the only participant and decides.
   onePhase @4 :Bool;
-  # With `onePhase`; client 0 is none.
+  # With `onePhase` or `parallel`; client 0 is none.
   stamp @5 :Client.Stamp;
+  # Committed once every participant's promise is durable.
+  parallel @6 :Bool;
 }
 
 struct Vote {
@@ -129,6 +133,8 @@ struct Decide {
   finishedBelow @2 :TxnId;
   # Of a commit, its place in the serial order, from 1; 0 with an abort.
   commitNumber @3 :UInt64;
+  # The coordinator's.
+  epoch @4 :UInt64;
 }
 
 struct Inform {
@@ -138,6 +144,36 @@ struct Inform {
     undecided @2 :Void;
   }
   # With `decided`, of a commit, its place in the serial order, from 1; else 0.
+  commitNumber @3 :UInt64;
+  # Of the coordinator that the sender has it from.
+  epoch @4 :UInt64;
+}
+
+# A restarted coordinator: promise to prepare nothing of an older epoch, and tell what is prepared.
+struct Recover {
+  epoch @0 :UInt64;
+  # Earlier ones were told.
+  first @1 :TxnId;
+}
+
+struct Recovered {
+  # As in the question.
+  epoch @0 :UInt64;
+  first @1 :TxnId;
+  # The newest commit applied.
+  applied @2 :UInt64;
+  recalled @3 :List(Recalled);
+  # Where to go on, if these were not all.
+  next @4 :TxnId;
+  hasNext @5 :Bool;
+}
+
+struct Recalled {
+  txn @0 :TxnId;
+  participants @1 :List(UInt32);
+  # Client 0 is none.
+  stamp @2 :Client.Stamp;
+  # Its place in the serial order, from 1; 0 if it was not told.
   commitNumber @3 :UInt64;
 }
 

@@ -131,6 +131,7 @@ scripts! {
     pages
     participant_points
     reads
+    pages
     recovery
     refusals
     retry_elsewhere

@@ -468,9 +468,12 @@ pub(crate) fn node(word: &str) -> Result<NodeId> {
 }
 
 pub(crate) fn time(word: &str) -> Result<Duration> {
+    if let Some(number) = word.strip_suffix("us") {
+        return Ok(Duration::from_micros(number.parse()?));
+    }
     match word.strip_suffix("ms") {
         Some(number) => Ok(Duration::from_millis(number.parse()?)),
-        None => Ok(Duration::from_secs(word.strip_suffix('s').ok_or("5s or 5ms")?.parse()?)),
+        None => Ok(Duration::from_secs(word.strip_suffix('s').ok_or("5s, 5ms or 5us")?.parse()?)),
     }
 }
 

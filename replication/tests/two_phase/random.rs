@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use kvorum_replication::random::Random;
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
-use kvorum_replication::two_phase::{CoordinatorOptions, ParticipantOptions, points};
+use kvorum_replication::two_phase::planted::Planted;
+use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions, points};
 use kvorum_replication::{
     Answer, ClientId, Happened, NodeId, Operation, Outcome, Query, RequestId, Stamp,
 };
@@ -23,18 +24,40 @@ struct Hostility {
     common: schedule::Hostility,
     replicas: u32,
     asks_peers: bool,
+    commit: CommitMode,
+    /// The coordinator does not commit in the same way in all its lives.
+    changes_mode: bool,
+    /// The coordinator dies again and again, and comes back at once.
+    restless: bool,
+    batches_voting_max: usize,
 }
 
-/// Nothing that only these schedules remember.
-struct Nodes;
+/// What only these schedules remember.
+struct Nodes {
+    changes_mode: bool,
+    restless: bool,
+}
 
 fn schedule(seed: u64, tracing: bool) -> Schedule {
+    planted(seed, tracing, Planted::default())
+}
+
+/// What a schedule finds wrong with cores that have a bug.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn finds(seed: u64, bug: Planted) -> Result<(), String> {
+    planted(seed, false, bug).run(&mut schedule::Counts::default())
+}
+
+fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
     let hostility = Nodes::hostility(seed);
     let coordinator = CoordinatorOptions {
         replicas: (1..=hostility.replicas).map(NodeId).collect(),
+        commit: hostility.commit,
+        batches_voting_max: hostility.batches_voting_max,
         seed,
         read_timeout: Duration::from_secs(4),
         sessions_max: 3,
+        planted,
         ..CoordinatorOptions::default()
     };
     // Some participants ask each other at once, so that they meet one who has not voted yet.
@@ -45,13 +68,17 @@ fn schedule(seed: u64, tracing: bool) -> Schedule {
         sessions_max: 3,
         inquire_after,
         inquiries_before_peers,
+        recalled_max: 2,
+        planted,
         ..ParticipantOptions::default()
     };
     let mut cluster = Cluster::new(coordinator, participant, tracing);
     // With one replica, a message that outlives both its sender's and its receiver's process
     // would be new to both: links have to die with them, as TCP's do.
     cluster.links_die = hostility.replicas == 1;
-    Schedule::of(seed, hostility.common, cluster, Nodes)
+    let Hostility { changes_mode, restless, .. } = hostility;
+    let driver = Nodes { changes_mode, restless };
+    Schedule::of(seed, hostility.common, cluster, driver)
 }
 
 impl Driver for Nodes {
@@ -66,6 +93,11 @@ impl Driver for Nodes {
         "reads_waited",
         "commits_resent",
         "retries_answered",
+        "commits_recovered",
+        "aborts_recovered",
+        "refused_by_promise",
+        "reads_looked_at_again",
+        "outdated_dropped",
     ];
 
     fn hostility(seed: u64) -> Hostility {
@@ -78,10 +110,32 @@ impl Driver for Nodes {
             1 => 2,
             _ => 3,
         };
-        Hostility { common, replicas, asks_peers }
+        let commit = match random.below(4) {
+            0 => CommitMode::AfterDecision,
+            _ => CommitMode::Parallel,
+        };
+        let changes_mode = random.below(8) == 0;
+        let restless = random.below(3) == 0;
+        let batches_voting_max = [1, 2, usize::MAX][random.below(3) as usize];
+        Hostility {
+            common,
+            replicas,
+            asks_peers,
+            commit,
+            changes_mode,
+            restless,
+            batches_voting_max,
+        }
     }
 
     fn step(schedule: &mut Schedule) {
+        if schedule.driver.changes_mode && schedule.one_in(50) {
+            let modes = [CommitMode::Parallel, CommitMode::AfterDecision];
+            schedule.cluster.coordinator_options.commit = schedule.pick(&modes);
+        }
+        if schedule.driver.restless && schedule.one_in(60) {
+            schedule.restart_coordinator();
+        }
         let hostility = schedule.hostility;
         match schedule.below(1000) {
             0..600 => schedule.deliver(),
@@ -90,6 +144,7 @@ impl Driver for Nodes {
             900..940 => schedule.tick(300),
             940..948 if hostility.loses => schedule.lose(),
             948..960 if hostility.repeats => schedule.repeat(),
+            960 if hostility.crashes && schedule.one_in(4) => schedule.crash_all(),
             960..964 if hostility.crashes => schedule.crash(),
             964..966 if hostility.cuts => schedule.cut(),
             966..970 => schedule.checkpoint(),
@@ -142,19 +197,44 @@ impl Driver for Nodes {
 
     fn judge(schedule: &mut Schedule) -> Result<(), String> {
         schedule.at_rest()?;
+        if schedule.cluster.counter(COORDINATOR, "recovering") != Some(0) {
+            return Err("the coordinator has not heard what it needs, or can't believe it".into());
+        }
         schedule.take_counters()?;
         history::judge(&schedule.cluster, &mut schedule.counts)
     }
 }
 
 impl Schedule {
+    /// The coordinator dies and is back before anybody has done anything.
+    fn restart_coordinator(&mut self) {
+        let keep = self.below(3);
+        if self.cluster.is_up(COORDINATOR) {
+            self.cluster.crash(COORDINATOR, keep);
+            self.counts.add("restarts at once", 1);
+        }
+        self.start_armed(COORDINATOR);
+        self.cluster.sync(COORDINATOR);
+    }
+
+    /// The power fails: everybody loses what is not durable, but for a few records.
+    fn crash_all(&mut self) {
+        for node in self.cluster.nodes() {
+            let keep = self.below(3);
+            if self.cluster.is_up(node) {
+                self.cluster.crash(node, keep);
+            }
+        }
+        self.counts.add("power cuts", 1);
+    }
+
     /// Puts a message on its way that says anything about anything.
     fn forge(&mut self) {
         let nodes = self.cluster.nodes();
         let (from, to) = (self.pick(&nodes), self.pick(&nodes));
         let (txn, finished_below) = (self.some_txn(), self.some_txn());
         let decision = self.some_decision();
-        let message = match self.below(8) {
+        let message = match self.below(10) {
             0 => {
                 let participants = [self.pick(&nodes), self.pick(&nodes)];
                 let count = 1 + self.below(2);
@@ -165,18 +245,37 @@ impl Schedule {
                     participants: participants[..count].into(),
                     transaction: self.some_transaction().into(),
                     one_phase: self.one_in(2).then_some(OnePhase { stamp: Some(stamp) }),
+                    parallel: self.one_in(2).then_some(Parallel { stamp: Some(stamp) }),
                     finished_below,
                 })
             }
             1 => Message::Vote { txn, vote: self.some_vote() },
-            2 => Message::Decide { txn, decision, finished_below },
+            2 => {
+                let epoch = self.random.below(5);
+                Message::Decide { txn, decision, finished_below, epoch }
+            }
             3 => Message::Acknowledge { txn },
             4 => Message::Inquire { txn },
-            5 if self.one_in(2) => Message::Inform { txn, knowledge: Knowledge::Undecided },
-            5 => Message::Inform { txn, knowledge: Knowledge::Decided(decision) },
+            5 => {
+                let knowledge = match self.one_in(2) {
+                    true => Knowledge::Undecided,
+                    false => Knowledge::Decided(decision),
+                };
+                Message::Inform { txn, knowledge, epoch: self.random.below(5) }
+            }
             6 => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));
                 Message::Read { read, epoch, query: Query::Get(self.some_key()) }
+            }
+            7 => Message::Recover { epoch: self.random.below(5), first: txn },
+            8 => {
+                let number = CommitNumber(self.random.below(8));
+                let number = self.one_in(2).then_some(number);
+                let participants = [self.pick(&nodes), self.pick(&nodes)].into();
+                let recalled = vec![Recalled { txn, participants, stamp: None, number }];
+                let (epoch, applied) = (self.random.below(5), CommitNumber(self.random.below(8)));
+                let (first, next) = (TxnId::FIRST, self.one_in(3).then_some(finished_below));
+                Message::Recovered { epoch, first, applied, recalled, next }
             }
             _ => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));
@@ -225,5 +324,5 @@ fn forged_messages_stop_nobody() {
 #[test]
 fn random_schedules_keep_every_promise() {
     let points = points::COORDINATOR.iter().chain(points::PARTICIPANT).map(|point| point.name);
-    keep_every_promise(schedule, points);
+    keep_every_promise(schedule, points.chain(["power cuts", "restarts at once"]));
 }

@@ -1,8 +1,11 @@
 //! Inputs and effects in words short enough to read a protocol by.
 
-use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Prepare, TxnId, Vote};
+use kvorum_replication::two_phase::CommitMode;
+use kvorum_replication::two_phase::message::{
+    Decision, Knowledge, Message, Prepare, Recalled, TxnId, Vote,
+};
 use kvorum_replication::two_phase::record::{
-    CoordinatorRecord, ParticipantRecord, Prepared, SessionTable,
+    CoordinatorRecord, DecidedState, ParticipantRecord, Prepared, SessionTable,
 };
 use kvorum_replication::{Key, NodeId, Page, Query, Range};
 
@@ -54,6 +57,8 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::Inform { .. } => "inform",
         Message::Read { .. } => "read",
         Message::ReadAnswer { .. } => "answer",
+        Message::Recover { .. } => "recover",
+        Message::Recovered { .. } => "recovered",
     }
 }
 
@@ -62,19 +67,19 @@ pub(crate) fn message(message: &Message) -> String {
     match message {
         Message::Prepare(prepare) => prepare_words(prepare),
         Message::Vote { txn: id, vote } => format!("{kind} {} {}", txn(id), vote_words(vote)),
-        Message::Decide { txn: id, decision: Decision::Commit(number), finished_below } => {
+        Message::Decide { txn: id, decision: Decision::Commit(number), finished_below, .. } => {
             format!("{kind} {} {number} below {}", txn(id), txn(finished_below))
         }
-        Message::Decide { txn: id, decision: Decision::Abort, finished_below } => {
+        Message::Decide { txn: id, decision: Decision::Abort, finished_below, .. } => {
             format!("{kind} {} below {}", txn(id), txn(finished_below))
         }
         Message::Acknowledge { txn: id } | Message::Inquire { txn: id } => {
             format!("{kind} {}", txn(id))
         }
-        Message::Inform { txn: id, knowledge: Knowledge::Undecided } => {
+        Message::Inform { txn: id, knowledge: Knowledge::Undecided, .. } => {
             format!("{kind} {} undecided", txn(id))
         }
-        Message::Inform { txn: id, knowledge: Knowledge::Decided(known) } => {
+        Message::Inform { txn: id, knowledge: Knowledge::Decided(known), .. } => {
             format!("{kind} {} {}", txn(id), decision(*known))
         }
         Message::Read { read, epoch, query: asked } => {
@@ -83,15 +88,31 @@ pub(crate) fn message(message: &Message) -> String {
         Message::ReadAnswer { read, epoch, answer: found } => {
             format!("{kind} {epoch}.{read} {}", answer(found))
         }
+        Message::Recover { epoch, first } => format!("{kind} epoch {epoch} from {}", txn(first)),
+        Message::Recovered { epoch, applied, recalled, next, .. } => {
+            let next = next.map_or_else(String::new, |next| format!(" next {}", txn(&next)));
+            let recalled: Vec<String> = recalled.iter().map(self::recalled).collect();
+            let recalled = recalled.join("; ");
+            format!("{kind} epoch {epoch} applied {applied} [{recalled}]{next}")
+        }
     }
+}
+
+fn recalled(recalled: &Recalled) -> String {
+    let Recalled { txn: id, participants, stamp: of, number } = recalled;
+    let number = number.map_or_else(String::new, |number| format!(" {number}"));
+    format!("{}{number}{} by {}", txn(id), stamp(*of), nodes(participants))
 }
 
 fn prepare_words(prepare: &Prepare) -> String {
     let alone = prepare
         .one_phase
         .map_or_else(String::new, |one_phase| format!(" alone{}", stamp(one_phase.stamp)));
+    let parallel = prepare
+        .parallel
+        .map_or_else(String::new, |parallel| format!(" parallel{}", stamp(parallel.stamp)));
     format!(
-        "prepare {} {}{alone} below {}",
+        "prepare {} {}{alone}{parallel} below {}",
         txn(&prepare.txn),
         transaction(&prepare.transaction),
         txn(&prepare.finished_below)
@@ -133,10 +154,18 @@ pub(crate) fn record(record: &Record) -> String {
 
 fn coordinator_record(record: &CoordinatorRecord) -> String {
     match record {
-        CoordinatorRecord::Started { epoch } => format!("started epoch {epoch}"),
+        CoordinatorRecord::Started { epoch, commit: CommitMode::AfterDecision } => {
+            format!("started epoch {epoch}")
+        }
+        CoordinatorRecord::Started { epoch, commit: CommitMode::Parallel } => {
+            format!("started epoch {epoch} parallel")
+        }
         CoordinatorRecord::SessionOpened { client } => format!("session {}", client.0),
         CoordinatorRecord::Committed { txn: id, number, stamp: of, participants } => {
             format!("committed {} {number}{} by {}", txn(id), stamp(*of), nodes(participants))
+        }
+        CoordinatorRecord::Aborted { txn: id, finished_below } => {
+            format!("aborted {} below {}", txn(id), txn(finished_below))
         }
         CoordinatorRecord::Ended { txn: id } => format!("ended {}", txn(id)),
         CoordinatorRecord::Checkpoint(checkpoint) => {
@@ -145,8 +174,17 @@ fn coordinator_record(record: &CoordinatorRecord) -> String {
                 .iter()
                 .map(|it| format!("{} {} by {}", txn(&it.txn), it.number, nodes(&it.participants)))
                 .collect();
+            let aborted: Vec<String> = checkpoint.aborted.iter().map(txn).collect();
+            let parallel = match checkpoint.parallel_epoch {
+                0 => String::new(),
+                epoch => format!(
+                    " parallel {epoch} below {} aborted [{}]",
+                    txn(&checkpoint.finished_below),
+                    aborted.join(" ")
+                ),
+            };
             format!(
-                "checkpoint epoch {} commits {} [{}] sessions {}",
+                "checkpoint epoch {} commits {} [{}]{parallel} sessions {}",
                 checkpoint.epoch,
                 checkpoint.commits,
                 committed.join("; "),
@@ -159,6 +197,7 @@ fn coordinator_record(record: &CoordinatorRecord) -> String {
 fn prepared(record: &Prepared) -> String {
     let mut words = vec![txn(&record.txn), writes(&record.writes)];
     words.extend(record.checked.iter().map(|key| format!("check@{}", text(key))));
+    words.extend(record.parallel.map(|parallel| format!("parallel{}", stamp(parallel.stamp))));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }
@@ -167,6 +206,7 @@ fn participant_record(record: &ParticipantRecord) -> String {
     match record {
         ParticipantRecord::Started { incarnation } => format!("started incarnation {incarnation}"),
         ParticipantRecord::Prepared(record) => format!("prepared {}", prepared(record)),
+        ParticipantRecord::Promised { epoch } => format!("promised epoch {epoch}"),
         ParticipantRecord::Decided { txn: id, decision: known } => {
             format!("decided {} {}", txn(id), decision(*known))
         }
@@ -178,15 +218,24 @@ fn participant_record(record: &ParticipantRecord) -> String {
             let decided: Vec<String> = checkpoint
                 .decided
                 .iter()
-                .map(|(id, known)| format!("{} {}", txn(id), decision(*known)))
+                .map(|DecidedState { txn: id, decision: known, pledge }| {
+                    let pledge = pledge.as_ref().map_or_else(String::new, |pledge| {
+                        format!("{} by {}", stamp(pledge.stamp), nodes(&pledge.participants))
+                    });
+                    format!("{} {}{pledge}", txn(id), decision(*known))
+                })
                 .collect();
             let progress: Vec<String> = checkpoint
                 .coordinators
                 .iter()
                 .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
                 .collect();
+            let epoch = match checkpoint.promised {
+                0 => String::new(),
+                epoch => format!(" promised {epoch}"),
+            };
             format!(
-                "checkpoint incarnation {} prepared [{}] decided [{}] {} sessions {}",
+                "checkpoint incarnation {}{epoch} prepared [{}] decided [{}] {} sessions {}",
                 checkpoint.incarnation,
                 promised.join("; "),
                 decided.join("; "),

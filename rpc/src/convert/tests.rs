@@ -10,7 +10,7 @@ use capnp::message::{Builder, ReaderOptions};
 use capnp::serialize;
 use kvorum_node::ClusterId;
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
 use kvorum_replication::{
     Answer, ClientId, Failure, Held, NodeId, Page, Precondition, Protocol, Query, Range, Stamp,
@@ -128,13 +128,49 @@ fn answer() -> impl Strategy<Value = Answer> {
 
 fn prepare() -> impl Strategy<Value = Prepare> {
     let participants = vec(any::<u32>().prop_map(NodeId), 0..5);
-    (txn(), participants, transaction(), proptest::option::of(one_phase()), txn()).prop_map(
-        |(txn, participants, transaction, one_phase, finished_below)| Prepare {
+    (txn(), participants, transaction(), how(), txn()).prop_map(
+        |(txn, participants, transaction, (one_phase, parallel), finished_below)| Prepare {
             txn,
             participants: participants.into(),
             transaction: Arc::new(transaction),
             one_phase,
+            parallel,
             finished_below,
+        },
+    )
+}
+
+/// In one phase, in parallel, or in none of these ways.
+fn how() -> impl Strategy<Value = (Option<OnePhase>, Option<Parallel>)> {
+    prop_oneof![
+        Just((None, None)),
+        one_phase().prop_map(|one_phase| (Some(one_phase), None)),
+        one_phase().prop_map(|OnePhase { stamp }| (None, Some(Parallel { stamp }))),
+    ]
+}
+
+fn recalled() -> impl Strategy<Value = Recalled> {
+    let participants = vec(any::<u32>().prop_map(NodeId), 0..5);
+    let number = proptest::option::of((1..u64::MAX).prop_map(CommitNumber));
+    (txn(), participants, one_phase(), number).prop_map(
+        |(txn, participants, OnePhase { stamp }, number)| Recalled {
+            txn,
+            participants: participants.into(),
+            stamp,
+            number,
+        },
+    )
+}
+
+fn recovered() -> impl Strategy<Value = Message> {
+    let next = proptest::option::of(txn());
+    (any::<u64>(), txn(), any::<u64>(), vec(recalled(), 0..5), next).prop_map(
+        |(epoch, first, applied, recalled, next)| Message::Recovered {
+            epoch,
+            first,
+            applied: CommitNumber(applied),
+            recalled,
+            next,
         },
     )
 }
@@ -145,14 +181,23 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         prepare().prop_map(Message::Prepare),
         (txn(), vote()).prop_map(|(txn, vote)| Message::Vote { txn, vote }),
-        (txn(), decision(), txn()).prop_map(|(txn, decision, finished_below)| Message::Decide {
-            txn,
-            decision,
-            finished_below,
-        }),
+        (txn(), decision(), txn(), any::<u64>()).prop_map(
+            |(txn, decision, finished_below, epoch)| Message::Decide {
+                txn,
+                decision,
+                finished_below,
+                epoch,
+            }
+        ),
         txn().prop_map(|txn| Message::Acknowledge { txn }),
         txn().prop_map(|txn| Message::Inquire { txn }),
-        (txn(), knowledge).prop_map(|(txn, knowledge)| Message::Inform { txn, knowledge }),
+        (txn(), knowledge, any::<u64>()).prop_map(|(txn, knowledge, epoch)| Message::Inform {
+            txn,
+            knowledge,
+            epoch
+        }),
+        (any::<u64>(), txn()).prop_map(|(epoch, first)| Message::Recover { epoch, first }),
+        recovered(),
         (any::<u64>(), any::<u64>(), query()).prop_map(|(read, epoch, query)| Message::Read {
             read,
             epoch,
@@ -305,6 +350,6 @@ fn lists_beyond_their_limit_are_refused() {
 fn a_commit_without_a_number_is_refused() {
     let txn = TxnId { coordinator: NodeId(0), epoch: 1, number: 1 };
     let decision = Decision::Commit(CommitNumber(0));
-    let unnumbered = Message::Decide { txn, decision, finished_below: txn };
+    let unnumbered = Message::Decide { txn, decision, finished_below: txn, epoch: 1 };
     assert!(decode(&encode(&[unnumbered])).is_err());
 }

@@ -91,15 +91,21 @@ impl Ledger {
         self.ask(bootstrap.get_question_id(), slow)
     }
 
+    /// Says what is wrong if a question's number is in use.
+    pub(super) fn check_new(&self, question: u32) -> Result<(), Error> {
+        match self.open.borrow().contains_key(&question) {
+            true => Err(asked_twice(question)),
+            false => Ok(()),
+        }
+    }
+
     fn ask(&self, question: u32, asked: Asked) -> Result<(), Error> {
         match self.open.borrow_mut().entry(question) {
             Entry::Vacant(entry) => {
                 entry.insert(asked);
                 Ok(())
             }
-            Entry::Occupied(_) => {
-                Err(Error::failed(format!("question {question} was asked while it was open")))
-            }
+            Entry::Occupied(_) => Err(asked_twice(question)),
         }
     }
 
@@ -213,4 +219,8 @@ fn given(answer: return_::Reader<'_>) -> Option<u32> {
         Ok(cap_descriptor::SenderHosted(export)) => Some(export),
         _ => None,
     }
+}
+
+fn asked_twice(question: u32) -> Error {
+    Error::failed(format!("question {question} was asked while it was open"))
 }

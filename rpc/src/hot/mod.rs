@@ -1,4 +1,5 @@
-//! The hot path: a client's calls on the store, below capnp-rpc.
+//! The hot path: a client's calls on the store, and the nodes' deliveries to each other, below
+//! capnp-rpc.
 //!
 //! capnp-rpc costs some fifty allocations a call, whatever its network. So the calls that come by
 //! the thousand are read and written here, in the messages of the very same protocol, straight
@@ -20,15 +21,19 @@
 //!   are on their way through capnp-rpc, those behind them go the same way.
 
 mod ask;
+mod deliver;
 mod ledger;
 mod method;
 mod questions;
+mod refusal;
 mod serve;
 
 pub(crate) use ask::{Asking, Response, Store};
+pub(crate) use deliver::{Deliveries, Mailslot};
 pub(crate) use ledger::Ledger;
 pub(crate) use method::Method;
 pub(crate) use questions::Question;
+pub(crate) use refusal::Refusals;
 pub(crate) use serve::{Answering, Serving};
 
 /// `Gate.client`, which gives out the store, as the schema numbers it.

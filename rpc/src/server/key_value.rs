@@ -1,6 +1,7 @@
 //! `KeyValue`: reads and writes, checked at the edge and asked of the node.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use capnp::Error;
 use kvorum_replication::{
@@ -11,6 +12,7 @@ use kvorum_schema::client_capnp::{
 };
 use tokio::sync::oneshot;
 
+use super::admission::Kind;
 use super::connection::Connection;
 use super::hub::Service;
 use super::requests::{Asker, given_up, writes};
@@ -43,11 +45,15 @@ impl KeyValue {
             }
             Err(Rejected::Malformed(error)) => return Err(error),
         };
+        let Some(place) = self.connection.share.admit(Kind::of(&operation), Instant::now) else {
+            self.worker.requests.count_refusal();
+            return Ok(Outcome::Failed(Failure::Overloaded));
+        };
         let bytes = operation_bytes(&operation);
         let _held = self.connection.wire.hold(bytes);
         let writes = writes(&operation);
         let (asker, told) = oneshot::channel();
-        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Task(asker));
+        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Task(asker), place);
         Ok(told.await.unwrap_or_else(|_| given_up(writes)))
     }
 

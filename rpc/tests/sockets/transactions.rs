@@ -180,9 +180,8 @@ fn an_error_of_the_body_stands_only_if_what_it_saw_was_true_at_one_moment() {
         // 10 and 5 were never there together.
         assert!(withdraw(100, true).await.is_ok());
         assert_eq!(client.get(b("alice")).await, Ok(Some(b("-5"))));
-        let failed: Result<(), Poor> = client
-            .transaction(async |txn| txn.get(Bytes::new()).await.map(drop).map_err(Poor::from))
-            .await;
+        let failed: Result<_, Poor> =
+            client.transaction(async |txn| Ok(txn.get(Bytes::new()).await?)).await;
         assert!(matches!(failed, Err(Poor::Client(error)) if error.kind == ErrorKind::Invalid));
     });
 }

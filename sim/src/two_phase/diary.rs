@@ -13,12 +13,37 @@ pub(super) type Asked = (ClientId, u64);
 /// What a judge has to know of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
-    Started { epoch: u64 },
-    Prepared { txn: TxnId },
-    Committed { txn: TxnId, number: CommitNumber, asked: Option<Asked>, participants: Vec<NodeId> },
-    Ended { txn: TxnId },
-    Decided { txn: TxnId, decision: Decision },
-    Alone { txn: TxnId, asked: Option<Asked>, writes: Vec<Write> },
+    Started {
+        epoch: u64,
+    },
+    Prepared {
+        txn: TxnId,
+    },
+    Committed {
+        txn: TxnId,
+        number: CommitNumber,
+        asked: Option<Asked>,
+        participants: Vec<NodeId>,
+    },
+    Aborted {
+        txn: TxnId,
+    },
+    Ended {
+        txn: TxnId,
+    },
+    /// To a restarted coordinator: nothing of an older epoch is prepared any more.
+    Promised {
+        epoch: u64,
+    },
+    Decided {
+        txn: TxnId,
+        decision: Decision,
+    },
+    Alone {
+        txn: TxnId,
+        asked: Option<Asked>,
+        writes: Vec<Write>,
+    },
     Other,
 }
 
@@ -29,13 +54,14 @@ fn asked(stamp: Stamp) -> Asked {
 impl From<CoordinatorRecord> for Note {
     fn from(record: CoordinatorRecord) -> Self {
         match record {
-            CoordinatorRecord::Started { epoch } => Self::Started { epoch },
+            CoordinatorRecord::Started { epoch, .. } => Self::Started { epoch },
             CoordinatorRecord::Committed { txn, number, stamp, participants } => Self::Committed {
                 txn,
                 number,
                 asked: stamp.map(asked),
                 participants: participants.to_vec(),
             },
+            CoordinatorRecord::Aborted { txn, .. } => Self::Aborted { txn },
             CoordinatorRecord::Ended { txn } => Self::Ended { txn },
             CoordinatorRecord::SessionOpened { .. } | CoordinatorRecord::Checkpoint(_) => {
                 Self::Other
@@ -49,6 +75,7 @@ impl From<ParticipantRecord> for Note {
         match record {
             ParticipantRecord::Started { incarnation } => Self::Started { epoch: incarnation },
             ParticipantRecord::Prepared(prepared) => Self::Prepared { txn: prepared.txn },
+            ParticipantRecord::Promised { epoch } => Self::Promised { epoch },
             ParticipantRecord::Decided { txn, decision } => Self::Decided { txn, decision },
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
                 Self::Alone { txn, asked: stamp.map(asked), writes }
@@ -70,6 +97,8 @@ pub(super) struct Diary {
     /// Writes of sessions that are committed here.
     asked: BTreeMap<Asked, Position>,
     alone: BTreeMap<TxnId, Position>,
+    aborted: BTreeMap<TxnId, Position>,
+    promised: BTreeMap<u64, Position>,
     started: BTreeMap<u64, Position>,
 }
 
@@ -92,6 +121,12 @@ impl Diary {
             Note::Alone { txn, asked, .. } => {
                 self.alone.insert(*txn, at);
                 self.asked.extend(asked.map(|asked| (asked, at)));
+            }
+            Note::Aborted { txn } => {
+                self.aborted.insert(*txn, at);
+            }
+            Note::Promised { epoch } => {
+                self.promised.insert(*epoch, at);
             }
             Note::Ended { .. } | Note::Other => {}
         }
@@ -116,6 +151,8 @@ impl Diary {
         self.committed.retain(|_, (_, at)| kept(at));
         self.asked.retain(|_, at| kept(at));
         self.alone.retain(|_, at| kept(at));
+        self.aborted.retain(|_, at| kept(at));
+        self.promised.retain(|_, at| kept(at));
         self.started.retain(|_, at| kept(at));
         self.durable = last;
     }
@@ -130,6 +167,21 @@ impl Diary {
 
     pub(super) fn has_prepared(&self, txn: TxnId) -> bool {
         self.has(self.prepared.get(&txn))
+    }
+
+    /// Whether this coordinator has durably written that it was aborted.
+    pub(super) fn has_aborted(&self, txn: TxnId) -> bool {
+        self.has(self.aborted.get(&txn))
+    }
+
+    /// Whether this participant has durably promised an epoch to a restarted coordinator.
+    pub(super) fn has_promised(&self, epoch: u64) -> bool {
+        self.has(self.promised.get(&epoch))
+    }
+
+    /// The newest epoch that it has promised, durably or not.
+    pub(super) fn newest_promise(&self) -> u64 {
+        self.promised.keys().next_back().copied().unwrap_or_default()
     }
 
     /// Whether it promised what it had written down as decided before. (A vote may leave after the

@@ -203,6 +203,6 @@ impl Protocol for Cluster {
     }
 
     fn is_written_point(&self, point: &str) -> bool {
-        point == points::COORDINATOR_DECISION_WRITTEN
+        points::is_behind_write(point)
     }
 }

@@ -57,7 +57,9 @@ pub(crate) async fn demo(
     output: &mut Output,
     demo: Demo,
 ) -> Result<ExitCode, CommandError> {
-    let mut stage = Stage::new(fresh::cluster(Protocol::TwoPhase, REPLICAS, demo.data_dir)?);
+    let cluster = fresh::cluster(Protocol::TwoPhase, REPLICAS, demo.data_dir)?;
+    let mut stage = Stage::new(cluster, global.timeout);
+    stage.set_flags();
     let mut guide = Guide::new(output);
     match tour(&mut stage, &mut guide).await {
         Ok(()) => {}

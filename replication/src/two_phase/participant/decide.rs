@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::state::{Decided, Promised, Stage};
+use super::state::{Decided, Promised, Stage, Told};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId};
@@ -10,16 +10,24 @@ use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
 
+/// How a transaction ended, as it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Learnt {
+    pub(super) decision: Decision,
+    /// Of the coordinator that it comes from.
+    pub(super) epoch: u64,
+}
+
 impl Participant {
     pub(super) fn decide(
         &mut self,
         from: NodeId,
         txn: TxnId,
-        decision: Decision,
+        learnt: Learnt,
         finished_below: TxnId,
         effects: &mut Out,
     ) {
-        let still_open = match decision {
+        let still_open = match learnt.decision {
             // It is not over before this participant has acknowledged it.
             Decision::Commit(_) => finished_below <= txn,
             Decision::Abort => true,
@@ -32,19 +40,26 @@ impl Participant {
             self.counters.strange_dropped += 1;
             return;
         }
-        self.learn(txn, decision, effects);
+        self.learn(txn, learnt, effects);
         self.adopt(finished_below, effects);
     }
 
     /// Somebody who knows says how a transaction ended.
-    pub(super) fn learn(&mut self, txn: TxnId, decision: Decision, effects: &mut Out) {
-        match decision {
-            Decision::Commit(number) => self.learn_commit(txn, number, effects),
+    pub(super) fn learn(&mut self, txn: TxnId, learnt: Learnt, effects: &mut Out) {
+        match learnt.decision {
+            Decision::Commit(number) => {
+                self.learn_commit(txn, Told { number, epoch: learnt.epoch }, effects);
+            }
             Decision::Abort => self.learn_abort(txn, effects),
         }
     }
 
-    fn learn_commit(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+    fn learn_commit(&mut self, txn: TxnId, told: Told, effects: &mut Out) {
+        let number = told.number;
+        if self.is_outdated(txn, told) {
+            self.counters.outdated_dropped += 1;
+            return;
+        }
         if self.alone > 0 {
             // The cluster had one replica and has more: what was committed alone is applied first.
             // The coordinator will say it again.
@@ -58,7 +73,7 @@ impl Participant {
                 if (number > self.applied || self.options.planted.has(Bug::ApplyOutOfOrder))
                     && !self.early.contains_key(&number) =>
             {
-                *commit = Some(number);
+                *commit = Some(told);
                 if let Some(alarm) = alarm.take() {
                     self.alarms.cancel(alarm, Alarm::Inquire(txn));
                 }
@@ -72,11 +87,22 @@ impl Participant {
         }
     }
 
+    /// Whether a parallel commit that is open here has its number from before the promise to a later
+    /// epoch. That epoch's coordinator was not told of the number, and may have given another.
+    fn is_outdated(&self, txn: TxnId, told: Told) -> bool {
+        let is_parallel = |promised: &Promised| promised.parallel.is_some();
+        told.epoch < self.promised
+            && self.transactions.get(&txn).is_some_and(is_parallel)
+            && !self.options.planted.has(Bug::TakeOldNumbers)
+    }
+
     /// A commit of a transaction that is not prepared here. It was committed here, or nothing is
     /// known of it; only the former is acknowledged.
     fn acknowledge_again(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
         match self.decided.get(&txn) {
-            Some(Decided { decision: Decision::Commit(known), durable }) if *known == number => {
+            Some(Decided { decision: Decision::Commit(known), durable, .. })
+                if *known == number =>
+            {
                 self.counters.duplicates_dropped += 1;
                 if *durable {
                     self.acknowledge(txn, effects);
@@ -120,10 +146,15 @@ impl Participant {
             effects.push(Effect::Apply { mark: mark.0, writes });
         }
         effects.point(points::PARTICIPANT_APPLIED);
-        for (number, txn, _) in &turn {
+        for (number, txn, promised) in &turn {
             self.counters.committed += 1;
             let decision = Decision::Commit(*number);
-            self.decided.insert(*txn, Decided { decision, durable: false });
+            let epoch = match &promised.stage {
+                Stage::Prepared { commit: Some(told), .. } => told.epoch,
+                _ => unreachable!("only what is prepared and decided has its turn"),
+            };
+            let pledge = promised.pledge();
+            self.decided.insert(*txn, Decided { epoch, pledge, ..Decided::new(decision, false) });
             let record = ParticipantRecord::Decided { txn: *txn, decision };
             self.persist(record, Urgency::Soon, effects);
             effects.point(points::PARTICIPANT_BEFORE_ACKNOWLEDGE);
@@ -161,7 +192,7 @@ impl Participant {
         self.counters.aborted += 1;
         if !matches!(promised.stage, Stage::Checking { .. }) {
             let decision = Decision::Abort;
-            self.decided.insert(txn, Decided { decision, durable: true });
+            self.decided.insert(txn, Decided::new(decision, true));
             self.persist(ParticipantRecord::Decided { txn, decision }, Urgency::Soon, effects);
         }
         self.wake_reads(txn, promised.stage, effects);

@@ -8,6 +8,7 @@ mod decide;
 mod doubt;
 mod prepare;
 mod reads;
+mod recall;
 mod recover;
 mod state;
 
@@ -15,6 +16,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use self::decide::Learnt;
 use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
 use super::audit::{ParticipantAudit, Table};
 use super::locks::LockTable;
@@ -43,6 +45,13 @@ pub enum ParticipantResume {
     Decided(TxnId),
     /// The commit of this transaction, which this participant decided alone.
     CommittedAlone(TxnId),
+    /// The promise to a restarted coordinator, which wants to hear from this transaction on.
+    Promised {
+        /// The coordinator's epoch.
+        epoch: u64,
+        /// As in its question.
+        first: TxnId,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +88,11 @@ counters! {
         reads_expired,
         inquiries,
         informs,
+        recovers,
+        recovered_sent,
+        refused_by_promise,
+        reads_looked_at_again,
+        outdated_dropped,
         duplicates_dropped,
         strange_dropped,
         dropped_not_serving,
@@ -111,6 +125,10 @@ pub struct Participant {
     decided: BTreeMap<TxnId, Decided>,
     /// Of the coordinator, everything below is over.
     finished_below: TxnId,
+    /// Nothing of an older epoch is prepared any more.
+    promised: u64,
+    /// Whether that is durable.
+    promise_is_durable: bool,
     /// The newest commit applied; all before it were too.
     applied: CommitNumber,
     /// Commits that wait for the one before them.
@@ -155,7 +173,9 @@ impl Participant {
             alone_stamps: BTreeMap::new(),
             locks: LockTable::default(),
             decided: BTreeMap::new(),
-            finished_below: TxnId { coordinator: NodeId::COORDINATOR, epoch: 0, number: 0 },
+            finished_below: TxnId::FIRST,
+            promised: 0,
+            promise_is_durable: true,
             applied: CommitNumber::ZERO,
             early: BTreeMap::new(),
             sessions: Sessions::new(Origin::Learnt, limits),
@@ -206,16 +226,22 @@ impl Participant {
         }
         match message {
             Message::Prepare(prepare) => self.prepare(from, prepare, effects),
-            Message::Decide { txn, decision, finished_below } => {
-                self.decide(from, txn, decision, finished_below, effects);
+            Message::Decide { txn, decision, finished_below, epoch } => {
+                self.decide(from, txn, Learnt { decision, epoch }, finished_below, effects);
             }
             Message::Inquire { txn } => self.inquire(from, txn, effects),
-            Message::Inform { txn, knowledge } => self.inform(from, txn, knowledge, effects),
+            Message::Inform { txn, knowledge, epoch } => {
+                self.inform(from, txn, knowledge, epoch, effects);
+            }
+            Message::Recover { epoch, first } => self.promise_epoch(from, epoch, first, effects),
             Message::Read { read, epoch, query } => {
                 let asker = Asker::Coordinator { from, read, epoch };
                 self.read(now, asker, query, Time::NEVER, effects);
             }
-            Message::Vote { .. } | Message::Acknowledge { .. } | Message::ReadAnswer { .. } => {
+            Message::Vote { .. }
+            | Message::Acknowledge { .. }
+            | Message::ReadAnswer { .. }
+            | Message::Recovered { .. } => {
                 self.counters.strange_dropped += 1;
             }
         }
@@ -250,6 +276,9 @@ impl Participant {
             ParticipantResume::Prepared(txn) => self.vote_has_gone(now, txn),
             ParticipantResume::Decided(txn) => self.decision_is_durable(txn),
             ParticipantResume::CommittedAlone(txn) => self.committed_alone(txn, effects),
+            ParticipantResume::Promised { epoch, first } => {
+                self.epoch_is_promised(epoch, first, effects);
+            }
         }
     }
 

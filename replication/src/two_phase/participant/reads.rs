@@ -9,6 +9,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::vec::Vec;
 
 use super::state::{Asker, Stage, WaitingRead};
 use super::{Alarm, Out, Participant, reply_failed};
@@ -75,6 +76,26 @@ impl Participant {
         let alarm = deadline.min(now.after(self.options.read_wait_max));
         self.alarms.set(alarm, Alarm::Read(id));
         self.waiting.insert(id, WaitingRead { asker, query, waits_for, alarm });
+    }
+
+    /// A new coordinator gives numbers to what the last one left: to transactions that conflict with
+    /// nothing, and so in any order. A read that waits for some of them, and came before others were
+    /// prepared here, could see them in another order than somebody before. So it waits for all that
+    /// are prepared now, as if it had come now.
+    pub(super) fn look_again(&mut self) {
+        if self.options.planted.has(Bug::ReadsNotLookedAtAgain) {
+            return;
+        }
+        let waiting: Vec<ReadId> = self.waiting.keys().copied().collect();
+        for id in waiting {
+            let waits_for = self.in_the_way(&self.waiting[&id].query);
+            for txn in &waits_for {
+                self.reads_waiting_for(*txn).insert(id);
+            }
+            let read = self.waiting.get_mut(&id).expect("it was there a moment ago");
+            self.counters.reads_looked_at_again += u64::from(read.waits_for != waits_for);
+            read.waits_for = waits_for;
+        }
     }
 
     /// The transactions whose outcome decides what the query answers: prepared, with the vote out,
@@ -164,7 +185,7 @@ impl Participant {
             Asker::Client(_) => false,
             Asker::Coordinator { from, .. } => *from == peer,
         };
-        let dropped: alloc::vec::Vec<ReadId> = self
+        let dropped: Vec<ReadId> = self
             .waiting
             .iter()
             .filter(|(_, read)| of_peer(&read.asker))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
 use kvorum_replication::{Answer, NodeId, Page, Query, Range};
 use kvorum_schema::peer_capnp::{
@@ -18,6 +18,9 @@ use super::super::client::{
 use super::super::{
     MEMBERS_MAX, MESSAGES_MAX, Rejected, bound, check_list, key, length, text, value,
 };
+
+/// Transactions in one answer to a restarted coordinator: more than a participant puts there.
+const RECALLED_MAX: usize = 1 << 16;
 
 type MessagesReader<'a> = capnp::struct_list::Reader<'a, message::Owned>;
 
@@ -64,10 +67,15 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                 Answer::Failed(reason) => reason.len(),
                 Answer::NotHeld | Answer::TooManyHeld | Answer::TooLarge { .. } => 0,
             },
+            Message::Recovered { recalled, .. } => {
+                let bytes = |recalled: &Recalled| 96 + 4 * recalled.participants.len();
+                recalled.iter().map(bytes).sum()
+            }
             Message::Decide { .. }
             | Message::Acknowledge { .. }
             | Message::Inquire { .. }
-            | Message::Inform { .. } => 0,
+            | Message::Inform { .. }
+            | Message::Recover { .. } => 0,
         }
 }
 
@@ -84,6 +92,7 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
                 txn: read_txn(decide.get_txn()?),
                 decision: read_decision(decide.get_decision()?, decide.get_commit_number())?,
                 finished_below: read_txn(decide.get_finished_below()?),
+                epoch: decide.get_epoch(),
             }
         }
         message::Acknowledge(txn) => Message::Acknowledge { txn: read_txn(txn?) },
@@ -96,7 +105,8 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
                 }
                 inform::Undecided(()) => Knowledge::Undecided,
             };
-            Message::Inform { txn: read_txn(inform.get_txn()?), knowledge }
+            let (txn, epoch) = (read_txn(inform.get_txn()?), inform.get_epoch());
+            Message::Inform { txn, knowledge, epoch }
         }
         message::Read(read) => {
             let read = read?;
@@ -114,6 +124,39 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
                 answer: read_answer(answer)?,
             }
         }
+        message::Recover(recover) => {
+            let recover = recover?;
+            Message::Recover { epoch: recover.get_epoch(), first: read_txn(recover.get_first()?) }
+        }
+        message::Recovered(recovered) => read_recovered(recovered?)?,
+    })
+}
+
+fn read_recovered(reader: schema::recovered::Reader<'_>) -> Result<Message, Rejected> {
+    let recalled = reader.get_recalled()?;
+    check_list("recalled transactions", recalled.len(), RECALLED_MAX)?;
+    let next = match reader.get_has_next() {
+        true => Some(read_txn(reader.get_next()?)),
+        false => None,
+    };
+    Ok(Message::Recovered {
+        epoch: reader.get_epoch(),
+        first: read_txn(reader.get_first()?),
+        applied: CommitNumber(reader.get_applied()),
+        recalled: recalled.iter().map(read_recalled).collect::<Result<_, _>>()?,
+        next,
+    })
+}
+
+fn read_recalled(reader: schema::recalled::Reader<'_>) -> Result<Recalled, Rejected> {
+    let participants = reader.get_participants()?;
+    check_list("participants", participants.len(), MEMBERS_MAX)?;
+    let number = reader.get_commit_number();
+    Ok(Recalled {
+        txn: read_txn(reader.get_txn()?),
+        participants: participants.iter().map(NodeId).collect(),
+        stamp: read_stamp(reader.get_stamp()?),
+        number: (number > 0).then_some(CommitNumber(number)),
     })
 }
 
@@ -142,11 +185,16 @@ fn read_prepare(reader: schema::prepare::Reader<'_>) -> Result<Prepare, Rejected
         true => Some(OnePhase { stamp: read_stamp(reader.get_stamp()?) }),
         false => None,
     };
+    let parallel = match reader.get_parallel() {
+        true => Some(Parallel { stamp: read_stamp(reader.get_stamp()?) }),
+        false => None,
+    };
     Ok(Prepare {
         txn: read_txn(reader.get_txn()?),
         participants: participants.iter().map(NodeId).collect(),
         transaction: Arc::new(read_transaction(reader.get_transaction()?)?),
         one_phase,
+        parallel,
         finished_below: read_txn(reader.get_finished_below()?),
     })
 }
@@ -211,8 +259,9 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
             write_txn(*txn, builder.reborrow().init_txn());
             write_vote(vote, builder);
         }
-        Message::Decide { txn, decision, finished_below } => {
+        Message::Decide { txn, decision, finished_below, epoch } => {
             let mut builder = builder.init_decide();
+            builder.set_epoch(*epoch);
             write_txn(*txn, builder.reborrow().init_txn());
             let (decision, number) = write_decision(*decision);
             builder.set_decision(decision);
@@ -221,8 +270,9 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
         }
         Message::Acknowledge { txn } => write_txn(*txn, builder.init_acknowledge()),
         Message::Inquire { txn } => write_txn(*txn, builder.init_inquire()),
-        Message::Inform { txn, knowledge } => {
+        Message::Inform { txn, knowledge, epoch } => {
             let mut builder = builder.init_inform();
+            builder.set_epoch(*epoch);
             write_txn(*txn, builder.reborrow().init_txn());
             match knowledge {
                 Knowledge::Decided(decision) => {
@@ -245,6 +295,44 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
             builder.set_epoch(*epoch);
             write_answer(answer, builder);
         }
+        Message::Recover { epoch, first } => {
+            let mut builder = builder.init_recover();
+            builder.set_epoch(*epoch);
+            write_txn(*first, builder.init_first());
+        }
+        Message::Recovered { epoch, first, applied, recalled, next } => {
+            let mut builder = builder.init_recovered();
+            builder.set_epoch(*epoch);
+            write_txn(*first, builder.reborrow().init_first());
+            builder.set_applied(applied.0);
+            write_recalled(recalled, builder.reborrow().init_recalled(length(recalled.len())));
+            if let Some(next) = next {
+                builder.set_has_next(true);
+                write_txn(*next, builder.init_next());
+            }
+        }
+    }
+}
+
+fn write_recalled(
+    recalled: &[Recalled],
+    mut list: capnp::struct_list::Builder<'_, schema::recalled::Owned>,
+) {
+    for (index, it) in (0..).zip(recalled) {
+        let mut builder = list.reborrow().get(index);
+        write_txn(it.txn, builder.reborrow().init_txn());
+        write_nodes(
+            &it.participants,
+            builder.reborrow().init_participants(length(it.participants.len())),
+        );
+        builder.set_commit_number(it.number.map_or(0, |number| number.0));
+        write_stamp(it.stamp, builder.init_stamp());
+    }
+}
+
+fn write_nodes(nodes: &[NodeId], mut list: capnp::primitive_list::Builder<'_, u32>) {
+    for (index, node) in (0..).zip(nodes) {
+        list.set(index, node.0);
     }
 }
 
@@ -264,15 +352,16 @@ fn write_decision(decision: Decision) -> (schema::Decision, u64) {
 
 fn write_prepare(prepare: &Prepare, mut builder: schema::prepare::Builder<'_>) {
     write_txn(prepare.txn, builder.reborrow().init_txn());
-    let mut participants = builder.reborrow().init_participants(length(prepare.participants.len()));
-    for (index, participant) in (0..).zip(prepare.participants.iter()) {
-        participants.set(index, participant.0);
-    }
+    let participants = builder.reborrow().init_participants(length(prepare.participants.len()));
+    write_nodes(&prepare.participants, participants);
     write_transaction(&prepare.transaction, builder.reborrow().init_transaction());
     write_txn(prepare.finished_below, builder.reborrow().init_finished_below());
     if let Some(one_phase) = prepare.one_phase {
         builder.set_one_phase(true);
         write_stamp(one_phase.stamp, builder.init_stamp());
+    } else if let Some(parallel) = prepare.parallel {
+        builder.set_parallel(true);
+        write_stamp(parallel.stamp, builder.init_stamp());
     }
 }
 
