@@ -128,7 +128,6 @@ scripts! {
     links
     lost_messages
     one_replica
-    pages
     participant_points
     reads
     pages

@@ -216,7 +216,6 @@ scripts! {
     disk_full
     hand_over
     members_left
-    pages
     forget_promise
     read_name
     rejoin_two

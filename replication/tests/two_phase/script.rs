@@ -172,7 +172,6 @@ scripts! {
     late_prepare
     timeouts
     coordinator_points
-    pages
     participant_points
     blocked
     termination_commit
