@@ -195,4 +195,5 @@ scripts! {
     parallel_lost_log
     parallel_chunks
     parallel_checkpoints
+    parallel_aborts_kept
 }
