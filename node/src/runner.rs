@@ -255,14 +255,15 @@ where
     /// Takes the turn that was begun, and more while there is something to do.
     fn take_turns(&mut self, turns_max: u32) {
         for left in (0..turns_max).rev() {
-            let wake = match self.turn() {
-                Ok(wake) => wake,
-                Err(error) => {
+            // After the last there is none, whoever comes before the loop's own thread sees to it: a
+            // step that failed must not go on.
+            let wake = match self.ended {
+                None => self.turn().unwrap_or_else(|error| {
                     self.ended = Some(Err(error));
                     None
-                }
+                }),
+                Some(_) => None,
             };
-            // The loop's own thread sees to the end.
             let has_ended = self.ended.is_some();
             let wake = if has_ended { Some(Time(0)) } else { wake };
             if self.mailbox.end(wake, has_ended || left == 0) {
@@ -508,4 +509,64 @@ fn maintain(store: &Store) -> Result<Maintenance, NodeError> {
         ..MaintenanceOptions::default()
     };
     Ok(Maintenance::start_with(store, options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kvorum_replication::two_phase::message::Message;
+    use kvorum_replication::two_phase::{Coordinator, CoordinatorOptions};
+    use kvorum_replication::{NodeId, Operation, Outcome, Request, RequestId};
+    use kvorum_storage::LogOptions;
+    use kvorum_storage::vfs::MemoryVfs;
+
+    use super::*;
+    use crate::mailbox::Turn;
+
+    /// Keeps what clients are told.
+    struct Replies(Arc<Mutex<Vec<(RequestId, Outcome)>>>);
+
+    impl Outbox<Message> for Replies {
+        fn deliver(&mut self, turn: &mut Turn<Message>) {
+            self.0.lock().unwrap().append(&mut turn.replies);
+        }
+
+        fn drain(&mut self, _wait: Duration) {}
+    }
+
+    fn request(id: u64) -> Event<Message> {
+        let operation = Operation::OpenSession;
+        Event::Request(Request { id: RequestId(id), deadline: Time::NEVER, operation })
+    }
+
+    /// Nobody runs the loop's own thread here, so what is driven is all that happens.
+    #[test]
+    fn after_the_last_turn_nobody_takes_another() {
+        let options =
+            CoordinatorOptions { replicas: vec![NodeId(1)], ..CoordinatorOptions::default() };
+        let (vfs, dir) = (Arc::new(MemoryVfs::new()), Path::new("/data"));
+        let core = Coordinator::new(options);
+        let node = Node::open_log(vfs, dir, LogOptions::default(), core, Vec::new()).unwrap();
+        let mailbox = Arc::new(Mailbox::new());
+        let syncer = Syncer::start(Arc::clone(node.log()), Arc::clone(&mailbox)).unwrap();
+        let replies = Arc::new(Mutex::new(Vec::new()));
+        let outbox = Box::new(Replies(Arc::clone(&replies)));
+        let points = FailPoints::default();
+        let event_loop = EventLoop::new(node, outbox, points, &mailbox, &syncer);
+        let event_loop = Mutex::new(Some(event_loop));
+        let shared = Arc::new(Shared { mailbox: Arc::clone(&mailbox), store: None, event_loop });
+        let driver: Weak<Shared<Coordinator>> = Arc::downgrade(&shared);
+        mailbox.set_driver(driver);
+        let handle = Handle::new(mailbox);
+
+        handle.drive([request(1)]);
+        assert_eq!(replies.lock().unwrap().len(), 1, "whoever drives takes the turn");
+        handle.drive([Event::Stop, request(2)]);
+        assert_eq!(replies.lock().unwrap().len(), 2, "the last turn is taken whole");
+        handle.drive([request(3)]);
+        assert_eq!(replies.lock().unwrap().len(), 2, "a turn was taken after the last");
+        assert!(shared.lock().as_ref().is_some_and(|at_work| at_work.ended.is_some()));
+        syncer.stop().unwrap();
+    }
 }
