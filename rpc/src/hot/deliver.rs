@@ -18,21 +18,16 @@ use std::time::Duration;
 use capnp::message::{Builder, HeapAllocator};
 use capnp::traits::HasTypeId;
 use capnp::{Error, any_pointer};
-use capnp_rpc::rpc_capnp::{call, cap_descriptor, message, message_target, payload, return_};
+use capnp_rpc::rpc_capnp::{call, message, message_target, return_};
 use kvorum_schema::client_capnp::gate;
 use kvorum_schema::peer_capnp::inbox;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
+use super::serve::begin_answer;
+use super::{FIRST_QUESTION, GATE_ATTACH, given};
 use crate::vat::{Peeked, Shortcut, Wire};
-
-/// `Gate.attach`, by which two nodes introduce themselves, as the schema numbers it.
-const GATE_ATTACH: u16 = 2;
-
-/// The first of the numbers that deliveries have; capnp-rpc, which counts from 0 and takes the
-/// lowest that is free, never gets there.
-const FIRST_QUESTION: u32 = 1 << 30;
 
 /// Numbers before the first is used again: many more than are ever under way.
 const QUESTIONS: u32 = 1 << 20;
@@ -133,10 +128,7 @@ impl Deliveries {
         }
         for question in self.owed.borrow_mut().drain(..) {
             let mut message = Builder::new(HeapAllocator::new().first_segment_words(ANSWER_WORDS));
-            let mut answer = message.init_root::<message::Builder<'_>>().init_return();
-            answer.set_answer_id(question);
-            answer.set_release_param_caps(false);
-            answer.set_no_finish_needed(true);
+            let answer = begin_answer(question, &mut message);
             answer.init_results().init_content().init_as::<inbox::deliver_results::Builder<'_>>();
             wire.note_answer(false);
             wire.say(&message);
@@ -266,14 +258,5 @@ impl Shortcut for Rc<Deliveries> {
         // The slot knows its connection, which knows this.
         *self.slot.borrow_mut() = None;
         *self.answered.borrow_mut() = None;
-    }
-}
-
-/// The one capability among parameters or results, if it is the sender's own and settled.
-fn given(payload: payload::Reader<'_>) -> Option<u32> {
-    let table = payload.get_cap_table().ok()?;
-    match table.try_get(0).filter(|_| table.len() == 1)?.which() {
-        Ok(cap_descriptor::SenderHosted(export)) => Some(export),
-        _ => None,
     }
 }

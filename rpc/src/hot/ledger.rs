@@ -6,11 +6,11 @@ use std::collections::hash_map::Entry;
 
 use capnp::Error;
 use capnp::traits::HasTypeId;
-use capnp_rpc::rpc_capnp::{bootstrap, call, cap_descriptor, finish, message_target, release};
+use capnp_rpc::rpc_capnp::{bootstrap, call, finish, message_target, release};
 use capnp_rpc::rpc_capnp::{return_, return_::Which as Returned};
 use kvorum_schema::client_capnp::{gate, key_value};
 
-use super::GATE_CLIENT;
+use super::{GATE_CLIENT, given};
 
 /// The other side's open questions. Bounded by the limits on calls and on unfinished answers.
 #[derive(Default)]
@@ -177,7 +177,8 @@ impl Ledger {
         }
         self.ended(what);
         if what == What::Store
-            && let Some(export) = given(answer)
+            && let Ok(Returned::Results(Ok(results))) = answer.which()
+            && let Some(export) = given(results)
         {
             self.store.set(Some(match self.store.get() {
                 Some(store) if store.export == export => {
@@ -205,19 +206,6 @@ impl Ledger {
             Some(Asked::Hot { finished }) => !finished,
             Some(Asked::Slow { .. }) | None => false,
         }
-    }
-}
-
-/// The one capability of an answer, if it is one of ours and settled.
-fn given(answer: return_::Reader<'_>) -> Option<u32> {
-    let Ok(Returned::Results(Ok(results))) = answer.which() else {
-        return None;
-    };
-    let table = results.get_cap_table().ok()?;
-    let only = table.try_get(0).filter(|_| table.len() == 1)?;
-    match only.which() {
-        Ok(cap_descriptor::SenderHosted(export)) => Some(export),
-        _ => None,
     }
 }
 

@@ -28,6 +28,8 @@ mod questions;
 mod refusal;
 mod serve;
 
+use capnp_rpc::rpc_capnp::{cap_descriptor, payload};
+
 pub(crate) use ask::{Asking, Response, Store};
 pub(crate) use deliver::{Deliveries, Mailslot};
 pub(crate) use ledger::Ledger;
@@ -38,3 +40,19 @@ pub(crate) use serve::{Answering, Serving};
 
 /// `Gate.client`, which gives out the store, as the schema numbers it.
 const GATE_CLIENT: u16 = 0;
+
+/// `Gate.attach`, by which two nodes introduce themselves, as the schema numbers it.
+const GATE_ATTACH: u16 = 2;
+
+/// The first of the numbers that questions asked here have; capnp-rpc, which counts from 0 and takes
+/// the lowest that is free, never gets there.
+const FIRST_QUESTION: u32 = 1 << 30;
+
+/// The one capability among parameters or results, if it is the sender's own and settled.
+fn given(payload: payload::Reader<'_>) -> Option<u32> {
+    let table = payload.get_cap_table().ok()?;
+    match table.try_get(0).filter(|_| table.len() == 1)?.which() {
+        Ok(cap_descriptor::SenderHosted(export)) => Some(export),
+        _ => None,
+    }
+}
