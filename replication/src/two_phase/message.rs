@@ -5,8 +5,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use core::fmt;
+use core::time::Duration;
 
-use crate::contract::NodeId;
+use crate::contract::{NodeId, Time};
 use crate::request::{Answer, Key, Query, Stamp, Transaction};
 
 /// Names a transaction, for ever: the epoch is persisted before the first transaction of it, so a
@@ -229,5 +230,58 @@ pub enum Message {
         recalled: Vec<Recalled>,
         /// Where to go on; none if these were the last.
         next: Option<TxnId>,
+    },
+    /// Of views and leases.
+    View(ViewMessage),
+}
+
+/// What is said of views, and of the leases under which replicas serve fresh reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewMessage {
+    /// Coordinator to replica: there is this view. Repeated until the replica says that it knows it.
+    Announce {
+        /// Its number.
+        view: u64,
+        /// Without a lease so many others have to be asked.
+        others: usize,
+    },
+    /// Replica to coordinator: it is there, and asks for a lease.
+    Renew {
+        /// Of the replica; its clock begins anew with each.
+        incarnation: u64,
+        /// The time by its clock.
+        at: Time,
+        /// The newest view that it knows, durably.
+        view: u64,
+    },
+    /// The answer to [`ViewMessage::Renew`]: fresh reads may be served for so long from then on.
+    Grant {
+        /// As in the question.
+        incarnation: u64,
+        /// As in the question.
+        at: Time,
+        /// For how long.
+        lease: Duration,
+    },
+    /// Coordinator to a replica that is not in this view: it was left out, and takes part in nothing.
+    Excluded {
+        /// The view's number.
+        view: u64,
+    },
+    /// Replica to replica: which view do you know?
+    Ask {
+        /// The sender's name for the question; unique within its incarnation.
+        round: u64,
+        /// Of the sender.
+        incarnation: u64,
+    },
+    /// The answer to [`ViewMessage::Ask`].
+    Heard {
+        /// As in the question.
+        round: u64,
+        /// As in the question.
+        incarnation: u64,
+        /// The newest that the sender has heard of.
+        view: u64,
     },
 }

@@ -2,12 +2,12 @@
 
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{
-    Decision, Knowledge, Message, Prepare, Recalled, TxnId, Vote,
+    Decision, Knowledge, Message, Prepare, Recalled, TxnId, ViewMessage, Vote,
 };
 use kvorum_replication::two_phase::record::{
-    CoordinatorRecord, DecidedState, ParticipantRecord, Prepared, SessionTable,
+    CoordinatorRecord, DecidedState, Member, ParticipantRecord, Prepared, SessionTable, View,
 };
-use kvorum_replication::{Key, NodeId, Page, Query, Range};
+use kvorum_replication::{Key, NodeId, Page, Query, Range, Time};
 
 use crate::harness::show::{answer, node, stamp, text, transaction, writes};
 use crate::node::{Of, Record};
@@ -59,6 +59,12 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::ReadAnswer { .. } => "answer",
         Message::Recover { .. } => "recover",
         Message::Recovered { .. } => "recovered",
+        Message::View(ViewMessage::Announce { .. }) => "announce",
+        Message::View(ViewMessage::Renew { .. }) => "renew",
+        Message::View(ViewMessage::Grant { .. }) => "grant",
+        Message::View(ViewMessage::Excluded { .. }) => "excluded",
+        Message::View(ViewMessage::Ask { .. }) => "ask",
+        Message::View(ViewMessage::Heard { .. }) => "heard",
     }
 }
 
@@ -95,7 +101,41 @@ pub(crate) fn message(message: &Message) -> String {
             let recalled = recalled.join("; ");
             format!("{kind} epoch {epoch} applied {applied} [{recalled}]{next}")
         }
+        Message::View(message) => view_message(kind, *message),
     }
+}
+
+fn view_message(kind: &str, message: ViewMessage) -> String {
+    match message {
+        ViewMessage::Announce { view, others } => format!("{kind} view {view} others {others}"),
+        ViewMessage::Renew { at, view, .. } => format!("{kind} at {} view {view}", millis(at)),
+        ViewMessage::Grant { at, lease, .. } => {
+            format!("{kind} {}ms for {}", lease.as_millis(), millis(at))
+        }
+        ViewMessage::Excluded { view } => format!("{kind} by view {view}"),
+        ViewMessage::Ask { round, .. } => format!("{kind} {round}"),
+        ViewMessage::Heard { round, view, .. } => format!("{kind} {round} view {view}"),
+    }
+}
+
+fn millis(time: Time) -> String {
+    format!("{}ms", time.0 / 1_000_000)
+}
+
+fn view(view: &View) -> String {
+    let member = |it: &Member| match it.from {
+        TxnId::FIRST => node(it.replica),
+        from => format!("{} from {}", node(it.replica), txn(&from)),
+    };
+    let members: Vec<String> = view.members.iter().map(member).collect();
+    let founded = if view.is_founded { "" } else { " not founded" };
+    format!(
+        "view {}: {}, at least {}, lease {}ms{founded}",
+        view.number,
+        members.join(","),
+        view.min_replicas,
+        view.lease.as_millis()
+    )
 }
 
 fn recalled(recalled: &Recalled) -> String {
@@ -168,6 +208,7 @@ fn coordinator_record(record: &CoordinatorRecord) -> String {
             format!("aborted {} below {}", txn(id), txn(finished_below))
         }
         CoordinatorRecord::Ended { txn: id } => format!("ended {}", txn(id)),
+        CoordinatorRecord::View(of) => view(of),
         CoordinatorRecord::Checkpoint(checkpoint) => {
             let committed: Vec<String> = checkpoint
                 .committed
@@ -210,6 +251,7 @@ fn participant_record(record: &ParticipantRecord) -> String {
         ParticipantRecord::Decided { txn: id, decision: known } => {
             format!("decided {} {}", txn(id), decision(*known))
         }
+        ParticipantRecord::View { number, others } => format!("view {number} others {others}"),
         ParticipantRecord::CommittedAlone { txn: id, stamp: of, writes: list } => {
             format!("committed alone {}{} {}", txn(id), stamp(*of), writes(list))
         }

@@ -43,6 +43,7 @@ impl Coordinator {
                     bytes,
                     alarm: Some(alarm),
                     batch: Membership::None,
+                    transaction: None,
                 };
                 self.begin(active, transaction, effects);
             }
@@ -144,13 +145,9 @@ impl Coordinator {
     }
 
     fn check_reach(&self, now: Time, deadline: Time) -> Result<(), Failure> {
-        let down: Vec<String> = self
-            .participants
-            .iter()
-            .filter(|replica| !self.peers_up.contains(replica))
-            .map(|replica| format!("{replica}"))
-            .collect();
-        if !down.is_empty() {
+        let down = self.unreachable();
+        if !down.is_empty() && !self.may_wait_for(&down) {
+            let down: Vec<String> = down.iter().map(|replica| format!("{replica}")).collect();
             let reason =
                 format!("a write needs every replica, and {} is not reachable", down.join(", "));
             return Err(Failure::Unavailable { reason });
@@ -163,14 +160,14 @@ impl Coordinator {
     }
 
     fn first_phase(&self) -> Phase {
-        match self.participants.len() {
+        match self.options.replicas.len() {
             1 => Phase::Alone,
             _ => Phase::Voting { missing: self.participants.to_vec() },
         }
     }
 
     /// Its locks are taken under the number that it gets here.
-    fn begin(&mut self, active: Active, transaction: Transaction, effects: &mut Out) {
+    fn begin(&mut self, mut active: Active, transaction: Transaction, effects: &mut Out) {
         let txn = self.next_txn();
         self.begun += 1;
         self.counters.begun += 1;
@@ -189,17 +186,36 @@ impl Coordinator {
             | Phase::Aborting { .. } => None,
         };
         let parallel = self.is_parallel().then_some(Parallel { stamp: active.stamp });
+        let transaction = Arc::new(transaction);
+        if self.views.are_kept() {
+            active.transaction = Some(Arc::clone(&transaction));
+        }
         self.transactions.insert(txn, active);
         effects.point(points::COORDINATOR_BEGUN);
         let prepare = Prepare {
             txn,
             participants: self.participants.clone(),
-            transaction: Arc::new(transaction),
+            transaction,
             one_phase,
             parallel,
             finished_below: self.finished_below(),
         };
         self.gather(prepare, effects);
+    }
+
+    /// The prepare of a transaction that waits for votes, once more. One that is gathered is sent
+    /// with its batch.
+    pub(super) fn prepare_of(&self, txn: TxnId) -> Option<Prepare> {
+        let active = &self.transactions[&txn];
+        let transaction = active.transaction.clone()?;
+        (active.batch != Membership::Gathered).then(|| Prepare {
+            txn,
+            participants: active.participants.clone(),
+            transaction,
+            one_phase: None,
+            parallel: self.is_parallel().then_some(Parallel { stamp: active.stamp }),
+            finished_below: self.finished_below(),
+        })
     }
 
     pub(super) fn send_prepares(&mut self, prepare: &Prepare, effects: &mut Out) {

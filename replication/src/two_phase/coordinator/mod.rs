@@ -8,10 +8,12 @@
 mod batches;
 mod begin;
 mod complete;
+mod exclude;
 mod reads;
 mod recover;
 mod round;
 mod state;
+mod view;
 mod vote;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,7 @@ use alloc::vec::Vec;
 use self::batches::Batches;
 use self::round::{Parked, Round};
 use self::state::{Active, PendingRead, Phase};
+use self::view::Views;
 use super::audit::{CoordinatorAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
@@ -48,6 +51,8 @@ pub enum CoordinatorResume {
     Committed(TxnId),
     /// The abort of this transaction.
     Aborted(TxnId),
+    /// The change of the view.
+    View,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +61,7 @@ enum Alarm {
     Read(u64),
     Round,
     Batch,
+    View,
 }
 
 counters! {
@@ -87,6 +93,9 @@ counters! {
         recovers_sent,
         recovered,
         reads_retried,
+        views,
+        excluded,
+        leases,
         duplicates_dropped,
         strange_dropped,
         dropped_not_serving,
@@ -97,7 +106,9 @@ counters! {
 #[derive(Clone, Debug)]
 pub struct Coordinator {
     options: CoordinatorOptions,
+    /// Those that a write needs: the members of the view.
     participants: Arc<[NodeId]>,
+    views: Views,
     random: Random,
     /// The last record's position.
     last: Position,
@@ -154,8 +165,10 @@ impl Coordinator {
             outstanding_per_session_max: options.outstanding_per_session_max,
             outstanding_max: options.outstanding_max,
         };
+        let participants: Arc<[NodeId]> = replicas.into_iter().collect();
         Self {
-            participants: replicas.into_iter().collect(),
+            views: Views::new(&options, &participants),
+            participants,
             random: Random::new(options.seed),
             last: Position::ZERO,
             epoch: 0,
@@ -216,7 +229,9 @@ impl Coordinator {
             self.counters.dropped_not_serving += 1;
             return;
         }
+        self.views.hear(from, now);
         match message {
+            Message::View(message) => self.of_view(now, from, message, effects),
             Message::Vote { txn, vote } => self.vote(now, from, txn, vote, effects),
             Message::Acknowledge { txn } => self.acknowledge(from, txn, effects),
             Message::Inquire { txn } => self.inquire(from, txn, effects),
@@ -248,11 +263,12 @@ impl Coordinator {
     fn peer_up(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         if !self.peers_up.insert(peer) {
             // A new link, and nobody saw the old one break: what was sent over it may be lost.
-            self.give_up_votes_of(peer, effects);
+            self.lose_votes_of(peer, effects);
             self.redirect_reads_of(now, peer, effects);
         }
         if self.serving {
             self.resend_commits_to(peer, effects);
+            self.resend_prepares_to(peer, effects);
             self.ask_to_recover(peer, effects);
         }
     }
@@ -260,7 +276,7 @@ impl Coordinator {
     fn peer_down(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.remove(&peer);
         self.give_up_parked(effects);
-        self.give_up_votes_of(peer, effects);
+        self.lose_votes_of(peer, effects);
         self.redirect_reads_of(now, peer, effects);
     }
 
@@ -272,6 +288,7 @@ impl Coordinator {
                 Some(Alarm::Read(read)) => self.read_alarm(now, read, effects),
                 Some(Alarm::Round) => self.round_alarm(now, effects),
                 Some(Alarm::Batch) => self.batch_alarm(effects),
+                Some(Alarm::View) => self.view_alarm(now, effects),
                 None => return,
             }
         }
@@ -282,6 +299,7 @@ impl Coordinator {
             CoordinatorResume::Serving => self.serve(now, effects),
             CoordinatorResume::Committed(txn) => self.commit_is_durable(now, txn, effects),
             CoordinatorResume::Aborted(txn) => self.abort_is_durable(txn, effects),
+            CoordinatorResume::View => self.view_is_durable(now, effects),
         }
     }
 
@@ -323,7 +341,7 @@ impl Coordinator {
     }
 
     fn is_parallel(&self) -> bool {
-        self.options.commit == CommitMode::Parallel && self.participants.len() > 1
+        self.options.commit == CommitMode::Parallel && self.options.replicas.len() > 1
     }
 
     fn next_txn(&self) -> TxnId {
@@ -384,6 +402,8 @@ impl Core for Coordinator {
         let told = |active: &&Active| matches!(active.phase, Phase::Committed { .. });
         let mut counters: Vec<(&'static str, u64)> = self.counters.list();
         counters.push(("sessions", self.sessions.len() as u64));
+        counters.push(("view", self.views.current().number));
+        counters.push(("members", self.participants.len() as u64));
         counters.push(("recovering", u64::from(self.round.is_some())));
         Status {
             role: Role::Coordinator,

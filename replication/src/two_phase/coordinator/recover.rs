@@ -12,7 +12,7 @@ use crate::two_phase::message::{CommitNumber, TxnId};
 use crate::two_phase::options::CommitMode;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
-    CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable,
+    CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable, View,
 };
 
 impl Coordinator {
@@ -49,6 +49,7 @@ impl Coordinator {
             self.ask_to_recover(peer, effects);
         }
         self.set_round_alarm(now);
+        self.begin_to_look(now, effects);
     }
 
     /// Records from disk are taken as they are; a checkpoint replaces all that came before.
@@ -82,6 +83,7 @@ impl Coordinator {
             CoordinatorRecord::Ended { txn } => {
                 self.transactions.remove(&txn);
             }
+            CoordinatorRecord::View(view) => self.replay_view(view),
             CoordinatorRecord::Checkpoint(checkpoint) => {
                 self.epoch = checkpoint.epoch;
                 self.parallel_epoch = checkpoint.parallel_epoch;
@@ -98,7 +100,25 @@ impl Coordinator {
         }
     }
 
-    /// The whole durable state in one record, after which older ones are not needed.
+    /// Who is left out is waited for by nobody.
+    fn replay_view(&mut self, view: View) {
+        self.views.replay(view);
+        self.participants = self.views.members();
+        let views = &self.views;
+        self.transactions.retain(|txn, active| match &mut active.phase {
+            Phase::Committed { unacknowledged, .. } => {
+                unacknowledged.retain(|replica| views.counts(*replica, *txn));
+                !unacknowledged.is_empty()
+            }
+            Phase::Voting { .. }
+            | Phase::Alone
+            | Phase::Committing { .. }
+            | Phase::Aborting { .. } => true,
+        });
+    }
+
+    /// The whole durable state in one record, after which older ones are not needed; and the view
+    /// behind it.
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
         let finished_below = self.finished_below();
         self.forget_aborts_below(finished_below);
@@ -130,7 +150,12 @@ impl Coordinator {
             }
         }
         self.persist(CoordinatorRecord::Checkpoint(checkpoint), Urgency::Now, effects);
-        effects.push(Effect::Release(self.last));
+        let at = self.last;
+        let view = self.views.logged().clone();
+        if view.number > 0 && !self.options.planted.has(Bug::CheckpointForgetsView) {
+            self.persist(CoordinatorRecord::View(view), Urgency::Now, effects);
+        }
+        effects.push(Effect::Release(at));
     }
 }
 
@@ -164,5 +189,6 @@ fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
         bytes: 0,
         alarm: None,
         batch: Membership::None,
+        transaction: None,
     }
 }

@@ -83,7 +83,7 @@ impl Coordinator {
     /// does not asks if anything that was begun in parallel before may not be over.
     pub(super) fn begin_round(&mut self) {
         let may_be_open = self.parallel_epoch > 0 && self.over_below.epoch <= self.parallel_epoch;
-        if self.participants.len() > 1 && (self.is_parallel() || may_be_open) {
+        if self.options.replicas.len() > 1 && (self.is_parallel() || may_be_open) {
             let first = |replica: &NodeId| (*replica, TxnId::FIRST);
             let missing = self.participants.iter().map(first).collect();
             self.round = Some(Round { missing, ..Round::default() });
@@ -132,19 +132,20 @@ impl Coordinator {
     /// answers make no sense.
     fn check_recovered(&self) -> Result<(), Failure> {
         let Some(round) = &self.round else { return Ok(()) };
-        let missing = round.missing.keys();
-        let away: Vec<String> = missing
-            .filter(|replica| !self.peers_up.contains(replica))
-            .map(|replica| format!("{replica}"))
-            .collect();
+        let missing = round.missing.keys().copied();
+        let away: Vec<NodeId> =
+            missing.filter(|replica| !self.peers_up.contains(replica)).collect();
         let reason = match &round.contradiction {
             Some(why) => format!("the logs contradict each other: {why}"),
-            None if away.is_empty() => return Ok(()),
-            None => format!(
-                "the coordinator has started and has to hear what was committed from {}, which is \
-                 not reachable",
-                away.join(", ")
-            ),
+            None if away.is_empty() || self.may_wait_for(&away) => return Ok(()),
+            None => {
+                let away: Vec<String> = away.iter().map(|replica| format!("{replica}")).collect();
+                format!(
+                    "the coordinator has started and has to hear what was committed from {}, \
+                     which is not reachable",
+                    away.join(", ")
+                )
+            }
         };
         Err(Failure::Unavailable { reason })
     }
@@ -213,7 +214,23 @@ impl Coordinator {
         }
         round.missing.remove(&from);
         effects.point(points::COORDINATOR_SOME_RECOVERED);
-        if round.missing.is_empty() || self.options.planted.has(Bug::RecoverFromSome) {
+        if self.options.planted.has(Bug::RecoverFromSome) {
+            return self.finish_round(now, effects);
+        }
+        self.finish_round_if_all_have_answered(now, effects);
+    }
+
+    /// Who is left out is not waited for.
+    pub(super) fn go_on_with_round(&mut self, now: Time, effects: &mut Out) {
+        let Some(round) = &mut self.round else { return };
+        round.missing.retain(|replica, _| self.views.is_member(*replica));
+        self.finish_round_if_all_have_answered(now, effects);
+    }
+
+    /// What is found is committed without those that are left out: whom they ask has to know it.
+    fn finish_round_if_all_have_answered(&mut self, now: Time, effects: &mut Out) {
+        let all_have = self.round.as_ref().is_some_and(|round| round.missing.is_empty());
+        if all_have && self.views.is_settled() {
             self.finish_round(now, effects);
         }
     }
@@ -294,8 +311,11 @@ impl Coordinator {
         let mut unnumbered = VecDeque::new();
         let mut aborts = Vec::new();
         for (txn, found) in &round.found {
-            let lacks = |node: &&NodeId| !found.holders.contains(node);
-            let stranger = found.participants.iter().find(|it| !self.participants.contains(it));
+            let is_needed = |node: NodeId| {
+                self.views.counts(node, *txn) || self.options.planted.has(Bug::RecoverByOldView)
+            };
+            let lacks = |node: &&NodeId| is_needed(**node) && !found.holders.contains(node);
+            let stranger = found.participants.iter().find(|it| !self.options.replicas.contains(it));
             if let Some(stranger) = stranger {
                 return Err(format!("{stranger} takes part in {txn}, and is no replica"));
             }
@@ -348,6 +368,7 @@ impl Coordinator {
             bytes: 0,
             alarm: None,
             batch: Membership::None,
+            transaction: None,
         };
         self.transactions.insert(txn, active);
         if let Some(stamp) = stamp {

@@ -78,6 +78,7 @@ impl Participant {
     /// What this participant may say about a transaction, and of which epoch's coordinator that is;
     /// nothing if it has never voted on it.
     fn knowledge(&self, txn: TxnId) -> Option<(Knowledge, u64)> {
+        let planted = self.options.planted;
         let decided = |decision| Knowledge::Decided(decision);
         match self.transactions.get(&txn).map(|promised| &promised.stage) {
             Some(Stage::Prepared { commit: Some(told), .. }) => {
@@ -85,6 +86,9 @@ impl Participant {
             }
             // A vote that is still on the way will be yes.
             Some(Stage::Prepared { commit: None, .. } | Stage::Logging | Stage::Alone(_)) => {
+                return Some((Knowledge::Undecided, self.promised));
+            }
+            Some(Stage::Checking { .. }) if self.lease.view() > 0 => {
                 return Some((Knowledge::Undecided, self.promised));
             }
             Some(Stage::Checking { .. }) => return None,
@@ -102,6 +106,11 @@ impl Participant {
             }
             // A promise never to vote yes that is not durable is none.
             Some(Decided { decision: Decision::Abort, durable: false, .. }) => {
+                Some((Knowledge::Undecided, self.promised))
+            }
+            // Who is left out is not waited for: what is over may be committed all the same, and a
+            // promise not to vote is worth nothing, since one day the vote may not be needed.
+            None if self.lease.view() > 0 && !planted.has(Bug::PromiseNeverInView) => {
                 Some((Knowledge::Undecided, self.promised))
             }
             // A commit is not over while the one who asks has not acknowledged it.

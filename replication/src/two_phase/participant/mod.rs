@@ -6,6 +6,7 @@
 mod alone;
 mod decide;
 mod doubt;
+mod lease;
 mod prepare;
 mod reads;
 mod recall;
@@ -17,6 +18,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::decide::Learnt;
+use self::lease::Lease;
 use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
 use super::audit::{ParticipantAudit, Table};
 use super::locks::LockTable;
@@ -52,12 +54,15 @@ pub enum ParticipantResume {
         /// As in its question.
         first: TxnId,
     },
+    /// That there is this view.
+    View(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Alarm {
     Inquire(TxnId),
     Read(ReadId),
+    Lease,
 }
 
 counters! {
@@ -86,6 +91,8 @@ counters! {
         reads,
         reads_waited,
         reads_expired,
+        reads_unleased,
+        renewals_sent,
         inquiries,
         informs,
         recovers,
@@ -129,6 +136,7 @@ pub struct Participant {
     promised: u64,
     /// Whether that is durable.
     promise_is_durable: bool,
+    lease: Lease,
     /// The newest commit applied; all before it were too.
     applied: CommitNumber,
     /// Commits that wait for the one before them.
@@ -176,6 +184,7 @@ impl Participant {
             finished_below: TxnId::FIRST,
             promised: 0,
             promise_is_durable: true,
+            lease: Lease::new(options.renew_interval),
             applied: CommitNumber::ZERO,
             early: BTreeMap::new(),
             sessions: Sessions::new(Origin::Learnt, limits),
@@ -205,6 +214,7 @@ impl Participant {
             ("bytes prepared", self.prepared_bytes, options.prepared_bytes_max),
             ("outcomes", self.decided.len(), outcomes_max),
             ("waiting reads", self.waiting.len(), options.waiting_reads_max),
+            ("reads without a lease", self.lease.waiting_len(), options.waiting_reads_max),
             ("sessions", self.sessions.len(), options.sessions_max),
         ];
         let open = self.transactions.iter();
@@ -238,6 +248,7 @@ impl Participant {
                 let asker = Asker::Coordinator { from, read, epoch };
                 self.read(now, asker, query, Time::NEVER, effects);
             }
+            Message::View(message) => self.of_view(now, from, message, effects),
             Message::Vote { .. }
             | Message::Acknowledge { .. }
             | Message::ReadAnswer { .. }
@@ -247,9 +258,10 @@ impl Participant {
         }
     }
 
-    fn peer_up(&mut self, peer: NodeId, effects: &mut Out) {
+    fn peer_up(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.insert(peer);
         if self.serving && peer == NodeId::COORDINATOR {
+            self.renew(now, effects);
             self.inquire_about_all(effects);
         }
     }
@@ -265,6 +277,7 @@ impl Participant {
             match self.alarms.due(now) {
                 Some(Alarm::Inquire(txn)) => self.inquire_alarm(now, txn, effects),
                 Some(Alarm::Read(read)) => self.read_alarm(read, effects),
+                Some(Alarm::Lease) => self.lease_alarm(now, effects),
                 None => return,
             }
         }
@@ -279,6 +292,7 @@ impl Participant {
             ParticipantResume::Promised { epoch, first } => {
                 self.epoch_is_promised(epoch, first, effects);
             }
+            ParticipantResume::View(view) => self.view_is_durable(now, view, effects),
         }
     }
 
@@ -320,7 +334,7 @@ impl Core for Participant {
             Input::Started => self.start(effects),
             Input::Request(request) => self.request(now, request, effects),
             Input::Message { from, message } => self.message(now, from, message, effects),
-            Input::PeerUp(peer) => self.peer_up(peer, effects),
+            Input::PeerUp(peer) => self.peer_up(now, peer, effects),
             Input::PeerDown(peer) => self.peer_down(peer),
             Input::Timer => self.timer(now, effects),
             Input::Read { read, answer } => self.store_answered(read, answer, effects),
@@ -351,6 +365,7 @@ impl Core for Participant {
         counters.push(("applied", self.applied.0));
         counters.push(("outcomes_remembered", self.decided.len() as u64));
         counters.push(("reads_waiting", self.waiting.len() as u64));
+        counters.push(("view", self.lease.view()));
         Status {
             role: Role::Replica,
             incarnation: self.incarnation,

@@ -30,6 +30,9 @@ impl Participant {
                 let reason = format!("{} is starting", self.options.id);
                 reply_failed(id, Failure::Unavailable { reason }, effects);
             }
+            Operation::Read(query) if !self.may_read(now) => {
+                self.read_without_lease(now, Asker::Client(id), query, deadline, effects);
+            }
             // A fresh read costs no more here, unless its keys are in doubt.
             Operation::Read(query) | Operation::ReadStale(query) => {
                 self.read(now, Asker::Client(id), query, deadline, effects);
@@ -165,7 +168,7 @@ impl Participant {
     }
 
     /// A read that cannot be answered. The coordinator is not told: it asks another replica in time.
-    fn fail_read(&mut self, asker: Asker, failure: Failure, effects: &mut Out) {
+    pub(super) fn fail_read(&mut self, asker: Asker, failure: Failure, effects: &mut Out) {
         match asker {
             Asker::Client(request) => reply_failed(request, failure, effects),
             Asker::Coordinator { .. } => {}

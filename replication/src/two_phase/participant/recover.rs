@@ -48,6 +48,7 @@ impl Participant {
         if self.peers_up.contains(&NodeId::COORDINATOR) {
             self.inquire_about_all(effects);
         }
+        self.renew(now, effects);
     }
 
     /// Takes back one record; commits are applied again, under the marks they had.
@@ -68,6 +69,7 @@ impl Participant {
                 }
                 self.remember_alone(txn, true);
             }
+            ParticipantRecord::View { number, others } => self.lease.replay(number, others),
             ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(checkpoint),
         }
     }
@@ -180,7 +182,9 @@ impl Participant {
             }
         }
         self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
-        effects.push(Effect::Release(self.last));
+        let at = self.last;
+        self.persist_view(effects);
+        effects.push(Effect::Release(at));
     }
 
     fn decided_state(&self, txn: TxnId, decided: &Decided) -> DecidedState {
