@@ -94,6 +94,41 @@ struct TwoPhaseMessage {
     readAnswer @7 :ReadAnswer;
     recover @8 :Recover;
     recovered @9 :Recovered;
+    view @10 :ViewMessage;
+  }
+}
+
+# Of views: which replicas a write needs, and until when a replica may serve fresh reads.
+struct ViewMessage {
+  union {
+    announce :group {
+      view @0 :UInt64;
+      # Without a lease so many others have to be asked.
+      others @1 :UInt32;
+    }
+    renew :group {
+      incarnation @2 :UInt64;
+      # Nanoseconds by the clock of who asks.
+      at @3 :UInt64;
+      view @4 :UInt64;
+    }
+    grant :group {
+      incarnation @5 :UInt64;
+      at @6 :UInt64;
+      # Nanoseconds.
+      lease @7 :UInt64;
+    }
+    # By this view.
+    excluded @8 :UInt64;
+    ask :group {
+      round @9 :UInt64;
+      incarnation @10 :UInt64;
+    }
+    heard :group {
+      round @11 :UInt64;
+      incarnation @12 :UInt64;
+      view @13 :UInt64;
+    }
   }
 }
 

@@ -2,13 +2,16 @@
 //! parallel commit added have kinds of their own, and what it added to a record has a new kind of
 //! that record: logs from before it are read as they are.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use kvorum_replication::ClientId;
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Parallel, TxnId};
 use kvorum_replication::two_phase::record::{
     CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord, DecidedState,
-    ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState, SessionTable,
+    Member, ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState, SessionTable,
+    View,
 };
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
 
@@ -24,6 +27,7 @@ const OLD_COORDINATOR_CHECKPOINT: u8 = 20;
 const COORDINATOR_STARTED_PARALLEL: u8 = 21;
 const ABORTED: u8 = 22;
 const COORDINATOR_CHECKPOINT: u8 = 23;
+const COORDINATOR_VIEW: u8 = 24;
 
 const PARTICIPANT_STARTED: u8 = 32;
 const PREPARED: u8 = 33;
@@ -34,6 +38,7 @@ const OLD_PARTICIPANT_CHECKPOINT: u8 = 36;
 const PREPARED_PARALLEL: u8 = 37;
 const PROMISED: u8 = 38;
 const PARTICIPANT_CHECKPOINT: u8 = 39;
+const PARTICIPANT_VIEW: u8 = 44;
 
 impl StoredRecord for CoordinatorRecord {
     fn encode(&self, payload: &mut Vec<u8>) -> u8 {
@@ -64,6 +69,10 @@ impl StoredRecord for CoordinatorRecord {
             Self::Ended { txn } => {
                 put_txn(payload, txn);
                 ENDED
+            }
+            Self::View(view) => {
+                put_view(payload, view);
+                COORDINATOR_VIEW
             }
             Self::Checkpoint(checkpoint) => {
                 put_varint(payload, checkpoint.epoch);
@@ -100,9 +109,10 @@ impl StoredRecord for CoordinatorRecord {
             },
             ABORTED => Self::Aborted { txn: txn(&mut fields)?, finished_below: txn(&mut fields)? },
             ENDED => Self::Ended { txn: txn(&mut fields)? },
+            COORDINATOR_VIEW => Self::View(Box::new(view(&mut fields)?)),
             OLD_COORDINATOR_CHECKPOINT | COORDINATOR_CHECKPOINT => {
                 let is_old = kind == OLD_COORDINATOR_CHECKPOINT;
-                Self::Checkpoint(coordinator_checkpoint(&mut fields, is_old)?)
+                Self::Checkpoint(Box::new(coordinator_checkpoint(&mut fields, is_old)?))
             }
             _ => return Err(Malformed("not a kind of record that a coordinator keeps")),
         };
@@ -141,6 +151,11 @@ impl StoredRecord for ParticipantRecord {
                 put_decision(payload, *decision);
                 DECIDED
             }
+            Self::View { number, others } => {
+                put_varint(payload, *number);
+                put_varint(payload, *others as u64);
+                PARTICIPANT_VIEW
+            }
             Self::CommittedAlone { txn, stamp, writes } => {
                 put_txn(payload, txn);
                 put_stamp(payload, *stamp);
@@ -173,13 +188,16 @@ impl StoredRecord for ParticipantRecord {
         let mut fields = Fields::new(payload);
         let record = match kind {
             PARTICIPANT_STARTED => Self::Started { incarnation: fields.number()? },
-            PREPARED => Self::Prepared(prepared(&mut fields)?),
+            PREPARED => Self::Prepared(Box::new(prepared(&mut fields)?)),
             PREPARED_PARALLEL => {
                 let prepared = prepared(&mut fields)?;
                 let parallel = Some(Parallel { stamp: fields.stamp()? });
-                Self::Prepared(Prepared { parallel, ..prepared })
+                Self::Prepared(Box::new(Prepared { parallel, ..prepared }))
             }
             PROMISED => Self::Promised { epoch: fields.number()? },
+            PARTICIPANT_VIEW => {
+                Self::View { number: fields.number()?, others: replicas(&mut fields)? }
+            }
             DECIDED => Self::Decided { txn: txn(&mut fields)?, decision: decision(&mut fields)? },
             COMMITTED_ALONE => Self::CommittedAlone {
                 txn: txn(&mut fields)?,
@@ -188,7 +206,7 @@ impl StoredRecord for ParticipantRecord {
             },
             OLD_PARTICIPANT_CHECKPOINT | PARTICIPANT_CHECKPOINT => {
                 let is_old = kind == OLD_PARTICIPANT_CHECKPOINT;
-                Self::Checkpoint(participant_checkpoint(&mut fields, is_old)?)
+                Self::Checkpoint(Box::new(participant_checkpoint(&mut fields, is_old)?))
             }
             _ => return Err(Malformed("not a kind of record that a participant keeps")),
         };
@@ -228,6 +246,36 @@ fn coordinator_checkpoint(
         committed,
         aborted,
     })
+}
+
+fn put_view(payload: &mut Vec<u8>, view: &View) {
+    put_varint(payload, view.number);
+    put_list(payload, &view.members, |payload, member| {
+        put_varint(payload, member.replica.0.into());
+        put_txn(payload, &member.from);
+    });
+    put_varint(payload, view.min_replicas as u64);
+    put_varint(payload, u64::try_from(view.lease.as_nanos()).unwrap_or(u64::MAX));
+    payload.push(u8::from(view.is_founded));
+}
+
+fn view(fields: &mut Fields<'_>) -> Result<View, Malformed> {
+    Ok(View {
+        number: fields.number()?,
+        members: fields
+            .list(|fields| Ok(Member { replica: fields.node()?, from: txn(fields)? }))?,
+        min_replicas: replicas(fields)?,
+        lease: Duration::from_nanos(fields.number()?),
+        is_founded: match fields.tag()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed("neither founded nor not")),
+        },
+    })
+}
+
+fn replicas(fields: &mut Fields<'_>) -> Result<usize, Malformed> {
+    usize::try_from(fields.number()?).map_err(|_| Malformed("more replicas than there can be"))
 }
 
 /// As [`coordinator_checkpoint`].
@@ -416,7 +464,17 @@ mod tests {
             },
             CoordinatorRecord::Aborted { txn: id(2), finished_below: id(1) },
             CoordinatorRecord::Ended { txn: id(u64::MAX) },
-            CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
+            CoordinatorRecord::View(Box::new(View {
+                number: 300,
+                members: vec![
+                    Member { replica: NodeId(1), from: TxnId::FIRST },
+                    Member { replica: NodeId(3), from: id(9) },
+                ],
+                min_replicas: 2,
+                lease: Duration::from_millis(375),
+                is_founded: true,
+            })),
+            CoordinatorRecord::Checkpoint(Box::new(CoordinatorCheckpoint {
                 epoch: 7,
                 parallel_epoch: 6,
                 finished_below: id(1),
@@ -428,16 +486,17 @@ mod tests {
                     number: CommitNumber(299),
                     participants: [NodeId(1), NodeId(2)].into(),
                 }],
-            }),
+            })),
         ]
     }
 
     fn participant_records() -> Vec<ParticipantRecord> {
         vec![
             ParticipantRecord::Started { incarnation: 2 },
-            ParticipantRecord::Prepared(a_prepared()),
-            ParticipantRecord::Prepared(a_parallel()),
+            ParticipantRecord::Prepared(Box::new(a_prepared())),
+            ParticipantRecord::Prepared(Box::new(a_parallel())),
             ParticipantRecord::Promised { epoch: 300 },
+            ParticipantRecord::View { number: 300, others: 1 },
             ParticipantRecord::Decided {
                 txn: id(1),
                 decision: Decision::Commit(CommitNumber(300)),
@@ -448,7 +507,7 @@ mod tests {
                 stamp: None,
                 writes: a_prepared().writes,
             },
-            ParticipantRecord::Checkpoint(ParticipantCheckpoint {
+            ParticipantRecord::Checkpoint(Box::new(ParticipantCheckpoint {
                 incarnation: 2,
                 promised: 300,
                 prepared: vec![a_prepared(), a_parallel()],
@@ -468,7 +527,7 @@ mod tests {
                     applied: CommitNumber(300),
                 }],
                 sessions: table(),
-            }),
+            })),
         ]
     }
 
@@ -509,7 +568,7 @@ mod tests {
             number: CommitNumber(299),
             participants: [NodeId(1)].into(),
         }];
-        let expected = CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
+        let expected = CoordinatorRecord::Checkpoint(Box::new(CoordinatorCheckpoint {
             epoch: 7,
             parallel_epoch: 0,
             finished_below: TxnId::FIRST,
@@ -517,7 +576,7 @@ mod tests {
             commits: CommitNumber(300),
             committed,
             aborted: Vec::new(),
-        });
+        }));
         assert_eq!(decoded, Ok(expected));
 
         let mut payload = Vec::new();
@@ -533,7 +592,7 @@ mod tests {
         });
         put_sessions(&mut payload, &table());
         let decoded = ParticipantRecord::decode(OLD_PARTICIPANT_CHECKPOINT, &payload.into());
-        let expected = ParticipantRecord::Checkpoint(ParticipantCheckpoint {
+        let expected = ParticipantRecord::Checkpoint(Box::new(ParticipantCheckpoint {
             incarnation: 2,
             promised: 0,
             prepared: vec![a_prepared()],
@@ -543,7 +602,7 @@ mod tests {
                 applied: CommitNumber(300),
             }],
             sessions: table(),
-        });
+        }));
         assert_eq!(decoded, Ok(expected));
     }
 

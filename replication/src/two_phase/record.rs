@@ -1,5 +1,6 @@
 //! What coordinator and participants keep in their logs.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -54,9 +55,9 @@ pub enum CoordinatorRecord {
     },
     /// Which replicas a write needs from here on. Durable before anything counts as committed without
     /// those that it leaves out. It stands behind a checkpoint too.
-    View(View),
+    View(Box<View>),
     /// All that the records before it say and is still needed.
-    Checkpoint(CoordinatorCheckpoint),
+    Checkpoint(Box<CoordinatorCheckpoint>),
 }
 
 /// Which replicas a write needs, and what they were told of it.
@@ -175,7 +176,7 @@ pub enum ParticipantRecord {
         incarnation: u64,
     },
     /// The promise to commit if told so, with all that is needed to do it. Durable before the vote.
-    Prepared(Prepared),
+    Prepared(Box<Prepared>),
     /// The promise to a restarted coordinator to prepare nothing of an older epoch any more. Durable
     /// before the answer.
     Promised {
@@ -208,7 +209,7 @@ pub enum ParticipantRecord {
         writes: Vec<Write>,
     },
     /// All that the records before it say and is still needed.
-    Checkpoint(ParticipantCheckpoint),
+    Checkpoint(Box<ParticipantCheckpoint>),
 }
 
 /// A transaction that a participant has promised to commit if told so.

@@ -4,17 +4,19 @@ mod any_replica;
 mod paxos;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use capnp::message::{Builder, ReaderOptions};
 use capnp::serialize;
 use kvorum_node::ClusterId;
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, Recovered,
+    TxnId, ViewMessage, Vote,
 };
 use kvorum_replication::{
     Answer, ClientId, Failure, Held, NodeId, Page, Precondition, Protocol, Query, Range, Stamp,
-    Transaction, Write,
+    Time, Transaction, Write,
 };
 use kvorum_schema::client_capnp::failure;
 use kvorum_schema::peer_capnp::{hello, inbox};
@@ -165,21 +167,43 @@ fn recalled() -> impl Strategy<Value = Recalled> {
 fn recovered() -> impl Strategy<Value = Message> {
     let next = proptest::option::of(txn());
     (any::<u64>(), txn(), any::<u64>(), vec(recalled(), 0..5), next).prop_map(
-        |(epoch, first, applied, recalled, next)| Message::Recovered {
-            epoch,
-            first,
-            applied: CommitNumber(applied),
-            recalled,
-            next,
+        |(epoch, first, applied, recalled, next)| {
+            let applied = CommitNumber(applied);
+            Message::Recovered(Box::new(Recovered { epoch, first, applied, recalled, next }))
         },
     )
+}
+
+fn of_view() -> impl Strategy<Value = ViewMessage> {
+    let number = any::<u64>;
+    prop_oneof![
+        (number(), any::<u32>())
+            .prop_map(|(view, others)| ViewMessage::Announce { view, others: others as usize }),
+        (number(), number(), number()).prop_map(|(incarnation, at, view)| ViewMessage::Renew {
+            incarnation,
+            at: Time(at),
+            view
+        }),
+        (number(), number(), number()).prop_map(|(incarnation, at, lease)| ViewMessage::Grant {
+            incarnation,
+            at: Time(at),
+            lease: Duration::from_nanos(lease)
+        }),
+        number().prop_map(|view| ViewMessage::Excluded { view }),
+        (number(), number())
+            .prop_map(|(round, incarnation)| ViewMessage::Ask { round, incarnation }),
+        (number(), number(), number()).prop_map(|(round, incarnation, view)| {
+            ViewMessage::Heard { round, incarnation, view }
+        }),
+    ]
 }
 
 fn message() -> impl Strategy<Value = Message> {
     let knowledge =
         prop_oneof![decision().prop_map(Knowledge::Decided), Just(Knowledge::Undecided)];
     prop_oneof![
-        prepare().prop_map(Message::Prepare),
+        of_view().prop_map(Message::View),
+        prepare().prop_map(|prepare| Message::Prepare(Arc::new(prepare))),
         (txn(), vote()).prop_map(|(txn, vote)| Message::Vote { txn, vote }),
         (txn(), decision(), txn(), any::<u64>()).prop_map(
             |(txn, decision, finished_below, epoch)| Message::Decide {
@@ -201,7 +225,7 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<u64>(), query()).prop_map(|(read, epoch, query)| Message::Read {
             read,
             epoch,
-            query
+            query: Box::new(query)
         }),
         (any::<u64>(), any::<u64>(), answer())
             .prop_map(|(read, epoch, answer)| Message::ReadAnswer { read, epoch, answer }),
@@ -323,7 +347,7 @@ fn lists_beyond_their_limit_are_refused() {
     let too_many = Message::Read {
         read: 1,
         epoch: 1,
-        query: Query::GetMany(vec![Bytes::from_static(b"k"); super::OPERATIONS_MAX + 1]),
+        query: Box::new(Query::GetMany(vec![Bytes::from_static(b"k"); super::OPERATIONS_MAX + 1])),
     };
     let error = decode(&encode(&[too_many])).unwrap_err();
     assert!(error.extra.contains("16385 keys"), "{error}");

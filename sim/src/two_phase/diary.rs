@@ -63,9 +63,9 @@ impl From<CoordinatorRecord> for Note {
             },
             CoordinatorRecord::Aborted { txn, .. } => Self::Aborted { txn },
             CoordinatorRecord::Ended { txn } => Self::Ended { txn },
-            CoordinatorRecord::SessionOpened { .. } | CoordinatorRecord::Checkpoint(_) => {
-                Self::Other
-            }
+            CoordinatorRecord::SessionOpened { .. }
+            | CoordinatorRecord::View(_)
+            | CoordinatorRecord::Checkpoint(_) => Self::Other,
         }
     }
 }
@@ -80,7 +80,7 @@ impl From<ParticipantRecord> for Note {
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
                 Self::Alone { txn, asked: stamp.map(asked), writes }
             }
-            ParticipantRecord::Checkpoint(_) => Self::Other,
+            ParticipantRecord::View { .. } | ParticipantRecord::Checkpoint(_) => Self::Other,
         }
     }
 }

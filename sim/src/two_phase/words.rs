@@ -1,6 +1,8 @@
 //! Messages in a few words, for the trace.
 
-use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Recalled, Vote};
+use kvorum_replication::two_phase::message::{
+    Decision, Knowledge, Message, Recalled, Recovered, ViewMessage, Vote,
+};
 
 use super::diary::Note;
 use crate::words::{asked, found, text, transaction};
@@ -17,6 +19,7 @@ pub(super) fn message(message: &Message) -> String {
             let (txn, below) = (prepare.txn, prepare.finished_below);
             format!("{how} {txn}:{} [over below {below}]", transaction(&prepare.transaction))
         }
+        Message::View(message) => of_view(*message),
         Message::Vote { txn, vote } => format!("{txn}: {}", self::vote(vote)),
         Message::Decide { txn, decision, finished_below, .. } => {
             format!("{txn} is {} [over below {finished_below}]", self::decision(*decision))
@@ -36,7 +39,8 @@ pub(super) fn message(message: &Message) -> String {
         Message::Recover { epoch, first } => {
             format!("promise epoch {epoch}, and tell what you have prepared from {first} on")
         }
-        Message::Recovered { epoch, applied, recalled, next, .. } => {
+        Message::Recovered(answer) => {
+            let Recovered { epoch, applied, recalled, next, .. } = &**answer;
             let words = |it: &Recalled| {
                 let number = it.number.map_or_else(String::new, |number| format!(" as {number}"));
                 format!("{}{number}", it.txn)
@@ -48,6 +52,19 @@ pub(super) fn message(message: &Message) -> String {
                 recalled.join(" ")
             )
         }
+    }
+}
+
+fn of_view(message: ViewMessage) -> String {
+    match message {
+        ViewMessage::Announce { view, others } => {
+            format!("there is view {view}; without a lease ask {others}")
+        }
+        ViewMessage::Renew { view, .. } => format!("I know view {view}; may I serve reads?"),
+        ViewMessage::Grant { lease, .. } => format!("serve reads for {lease:?} from then on"),
+        ViewMessage::Excluded { view } => format!("you are outside since view {view}"),
+        ViewMessage::Ask { .. } => "which view do you know?".to_owned(),
+        ViewMessage::Heard { view, .. } => format!("I know view {view}"),
     }
 }
 

@@ -73,15 +73,26 @@ fn of_coordinator(record: CoordinatorRecord) -> Meaning {
             named("aborted", Some(txn), vec![("over-below", finished_below.to_string())])
         }
         CoordinatorRecord::Ended { txn } => named("ended", Some(txn), Vec::new()),
-        CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
-            epoch,
-            parallel_epoch,
-            finished_below,
-            sessions,
-            commits,
-            committed,
-            aborted,
-        }) => {
+        CoordinatorRecord::View(view) => {
+            let members: Vec<NodeId> = view.members.iter().map(|it| it.replica).collect();
+            let fields = vec![
+                ("number", view.number.to_string()),
+                nodes(&members),
+                ("min-replicas", view.min_replicas.to_string()),
+                ("lease-ms", view.lease.as_millis().to_string()),
+            ];
+            named("view", None, fields)
+        }
+        CoordinatorRecord::Checkpoint(checkpoint) => {
+            let CoordinatorCheckpoint {
+                epoch,
+                parallel_epoch,
+                finished_below,
+                sessions,
+                commits,
+                committed,
+                aborted,
+            } = *checkpoint;
             let fields = vec![
                 ("epoch", epoch.to_string()),
                 ("parallel-epoch", parallel_epoch.to_string()),
@@ -116,6 +127,10 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
         ParticipantRecord::Promised { epoch } => {
             named("promised", None, vec![("epoch", epoch.to_string())])
         }
+        ParticipantRecord::View { number, others } => {
+            let fields = vec![("number", number.to_string()), ("others", others.to_string())];
+            named("view", None, fields)
+        }
         ParticipantRecord::Decided { txn, decision } => {
             let fields = match decision {
                 Decision::Abort => vec![("decision", "abort".to_owned())],
@@ -129,14 +144,15 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
             let fields = stamped(stamp).into_iter().collect();
             Meaning { writes, ..named("committed-alone", Some(txn), fields) }
         }
-        ParticipantRecord::Checkpoint(ParticipantCheckpoint {
-            incarnation,
-            promised,
-            prepared,
-            decided,
-            coordinators,
-            sessions,
-        }) => {
+        ParticipantRecord::Checkpoint(checkpoint) => {
+            let ParticipantCheckpoint {
+                incarnation,
+                promised,
+                prepared,
+                decided,
+                coordinators,
+                sessions,
+            } = *checkpoint;
             let applied = coordinators.iter().map(|progress| progress.applied.0).max();
             let fields = vec![
                 ("incarnation", incarnation.to_string()),

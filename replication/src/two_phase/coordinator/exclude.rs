@@ -14,6 +14,7 @@
 //!    │ ── excluded by view 3 ───────────────────────────────────────────►│
 //! ```
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::state::Phase;
@@ -45,10 +46,10 @@ impl Coordinator {
         let Some(view) = self.views.next(now) else { return };
         if self.options.planted.has(Bug::ExcludeBeforeDurable) {
             self.view_is_durable(now, effects);
-            return self.persist(CoordinatorRecord::View(view), Urgency::Now, effects);
+            return self.persist(CoordinatorRecord::View(Box::new(view)), Urgency::Now, effects);
         }
         effects.point(points::COORDINATOR_VIEW_WRITTEN);
-        self.persist(CoordinatorRecord::View(view), Urgency::Now, effects);
+        self.persist(CoordinatorRecord::View(Box::new(view)), Urgency::Now, effects);
         effects.point(points::COORDINATOR_VIEW_DURABLE);
         effects.push(Effect::Resume(CoordinatorResume::View));
     }
@@ -183,7 +184,7 @@ impl Coordinator {
         for txn in waiting {
             if let Some(prepare) = self.prepare_of(txn) {
                 self.counters.prepares_sent += 1;
-                effects.push(Effect::Send { to: peer, message: Message::Prepare(prepare) });
+                effects.push(Effect::Send { to: peer, message: Message::Prepare(prepare.into()) });
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the coordinator finds in its log, and what it writes there about itself.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -83,7 +84,7 @@ impl Coordinator {
             CoordinatorRecord::Ended { txn } => {
                 self.transactions.remove(&txn);
             }
-            CoordinatorRecord::View(view) => self.replay_view(view),
+            CoordinatorRecord::View(view) => self.replay_view(*view),
             CoordinatorRecord::Checkpoint(checkpoint) => {
                 self.epoch = checkpoint.epoch;
                 self.parallel_epoch = checkpoint.parallel_epoch;
@@ -149,11 +150,11 @@ impl Coordinator {
                 session.committed.clear();
             }
         }
-        self.persist(CoordinatorRecord::Checkpoint(checkpoint), Urgency::Now, effects);
+        self.persist(CoordinatorRecord::Checkpoint(Box::new(checkpoint)), Urgency::Now, effects);
         let at = self.last;
         let view = self.views.logged().clone();
         if view.number > 0 && !self.options.planted.has(Bug::CheckpointForgetsView) {
-            self.persist(CoordinatorRecord::View(view), Urgency::Now, effects);
+            self.persist(CoordinatorRecord::View(Box::new(view)), Urgency::Now, effects);
         }
         effects.push(Effect::Release(at));
     }

@@ -1,5 +1,6 @@
 //! What a participant finds in its log, and what it writes there about itself.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::sync::Arc;
@@ -55,7 +56,7 @@ impl Participant {
     pub(super) fn replay(&mut self, at: Position, record: ParticipantRecord, effects: &mut Out) {
         match record {
             ParticipantRecord::Started { incarnation } => self.incarnation = incarnation,
-            ParticipantRecord::Prepared(prepared) => self.replay_prepared(prepared),
+            ParticipantRecord::Prepared(prepared) => self.replay_prepared(*prepared),
             ParticipantRecord::Promised { epoch } => self.promised = self.promised.max(epoch),
             ParticipantRecord::Decided { txn, decision } => {
                 self.replay_decided(at, txn, decision, effects);
@@ -70,7 +71,7 @@ impl Participant {
                 self.remember_alone(txn, true);
             }
             ParticipantRecord::View { number, others } => self.lease.replay(number, others),
-            ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(checkpoint),
+            ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(*checkpoint),
         }
     }
 
@@ -181,7 +182,7 @@ impl Participant {
                 session.committed.clear();
             }
         }
-        self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
+        self.persist(ParticipantRecord::Checkpoint(Box::new(checkpoint)), Urgency::Now, effects);
         let at = self.last;
         self.persist_view(effects);
         effects.push(Effect::Release(at));
