@@ -2,6 +2,7 @@
 @0xb1f0c6d1b1a40d02;
 
 using AnyReplica = import "any_replica.capnp";
+using CatchUp = import "catch_up.capnp";
 using Client = import "client.capnp";
 using Paxos = import "paxos.capnp";
 
@@ -92,6 +93,7 @@ struct TwoPhaseMessage {
     inform @5 :Inform;
     read @6 :Read;
     readAnswer @7 :ReadAnswer;
+    catchUp @8 :CatchUp.Message;
   }
 }
 

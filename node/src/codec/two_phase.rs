@@ -1,8 +1,10 @@
 //! The records of two-phase commit: coordinators from kind 16, participants from kind 32.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use kvorum_replication::ClientId;
-use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
+use kvorum_replication::{ClientId, Transaction};
+use kvorum_replication::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
 use kvorum_replication::two_phase::record::{
     CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord,
     ParticipantCheckpoint, ParticipantRecord, Prepared, SessionState, SessionTable,
@@ -23,6 +25,10 @@ const PREPARED: u8 = 33;
 const DECIDED: u8 = 34;
 const COMMITTED_ALONE: u8 = 35;
 const PARTICIPANT_CHECKPOINT: u8 = 36;
+const LEARNED: u8 = 40;
+const INSTALLED: u8 = 41;
+const OUTSIDE: u8 = 42;
+const JOINED: u8 = 43;
 
 impl StoredRecord for CoordinatorRecord {
     fn encode(&self, payload: &mut Vec<u8>) -> u8 {
@@ -118,18 +124,32 @@ impl StoredRecord for ParticipantRecord {
                 COMMITTED_ALONE
             }
             Self::Checkpoint(checkpoint) => {
-                put_varint(payload, checkpoint.incarnation);
-                put_list(payload, &checkpoint.prepared, put_prepared);
-                put_list(payload, &checkpoint.decided, |payload, (txn, decision)| {
-                    put_txn(payload, txn);
-                    put_decision(payload, *decision);
-                });
-                put_list(payload, &checkpoint.coordinators, |payload, progress| {
-                    put_txn(payload, &progress.finished_below);
-                    put_varint(payload, progress.applied.0);
-                });
-                put_sessions(payload, &checkpoint.sessions);
+                put_checkpoint(payload, checkpoint);
                 PARTICIPANT_CHECKPOINT
+            }
+            Self::Learned { finished_below, commits } => {
+                put_txn(payload, finished_below);
+                put_list(payload, commits, |payload, commit| {
+                    put_varint(payload, commit.number.0);
+                    put_txn(payload, &commit.txn);
+                    put_list(payload, &commit.transaction.writes, put_write);
+                });
+                LEARNED
+            }
+            Self::Installed { mark, checkpoint } => {
+                put_varint(payload, *mark);
+                put_checkpoint(payload, checkpoint);
+                INSTALLED
+            }
+            Self::Outside { life } => {
+                put_varint(payload, *life);
+                OUTSIDE
+            }
+            Self::Joined { life, from, serve_from } => {
+                put_varint(payload, *life);
+                put_txn(payload, from);
+                put_varint(payload, serve_from.0);
+                JOINED
             }
         }
     }
@@ -145,18 +165,21 @@ impl StoredRecord for ParticipantRecord {
                 stamp: fields.stamp()?,
                 writes: fields.list(Fields::write)?,
             },
-            PARTICIPANT_CHECKPOINT => Self::Checkpoint(ParticipantCheckpoint {
-                incarnation: fields.number()?,
-                prepared: fields.list(prepared)?,
-                decided: fields.list(|fields| Ok((txn(fields)?, decision(fields)?)))?,
-                coordinators: fields.list(|fields| {
-                    Ok(CoordinatorProgress {
-                        finished_below: txn(fields)?,
-                        applied: CommitNumber(fields.number()?),
-                    })
-                })?,
-                sessions: sessions(&mut fields)?,
-            }),
+            PARTICIPANT_CHECKPOINT => Self::Checkpoint(checkpoint(&mut fields)?),
+            LEARNED => Self::Learned {
+                finished_below: txn(&mut fields)?,
+                commits: fields.list(commit)?,
+            },
+            INSTALLED => Self::Installed {
+                mark: fields.number()?,
+                checkpoint: checkpoint(&mut fields)?,
+            },
+            OUTSIDE => Self::Outside { life: fields.number()? },
+            JOINED => Self::Joined {
+                life: fields.number()?,
+                from: txn(&mut fields)?,
+                serve_from: CommitNumber(fields.number()?),
+            },
             _ => return Err(Malformed("not a kind of record that a participant keeps")),
         };
         fields.finish()?;
@@ -164,8 +187,50 @@ impl StoredRecord for ParticipantRecord {
     }
 
     fn is_checkpoint(kind: u8) -> bool {
-        kind == PARTICIPANT_CHECKPOINT
+        kind == PARTICIPANT_CHECKPOINT || kind == INSTALLED
     }
+}
+
+/// The mark under which the staged rows are installed that a record stands for, if it is such a one.
+pub(crate) fn installs(kind: u8, payload: &Bytes) -> Option<u64> {
+    let mark = Fields::new(payload).number().ok()?;
+    (kind == INSTALLED).then_some(mark)
+}
+
+fn put_checkpoint(payload: &mut Vec<u8>, checkpoint: &ParticipantCheckpoint) {
+    put_varint(payload, checkpoint.incarnation);
+    put_list(payload, &checkpoint.prepared, put_prepared);
+    put_list(payload, &checkpoint.decided, |payload, (txn, decision)| {
+        put_txn(payload, txn);
+        put_decision(payload, *decision);
+    });
+    put_list(payload, &checkpoint.coordinators, |payload, progress| {
+        put_txn(payload, &progress.finished_below);
+        put_varint(payload, progress.applied.0);
+    });
+    put_sessions(payload, &checkpoint.sessions);
+}
+
+fn checkpoint(fields: &mut Fields<'_>) -> Result<ParticipantCheckpoint, Malformed> {
+    Ok(ParticipantCheckpoint {
+        incarnation: fields.number()?,
+        prepared: fields.list(prepared)?,
+        decided: fields.list(|fields| Ok((txn(fields)?, decision(fields)?)))?,
+        coordinators: fields.list(|fields| {
+            Ok(CoordinatorProgress {
+                finished_below: txn(fields)?,
+                applied: CommitNumber(fields.number()?),
+            })
+        })?,
+        sessions: sessions(fields)?,
+    })
+}
+
+fn commit(fields: &mut Fields<'_>) -> Result<Commit, Malformed> {
+    let (number, txn) = (CommitNumber(fields.number()?), txn(fields)?);
+    let writes = fields.list(Fields::write)?;
+    let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+    Ok(Commit { number, txn, transaction })
 }
 
 pub(super) fn put_txn(payload: &mut Vec<u8>, txn: &TxnId) {
@@ -269,6 +334,19 @@ mod tests {
         }
     }
 
+    fn a_checkpoint() -> ParticipantCheckpoint {
+        ParticipantCheckpoint {
+            incarnation: 2,
+            prepared: vec![a_prepared()],
+            decided: vec![(id(1), Decision::Commit(CommitNumber(1 << 40)))],
+            coordinators: vec![CoordinatorProgress {
+                finished_below: id(1),
+                applied: CommitNumber(300),
+            }],
+            sessions: table(),
+        }
+    }
+
     fn coordinator_records() -> Vec<CoordinatorRecord> {
         vec![
             CoordinatorRecord::Started { epoch: 7 },
@@ -307,16 +385,21 @@ mod tests {
                 stamp: None,
                 writes: a_prepared().writes,
             },
-            ParticipantRecord::Checkpoint(ParticipantCheckpoint {
-                incarnation: 2,
-                prepared: vec![a_prepared()],
-                decided: vec![(id(1), Decision::Commit(CommitNumber(1 << 40)))],
-                coordinators: vec![CoordinatorProgress {
-                    finished_below: id(1),
-                    applied: CommitNumber(300),
+            ParticipantRecord::Checkpoint(a_checkpoint()),
+            ParticipantRecord::Learned {
+                finished_below: id(3),
+                commits: vec![Commit {
+                    number: CommitNumber(300),
+                    txn: id(5),
+                    transaction: Arc::new(Transaction {
+                        preconditions: Vec::new(),
+                        writes: a_prepared().writes,
+                    }),
                 }],
-                sessions: table(),
-            }),
+            },
+            ParticipantRecord::Installed { mark: 1 << 33, checkpoint: a_checkpoint() },
+            ParticipantRecord::Outside { life: 3 },
+            ParticipantRecord::Joined { life: 3, from: id(8), serve_from: CommitNumber(300) },
         ]
     }
 
@@ -348,7 +431,10 @@ mod tests {
         }
         for record in participant_records() {
             let kind = record.encode(&mut Vec::new());
-            let checkpoint = matches!(record, ParticipantRecord::Checkpoint(_));
+            let checkpoint = matches!(
+                record,
+                ParticipantRecord::Checkpoint(_) | ParticipantRecord::Installed { .. }
+            );
             assert_eq!(ParticipantRecord::is_checkpoint(kind), checkpoint);
         }
     }

@@ -2,11 +2,14 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use core::fmt;
 
-use crate::contract::NodeId;
+use super::record::Replicated;
+use crate::contract::{NodeId, SnapshotId};
 use crate::request::{Answer, Key, Query, Stamp, Transaction};
+use crate::transfer::Piece;
 
 /// Names a transaction, for ever: the epoch is persisted before the first transaction of it, so a
 /// restarted coordinator never reuses a number. Of one coordinator, later transactions are greater.
@@ -116,6 +119,21 @@ pub enum Knowledge {
     Undecided,
 }
 
+/// A commit, with what it wrote, for a replica that missed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Its place in the serial order.
+    pub number: CommitNumber,
+    /// Which transaction.
+    pub txn: TxnId,
+    /// What it wrote. Its preconditions held, and say nothing any more: they do not travel.
+    pub transaction: Arc<Transaction>,
+}
+
+/// A piece of a snapshot: the rows of a replica, and what follows besides from the commits that it
+/// had applied. The name of the snapshot means something to the donor only.
+pub type SnapshotPiece = Piece<Replicated>;
+
 /// Everything that travels between the nodes of a two-phase commit cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -172,5 +190,63 @@ pub enum Message {
         epoch: u64,
         /// What the participant holds.
         answer: Answer,
+    },
+    /// Replica to replica: it misses commits from this one on.
+    FetchCommits {
+        /// The first that it misses.
+        from: CommitNumber,
+    },
+    /// An answer to [`Message::FetchCommits`]: some of them, without a gap; none if there are none.
+    Commits {
+        /// As asked.
+        from: CommitNumber,
+        /// From there on.
+        commits: Vec<Commit>,
+        /// The newest that the sender has applied.
+        applied: CommitNumber,
+        /// As the sender knows it of the coordinator. What is committed below is applied there.
+        finished_below: TxnId,
+    },
+    /// An answer to [`Message::FetchCommits`]: the sender does not have them any more.
+    Truncated {
+        /// The first that it has.
+        first: CommitNumber,
+    },
+    /// Replica to replica: asks for a piece of a snapshot.
+    FetchSnapshot {
+        /// Of this one; of the newest, if none is named.
+        snapshot: Option<SnapshotId>,
+        /// Rows from this key on.
+        from: Key,
+    },
+    /// The answer to [`Message::FetchSnapshot`].
+    SnapshotPiece(SnapshotPiece),
+    /// The answer to [`Message::FetchSnapshot`] of one that is not held any more: begin anew.
+    SnapshotGone {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// Replica to coordinator: this one has lost what it had promised, takes part in nothing, and
+    /// asks to be let in again.
+    Outside {
+        /// Which life of the replica this is; greater than those before it.
+        life: u64,
+        /// How far it has come.
+        applied: CommitNumber,
+    },
+    /// Coordinator to replica: there are commits up to here.
+    CatchUp {
+        /// The newest.
+        to: CommitNumber,
+    },
+    /// Coordinator to a replica outside: it takes part from here on.
+    Join {
+        /// The life that was let in; no other is.
+        life: u64,
+        /// In this transaction and all later ones. What the replica promised in an earlier life on
+        /// transactions before is void: they are over, or committed up to `serve_from`.
+        from: TxnId,
+        /// It promises and reads nothing before it has applied this commit.
+        serve_from: CommitNumber,
     },
 }

@@ -79,4 +79,25 @@ crate::planted_bugs! {
     CheckpointForgetsDecisions => "checkpoint-forgets-decisions",
         "the coordinator's checkpoint leaves out commits whose records are appended and not yet durable",
         "a checkpoint stands for every record before it";
+    CatchUpOverGap => "catch-up-over-gap",
+        "a donor whose memory begins later sends what it has, and the taker does not see the gap",
+        "commits are applied in the order of their numbers everywhere";
+    LearnTwice => "learn-twice",
+        "a commit that comes from another replica is applied although it was applied before",
+        "a commit is applied once";
+    InstallOlder => "install-older",
+        "a snapshot is installed although the replica has come further meanwhile",
+        "what a replica holds never goes back";
+    SnapshotForgetsOutcomes => "snapshot-forgets-outcomes",
+        "a snapshot comes without the commits in it that are not over, so that they are not acknowledged",
+        "a decision is kept until every participant has it durably";
+    ApplyWhileInstalling => "apply-while-installing",
+        "commits are applied while staged rows wait for their record",
+        "what was applied is not replaced by older rows";
+    ServeOutside => "serve-outside",
+        "a replica that has lost its disk takes part before it has caught up",
+        "who has forgotten its promises takes part in nothing";
+    JoinKeepsOldVotes => "join-keeps-old-votes",
+        "the coordinator lets a replica in again that has lost its disk, and still counts its earlier votes",
+        "votes of an earlier life are void";
 }

@@ -39,6 +39,12 @@ pub const PARTICIPANT_APPLIED: &str = "participant-applied";
 pub const PARTICIPANT_BEFORE_ACKNOWLEDGE: &str = "participant-before-acknowledge";
 /// The acknowledgement is sent.
 pub const PARTICIPANT_ACKNOWLEDGED: &str = "participant-acknowledged";
+/// Some rows of another replica are staged; no record says anything of them.
+pub const PARTICIPANT_SNAPSHOT_STAGED: &str = "participant-snapshot-staged";
+/// The record of all of them is durable; they are not in place.
+pub const PARTICIPANT_SNAPSHOT_DURABLE: &str = "participant-snapshot-durable";
+/// They are in place; nothing is acknowledged.
+pub const PARTICIPANT_SNAPSHOT_INSTALLED: &str = "participant-snapshot-installed";
 
 /// The coordinator's, in the order of the protocol.
 pub const COORDINATOR: &[Point] = &[
@@ -105,4 +111,20 @@ pub const PARTICIPANT: &[Point] = &[
         moment: "the decision is durable here; the acknowledgement is not sent",
     },
     Point { name: PARTICIPANT_ACKNOWLEDGED, moment: "the acknowledgement is sent" },
+];
+
+/// Those of a participant that takes over the rows of another.
+pub const SNAPSHOT: &[Point] = &[
+    Point {
+        name: PARTICIPANT_SNAPSHOT_STAGED,
+        moment: "some rows of another replica are staged; no record says so",
+    },
+    Point {
+        name: PARTICIPANT_SNAPSHOT_DURABLE,
+        moment: "the record of all of them is durable; they are not in place",
+    },
+    Point {
+        name: PARTICIPANT_SNAPSHOT_INSTALLED,
+        moment: "they are in place; nothing is acknowledged",
+    },
 ];

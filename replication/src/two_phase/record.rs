@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::message::{CommitNumber, Decision, TxnId};
+use super::message::{Commit, CommitNumber, Decision, TxnId};
 use crate::contract::NodeId;
 use crate::request::{ClientId, Key, Stamp, Write};
 use crate::sessions::Sessions;
@@ -139,6 +139,35 @@ pub enum ParticipantRecord {
     },
     /// All that the records before it say and is still needed.
     Checkpoint(ParticipantCheckpoint),
+    /// Commits that were never prepared here, learnt from another replica. They follow on those
+    /// applied before.
+    Learned {
+        /// Of the coordinator, everything below is over: outcomes below need not be remembered.
+        finished_below: TxnId,
+        /// In the order of their numbers.
+        commits: Vec<Commit>,
+    },
+    /// The rows of another replica have taken the place of those here.
+    Installed {
+        /// The mark under which they were staged: above those of all that was applied before.
+        mark: u64,
+        /// The whole state then; it stands for every record before it.
+        checkpoint: ParticipantCheckpoint,
+    },
+    /// This replica has lost what it had promised, and takes part in nothing from here on.
+    Outside {
+        /// Which life this is.
+        life: u64,
+    },
+    /// It takes part again.
+    Joined {
+        /// Which life this is.
+        life: u64,
+        /// As in the message.
+        from: TxnId,
+        /// As in the message.
+        serve_from: CommitNumber,
+    },
 }
 
 /// A transaction that a participant has promised to commit if told so.
@@ -178,4 +207,15 @@ pub struct ParticipantCheckpoint {
     pub coordinators: Vec<CoordinatorProgress>,
     /// Sessions whose writes this participant committed alone.
     pub sessions: SessionTable,
+}
+
+/// What follows from the commits up to one, besides the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicated {
+    /// Up to which.
+    pub applied: CommitNumber,
+    /// Of the coordinator, everything below is over.
+    pub finished_below: TxnId,
+    /// The commits that are not over.
+    pub committed: Vec<(TxnId, CommitNumber)>,
 }

@@ -1,6 +1,7 @@
 //! Whatever there is to say goes there and back; whatever comes is a value or an error.
 
 mod any_replica;
+mod catch_up;
 mod paxos;
 
 use std::sync::Arc;
@@ -143,6 +144,7 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), any::<u64>(), answer())
             .prop_map(|(read, epoch, answer)| Message::ReadAnswer { read, epoch, answer }),
+        catch_up::message(),
     ]
 }
 

@@ -153,6 +153,11 @@ impl Coordinator {
                 format!("a write needs every replica, and {} is not reachable", down.join(", "));
             return Err(Failure::Unavailable { reason });
         }
+        if let Some(replica) = self.outside.first() {
+            let reason =
+                format!("a write needs every replica, and {replica} has lost its disk and catches up");
+            return Err(Failure::Unavailable { reason });
+        }
         if deadline <= now {
             let reason = String::from("the deadline had passed when the request arrived");
             return Err(Failure::Unavailable { reason });

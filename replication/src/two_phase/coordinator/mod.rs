@@ -7,6 +7,7 @@ mod begin;
 mod complete;
 mod reads;
 mod recover;
+mod rejoin;
 mod state;
 mod vote;
 
@@ -72,6 +73,8 @@ counters! {
         disk_full,
         commits_resent,
         reads_retried,
+        votes_voided,
+        joins_sent,
         duplicates_dropped,
         strange_dropped,
         dropped_not_serving,
@@ -106,6 +109,8 @@ pub struct Coordinator {
     reads: BTreeMap<u64, PendingRead>,
     last_read: u64,
     peers_up: BTreeSet<NodeId>,
+    /// Replicas that have lost their disks and are not let in again.
+    outside: BTreeSet<NodeId>,
     alarms: Alarms<Alarm>,
     counters: Counters,
 }
@@ -143,6 +148,7 @@ impl Coordinator {
             reads: BTreeMap::new(),
             last_read: 0,
             peers_up: BTreeSet::new(),
+            outside: BTreeSet::new(),
             alarms: Alarms::new(),
             counters: Counters::default(),
             options,
@@ -184,10 +190,19 @@ impl Coordinator {
             Message::ReadAnswer { read, epoch, answer } => {
                 self.read_answer(now, from, read, epoch, answer, effects);
             }
+            Message::Outside { life, applied } => self.outside(from, life, applied, effects),
             Message::Prepare(_)
             | Message::Decide { .. }
             | Message::Inform { .. }
-            | Message::Read { .. } => self.counters.strange_dropped += 1,
+            | Message::Read { .. }
+            | Message::FetchCommits { .. }
+            | Message::Commits { .. }
+            | Message::Truncated { .. }
+            | Message::FetchSnapshot { .. }
+            | Message::SnapshotPiece(_)
+            | Message::SnapshotGone { .. }
+            | Message::CatchUp { .. }
+            | Message::Join { .. } => self.counters.strange_dropped += 1,
         }
     }
 

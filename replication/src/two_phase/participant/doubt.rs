@@ -99,6 +99,8 @@ impl Participant {
             Some(Decided { decision: Decision::Abort, durable: false }) => {
                 Some(Knowledge::Undecided)
             }
+            // An earlier life of this replica may have voted on it.
+            None if self.is_before_joining(txn) => Some(Knowledge::Undecided),
             // A commit is not over while the one who asks has not acknowledged it.
             None if txn < self.finished_below => Some(Knowledge::Decided(Decision::Abort)),
             None => None,

@@ -29,6 +29,10 @@ impl Participant {
                 let reason = format!("{} is starting", self.options.id);
                 reply_failed(id, Failure::Unavailable { reason }, effects);
             }
+            Operation::Read(_) | Operation::ReadStale(_) if !self.is_current() => {
+                let reason = format!("{} is catching up with the others", self.options.id);
+                reply_failed(id, Failure::Unavailable { reason }, effects);
+            }
             // A fresh read costs no more here, unless its keys are in doubt.
             Operation::Read(query) | Operation::ReadStale(query) => {
                 self.read(now, Asker::Client(id), query, deadline, effects);
@@ -49,6 +53,11 @@ impl Participant {
         deadline: Time,
         effects: &mut Out,
     ) {
+        if !self.is_current() {
+            // The coordinator asks another.
+            self.counters.dropped_not_serving += 1;
+            return;
+        }
         self.counters.reads += 1;
         if let Err(reason) = self.options.limits.check_query(&query) {
             return self.fail_read(asker, Failure::Invalid { reason }, effects);

@@ -10,7 +10,7 @@ use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Position, Time, Urgency};
 use crate::request::Transaction;
 use crate::two_phase::locks::{LockSet, LockTable};
-use crate::two_phase::message::{CommitNumber, Decision, TxnId};
+use crate::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
     CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared, SessionTable,
@@ -22,6 +22,7 @@ impl Participant {
             // Neither votes nor answers: better one replica less than a wrong one.
             return;
         }
+        self.begin_outside(effects);
         self.incarnation += 1;
         let record = ParticipantRecord::Started { incarnation: self.incarnation };
         self.persist(record, Urgency::Now, effects);
@@ -47,6 +48,7 @@ impl Participant {
         if self.peers_up.contains(&NodeId::COORDINATOR) {
             self.inquire_about_all(effects);
         }
+        self.ask_to_join(now, effects);
     }
 
     /// Takes back one record; commits are applied again, under the marks they had.
@@ -67,6 +69,16 @@ impl Participant {
                 self.remember_alone(txn, true);
             }
             ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(checkpoint),
+            ParticipantRecord::Learned { finished_below, commits } => {
+                self.replay_learned(at, finished_below, commits, effects);
+            }
+            ParticipantRecord::Installed { mark, checkpoint } => {
+                self.replay_installed(mark, checkpoint, effects);
+            }
+            ParticipantRecord::Outside { life } => self.standing.replay_outside(life),
+            ParticipantRecord::Joined { life, from, serve_from } => {
+                self.standing.replay_joined(life, from, serve_from);
+            }
         }
     }
 
@@ -111,6 +123,8 @@ impl Participant {
             if let Some(promised) = promised {
                 let writes = promised.transaction.writes.clone();
                 effects.push(Effect::Apply { mark: at.0, writes });
+                let commit = Commit { number, txn, transaction: promised.transaction };
+                self.recent.push(commit, self.options.recent_bytes_max);
             }
         }
         if txn >= self.finished_below {
@@ -119,7 +133,7 @@ impl Participant {
     }
 
     /// A checkpoint stands for every record before it.
-    fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
+    pub(super) fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
         self.incarnation = checkpoint.incarnation;
         checkpoint.sessions.restore_into(&mut self.sessions);
         self.transactions.clear();
@@ -141,10 +155,19 @@ impl Participant {
 
     /// The whole durable state in one record, after which older ones are not needed.
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
-        if self.unfit.is_some() {
-            // It would replace the records that show what went wrong.
+        if self.unfit.is_some() || self.is_installing() {
+            // It would replace the records that show what went wrong, or that are about to count.
             return;
         }
+        let checkpoint = self.checkpoint_now();
+        self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
+        let at = self.last;
+        self.persist_standing(effects);
+        effects.push(Effect::Release(at));
+    }
+
+    /// What a checkpoint holds.
+    pub(super) fn checkpoint_now(&self) -> ParticipantCheckpoint {
         let progress =
             CoordinatorProgress { finished_below: self.finished_below, applied: self.applied };
         let in_log = |promised: &Promised| match promised.stage {
@@ -171,8 +194,7 @@ impl Participant {
                 session.committed.clear();
             }
         }
-        self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
-        effects.push(Effect::Release(self.last));
+        checkpoint
     }
 
     /// The newest commit applied here.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::contract::{NodeId, ReadId, RequestId, Time};
 use crate::request::{Query, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
-use crate::two_phase::message::{CommitNumber, Decision, OnePhase, TxnId};
+use crate::two_phase::message::{Commit, CommitNumber, Decision, OnePhase, TxnId};
 use crate::two_phase::record::Prepared;
 
 /// A transaction whose prepare has come and whose outcome has not.
@@ -66,6 +66,15 @@ pub(super) struct Alone {
     pub(super) stamp: Option<Stamp>,
     /// Later transactions of the same stamp, which get the same vote.
     pub(super) retries: Vec<TxnId>,
+}
+
+/// A commit whose turn has not come.
+#[derive(Clone, Debug)]
+pub(super) enum Early {
+    /// It is prepared here.
+    Prepared(TxnId),
+    /// Another replica has passed it on.
+    Learned(Commit),
 }
 
 /// An outcome.

@@ -393,17 +393,6 @@ fn write_piece(piece: &SnapshotPiece, mut builder: schema::snapshot_piece::Build
     }
 }
 
-/// Where a piece begins: behind a key, which may be one of the longest.
-fn place(bytes: &[u8]) -> Result<Key, Rejected> {
-    match bytes.len() > KEY_BYTES_MAX + 1 {
-        true => Err(Rejected::Invalid(format!(
-            "a place of {} bytes in a snapshot; keys have at most {KEY_BYTES_MAX}",
-            bytes.len()
-        ))),
-        false => Ok(Bytes::copy_from_slice(bytes)),
-    }
-}
-
 fn read_replicated(reader: schema::replicated::Reader<'_>) -> Result<Replicated, Rejected> {
     let (members, sessions) = (reader.get_members()?, reader.get_sessions()?);
     check_list("sets of acceptors", members.len(), MEMBERSHIPS_MAX)?;

@@ -10,6 +10,7 @@ use kvorum_schema::peer_capnp::{
     self as schema, inform, maybe_value, query, read_answer, two_phase_message as message, vote,
 };
 
+use super::catch_up;
 use super::super::client::{
     read_range, read_rows, read_stamp, read_transaction, transaction_bytes, write_rows,
     write_stamp, write_transaction,
@@ -67,6 +68,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
             | Message::Acknowledge { .. }
             | Message::Inquire { .. }
             | Message::Inform { .. } => 0,
+            message => catch_up::message_bytes(message),
         }
 }
 
@@ -113,10 +115,11 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
                 answer: read_answer(answer)?,
             }
         }
+        message::CatchUp(message) => catch_up::read_message(message?)?,
     })
 }
 
-fn read_txn(reader: schema::txn_id::Reader<'_>) -> TxnId {
+pub(super) fn read_txn(reader: schema::txn_id::Reader<'_>) -> TxnId {
     TxnId {
         coordinator: NodeId(reader.get_coordinator()),
         epoch: reader.get_epoch(),
@@ -250,10 +253,11 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
             builder.set_epoch(*epoch);
             write_answer(answer, builder);
         }
+        message => catch_up::write_message(message, builder.init_catch_up()),
     }
 }
 
-fn write_txn(txn: TxnId, mut builder: schema::txn_id::Builder<'_>) {
+pub(super) fn write_txn(txn: TxnId, mut builder: schema::txn_id::Builder<'_>) {
     builder.set_coordinator(txn.coordinator.0);
     builder.set_epoch(txn.epoch);
     builder.set_number(txn.number);

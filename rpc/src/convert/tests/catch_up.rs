@@ -1,0 +1,57 @@
+//! What replicas of two-phase commit say when one has missed something.
+
+use std::sync::Arc;
+
+use kvorum_replication::two_phase::message::{Commit, CommitNumber, Message, SnapshotPiece};
+use kvorum_replication::two_phase::record::Replicated;
+use kvorum_replication::{SnapshotId, Transaction};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{key, txn, value, write};
+
+fn number() -> impl Strategy<Value = CommitNumber> {
+    any::<u64>().prop_map(CommitNumber)
+}
+
+fn commit() -> impl Strategy<Value = Commit> {
+    (number(), txn(), vec(write(), 0..4)).prop_map(|(number, txn, writes)| {
+        let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+        Commit { number, txn, transaction }
+    })
+}
+
+fn piece() -> impl Strategy<Value = SnapshotPiece> {
+    let replicated = (number(), txn(), vec((txn(), number()), 0..4)).prop_map(
+        |(applied, finished_below, committed)| {
+            Arc::new(Replicated { applied, finished_below, committed })
+        },
+    );
+    (any::<u64>(), value(), vec((key(), value()), 0..4), proptest::option::of(replicated)).prop_map(
+        |(snapshot, from, rows, last)| {
+            let snapshot = SnapshotId(snapshot);
+            SnapshotPiece { snapshot, from, rows, last }
+        },
+    )
+}
+
+pub(super) fn message() -> impl Strategy<Value = Message> {
+    let snapshot = || any::<u64>().prop_map(SnapshotId);
+    prop_oneof![
+        number().prop_map(|from| Message::FetchCommits { from }),
+        (number(), vec(commit(), 0..4), number(), txn()).prop_map(
+            |(from, commits, applied, finished_below)| {
+                Message::Commits { from, commits, applied, finished_below }
+            }
+        ),
+        number().prop_map(|first| Message::Truncated { first }),
+        (proptest::option::of(snapshot()), value())
+            .prop_map(|(snapshot, from)| Message::FetchSnapshot { snapshot, from }),
+        piece().prop_map(Message::SnapshotPiece),
+        snapshot().prop_map(|snapshot| Message::SnapshotGone { snapshot }),
+        (any::<u64>(), number()).prop_map(|(life, applied)| Message::Outside { life, applied }),
+        number().prop_map(|to| Message::CatchUp { to }),
+        (any::<u64>(), txn(), number())
+            .prop_map(|(life, from, serve_from)| Message::Join { life, from, serve_from }),
+    ]
+}
