@@ -7,6 +7,8 @@ mod damaged;
 mod harness;
 mod history;
 mod node;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod random;
 mod room;
 mod script;

@@ -1,6 +1,7 @@
 //! What a coordinator and its replicas bring along to be tested: their options, and how many commits
 //! are durable.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kvorum_replication::two_phase::message::{Message, TxnId};
@@ -28,6 +29,8 @@ pub(crate) struct TwoPhase {
     participant_options: ParticipantOptions,
     /// Whether messages to a node that died are lost with its links, as over TCP.
     pub(crate) links_die: bool,
+    /// Which life a replica with an empty disk is given.
+    pub(crate) lives: BTreeMap<NodeId, u64>,
     /// Durable commits in the log that makes them, and how far it was searched for them.
     commits: usize,
     searched: usize,
@@ -45,6 +48,7 @@ impl Cluster {
             coordinator_options,
             participant_options,
             links_die: false,
+            lives: BTreeMap::new(),
             commits: 0,
             searched: 0,
         };
@@ -68,13 +72,14 @@ impl Room for TwoPhase {
 
     const RECORDS_FIRST: bool = false;
     const APPLIES_BEHIND_RECORDS: bool = true;
-    const COPIES_STORES: bool = false;
+    const COPIES_STORES: bool = true;
 
     fn core(&self, node: NodeId, _records: usize, armed: &[String]) -> Node {
         if node == COORDINATOR {
             return Node::coordinator(Coordinator::new(self.coordinator_options.clone()), armed);
         }
-        let options = ParticipantOptions { id: node, ..self.participant_options.clone() };
+        let life = self.lives.get(&node).copied().unwrap_or_default();
+        let options = ParticipantOptions { id: node, life, ..self.participant_options.clone() };
         Node::participant(Participant::new(options), armed)
     }
 
@@ -134,6 +139,11 @@ impl Room for TwoPhase {
         };
         self.commits += disk.log[self.searched..disk.durable].iter().filter(is_commit).count();
         self.searched = disk.durable;
+    }
+
+    fn wiped(&mut self, node: NodeId, life: u64) {
+        assert_ne!(node, COORDINATOR, "nobody else knows what it has decided");
+        self.lives.insert(node, life);
     }
 
     fn order_len(&self) -> usize {

@@ -36,6 +36,8 @@ fn new_cluster(words: &Words<'_>) -> Result<Cluster> {
             "prepared_max" => participant.prepared_max = number,
             "unfinished_span_max" => coordinator.unfinished_span_max = number as u64,
             "retries_per_transaction_max" => coordinator.retries_per_transaction_max = number,
+            "recent_bytes_max" => participant.recent_bytes_max = number,
+            "piece_commits_max" => participant.piece_commits_max = number,
             "waiting_reads_max" => participant.waiting_reads_max = number,
             "reads_in_flight_max" => coordinator.reads_in_flight_max = number,
             "key_bytes_max" => {

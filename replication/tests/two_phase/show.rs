@@ -1,8 +1,10 @@
 //! Inputs and effects in words short enough to read a protocol by.
 
-use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Prepare, TxnId, Vote};
+use kvorum_replication::two_phase::message::{
+    Commit, Decision, Knowledge, Message, Prepare, TxnId, Vote,
+};
 use kvorum_replication::two_phase::record::{
-    CoordinatorRecord, ParticipantRecord, Prepared, SessionTable,
+    CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord, Prepared, SessionTable,
 };
 use kvorum_replication::{Key, NodeId, Query};
 
@@ -48,6 +50,15 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::Inform { .. } => "inform",
         Message::Read { .. } => "read",
         Message::ReadAnswer { .. } => "answer",
+        Message::FetchCommits { .. } => "fetch",
+        Message::Commits { .. } => "commits",
+        Message::Truncated { .. } => "truncated",
+        Message::FetchSnapshot { .. } => "fetch-rows",
+        Message::SnapshotPiece(_) => "rows",
+        Message::SnapshotGone { .. } => "gone",
+        Message::Outside { .. } => "outside",
+        Message::CatchUp { .. } => "catch-up",
+        Message::Join { .. } => "join",
     }
 }
 
@@ -77,7 +88,40 @@ pub(crate) fn message(message: &Message) -> String {
         Message::ReadAnswer { read, epoch, answer: found } => {
             format!("{kind} {epoch}.{read} {}", answer(found))
         }
+        Message::FetchCommits { from } => format!("{kind} {from}"),
+        Message::Commits { from, commits: list, applied, finished_below } => {
+            let (list, below) = (commits(list), txn(finished_below));
+            format!("{kind} {from} [{list}] applied {applied} below {below}")
+        }
+        Message::Truncated { first } => format!("{kind} {first}"),
+        Message::FetchSnapshot { snapshot, from } => {
+            let of = snapshot.map_or_else(|| "newest".to_owned(), |it| it.0.to_string());
+            format!("{kind} {of} from {:?}", text(from))
+        }
+        Message::SnapshotPiece(piece) => {
+            let last = piece.last.as_ref().map_or_else(String::new, |state| {
+                let open: Vec<String> =
+                    state.committed.iter().map(|(id, at)| format!("{} {at}", txn(id))).collect();
+                let (applied, below) = (state.applied, txn(&state.finished_below));
+                format!(" applied {applied} below {below} [{}]", open.join("; "))
+            });
+            let of = piece.snapshot.0;
+            format!("{kind} {of} from {:?}: {}{last}", text(&piece.from), piece.rows.len())
+        }
+        Message::SnapshotGone { snapshot } => format!("{kind} {}", snapshot.0),
+        Message::Outside { life, applied } => format!("{kind} life {life} applied {applied}"),
+        Message::CatchUp { to } => format!("{kind} {to}"),
+        Message::Join { life, from, serve_from } => {
+            format!("{kind} life {life} from {} serve {serve_from}", txn(from))
+        }
     }
+}
+
+fn commits(list: &[Commit]) -> String {
+    let shown = |it: &Commit| {
+        format!("{} {} {}", it.number, txn(&it.txn), writes(&it.transaction.writes))
+    };
+    list.iter().map(shown).collect::<Vec<_>>().join("; ")
 }
 
 fn prepare_words(prepare: &Prepare) -> String {
@@ -167,26 +211,38 @@ fn participant_record(record: &ParticipantRecord) -> String {
         ParticipantRecord::CommittedAlone { txn: id, stamp: of, writes: list } => {
             format!("committed alone {}{} {}", txn(id), stamp(*of), writes(list))
         }
-        ParticipantRecord::Checkpoint(checkpoint) => {
-            let promised: Vec<String> = checkpoint.prepared.iter().map(prepared).collect();
-            let decided: Vec<String> = checkpoint
-                .decided
-                .iter()
-                .map(|(id, known)| format!("{} {}", txn(id), decision(*known)))
-                .collect();
-            let progress: Vec<String> = checkpoint
-                .coordinators
-                .iter()
-                .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
-                .collect();
-            format!(
-                "checkpoint incarnation {} prepared [{}] decided [{}] {} sessions {}",
-                checkpoint.incarnation,
-                promised.join("; "),
-                decided.join("; "),
-                progress.join("; "),
-                sessions(&checkpoint.sessions)
-            )
+        ParticipantRecord::Checkpoint(checkpoint) => format!("checkpoint {}", state(checkpoint)),
+        ParticipantRecord::Learned { finished_below, commits: list } => {
+            format!("learned {} below {}", commits(list), txn(finished_below))
+        }
+        ParticipantRecord::Installed { mark, checkpoint } => {
+            format!("installed {mark} {}", state(checkpoint))
+        }
+        ParticipantRecord::Outside { life } => format!("outside life {life}"),
+        ParticipantRecord::Joined { life, from, serve_from } => {
+            format!("joined life {life} from {} serve {serve_from}", txn(from))
         }
     }
+}
+
+fn state(checkpoint: &ParticipantCheckpoint) -> String {
+    let promised: Vec<String> = checkpoint.prepared.iter().map(prepared).collect();
+    let decided: Vec<String> = checkpoint
+        .decided
+        .iter()
+        .map(|(id, known)| format!("{} {}", txn(id), decision(*known)))
+        .collect();
+    let progress: Vec<String> = checkpoint
+        .coordinators
+        .iter()
+        .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
+        .collect();
+    format!(
+        "incarnation {} prepared [{}] decided [{}] {} sessions {}",
+        checkpoint.incarnation,
+        promised.join("; "),
+        decided.join("; "),
+        progress.join("; "),
+        sessions(&checkpoint.sessions)
+    )
 }
