@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_replication::{ClientId, Transaction};
 use kvorum_replication::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
 use kvorum_replication::two_phase::record::{
     CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord,
     ParticipantCheckpoint, ParticipantRecord, Prepared, SessionState, SessionTable,
 };
+use kvorum_replication::{ClientId, Transaction};
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
 
 use super::StoredRecord;
@@ -166,14 +166,12 @@ impl StoredRecord for ParticipantRecord {
                 writes: fields.list(Fields::write)?,
             },
             PARTICIPANT_CHECKPOINT => Self::Checkpoint(checkpoint(&mut fields)?),
-            LEARNED => Self::Learned {
-                finished_below: txn(&mut fields)?,
-                commits: fields.list(commit)?,
-            },
-            INSTALLED => Self::Installed {
-                mark: fields.number()?,
-                checkpoint: checkpoint(&mut fields)?,
-            },
+            LEARNED => {
+                Self::Learned { finished_below: txn(&mut fields)?, commits: fields.list(commit)? }
+            }
+            INSTALLED => {
+                Self::Installed { mark: fields.number()?, checkpoint: checkpoint(&mut fields)? }
+            }
             OUTSIDE => Self::Outside { life: fields.number()? },
             JOINED => Self::Joined {
                 life: fields.number()?,

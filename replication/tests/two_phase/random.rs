@@ -31,6 +31,8 @@ pub(crate) struct Hostility {
     wipes: bool,
     /// What replicas keep of recent commits is this much.
     recent_bytes: usize,
+    /// After so many milliseconds a replica asks for what it misses.
+    catch_up_after: u64,
 }
 
 /// What only these schedules remember.
@@ -63,8 +65,8 @@ pub(crate) fn planted(seed: u64, planted: Planted, tracing: bool) -> Schedule {
         inquiries_before_peers,
         recent_bytes_max: hostility.recent_bytes,
         piece_commits_max: 2,
-        catch_up_after: Duration::from_millis(300),
-        catch_up_interval: Duration::from_millis(200),
+        catch_up_after: Duration::from_millis(hostility.catch_up_after),
+        catch_up_interval: Duration::from_millis(100),
         snapshot_idle_max: Duration::from_secs(2),
         planted,
         ..ParticipantOptions::default()
@@ -108,8 +110,9 @@ impl Driver for Nodes {
             _ => 3,
         };
         let wipes = random.below(3) == 0;
-        let recent_bytes = if random.below(2) == 0 { 600 } else { 1 << 20 };
-        Hostility { common, replicas, asks_peers, wipes, recent_bytes }
+        let recent_bytes = if random.below(3) > 0 { 400 } else { 1 << 20 };
+        let catch_up_after = if random.below(2) == 0 { 1 } else { 300 };
+        Hostility { common, replicas, asks_peers, wipes, recent_bytes, catch_up_after }
     }
 
     fn step(schedule: &mut Schedule) {
@@ -124,9 +127,9 @@ impl Driver for Nodes {
             960..964 if hostility.crashes => schedule.crash(),
             964..966 if hostility.cuts => schedule.cut(),
             966..968 => schedule.checkpoint(),
-            968..974 if schedule.driver.wipes => schedule.lose_disk(),
-            970..1000 if schedule.one_in(2) => schedule.restart(),
-            970..1000 => schedule.heal(),
+            968..971 if schedule.driver.wipes => schedule.lose_disk(),
+            971..1000 if schedule.one_in(2) => schedule.restart(),
+            971..1000 => schedule.heal(),
             _ => {}
         }
     }
@@ -139,12 +142,15 @@ impl Driver for Nodes {
         (schedule.some_node(), Operation::Read(query), Duration::from_secs(5))
     }
 
-    fn points(_schedule: &mut Schedule, node: NodeId) -> Vec<&'static str> {
+    fn points(schedule: &mut Schedule, node: NodeId) -> Vec<&'static str> {
         if node == COORDINATOR {
             return points::COORDINATOR.iter().map(|point| point.name).collect();
         }
-        let list = points::PARTICIPANT.iter().chain(points::SNAPSHOT);
-        list.map(|point| point.name).collect()
+        let list = match !schedule.is_whole(node) && !schedule.one_in(4) {
+            true => points::SNAPSHOT,
+            false => points::PARTICIPANT,
+        };
+        list.iter().map(|point| point.name).collect()
     }
 
     fn ends(_client: &Client, outcome: &Outcome) -> bool {

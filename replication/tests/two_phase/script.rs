@@ -11,14 +11,15 @@
 
 use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
+use kvorum_replication::two_phase::planted::Planted;
 use kvorum_replication::two_phase::{CoordinatorOptions, ParticipantOptions};
 
 use crate::harness::script::{Result, Script, Scripted, Words, first, scripts};
 use crate::room::{COORDINATOR, Cluster, Packet, TwoPhase};
 
-fn new_cluster(words: &Words<'_>) -> Result<Cluster> {
-    let mut coordinator = CoordinatorOptions::default();
-    let mut participant = ParticipantOptions::default();
+fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
+    let mut coordinator = CoordinatorOptions { planted, ..CoordinatorOptions::default() };
+    let mut participant = ParticipantOptions { planted, ..ParticipantOptions::default() };
     let mut replicas = 3;
     for (name, value) in &words.pairs {
         let number: usize = value.parse()?;
@@ -117,8 +118,27 @@ fn forge(cluster: &mut Cluster, kind: &str, words: &Words<'_>) -> Result<()> {
     Ok(())
 }
 
+fn script(planted: Planted) -> Script<TwoPhase> {
+    Script::new(move |words| new_cluster(words, planted))
+}
+
+/// Scripts that come out differently with a bug.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn that_differ(planted: Planted) -> Vec<&'static str> {
+    let differs = |name: &&str| {
+        let path = format!("tests/scripts/two_phase/{name}");
+        let run = std::panic::AssertUnwindSafe(|| {
+            let text = std::fs::read_to_string(path).expect("it can be read");
+            let came_out = goldenscript::generate(&mut script(planted), &text);
+            came_out.is_ok_and(|came_out| came_out == text)
+        });
+        !std::panic::catch_unwind(run).unwrap_or(false)
+    };
+    NAMES.iter().copied().filter(differs).collect()
+}
+
 scripts! {
-    "two_phase", Script::new(new_cluster);
+    "two_phase", script(Planted::default());
     commit
     counts
     disk_full
@@ -144,4 +164,11 @@ scripts! {
     recovery
     limits
     strangers
+    catch_up
+    learnt_once
+    lost_disk
+    void_votes
+    snapshot
+    snapshot_too_old
+    installing
 }

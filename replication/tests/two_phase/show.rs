@@ -118,9 +118,8 @@ pub(crate) fn message(message: &Message) -> String {
 }
 
 fn commits(list: &[Commit]) -> String {
-    let shown = |it: &Commit| {
-        format!("{} {} {}", it.number, txn(&it.txn), writes(&it.transaction.writes))
-    };
+    let shown =
+        |it: &Commit| format!("{} {} {}", it.number, txn(&it.txn), writes(&it.transaction.writes));
     list.iter().map(shown).collect::<Vec<_>>().join("; ")
 }
 

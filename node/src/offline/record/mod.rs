@@ -104,9 +104,7 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
             let fields = stamped(stamp).into_iter().collect();
             Meaning { writes, ..named("committed-alone", Some(txn), fields) }
         }
-        ParticipantRecord::Checkpoint(checkpoint) => {
-            named("checkpoint", None, state(&checkpoint))
-        }
+        ParticipantRecord::Checkpoint(checkpoint) => named("checkpoint", None, state(&checkpoint)),
         ParticipantRecord::Learned { commits, .. } => {
             let number = |commit: Option<&Commit>| commit.map_or(0, |it| it.number.0).to_string();
             let fields = vec![("from", number(commits.first())), ("to", number(commits.last()))];

@@ -154,8 +154,9 @@ impl Coordinator {
             return Err(Failure::Unavailable { reason });
         }
         if let Some(replica) = self.outside.first() {
-            let reason =
-                format!("a write needs every replica, and {replica} has lost its disk and catches up");
+            let reason = format!(
+                "a write needs every replica, and {replica} has lost its disk and catches up"
+            );
             return Err(Failure::Unavailable { reason });
         }
         if deadline <= now {

@@ -27,8 +27,7 @@ impl Coordinator {
         self.outside.insert(from);
         self.void_votes(from, effects);
         // A number that is not durable may be given out again.
-        let is_committing =
-            |phase: &Phase| matches!(phase, Phase::Committing { .. });
+        let is_committing = |phase: &Phase| matches!(phase, Phase::Committing { .. });
         let is_settled = !self.transactions.values().any(|active| is_committing(&active.phase));
         let to = self.commits;
         let message = if is_settled && applied >= to {

@@ -126,8 +126,7 @@ impl Participant {
     /// Asks the replica whose turn it is. Each time that nothing comes of it the next one is asked
     /// later: a number that somebody made up is not asked for ten times a second for ever.
     pub(super) fn ask_next(&mut self, now: Time, effects: &mut Out) {
-        let (first, max) =
-            (self.options.catch_up_interval, self.options.catch_up_interval_max);
+        let (first, max) = (self.options.catch_up_interval, self.options.catch_up_interval_max);
         let tries = self.catch_up.fruitless;
         let donors = u32::try_from(self.donors().count()).unwrap_or(u32::MAX).max(1);
         let wait = doubled(first, max, tries / donors);

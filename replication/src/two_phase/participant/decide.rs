@@ -287,9 +287,10 @@ impl Turn {
     fn writes(&self) -> Vec<Write> {
         match self {
             Self::Prepared(commit, _) => commit.transaction.writes.clone(),
-            Self::Learned(commits) => {
-                commits.iter().flat_map(|commit| commit.transaction.writes.iter().cloned()).collect()
-            }
+            Self::Learned(commits) => commits
+                .iter()
+                .flat_map(|commit| commit.transaction.writes.iter().cloned())
+                .collect(),
         }
     }
 }

@@ -74,7 +74,8 @@ impl Participant {
             return true;
         }
         if self.is_before_joining(txn)
-            || txn < self.finished_below && !self.options.planted.has(Bug::StalePrepare) {
+            || txn < self.finished_below && !self.options.planted.has(Bug::StalePrepare)
+        {
             self.counters.duplicates_dropped += 1;
             self.send_vote(txn, Vote::Refused, effects);
             return true;

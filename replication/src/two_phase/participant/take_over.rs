@@ -112,13 +112,7 @@ impl Participant {
     }
 
     /// The store has taken a piece, or could not.
-    pub(super) fn staged(
-        &mut self,
-        now: Time,
-        mark: SnapshotId,
-        is_kept: bool,
-        effects: &mut Out,
-    ) {
+    pub(super) fn staged(&mut self, now: Time, mark: SnapshotId, is_kept: bool, effects: &mut Out) {
         let incoming = self.catch_up.incoming.as_mut();
         let Some(last) = incoming.and_then(Incoming::staged) else { return };
         match last {
@@ -245,4 +239,3 @@ impl Participant {
         effects.push(Effect::Apply { mark: at.0, writes });
     }
 }
-

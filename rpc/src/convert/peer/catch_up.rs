@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use kvorum_replication::two_phase::message::{
-    Commit, CommitNumber, Message, SnapshotPiece, TxnId,
-};
+use kvorum_replication::two_phase::message::{Commit, CommitNumber, Message, SnapshotPiece, TxnId};
 use kvorum_replication::two_phase::record::Replicated;
 use kvorum_replication::{SnapshotId, Transaction};
 use kvorum_schema::catch_up_capnp::{self as schema, message};

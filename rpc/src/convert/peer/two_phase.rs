@@ -10,7 +10,6 @@ use kvorum_schema::peer_capnp::{
     self as schema, inform, maybe_value, query, read_answer, two_phase_message as message, vote,
 };
 
-use super::catch_up;
 use super::super::client::{
     read_range, read_rows, read_stamp, read_transaction, transaction_bytes, write_rows,
     write_stamp, write_transaction,
@@ -19,6 +18,7 @@ use super::super::{
     MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, bound, check_list, key, length, text,
     value,
 };
+use super::catch_up;
 
 type MessagesReader<'a> = capnp::struct_list::Reader<'a, message::Owned>;
 

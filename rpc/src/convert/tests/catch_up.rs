@@ -51,7 +51,10 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
         snapshot().prop_map(|snapshot| Message::SnapshotGone { snapshot }),
         (any::<u64>(), number()).prop_map(|(life, applied)| Message::Outside { life, applied }),
         number().prop_map(|to| Message::CatchUp { to }),
-        (any::<u64>(), txn(), number())
-            .prop_map(|(life, from, serve_from)| Message::Join { life, from, serve_from }),
+        (any::<u64>(), txn(), number()).prop_map(|(life, from, serve_from)| Message::Join {
+            life,
+            from,
+            serve_from
+        }),
     ]
 }
