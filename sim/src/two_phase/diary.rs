@@ -13,12 +13,43 @@ pub(super) type Asked = (ClientId, u64);
 /// What a judge has to know of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
-    Started { epoch: u64 },
-    Prepared { txn: TxnId },
-    Committed { txn: TxnId, number: CommitNumber, asked: Option<Asked>, participants: Vec<NodeId> },
-    Ended { txn: TxnId },
-    Decided { txn: TxnId, decision: Decision },
-    Alone { txn: TxnId, asked: Option<Asked>, writes: Vec<Write> },
+    Started {
+        epoch: u64,
+    },
+    Prepared {
+        txn: TxnId,
+    },
+    Committed {
+        txn: TxnId,
+        number: CommitNumber,
+        asked: Option<Asked>,
+        participants: Vec<NodeId>,
+    },
+    Ended {
+        txn: TxnId,
+    },
+    Decided {
+        txn: TxnId,
+        decision: Decision,
+    },
+    Alone {
+        txn: TxnId,
+        asked: Option<Asked>,
+        writes: Vec<Write>,
+    },
+    /// Commits that another replica has passed on.
+    Learned {
+        commits: Vec<(TxnId, CommitNumber)>,
+    },
+    /// The rows of another replica, with the commits in them that are not over.
+    Installed {
+        applied: CommitNumber,
+        decided: Vec<(TxnId, Decision)>,
+    },
+    /// A life of this number is let in.
+    Joined {
+        life: u64,
+    },
     Other,
 }
 
@@ -53,7 +84,20 @@ impl From<ParticipantRecord> for Note {
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
                 Self::Alone { txn, asked: stamp.map(asked), writes }
             }
-            ParticipantRecord::Checkpoint(_) => Self::Other,
+            ParticipantRecord::Learned { commits, .. } => Self::Learned {
+                commits: commits.into_iter().map(|commit| (commit.txn, commit.number)).collect(),
+            },
+            ParticipantRecord::Installed { checkpoint, .. } => Self::Installed {
+                applied: checkpoint
+                    .coordinators
+                    .iter()
+                    .map(|it| it.applied)
+                    .max()
+                    .unwrap_or_default(),
+                decided: checkpoint.decided,
+            },
+            ParticipantRecord::Joined { life, .. } => Self::Joined { life },
+            ParticipantRecord::Outside { .. } | ParticipantRecord::Checkpoint(_) => Self::Other,
         }
     }
 }
@@ -71,6 +115,9 @@ pub(super) struct Diary {
     asked: BTreeMap<Asked, Position>,
     alone: BTreeMap<TxnId, Position>,
     started: BTreeMap<u64, Position>,
+    /// Up to which commit the rows of another replica reach.
+    installed: Vec<(CommitNumber, Position)>,
+    let_in: BTreeMap<u64, Position>,
 }
 
 impl Diary {
@@ -92,6 +139,17 @@ impl Diary {
             Note::Alone { txn, asked, .. } => {
                 self.alone.insert(*txn, at);
                 self.asked.extend(asked.map(|asked| (asked, at)));
+            }
+            Note::Learned { commits } => {
+                let decided = |(txn, number): &_| (*txn, (Decision::Commit(*number), at));
+                self.decided.extend(commits.iter().map(decided));
+            }
+            Note::Installed { applied, decided } => {
+                self.installed.push((*applied, at));
+                self.decided.extend(decided.iter().map(|(txn, it)| (*txn, (*it, at))));
+            }
+            Note::Joined { life } => {
+                self.let_in.entry(*life).or_insert(at);
             }
             Note::Ended { .. } | Note::Other => {}
         }
@@ -117,6 +175,8 @@ impl Diary {
         self.asked.retain(|_, at| kept(at));
         self.alone.retain(|_, at| kept(at));
         self.started.retain(|_, at| kept(at));
+        self.installed.retain(|(_, at)| kept(at));
+        self.let_in.retain(|_, at| kept(at));
         self.durable = last;
     }
 
@@ -147,6 +207,16 @@ impl Diary {
     /// What the node wrote down of the end of a transaction, durably or not.
     pub(super) fn decided(&self, txn: TxnId) -> Option<(Decision, bool)> {
         self.decided.get(&txn).map(|(decision, at)| (*decision, *at <= self.durable))
+    }
+
+    /// The newest commit in rows of another replica that stand here durably.
+    pub(super) fn installed(&self) -> CommitNumber {
+        let durable = self.installed.iter().filter(|(_, at)| *at <= self.durable);
+        durable.map(|(applied, _)| *applied).max().unwrap_or_default()
+    }
+
+    pub(super) fn is_let_in(&self, life: u64) -> bool {
+        self.has(self.let_in.get(&life))
     }
 
     pub(super) fn has_alone(&self, txn: TxnId) -> bool {

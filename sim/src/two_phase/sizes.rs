@@ -32,6 +32,12 @@ pub(super) struct Sizes {
     resend_interval: u64,
     inquire_after: u64,
     inquiries_before_peers: u32,
+    /// Milliseconds.
+    catch_up_after: u64,
+    catch_up_interval: u64,
+    recent_bytes_max: usize,
+    piece_commits_max: usize,
+    snapshot_rows_max: u32,
     planted: Planted,
 }
 
@@ -53,6 +59,11 @@ impl Sizes {
             inquiries_before_peers: *chance.pick(&[0, 2]),
             unfinished_span_max: chance.weighted(&[(1, 8), (3, 1 << 18)]),
             reads_max: chance.weighted(&[(1, 2), (3, 16_384)]),
+            catch_up_after: *chance.pick(&[5, 100, 1_000]),
+            catch_up_interval: *chance.pick(&[20, 500]),
+            recent_bytes_max: *chance.pick(&[500, 5_000, 64 << 20]),
+            piece_commits_max: *chance.pick(&[1, 3, 1024]),
+            snapshot_rows_max: *chance.pick(&[1, 3, 10_000]),
             planted,
         }
     }
@@ -102,12 +113,18 @@ impl Sizes {
         }
     }
 
-    pub(super) fn participant(&self, id: NodeId, seed: u64) -> ParticipantOptions {
+    pub(super) fn participant(&self, id: NodeId, seed: u64, life: u64) -> ParticipantOptions {
         let defaults = ParticipantOptions::default();
         let decided_max = usize::try_from(2 * self.unfinished_span_max).unwrap_or(usize::MAX);
         ParticipantOptions {
             id,
+            life,
             seed,
+            catch_up_after: Duration::from_millis(self.catch_up_after),
+            catch_up_interval: Duration::from_millis(self.catch_up_interval),
+            recent_bytes_max: self.recent_bytes_max,
+            piece_commits_max: self.piece_commits_max,
+            snapshot_rows_max: self.snapshot_rows_max,
             sessions_max: self.sessions_max,
             prepared_max: self.prepared_max,
             decided_max: decided_max.min(defaults.decided_max),

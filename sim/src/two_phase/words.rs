@@ -29,6 +29,28 @@ pub(super) fn message(message: &Message) -> String {
         Message::ReadAnswer { read, epoch, answer } => {
             format!("read {epoch}.{read} finds {}", found(answer))
         }
+        Message::FetchCommits { from } => format!("commits from {from} on?"),
+        Message::Commits { from, commits, applied, .. } => {
+            format!("{} commits from {from} on, of those up to {applied}", commits.len())
+        }
+        Message::Truncated { first } => format!("the first commit here is {first}"),
+        Message::FetchSnapshot { snapshot, from } => {
+            let of = snapshot.map_or_else(|| "newest".to_owned(), |it| it.0.to_string());
+            format!("rows of snapshot {of} from {:?} on?", text(from))
+        }
+        Message::SnapshotPiece(piece) => {
+            let last = piece.last.as_ref();
+            let last = last.map_or_else(String::new, |it| format!(", the last, of {}", it.applied));
+            format!("{} rows of snapshot {}{last}", piece.rows.len(), piece.snapshot.0)
+        }
+        Message::SnapshotGone { snapshot } => format!("snapshot {} is gone", snapshot.0),
+        Message::Outside { life, applied } => {
+            format!("in life {life} this one is outside, with the commits up to {applied}")
+        }
+        Message::CatchUp { to } => format!("there are commits up to {to}"),
+        Message::Join { life, from, serve_from } => {
+            format!("life {life} is let in, from {from} on, once it has {serve_from}")
+        }
     }
 }
 
@@ -63,6 +85,9 @@ pub(super) fn note(note: &Note) -> String {
         Note::Ended { txn } => format!("everybody has {txn}"),
         Note::Decided { txn, decision } => format!("{txn} is {}", self::decision(*decision)),
         Note::Alone { txn, .. } => format!("{txn} is committed, alone"),
+        Note::Learned { commits } => format!("{} commits, learnt", commits.len()),
+        Note::Installed { applied, .. } => format!("rows of another replica, up to {applied}"),
+        Note::Joined { life } => format!("life {life} is let in"),
         Note::Other => "a session, or a checkpoint".to_owned(),
     }
 }

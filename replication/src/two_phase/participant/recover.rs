@@ -181,7 +181,7 @@ impl Participant {
             prepared: self
                 .transactions
                 .iter()
-                .filter(|(_, promised)| in_log(promised))
+                .filter(|(txn, promised)| in_log(promised) && !self.is_ended(**txn))
                 .map(|(txn, promised)| promised.record(*txn))
                 .collect(),
             decided: self.decided.iter().map(|(txn, it)| (*txn, it.decision)).collect(),

@@ -5,10 +5,11 @@
 //! of records here, so that is above all that was applied, and below all that will be, as long as
 //! nothing is applied until the rows are in place.
 
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::state::{Decided, Stage};
+use super::state::{Decided, Promised, Stage};
 use super::{Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Position, SnapshotId, Time, Urgency};
 use crate::transfer::{Incoming, Taken};
@@ -20,14 +21,20 @@ use crate::two_phase::record::{ParticipantCheckpoint, ParticipantRecord, Replica
 /// All rows of a snapshot have come, and are not in place.
 #[derive(Clone, Debug)]
 pub(super) struct Installing {
-    /// What waited for transactions that the snapshot ended.
-    ended: Vec<(TxnId, Stage)>,
+    /// What is prepared here and ended there. It is locked, and reads wait for it, until the rows are
+    /// in place.
+    ended: BTreeSet<TxnId>,
 }
 
 impl Participant {
     /// Nothing may be applied, promised or read: all rows are there, and not in place.
     pub(super) fn is_installing(&self) -> bool {
         self.installing.is_some()
+    }
+
+    /// Whether a transaction is over with the rows that are about to be put in place.
+    pub(super) fn is_ended(&self, txn: TxnId) -> bool {
+        self.installing.as_ref().is_some_and(|installing| installing.ended.contains(&txn))
     }
 
     pub(super) fn fetch_piece(&mut self, now: Time, effects: &mut Out) {
@@ -105,7 +112,7 @@ impl Participant {
         self.counters.snapshot_pieces += 1;
         let mark = SnapshotId(self.last.next().0);
         if last {
-            self.installing = Some(Installing { ended: Vec::new() });
+            self.installing = Some(Installing { ended: BTreeSet::new() });
         }
         effects.push_unheld(Effect::Stage { snapshot: mark, first, rows, last });
         effects.point_unheld(points::PARTICIPANT_SNAPSHOT_STAGED);
@@ -155,9 +162,9 @@ impl Participant {
         effects.push(Effect::Resume(ParticipantResume::Installed));
     }
 
-    /// What this replica knows becomes what the donor knew, and what it has promised besides. With
-    /// what was prepared here and ended there.
-    fn adopt_state(&mut self, state: &Replicated) -> Vec<(TxnId, Stage)> {
+    /// What this replica knows becomes what the donor knew, and what it has promised besides. The
+    /// answer is what is prepared here and ended there.
+    fn adopt_state(&mut self, state: &Replicated) -> BTreeSet<TxnId> {
         self.applied = state.applied;
         self.recent.clear();
         self.early = self.early.split_off(&state.applied.next());
@@ -168,31 +175,33 @@ impl Participant {
                 self.decided.insert(*txn, decided);
             }
         }
+        // The preconditions of these were looked up in rows that are gone. They get no vote.
+        let is_checking = |promised: &Promised| matches!(promised.stage, Stage::Checking { .. });
+        let checking = self.transactions.iter().filter(|(_, promised)| is_checking(promised));
+        for txn in checking.map(|(txn, _)| *txn).collect::<Vec<_>>() {
+            self.forget(txn);
+        }
         let is_ended = |txn: &TxnId, stage: &Stage| match stage {
-            // Its preconditions were looked up in rows that are gone.
-            Stage::Checking { .. } => true,
-            Stage::Prepared { commit: Some(number), .. } if *number <= state.applied => true,
-            Stage::Prepared { commit: Some(_), .. } => false,
+            Stage::Prepared { commit: Some(number), .. } => *number <= state.applied,
             // What is over was applied there, or aborted.
             Stage::Prepared { commit: None, .. } | Stage::Logging => {
                 *txn < state.finished_below || self.decided.contains_key(txn)
             }
-            Stage::Alone(_) => false,
+            Stage::Checking { .. } | Stage::Alone(_) => false,
         };
-        let ended: Vec<TxnId> = self
-            .transactions
-            .iter()
-            .filter(|(txn, promised)| is_ended(txn, &promised.stage))
-            .map(|(txn, _)| *txn)
-            .collect();
-        ended.into_iter().map(|txn| (txn, self.forget(txn).stage)).collect()
+        let open = self.transactions.iter();
+        open.filter(|(txn, promised)| is_ended(txn, &promised.stage)).map(|(txn, _)| *txn).collect()
     }
 
     /// The rows are in place.
     pub(super) fn installed(&mut self, now: Time, effects: &mut Out) {
         let Some(Installing { ended }) = self.installing.take() else { return };
-        for (txn, stage) in ended {
-            self.wake_reads(txn, stage, effects);
+        for txn in ended {
+            // Somebody may have said meanwhile that it was aborted.
+            if self.transactions.contains_key(&txn) {
+                let promised = self.forget(txn);
+                self.wake_reads(txn, promised.stage, effects);
+            }
         }
         self.apply_in_order(effects);
         if self.misses_some() {
