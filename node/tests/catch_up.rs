@@ -40,7 +40,10 @@ impl Machine {
 
     /// Hands over an input, makes what it writes durable, and does what the store has to do. Answers
     /// with what the node says.
-    fn step(&mut self, input: Input<Message, <Participant as kvorum_replication::Core>::Resume>) -> Vec<(NodeId, Message)> {
+    fn step(
+        &mut self,
+        input: Input<Message, <Participant as kvorum_replication::Core>::Resume>,
+    ) -> Vec<(NodeId, Message)> {
         self.now += 1_000;
         let now = Time(self.now);
         self.node.step(now, input).unwrap();
@@ -88,9 +91,9 @@ impl Machine {
     fn rows(&self) -> Vec<(Bytes, Bytes)> {
         let mut rows: Vec<(Bytes, Bytes)> = Vec::new();
         loop {
-            let start = rows.last().map_or_else(Bytes::new, |(key, _)| {
-                Bytes::from([key.as_ref(), &[0]].concat())
-            });
+            let start = rows
+                .last()
+                .map_or_else(Bytes::new, |(key, _)| Bytes::from([key.as_ref(), &[0]].concat()));
             let (next, more) = self.node.inspector().rows(start, u32::MAX).unwrap();
             rows.extend(next);
             if !more {
@@ -141,17 +144,19 @@ fn takes_all(keys: u64, disks: [(Arc<dyn Vfs>, &Path); 2]) {
         words = answers.into_iter().flat_map(|(_, message)| taker.hear(DONOR, message)).collect();
     }
     let took = began.elapsed();
-    println!("{keys} keys in {took:?}: {} pieces, {number} commits", taker.count("snapshot_pieces"));
+    println!(
+        "{keys} keys in {took:?}: {} pieces, {number} commits",
+        taker.count("snapshot_pieces")
+    );
     assert_eq!(taker.node.core().applied(), CommitNumber(number));
     assert_eq!(taker.rows(), donor.rows());
     assert!(taker.node.core().is_outside(), "nobody has let it in");
     assert!(taker.count("snapshots_installed") > 0 || keys < 10_000);
 
-    taker.hear(NodeId::COORDINATOR, Message::Join {
-        life: 1,
-        from: txn(number + 1),
-        serve_from: CommitNumber(number),
-    });
+    taker.hear(
+        NodeId::COORDINATOR,
+        Message::Join { life: 1, from: txn(number + 1), serve_from: CommitNumber(number) },
+    );
     assert!(!taker.node.core().is_outside());
     taker.commit(number + 1, vec![put(0, 3)]);
     donor.commit(number + 1, vec![put(0, 3)]);
@@ -164,15 +169,13 @@ fn an_empty_replica_takes_all_rows_while_the_donor_goes_on() {
     match std::env::var("KVORUM_KEYS") {
         Ok(keys) => {
             let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let disk = |index: usize| -> (Arc<dyn Vfs>, &Path) {
-                (Arc::new(RealVfs), dirs[index].path())
-            };
+            let disk =
+                |index: usize| -> (Arc<dyn Vfs>, &Path) { (Arc::new(RealVfs), dirs[index].path()) };
             takes_all(keys.parse().unwrap(), [disk(0), disk(1)]);
         }
         Err(_) => {
-            let disk = || -> (Arc<dyn Vfs>, &Path) {
-                (Arc::new(MemoryVfs::new()), Path::new("/data"))
-            };
+            let disk =
+                || -> (Arc<dyn Vfs>, &Path) { (Arc::new(MemoryVfs::new()), Path::new("/data")) };
             // Less than the donor remembers of its commits, and more.
             takes_all(1_000, [disk(), disk()]);
             takes_all(20_000, [disk(), disk()]);
