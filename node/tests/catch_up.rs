@@ -142,6 +142,11 @@ fn takes_all(keys: u64, disks: [(Arc<dyn Vfs>, &Path); 2]) {
             donor.commit(number, vec![put(turns * 7 % keys, 2)]);
         }
         words = answers.into_iter().flat_map(|(_, message)| taker.hear(DONOR, message)).collect();
+        if taker.node.core().applied() < CommitNumber(number) && words.is_empty() {
+            // The donor went on since it said how far it was: the coordinator says so.
+            let told = Message::CatchUp { to: CommitNumber(number) };
+            words = taker.hear(NodeId::COORDINATOR, told);
+        }
     }
     let took = began.elapsed();
     println!(

@@ -71,8 +71,7 @@ impl Cluster {
     ) -> Result<IdentityFile, NodeError> {
         let coordinates = node == NodeId::COORDINATOR;
         let role = if coordinates { Role::Coordinator } else { Role::Replica };
-        let life = self.lives.get(&node).copied().unwrap_or_default();
-        let claim = Claim { life, ..Claim::two_phase(role, node) };
+        let claim = Claim::two_phase(role, node);
         let file = IdentityFile::open(Arc::clone(vfs), Path::new(DIR), &claim)?;
         if self.joined.contains(&node) {
             let cluster = file.identity().cluster;
@@ -149,7 +148,8 @@ impl Protocol for Cluster {
             let armed = owned(points::COORDINATOR);
             self.set_up(Node::open_log(vfs, dir, self.sizes.log_options(), core, armed)?)
         } else {
-            let life = identity.identity().life;
+            // No server gives one yet: its identity file knows no lives under this protocol.
+            let life = self.lives.get(&node).copied().unwrap_or_default();
             let core = Participant::new(self.sizes.participant(node, seed, life));
             let mut armed = owned(points::PARTICIPANT);
             armed.extend(owned(points::SNAPSHOT));
