@@ -157,11 +157,11 @@ impl Protocol for Cluster {
         };
         // Once there is a log, as servers do.
         identity.adopt_cluster(CLUSTER)?;
-        self.joined.insert(node);
         Ok(process)
     }
 
     fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
+        self.joined.insert(node);
         self.auditor.reopened(node, end)
     }
 
