@@ -153,7 +153,8 @@ impl Coordinator {
                 format!("a write needs every replica, and {} is not reachable", down.join(", "));
             return Err(Failure::Unavailable { reason });
         }
-        if let Some(replica) = self.outside.first() {
+        let outside = self.outside.iter().find(|(_, until)| **until > now);
+        if let Some((replica, _)) = outside {
             let reason = format!(
                 "a write needs every replica, and {replica} has lost its disk and catches up"
             );

@@ -109,8 +109,9 @@ pub struct Coordinator {
     reads: BTreeMap<u64, PendingRead>,
     last_read: u64,
     peers_up: BTreeSet<NodeId>,
-    /// Replicas that have lost their disks and are not let in again.
-    outside: BTreeSet<NodeId>,
+    /// Replicas that have lost their disks and are not let in again, as far as they said so lately:
+    /// until then writes are refused at once instead of waiting for their votes.
+    outside: BTreeMap<NodeId, Time>,
     alarms: Alarms<Alarm>,
     counters: Counters,
 }
@@ -148,7 +149,7 @@ impl Coordinator {
             reads: BTreeMap::new(),
             last_read: 0,
             peers_up: BTreeSet::new(),
-            outside: BTreeSet::new(),
+            outside: BTreeMap::new(),
             alarms: Alarms::new(),
             counters: Counters::default(),
             options,
@@ -190,7 +191,7 @@ impl Coordinator {
             Message::ReadAnswer { read, epoch, answer } => {
                 self.read_answer(now, from, read, epoch, answer, effects);
             }
-            Message::Outside { life, applied } => self.outside(from, life, applied, effects),
+            Message::Outside { life, applied } => self.outside(now, from, life, applied, effects),
             Message::Prepare(_)
             | Message::Decide { .. }
             | Message::Inform { .. }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::state::Phase;
 use super::{Coordinator, Out};
-use crate::contract::{Effect, NodeId};
+use crate::contract::{Effect, NodeId, Time};
 use crate::request::Failure;
 use crate::two_phase::message::{CommitNumber, Message, TxnId};
 use crate::two_phase::planted::Bug;
@@ -14,6 +14,7 @@ impl Coordinator {
     /// A replica takes part in nothing, and has come so far.
     pub(super) fn outside(
         &mut self,
+        now: Time,
         from: NodeId,
         life: u64,
         applied: CommitNumber,
@@ -24,7 +25,8 @@ impl Coordinator {
             self.counters.strange_dropped += 1;
             return;
         }
-        self.outside.insert(from);
+        // It says so again and again. A word that comes late counts for a while only.
+        self.outside.insert(from, now.after(self.options.vote_timeout));
         self.void_votes(from, effects);
         // A number that is not durable may be given out again.
         let is_committing = |phase: &Phase| matches!(phase, Phase::Committing { .. });
