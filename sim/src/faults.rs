@@ -134,13 +134,14 @@ const OF_PAXOS: &[Fault] = &[
     Fault::LeaderIsolated,
     Fault::LeaderHalfIsolated,
     Fault::LongAbsence,
+    Fault::DiedOverSnapshot,
     Fault::MembersChanged,
     Fault::RoleStopped,
     Fault::AcceptorForgot,
 ];
 
 /// Those that only strike where a node can get what it has lost from the others.
-const OF_COPIES: &[Fault] = &[Fault::DiedOverSnapshot, Fault::DiskLost];
+const OF_COPIES: &[Fault] = &[Fault::DiskLost];
 
 impl Fault {
     /// Whether it can strike there.

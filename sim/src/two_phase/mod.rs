@@ -34,13 +34,7 @@ pub fn simulate(setup: &Setup) -> Run {
 const DIR: &str = "/data";
 
 /// A replica that has lost its disk gets everything from another one.
-const STRIKES: &[(u64, Fault)] = &[(4, Fault::DiskLost), (4, Fault::DiedOverSnapshot)];
-
-const SNAPSHOT_POINTS: &[&str] = &[
-    points::PARTICIPANT_SNAPSHOT_STAGED,
-    points::PARTICIPANT_SNAPSHOT_DURABLE,
-    points::PARTICIPANT_SNAPSHOT_INSTALLED,
-];
+const STRIKES: &[(u64, Fault)] = &[(4, Fault::DiskLost)];
 
 const CLUSTER: ClusterId = ClusterId(*b"simulated-------");
 
@@ -127,7 +121,8 @@ impl Protocol for Cluster {
 
     fn members(&self) -> Vec<(NodeId, Vec<&'static str>)> {
         let coordinator = (NodeId::COORDINATOR, names(points::COORDINATOR));
-        let replicas = self.sizes.replicas().map(|node| (node, names(points::PARTICIPANT)));
+        let of_replica = [names(points::PARTICIPANT), names(points::SNAPSHOT)].concat();
+        let replicas = self.sizes.replicas().map(|node| (node, of_replica.clone()));
         std::iter::once(coordinator).chain(replicas).collect()
     }
 
@@ -219,10 +214,6 @@ impl Protocol for Cluster {
         *self.lives.entry(node).or_default() += 1;
         self.joined.remove(&node);
         self.auditor.lost_disk(node);
-    }
-
-    fn snapshot_points(&self) -> &'static [&'static str] {
-        SNAPSHOT_POINTS
     }
 
     fn happened(&self) -> Vec<(&'static str, u64)> {
