@@ -26,6 +26,15 @@ struct Commit {
   number @0 :UInt64;
   txn @1 :Peer.TxnId;
   writes @2 :List(Client.Write);
+  # Of a parallel commit.
+  pledge @3 :Pledge;
+}
+
+# What the promises on a parallel commit say besides its writes.
+struct Pledge {
+  participants @0 :List(UInt32);
+  # Client 0 is none.
+  stamp @1 :Client.Stamp;
 }
 
 struct Commits {
@@ -33,6 +42,8 @@ struct Commits {
   commits @1 :List(Commit);
   applied @2 :UInt64;
   finishedBelow @3 :Peer.TxnId;
+  # Of the coordinator that the numbers are from.
+  epoch @4 :UInt64;
 }
 
 struct FetchSnapshot {
@@ -58,11 +69,15 @@ struct Replicated {
   finishedBelow @1 :Peer.TxnId;
   # Commits that are not over.
   committed @2 :List(Committed);
+  # As in `Commits`.
+  epoch @3 :UInt64;
 }
 
 struct Committed {
   txn @0 :Peer.TxnId;
   number @1 :UInt64;
+  # As in `Commit`.
+  pledge @2 :Pledge;
 }
 
 struct Outside {

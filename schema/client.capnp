@@ -31,8 +31,29 @@ interface KeyValue {
   transact @4 (stamp :Stamp, transaction :Transaction, timeoutMs :UInt32) -> (result :WriteResult);
 
   # Rows from `start` up to and without `end`, at one point in time; `hasEnd` false has no end.
-  # `stale` as above.
-  scan @5 (start :Data, end :Data, hasEnd :Bool, limit :UInt32, timeoutMs :UInt32, stale :Bool) -> (result :ScanResult);
+  # `stale` as above. If it is `paged` and there is more, a replica holds the snapshot that it has
+  # answered from, and names it; with `of` the rows are of the snapshot of that name, whatever was
+  # written since. After the `last` page, if it has as many rows as were asked for, none is held.
+  scan @5 (start :Data, end :Data, hasEnd :Bool, limit :UInt32, timeoutMs :UInt32, stale :Bool,
+           paged :Bool, last :Bool, of :Held) -> (result :ScanResult);
+
+  # The values of several keys at one point in time, in the order of the keys. `stale` as above.
+  getMany @6 (keys :List(Data), timeoutMs :UInt32, stale :Bool) -> (result :GetManyResult);
+}
+
+# Names a snapshot that a replica holds, for a while, for the pages of one scan; number 0 names none.
+struct Held {
+  by @0 :UInt32;
+  # The run of that replica, and which of those that it gave out.
+  run @1 :UInt64;
+  number @2 :UInt64;
+}
+
+struct MaybeValue {
+  union {
+    missing @0 :Void;
+    value @1 :Data;
+  }
 }
 
 # Client and sequence name a write for ever; client 0 marks a write without a stamp.
@@ -85,6 +106,13 @@ struct GetResult {
   }
 }
 
+struct GetManyResult {
+  union {
+    values @0 :List(MaybeValue);
+    failed @1 :Failure;
+  }
+}
+
 struct WriteResult {
   union {
     committed @0 :Void;
@@ -98,6 +126,8 @@ struct ScanResult {
       rows @0 :List(Row);
       # There is more in the range than the limits of rows and bytes let through.
       more @1 :Bool;
+      # Of which snapshot the next page is to be read, if the scan is paged and goes on.
+      held @3 :Held;
     }
     failed @2 :Failure;
   }
@@ -124,5 +154,7 @@ struct Failure {
     storage @10 :Text;
     # There is no room on this node's disk.
     diskFull @11 :UInt32;
+    # The snapshot of this scan is not held any more.
+    snapshotExpired @12 :Void;
   }
 }

@@ -93,7 +93,9 @@ struct TwoPhaseMessage {
     inform @5 :Inform;
     read @6 :Read;
     readAnswer @7 :ReadAnswer;
-    catchUp @8 :CatchUp.Message;
+    recover @8 :Recover;
+    recovered @9 :Recovered;
+    catchUp @10 :CatchUp.Message;
   }
 }
 
@@ -104,8 +106,10 @@ struct Prepare {
   finishedBelow @3 :TxnId;
   # The receiver is the only participant and decides.
   onePhase @4 :Bool;
-  # With `onePhase`; client 0 is none.
+  # With `onePhase` or `parallel`; client 0 is none.
   stamp @5 :Client.Stamp;
+  # Committed once every participant's promise is durable.
+  parallel @6 :Bool;
 }
 
 struct Vote {
@@ -131,6 +135,8 @@ struct Decide {
   finishedBelow @2 :TxnId;
   # Of a commit, its place in the serial order, from 1; 0 with an abort.
   commitNumber @3 :UInt64;
+  # The coordinator's.
+  epoch @4 :UInt64;
 }
 
 struct Inform {
@@ -141,6 +147,38 @@ struct Inform {
   }
   # With `decided`, of a commit, its place in the serial order, from 1; else 0.
   commitNumber @3 :UInt64;
+  # Of the coordinator that the sender has it from.
+  epoch @4 :UInt64;
+}
+
+# A restarted coordinator: promise to prepare nothing of an older epoch, and tell what is prepared.
+struct Recover {
+  epoch @0 :UInt64;
+  # Earlier ones were told.
+  first @1 :TxnId;
+}
+
+struct Recovered {
+  # As in the question.
+  epoch @0 :UInt64;
+  first @1 :TxnId;
+  # The newest commit applied.
+  applied @2 :UInt64;
+  recalled @3 :List(Recalled);
+  # Where to go on, if these were not all.
+  next @4 :TxnId;
+  hasNext @5 :Bool;
+  # It has lost what it had promised.
+  isOutside @6 :Bool;
+}
+
+struct Recalled {
+  txn @0 :TxnId;
+  participants @1 :List(UInt32);
+  # Client 0 is none.
+  stamp @2 :Client.Stamp;
+  # Its place in the serial order, from 1; 0 if it was not told.
+  commitNumber @3 :UInt64;
 }
 
 struct Query {
@@ -148,7 +186,15 @@ struct Query {
     get @0 :Data;
     getMany @1 :List(Data);
     scan @2 :Range;
+    page @3 :Page;
   }
+}
+
+# A scan whose pages show one point in time.
+struct Page {
+  range @0 :Range;
+  last @1 :Bool;
+  of @2 :Client.Held;
 }
 
 struct Range {
@@ -170,18 +216,22 @@ struct ReadAnswer {
   union {
     value @2 :Data;
     missing @3 :Void;
-    values @4 :List(MaybeValue);
+    values @4 :List(Client.MaybeValue);
     rows :group {
       rows @5 :List(Client.Row);
       more @6 :Bool;
     }
     failed @7 :Text;
-  }
-}
-
-struct MaybeValue {
-  union {
-    missing @0 :Void;
-    value @1 :Data;
+    page :group {
+      rows @8 :List(Client.Row);
+      more @9 :Bool;
+      held @10 :Client.Held;
+    }
+    # The scan's snapshot is not held any more.
+    notHeld @11 :Void;
+    # It cannot be held, since too many are.
+    tooManyHeld @12 :Void;
+    # The values asked for have so many bytes together, too many for one message.
+    tooLarge @13 :UInt64;
   }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use kvorum::cluster::Member;
 use serde_json::{Value as Json, json};
-use support::{Fixture, PATIENCE, dead_address};
+use support::{Fixture, PATIENCE, dead_address, seconds};
 use tempfile::TempDir;
 
 #[test]
@@ -258,7 +258,7 @@ fn of_two_writers_of_a_key_one_is_told_of_the_conflict() {
     fixture.cluster.pause(Member::Replica(2)).unwrap();
     let put = |value: &str| {
         let mut command = fixture.client();
-        command.args(["--timeout", "30s", "put", "contended", value]);
+        command.args(["--timeout", &seconds(PATIENCE), "put", "contended", value]);
         command.stderr(Stdio::piped()).spawn().unwrap()
     };
     let mut writers = [put("one"), put("two")];
@@ -281,19 +281,20 @@ fn of_two_writers_of_a_key_one_is_told_of_the_conflict() {
 fn an_unknown_outcome_is_said_to_be_one_and_settles() {
     let mut fixture = Fixture::start();
     fixture.cluster.kill(Member::Coordinator).unwrap();
-    let flags = ["--fail-point", "coordinator-decision-durable=abort"];
+    let flags = ["--fail-point", "coordinator-all-votes=abort"];
     fixture.restart_with(Member::Coordinator, &flags);
-    let began = Instant::now();
-    // The coordinator may still look for its replicas.
+    let (began, mut time) = (Instant::now(), 1);
+    // The coordinator may still look for its replicas; and on a slow disk, or a busy machine, time may
+    // be up before it gets to the point.
     let put = loop {
-        let put = fixture.kvorum(["--timeout", "1s", "put", "k", "v"]);
-        if put.code != 4 {
+        let put = fixture.kvorum(["--timeout", &format!("{time}s"), "put", "k", "v"]);
+        if put.code == 5 && fixture.has_ended(Member::Coordinator, Duration::from_secs(time)) {
             break put;
         }
-        assert!(began.elapsed() < PATIENCE, "{put:?}");
+        assert!([4, 5].contains(&put.code) && began.elapsed() < PATIENCE, "{put:?}");
+        time = (2 * time).min(60);
     };
     put.failed(5, &[&fixture.connect]);
-    fixture.exit_of(Member::Coordinator);
     let json = fixture.kvorum(["--connect", &fixture.connect, "--output", "json", "get", "k"]);
     assert_eq!(json.failed(4, &[]).error()["happened"], "no");
 
@@ -311,11 +312,11 @@ fn a_process_that_stands_still_is_shown_as_down() {
     let status_with_up = |fixture: &Fixture, replica: usize| {
         let began = Instant::now();
         loop {
-            let json = fixture.kvorum(["--output", "json", "status"]).json();
-            if json["processes"][replica]["up"] == true {
-                return json;
+            let ran = fixture.kvorum(["--timeout", "8s", "--output", "json", "status"]);
+            if ran.code == 0 && ran.json()["processes"][replica]["up"] == true {
+                return ran.json();
             }
-            assert!(began.elapsed() < PATIENCE, "{json}");
+            assert!(began.elapsed() < PATIENCE, "{ran:?}");
         }
     };
     let json = status_with_up(&fixture, 2);
@@ -338,7 +339,15 @@ fn any_process_can_be_asked() {
     assert_eq!(ask(&fixture, &["--output", "json", "inspect"]).json()["equal"], true);
     // It sends writers to the coordinator, and answers readers itself.
     fixture.cluster.kill(Member::Coordinator).unwrap();
-    ask(&fixture, &["--timeout", "1s", "put", "k", "w"]).failed(4, &[&fixture.connect]);
+    let began = Instant::now();
+    loop {
+        let ran = ask(&fixture, &["--timeout", "1s", "put", "k", "w"]);
+        // On a busy machine time may be up before the replica has said where to turn to.
+        if ran.failed(4, &[]).stderr.contains(&fixture.connect) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{ran:?}");
+    }
     assert_eq!(ask(&fixture, &["get", "k"]).succeeded().text(), "v\n");
 }
 

@@ -7,10 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{await_no_process_in, is_empty, lab, processes_in, run};
-
-/// Longer than a cluster takes to start on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+use support::{PATIENCE, await_no_process_in, is_empty, lab, processes_in, run};
 
 /// Between looks at processes.
 const POLL: Duration = Duration::from_millis(5);
@@ -20,14 +17,19 @@ fn a_run_is_judged_and_written_down() {
     let temporary = tempfile::tempdir().unwrap();
     let (history, report) =
         (temporary.path().join("history.jsonl"), temporary.path().join("report.html"));
-    let mut command = lab();
-    command.args(["run", "--seconds", "2", "--nemesis", "kill,pause", "--seed", "3"]);
-    command.arg("--history").arg(&history).arg("--report").arg(&report);
-    let ran = run(&mut command, b"");
-    let text = ran.succeeded().text();
-    for words in ["nothing lost", "availability", "fault kill", "every promise was kept"] {
-        assert!(text.contains(words), "{words:?} is not in {text}");
-    }
+    let words = ["nothing lost", "availability", "fault kill", "every promise was kept"];
+    // On a busy machine it may be over before anything was struck: then it goes on for longer.
+    let is_judged = ["2", "20", "200"].into_iter().any(|seconds| {
+        let mut command = lab();
+        command.args(["run", "--seconds", seconds, "--nemesis", "kill,pause", "--seed", "3"]);
+        command.arg("--history").arg(&history).arg("--report").arg(&report);
+        let ran = run(command.args(["--back-within", "5m"]), b"");
+        println!("{}", ran.text());
+        // Nothing is wrong; it may be too little to be judged.
+        assert!(ran.code == 0 || ran.text().contains("undecided"), "{ran:?}");
+        ran.code == 0 && words.iter().all(|words| ran.text().contains(words))
+    });
+    assert!(is_judged, "not all of {words:?} were said");
     assert!(fs::read_to_string(&report).unwrap().contains("2pc under kill, pause"));
     let mut command = lab();
     command.arg("check").arg(&history).args(["--model", "linearizable"]);
@@ -42,7 +44,7 @@ fn an_interrupted_run_leaves_nothing() {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
     while processes_in(temporary.path()) < 4 {
-        assert!(began.elapsed() < SOON, "it has started no cluster");
+        assert!(began.elapsed() < PATIENCE, "it has started no cluster");
         thread::sleep(POLL);
     }
     let sent = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status();

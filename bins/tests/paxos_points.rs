@@ -12,7 +12,7 @@ use std::time::Instant;
 use kvorum::cluster::Member;
 use kvorum_replication::paxos::ReplicaOptions;
 use kvorum_replication::paxos::points::ALL;
-use support::{Fixture, PATIENCE};
+use support::{Fixture, PATIENCE, once_available};
 
 const REPLICAS: u32 = 3;
 
@@ -67,7 +67,7 @@ impl Trial {
     /// What is read is the last acknowledged put, or one behind it whose outcome is unknown.
     #[track_caller]
     fn check_read(&self) {
-        let read = self.fixture.kvorum(["get", "k"]);
+        let read = once_available(|| self.fixture.kvorum(["get", "k"]));
         let value: u32 = read.succeeded().text().trim_end().parse().unwrap();
         let possible = self.acknowledged..=self.puts;
         assert!(possible.contains(&value), "{}: {value} is not in {possible:?}", self.point);

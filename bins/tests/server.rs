@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kvorum::cluster::Member;
-use support::{Fixture, Ran, Server, client, dead_address, kvorum_at, run, server};
+use support::{Fixture, Ran, Server, client, dead_address, kvorum_at, once_available, run, server};
 use tempfile::TempDir;
 
 /// Runs a server that is expected to end by itself.
@@ -35,7 +35,8 @@ fn coordinator(dir: &Path, replicas: &[&str]) -> Ran {
 }
 
 fn coordinator_arguments<'a>(dir: &'a Path, replicas: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec!["coordinator", "--listen", "127.0.0.1:0", "--data-dir", text(dir)];
+    let mut arguments = vec!["coordinator", "--silence", "5m", "--listen", "127.0.0.1:0"];
+    arguments.extend(["--data-dir", text(dir)]);
     arguments.extend(replicas.iter().flat_map(|replica| ["--replica", *replica]));
     arguments
 }
@@ -214,7 +215,7 @@ fn a_damaged_log_is_not_served() {
     let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
     for n in 0..20 {
         let value = format!("{n:01000}");
-        kvorum_at(coordinator.address(), ["put", "k", &value]).succeeded();
+        once_available(|| kvorum_at(coordinator.address(), ["put", "k", &value])).succeeded();
     }
     drop((coordinator, running));
     let log = fs::read_dir(dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
@@ -248,7 +249,7 @@ fn a_failing_disk_ends_the_server() {
     let mut replica = Server::spawn(command.stderr(Stdio::piped()));
     let peer = format!("1={}", replica.address());
     let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
-    kvorum_at(coordinator.address(), ["put", "k", "acknowledged"]).succeeded();
+    once_available(|| kvorum_at(coordinator.address(), ["put", "k", "acknowledged"])).succeeded();
 
     break_disk(&replica);
     let put = ["--timeout", "1s", "put", "k", "not acknowledged"];
@@ -262,7 +263,7 @@ fn a_failing_disk_ends_the_server() {
     let replica = Server::replica(1, &data_dir);
     let peer = format!("1={}", replica.address());
     let coordinator = Server::start(coordinator_arguments(decisions.path(), &[&peer]));
-    let get = kvorum_at(coordinator.address(), ["get", "k"]);
+    let get = once_available(|| kvorum_at(coordinator.address(), ["get", "k"]));
     assert_eq!(get.succeeded().text(), "acknowledged\n");
 }
 
@@ -297,7 +298,7 @@ fn a_replica_of_another_cluster_is_not_taken() {
     let replica = Server::replica(1, data.path());
     let peer = format!("1={}", replica.address());
     let first = Server::start(coordinator_arguments(one.path(), &[&peer]));
-    kvorum_at(first.address(), ["put", "k", "mine"]).succeeded();
+    once_available(|| kvorum_at(first.address(), ["put", "k", "mine"])).succeeded();
     let second = Server::start(coordinator_arguments(two.path(), &[&peer]));
     kvorum_at(second.address(), ["put", "k", "yours"]).failed(4, &["1"]);
     assert_eq!(kvorum_at(first.address(), ["get", "k"]).text(), "mine\n");

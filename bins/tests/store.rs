@@ -7,11 +7,11 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kvorum::cluster::Member;
 use serde_json::Value as Json;
-use support::{Fixture, Ran, Server, kvorum, run, server};
+use support::{Fixture, PATIENCE, Ran, Server, kvorum, run, server};
 use tempfile::TempDir;
 
 fn store(arguments: &[&str], dir: &Path) -> Ran {
@@ -80,7 +80,7 @@ fn await_rest(fixture: &Fixture) {
         if status["processes"].as_array().unwrap().iter().all(rests) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "{status}");
+        assert!(began.elapsed() < PATIENCE, "{status}");
     }
 }
 

@@ -8,9 +8,9 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStringExt as _;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use support::{client, dead_address, kvorum, run};
+use support::{PATIENCE, client, dead_address, kvorum, run};
 
 #[test]
 fn wrong_command_lines_are_usage() {
@@ -82,11 +82,11 @@ fn wrong_statements_name_their_line() {
     let cases: &[(&str, &[&str])] = &[
         ("", &["no statement on standard input", "`put KEY VALUE`"]),
         ("# nothing\n\n", &["no statement on standard input"]),
-        ("put a 1\nset b 2\n", &["line 2: unknown statement `set`", "`put KEY VALUE`"]),
+        ("put a 1\nset b 2\n", &["line 2: column 1: unknown statement `set`", "`put KEY VALUE`"]),
         ("check a\n", &["line 1", "`check KEY absent`"]),
         ("put a 'b\n", &["line 1: column 7", "has no '"]),
         ("put a \\q\n", &["line 1: column 7", "no escape"]),
-        ("put a 1\ndel ''\n", &["line 2: a key has at least 1 byte"]),
+        ("put a 1\ndel ''\n", &["line 2: ", "a key has at least 1 byte"]),
     ];
     for (input, words) in cases {
         run(client().arg("txn"), input.as_bytes()).failed(2, words);
@@ -98,11 +98,11 @@ fn a_dead_coordinator_is_named_at_once() {
     let address = dead_address();
     let began = Instant::now();
     for command in [&["get", "k"][..], &["put", "k", "v"], &["scan"], &["status"], &["shell"]] {
-        let ran = kvorum(["--connect", &address].iter().chain(command));
+        let ran = kvorum(["--connect", &address, "--timeout", "60m"].iter().chain(command));
         ran.failed(4, &[&address, "refused"]);
         assert!(ran.stdout.is_empty());
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "a refused connection is no time-out");
+    assert!(began.elapsed() < PATIENCE, "a refused connection is no time-out");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_silent_server_is_given_up_at_the_timeout() {
     let began = Instant::now();
     let ran = kvorum(["--connect", &address, "--timeout", "300ms", "put", "k", "v"]);
     ran.failed(4, &[&address]);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 #[test]

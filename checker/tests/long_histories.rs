@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::time::{Duration, Instant};
-
 use kvorum_checker::{Ending, History, Limits, Operation, Record, linearizable};
 
 /// Clients that put and get unique values at random times on a real register each, so that the
@@ -54,21 +52,22 @@ fn history(operations: u64, clients: u64, keys: u64) -> History {
     records
 }
 
+/// Measured in what a judge keeps in memory, which bounds what it does: a clock would measure the
+/// machine.
 #[test]
-fn a_hundred_thousand_operations_take_seconds() {
+fn a_hundred_thousand_operations_take_about_as_many_configurations() {
+    const OPERATIONS: u64 = 100_000;
+    let limits = Limits { configurations_max: 2 * OPERATIONS as usize };
     for (clients, keys) in [(16, 1), (16, 20), (64, 1), (64, 5), (64, 1000)] {
-        let mut history = history(100_000, clients, keys);
-        let started = Instant::now();
-        let verdict = linearizable(&history, Limits::default());
+        let mut history = history(OPERATIONS, clients, keys);
+        let verdict = linearizable(&history, limits);
         assert!(verdict.holds(), "{clients} clients, {keys} keys: {verdict}");
         let middle = falsify(&mut history);
-        let verdict = linearizable(&history, Limits::default());
+        let verdict = linearizable(&history, limits);
         let violation = verdict.violation().expect("an old value read in the middle");
         assert!(violation.operations.len() <= 5, "{verdict}");
         assert_eq!(violation.blamed.len(), 1, "{verdict}");
         assert!(violation.operations.contains(&history[middle]), "{verdict}");
-        let took = started.elapsed();
-        assert!(took < Duration::from_secs(20), "{clients} clients, {keys} keys: {took:?}");
     }
 }
 

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use kvorum_checker::{Cycle, CycleKind, Isolation, Rule, Transactions, sessions};
 use store::{MICRO_OPERATIONS, Shape, Store};
 
+/// What takes seconds takes no longer than this on the slowest and busiest of machines; what grew with
+/// the square of the length would take much longer on the fastest.
+const LONG: Duration = Duration::from_secs(300);
+
 #[test]
 fn two_hundred_thousand_micro_operations_take_seconds() {
     const COUNT: u64 = 200_000;
@@ -29,7 +33,7 @@ fn two_hundred_thousand_micro_operations_take_seconds() {
             let few = violation.is_none_or(|violation| violation.operations.len() <= 4);
             assert!(few, "{shape:?}: {verdict}");
             let took = started.elapsed();
-            assert!(took < Duration::from_secs(20), "{shape:?}: {took:?}");
+            assert!(took < LONG, "{shape:?}: {took:?}");
         }
     }
 }
@@ -43,5 +47,5 @@ fn long_sessions_take_seconds() {
         assert!(verdict.holds(), "{rule}: {verdict}");
     }
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(took < LONG, "{took:?}");
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvorum_replication::{Answer, Query, Range, Row, SnapshotId, Write};
+use kvorum_replication::{Answer, Query, Range, Row, SnapshotId, Time, Write};
 use kvorum_storage::{Batch, Direction, Error, Log, Position, Snapshot, Store};
+
+use crate::held::Holding;
 
 /// Rows of one scan, at most: what a client can handle in one message.
 pub(crate) const SCAN_ROWS_MAX: u32 = 10_000;
@@ -24,6 +26,8 @@ pub(crate) struct Keeper {
     /// A coordinator keeps decisions only.
     store: Option<Store>,
     held: BTreeMap<SnapshotId, Snapshot>,
+    /// For clients' scans.
+    holding: Holding,
     /// The last rows to be staged were not taken: it is said once, not with every try.
     is_unable_to_stage: bool,
 }
@@ -31,11 +35,14 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// A coordinator's.
     pub(crate) fn log_only(dir: &Path, log: Arc<Log>) -> Self {
+        // Every run appends before it serves, so the next one begins further on.
+        let run = log.last().0;
         Self {
             dir: dir.to_owned(),
             log,
             store: None,
             held: BTreeMap::new(),
+            holding: Holding::new(run),
             is_unable_to_stage: false,
         }
     }
@@ -79,14 +86,21 @@ impl Keeper {
         self.expect_store().apply(mark, covered_by, &batch)
     }
 
-    /// Answers from the newest state, all of it at one point in time.
-    pub(crate) fn read(&self, query: Query) -> Answer {
-        let store = self.expect_store();
+    /// Answers from the newest state, all of it at one point in time; a page of a scan from the
+    /// state that its first page was read of.
+    pub(crate) fn read(&mut self, now: Time, query: Query) -> Answer {
+        let store = self.store.as_ref().expect("a core that reads was given a store");
         match query {
             // One key is one point in time by itself.
             Query::Get(key) => answer_get(store.get(&key)),
+            Query::Page(page) => self.holding.page(now, store, &page),
             query => answer(&store.snapshot(), query),
         }
+    }
+
+    /// Lets go of snapshots that no client has come back for.
+    pub(crate) fn drop_expired(&mut self, now: Time) {
+        self.holding.drop_expired(now);
     }
 
     /// Holds the store as it is now. What is held for longest gives way to what would be too much.
@@ -170,6 +184,8 @@ fn answer(snapshot: &Snapshot, query: Query) -> Answer {
         Query::Scan(range) => {
             scan(snapshot, &range).map_or_else(failed, |(rows, more)| Answer::Rows { rows, more })
         }
+        Query::Page(page) => scan(snapshot, &page.range)
+            .map_or_else(failed, |(rows, more)| Answer::Page { rows, more, held: None }),
     }
 }
 

@@ -10,8 +10,10 @@ mod clock;
 mod codec;
 mod error;
 mod fail_points;
+mod held;
 mod identity;
 mod inspector;
+mod journal;
 mod keeper;
 mod mailbox;
 mod node;
@@ -23,11 +25,13 @@ mod runner;
 pub use codec::StoredRecord;
 pub use error::NodeError;
 pub use fail_points::{Action, FailPoint, FailPoints};
+pub use held::HELD_FOR;
 pub use identity::{Claim, ClusterId, Identity, IdentityFile, read_identity};
 pub use inspector::Inspector;
+pub use journal::{CHECKPOINT_BYTES, SOON};
 pub use mailbox::{
     BACKLOG_BYTES_MAX, Detached, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn, detached,
 };
-pub use node::{CHECKPOINT_BYTES, Node, SOON};
+pub use node::Node;
 pub use report::Report;
 pub use runner::Runner;

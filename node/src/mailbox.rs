@@ -1,10 +1,15 @@
 //! The door to a node's event loop: everything that happens to a node goes through its mailbox, and
 //! everything it says goes out through its [`Outbox`], a turn at a time.
+//!
+//! A turn is taken by one thread at a time. That may be the node's own, which sleeps until something
+//! arrives, or whoever [drives](Handle::drive) the node with what it brings and finds nobody at it:
+//! then nothing has to cross to another thread and wake it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use kvorum_replication::{Input, NodeId, Outcome, Request, RequestId, Time};
@@ -34,7 +39,7 @@ pub struct Detached<M> {
 impl<M> Detached<M> {
     /// Moves what has arrived behind `into`; waits for the first at most `wait`.
     pub fn take(&self, into: &mut VecDeque<Event<M>>, wait: Duration) {
-        self.mailbox.take(into, Some(self.mailbox.now().after(wait)));
+        self.mailbox.take(into, self.mailbox.now().after(wait));
     }
 
     /// Refuses everything from now on, as a node that has stopped.
@@ -103,11 +108,19 @@ pub trait Outbox<M>: Send {
     fn drain(&mut self, wait: Duration);
 }
 
+/// Takes turns of a node on the thread that asks for it.
+pub(crate) trait Drive: Send + Sync {
+    /// Takes a turn with what waits in the mailbox, unless somebody is at it, who then sees to it.
+    fn drive(&self);
+}
+
 /// A node's mailbox as its event loop sees it.
-#[derive(Debug)]
 pub(crate) struct Mailbox<M> {
     state: Mutex<State<M>>,
+    /// The node's own thread waits for this.
     arrived: Condvar,
+    /// Set if others than the node's own thread may take turns.
+    driver: OnceLock<Weak<dyn Drive>>,
     backlog_bytes: AtomicUsize,
     closed: AtomicBool,
     started: Instant,
@@ -115,13 +128,32 @@ pub(crate) struct Mailbox<M> {
     clock_error: AtomicI64,
 }
 
-#[derive(Debug)]
 struct State<M> {
     events: VecDeque<Event<M>>,
     requests: usize,
     /// The log has synced, or something else that is no event wants the loop's attention.
     nudged: bool,
-    sleeping: bool,
+    /// Somebody takes a turn, and looks here again before it ends it.
+    running: bool,
+    /// Whoever took the last turn has panicked in it.
+    lost: bool,
+    /// When a turn is due although nothing arrived.
+    wake: Time,
+    /// Until when the node's own thread sleeps, if it does.
+    sleeps_until: Option<Time>,
+}
+
+impl<M> State<M> {
+    fn has_news(&self) -> bool {
+        self.nudged || !self.events.is_empty()
+    }
+}
+
+impl<M> fmt::Debug for Mailbox<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let events = self.lock().events.len();
+        f.debug_struct("Mailbox").field("events", &events).finish_non_exhaustive()
+    }
 }
 
 /// The mailbox could not take a request: the node is overloaded, or has stopped.
@@ -167,7 +199,18 @@ impl<M> Handle<M> {
     /// Puts events into the mailbox in order, waking the node once for all of them. Requests that
     /// do not fit come back with the reason; everything else is always taken.
     pub fn submit(&self, events: impl IntoIterator<Item = Event<M>>) -> Vec<(Request, Refused)> {
-        self.mailbox.put(events)
+        let refused = self.mailbox.put(events);
+        self.mailbox.wake();
+        refused
+    }
+
+    /// As [`Handle::submit`], and takes the node's turn on this thread if nobody is at it. What the
+    /// node says goes to its outbox before this returns, so the caller must hold no lock that the
+    /// outbox takes.
+    pub fn drive(&self, events: impl IntoIterator<Item = Event<M>>) -> Vec<(Request, Refused)> {
+        let refused = self.mailbox.put(events);
+        self.mailbox.drive();
+        refused
     }
 
     /// Whether so many bytes of messages wait that links should stop reading for a while.
@@ -190,9 +233,13 @@ impl<M> Mailbox<M> {
                 events: VecDeque::new(),
                 requests: 0,
                 nudged: false,
-                sleeping: false,
+                running: false,
+                lost: false,
+                wake: Time::NEVER,
+                sleeps_until: None,
             }),
             arrived: Condvar::new(),
+            driver: OnceLock::new(),
             backlog_bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             started: Instant::now(),
@@ -200,17 +247,40 @@ impl<M> Mailbox<M> {
         }
     }
 
+    /// From now on others than the node's own thread take turns as well.
+    pub(crate) fn set_driver(&self, driver: Weak<dyn Drive>) {
+        self.driver.set(driver).unwrap_or_else(|_| unreachable!("a node is started once"));
+    }
+
     pub(crate) fn now(&self) -> Time {
         let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Time(nanos.saturating_add_signed(self.clock_error.load(Ordering::SeqCst)))
     }
 
-    /// Wakes the event loop without an event.
+    /// Has a turn taken without an event, by the node's own thread.
     pub(crate) fn nudge(&self) {
-        let mut state = self.lock();
-        state.nudged = true;
-        if state.sleeping {
+        self.lock().nudged = true;
+        self.wake();
+    }
+
+    /// Has a turn taken without an event, here if nobody is at it.
+    pub(crate) fn nudge_and_drive(&self) {
+        self.lock().nudged = true;
+        self.drive();
+    }
+
+    /// Wakes the node's own thread, if it sleeps and there is something to wake it for.
+    pub(crate) fn wake(&self) {
+        let state = self.lock();
+        if state.sleeps_until.is_some() && !state.running && state.has_news() {
             self.arrived.notify_one();
+        }
+    }
+
+    fn drive(&self) {
+        match self.driver.get().and_then(Weak::upgrade) {
+            Some(driver) => driver.drive(),
+            None => self.wake(),
         }
     }
 
@@ -220,28 +290,93 @@ impl<M> Mailbox<M> {
         self.lock().events.clear();
     }
 
-    /// Moves what has arrived behind `into`; waits for the first at most until `until`.
-    pub(crate) fn take(&self, into: &mut VecDeque<Event<M>>, until: Option<Time>) {
+    /// Begins a turn if there is something to do and nobody is at it.
+    pub(crate) fn try_begin(&self) -> bool {
         let mut state = self.lock();
-        while state.events.is_empty() && !state.nudged {
-            let wait = until.map(|until| until.since(self.now()));
-            if wait == Some(Duration::ZERO) {
-                break;
-            }
-            state.sleeping = true;
-            state = match wait {
-                Some(wait) => {
-                    let waited = self.arrived.wait_timeout(state, wait);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+        let begins = !state.running && !state.lost && state.has_news();
+        state.running |= begins;
+        begins
+    }
+
+    /// Waits until a turn is due and nobody is at it, and begins it.
+    ///
+    /// # Panics
+    /// If whoever took a turn on another thread has panicked: what the node knows is not whole.
+    pub(crate) fn begin(&self) {
+        let mut state = self.lock();
+        loop {
+            assert!(!state.lost, "a turn of the node has panicked on another thread");
+            if !state.running {
+                let now = self.now();
+                if state.has_news() || state.wake <= now {
+                    state.running = true;
+                    return;
                 }
-                None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
-            state.sleeping = false;
+            }
+            // Whoever is at it says when the next turn is due.
+            let until = if state.running { Time::NEVER } else { state.wake };
+            state = self.sleep(state, until);
         }
+    }
+
+    /// Moves what has arrived behind `into`.
+    pub(crate) fn collect(&self, into: &mut VecDeque<Event<M>>) {
+        self.collect_from(&mut self.lock(), into);
+    }
+
+    /// Ends a turn, after which the next is due at `wake`; false if there is something to do already,
+    /// and then the turn has not ended, unless it has to: then the node's own thread goes on.
+    pub(crate) fn end(&self, wake: Option<Time>, must_end: bool) -> bool {
+        let mut state = self.lock();
+        let has_news = state.has_news();
+        if has_news && !must_end {
+            return false;
+        }
+        state.running = false;
+        state.wake = wake.unwrap_or(Time::NEVER);
+        if state.sleeps_until.is_some_and(|until| has_news || state.wake < until) {
+            self.arrived.notify_one();
+        }
+        true
+    }
+
+    /// Whoever was at it has panicked.
+    pub(crate) fn lose(&self) {
+        self.lock().lost = true;
+        self.arrived.notify_one();
+    }
+
+    /// Moves what has arrived behind `into`; waits for the first at most until `until`.
+    fn take(&self, into: &mut VecDeque<Event<M>>, until: Time) {
+        let mut state = self.lock();
+        while !state.has_news() && self.now() < until {
+            state = self.sleep(state, until);
+        }
+        self.collect_from(&mut state, into);
+    }
+
+    fn collect_from(&self, state: &mut State<M>, into: &mut VecDeque<Event<M>>) {
         state.nudged = false;
         state.requests = 0;
         into.append(&mut state.events);
         self.backlog_bytes.store(0, Ordering::Relaxed);
+    }
+
+    fn sleep<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<M>>,
+        until: Time,
+    ) -> MutexGuard<'a, State<M>> {
+        state.sleeps_until = Some(until);
+        let mut state = match until {
+            Time::NEVER => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
+            until => {
+                let waited = self.arrived.wait_timeout(state, until.since(self.now()));
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.sleeps_until = None;
+        state
     }
 
     fn put(&self, events: impl IntoIterator<Item = Event<M>>) -> Vec<(Request, Refused)> {
@@ -270,9 +405,6 @@ impl<M> Mailbox<M> {
                     state.events.push_back(event);
                 }
             }
-        }
-        if state.sleeping && !state.events.is_empty() {
-            self.arrived.notify_one();
         }
         refused
     }

@@ -16,9 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_replication::{
-    Core, Effect, Effects, Input, Position, Request, Role, SnapshotId, Time, Urgency,
-};
+use kvorum_replication::{Core, Effect, Effects, Input, Position, Request, Role, SnapshotId, Time};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{self as storage, Log, LogOptions, Options, Store};
 
@@ -26,39 +24,28 @@ use crate::clock::Clock;
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
 use crate::inspector::Inspector;
+use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::mailbox::Turn;
 use crate::planted::{Bug, Planted};
 use crate::report::Report;
 
-/// How long a record that nobody waits for may stay in memory: long enough for another group to
-/// carry it, short enough that a crash leaves little in doubt.
-pub const SOON: Duration = Duration::from_millis(5);
-
 /// How long an install that the disk has no room for waits before it is tried again.
 const INSTALL_PAUSE: Duration = Duration::from_millis(100);
-
-/// Bytes of records after which the core is asked for a checkpoint, so that recovery stays short.
-pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 
 type EffectOf<C> = Effect<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
 type EffectsOf<C> = Effects<<C as Core>::Message, <C as Core>::Record, <C as Core>::Resume>;
 type InputOf<C> = Input<<C as Core>::Message, <C as Core>::Resume>;
 
-/// An effect of the step at hand, its records already in the log.
-enum Pending<E> {
-    Effect(E),
-    /// What follows rests on this record.
-    Behind(Position),
-}
-
 /// A core with its disk. See the module's documentation.
 pub struct Node<C: Core> {
     core: C,
     keeper: Keeper,
-    effects: EffectsOf<C>,
     /// The rest of the step at hand; empty between steps unless a fail point stopped it.
-    current: VecDeque<Pending<EffectOf<C>>>,
+    effects: EffectsOf<C>,
+    /// How many of these were looked at for records, which are in the log.
+    appended: usize,
+    /// What is taken from them rests on this record.
     behind: Option<Position>,
     /// What waits for its record, by position.
     waiting: VecDeque<(Position, EffectOf<C>)>,
@@ -74,16 +61,8 @@ pub struct Node<C: Core> {
     /// What the driver said.
     is_stuck: bool,
     timer: Option<Time>,
-    last_urgent: Position,
-    lazy_since: Option<Time>,
     last_mark: u64,
-    checkpoint_bytes: u64,
-    bytes_since_checkpoint: u64,
-    /// Bytes of the last checkpoint, with what its step wrote again behind it.
-    last_checkpoint_bytes: u64,
-    payload: Vec<u8>,
-    /// What was appended, for a judge who asked to see it.
-    watched: Option<Vec<(Position, C::Record)>>,
+    journal: Journal<C::Record>,
     clock: Clock,
     planted: Planted,
 }
@@ -138,11 +117,12 @@ where
     }
 
     fn new(core: C, keeper: Keeper, armed: Vec<String>) -> Self {
+        let journal = Journal::new(Arc::clone(keeper.log()));
         Self {
             core,
             keeper,
             effects: Effects::with_points(armed),
-            current: VecDeque::new(),
+            appended: 0,
             behind: None,
             waiting: VecDeque::new(),
             install_again: None,
@@ -152,22 +132,16 @@ where
             has_room: true,
             is_stuck: false,
             timer: None,
-            last_urgent: Position::ZERO,
-            lazy_since: None,
             last_mark: 0,
-            checkpoint_bytes: CHECKPOINT_BYTES,
-            bytes_since_checkpoint: 0,
-            last_checkpoint_bytes: 0,
-            payload: Vec::new(),
-            watched: None,
+            journal,
             clock: Clock::default(),
             planted: Planted::default(),
         }
     }
 
-    /// Asks for checkpoints after so many bytes of records instead of [`CHECKPOINT_BYTES`].
+    /// Asks for checkpoints after so many bytes of records instead of [`CHECKPOINT_BYTES`](crate::CHECKPOINT_BYTES).
     pub fn set_checkpoint_bytes(&mut self, bytes: u64) {
-        self.checkpoint_bytes = bytes;
+        self.journal.set_checkpoint_bytes(bytes);
     }
 
     /// Gives the node a bug on purpose.
@@ -178,12 +152,12 @@ where
     /// Keeps what is appended from now on for [`Node::take_records`]. Whoever asks for it must take
     /// it: nothing else bounds it.
     pub fn watch_records(&mut self) {
-        self.watched.get_or_insert_default();
+        self.journal.watch();
     }
 
     /// The records appended since it was last asked, if they are watched.
     pub fn take_records(&mut self) -> Vec<(Position, C::Record)> {
-        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
+        self.journal.take_watched()
     }
 
     /// Hands the core one input and performs what may be performed at once.
@@ -211,6 +185,7 @@ where
         let now = self.clock.read(now);
         self.install_again.take_if(|again| *again <= now);
         self.notice_room();
+        self.keeper.drop_expired(now);
         loop {
             self.append_records(now)?;
             self.finish_step(now)?;
@@ -219,12 +194,14 @@ where
             }
             if let Some(input) = self.fed_back.pop_front() {
                 self.core.step(now, input, &mut self.effects);
-                self.current.extend(self.effects.drain().map(Pending::Effect));
                 self.behind = None;
             } else if self.next_waiting_is_durable() {
                 let (_, effect) = self.waiting.pop_front().expect("it was just looked at");
-                self.current.push_back(Pending::Effect(effect));
-                self.behind = None;
+                if let Effect::Point(name) = effect {
+                    self.stopped_at = Some(name);
+                    return Ok(());
+                }
+                self.perform(now, effect)?;
             } else {
                 return Ok(());
             }
@@ -273,14 +250,7 @@ where
     /// When the log should be synced: at once if somebody waits, shortly if nobody does.
     #[must_use]
     pub fn sync_due(&self, now: Time) -> Option<Time> {
-        let durable = self.durable();
-        if self.last_urgent > durable {
-            Some(now)
-        } else if self.last() > durable {
-            Some(self.lazy_since.map_or(now, |since| self.clock.outer(since.after(SOON))))
-        } else {
-            None
-        }
+        self.journal.sync_due(now, &self.clock)
     }
 
     /// The last record appended.
@@ -349,92 +319,45 @@ where
     fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
         let mut waits = self.behind.is_some();
         let (mut applies, mut is_checkpoint) = (false, false);
-        for index in 0..self.current.len() {
-            let is_point = matches!(self.current[index], Pending::Effect(Effect::Point(_)));
-            // A point that waits for a record must not hold up the records after it: those of the
-            // next steps are appended before it is reached.
-            if is_point && !waits && !applies {
-                break;
-            }
-            let pending = &mut self.current[index];
-            match pending {
-                Pending::Effect(Effect::Apply { .. }) => applies = true,
-                Pending::Effect(Effect::Persist { at, record, urgency }) => {
-                    let (at, urgency) = (*at, *urgency);
-                    self.payload.clear();
-                    let kind = record.encode(&mut self.payload);
-                    if let Some(watched) = &mut self.watched {
-                        watched.push((at, record.clone()));
-                    }
-                    *pending = Pending::Behind(at);
+        for effect in self.effects.iter().skip(self.appended) {
+            match effect {
+                // A point that waits for a record must not hold up the records after it: those of
+                // the next steps are appended before it is reached.
+                Effect::Point(_) if !waits && !applies => break,
+                Effect::Apply { .. } => applies = true,
+                Effect::Persist { at, record, urgency } => {
                     waits = true;
-                    self.append(now, at, kind, urgency)?;
-                    is_checkpoint |= C::Record::is_checkpoint(kind);
+                    is_checkpoint |= self.journal.append(now, *at, record, *urgency)?;
                 }
-                Pending::Behind(_) => waits = true,
-                Pending::Effect(_) => {}
+                _ => {}
             }
+            self.appended += 1;
         }
         if is_checkpoint {
-            self.last_checkpoint_bytes = std::mem::take(&mut self.bytes_since_checkpoint);
-        } else if self.is_checkpoint_due() {
-            self.bytes_since_checkpoint = 0;
+            self.journal.checkpoint_is_written();
+        } else if self.journal.take_checkpoint_due(self.has_room) {
             self.fed_back.push_back(Input::Checkpoint);
-        }
-        Ok(())
-    }
-
-    /// Whether the log has grown so long that a checkpoint is worth it: one that is large itself not
-    /// before as much was written besides. And it must not go on top of what a slow or full disk has
-    /// left waiting in memory.
-    fn is_checkpoint_due(&self) -> bool {
-        self.bytes_since_checkpoint >= self.checkpoint_bytes.max(self.last_checkpoint_bytes)
-            && self.has_room
-            && self.log().pending_bytes() as u64 <= CHECKPOINT_BYTES
-    }
-
-    fn append(
-        &mut self,
-        now: Time,
-        at: Position,
-        kind: u8,
-        urgency: Urgency,
-    ) -> Result<(), NodeError> {
-        let position = self.keeper.log().append(kind, &self.payload)?;
-        assert_eq!(position.0, at.0, "the core and the log count records alike");
-        match urgency {
-            Urgency::Now => self.last_urgent = at,
-            Urgency::Soon => {
-                if self.lazy_since.is_none() || self.durable().next() == at {
-                    self.lazy_since = Some(now);
-                }
-            }
-        }
-        self.bytes_since_checkpoint += self.payload.len() as u64;
-        if C::Record::is_checkpoint(kind) {
-            self.bytes_since_checkpoint = self.payload.len() as u64;
         }
         Ok(())
     }
 
     /// Performs the step at hand to its end, or to a fail point.
     fn finish_step(&mut self, now: Time) -> Result<(), NodeError> {
-        while let Some(pending) = self.current.pop_front() {
-            match (pending, self.behind) {
-                (Pending::Behind(position), _) => self.behind = Some(position),
-                (Pending::Effect(effect @ Effect::Release(_)), Some(_))
+        while let Some(effect) = self.effects.pop() {
+            self.appended = self.appended.saturating_sub(1);
+            match (effect, self.behind) {
+                (Effect::Persist { at, .. }, _) => self.behind = Some(at),
+                (effect @ Effect::Release(_), Some(_))
                     if self.planted.has(Bug::CutBeforeCheckpointDurable) =>
                 {
                     self.perform(now, effect)?;
                 }
-                (Pending::Effect(effect), Some(behind)) => {
-                    self.waiting.push_back((behind, effect));
-                }
-                (Pending::Effect(Effect::Point(name)), None) => {
+                (effect, Some(behind)) => self.waiting.push_back((behind, effect)),
+                (Effect::Point(name), None) => {
                     self.stopped_at = Some(name);
                     return Ok(());
                 }
-                (Pending::Effect(effect), None) => self.perform(now, effect)?,
+                (effect, None) => self.perform(now, effect)?,
             }
         }
         Ok(())
@@ -450,7 +373,7 @@ where
                 self.keeper.apply(mark, self.log().last(), writes)?;
             }
             Effect::Read { read, query } => {
-                let answer = self.keeper.read(query);
+                let answer = self.keeper.read(now, query);
                 self.fed_back.push_back(Input::Read { read, answer });
             }
             Effect::SetTimer(at) => self.timer = (at != Time::NEVER).then_some(at),
@@ -470,7 +393,7 @@ where
             }
             Effect::Install(snapshot) => self.install(now, snapshot)?,
             Effect::Persist { .. } => {
-                unreachable!("records are appended before a step is performed")
+                unreachable!("what stands behind a record does not hold it")
             }
             Effect::Point(_) => unreachable!("a fail point stops the step that meets it"),
         }

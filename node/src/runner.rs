@@ -10,9 +10,14 @@
 //!
 //! While the log thread syncs one group, the event loop goes on and the next group fills: under
 //! load groups form by themselves, and without load nothing waits.
+//!
+//! The event loop has a thread of its own for what the clock wants. Otherwise whoever brings
+//! something takes the loop's turn with it, if nobody is at it: the thread on which a message
+//! arrived, or the one that has just made the log durable. On a busy machine a thread that is woken
+//! waits for a processor longer than the turn takes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -24,7 +29,7 @@ use crate::codec::StoredRecord;
 use crate::error::NodeError;
 use crate::fail_points::{self, DRAIN, FailPoints};
 use crate::inspector::Inspector;
-use crate::mailbox::{Event, Handle, Mailbox, Outbox};
+use crate::mailbox::{Drive, Event, Handle, Mailbox, Outbox};
 use crate::node::Node;
 
 /// How long maintenance waits between tries while the disk is full.
@@ -35,6 +40,9 @@ const DISK_FULL_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the event loop stands still at a time while flushes cannot keep up.
 const STOP_PAUSE: Duration = Duration::from_millis(1);
+
+/// Turns that a thread takes of a loop that is not its own, before it goes back to its work.
+const TURNS_MAX: u32 = 4;
 
 /// How often, in one turn. A flush takes less; if it does not come at all, reads must go on.
 const STOP_PAUSES_MAX: u32 = 200;
@@ -102,15 +110,15 @@ fn run<C>(
     mailbox: &Arc<Mailbox<C::Message>>,
 ) -> Result<(), NodeError>
 where
-    C: Core,
+    C: Core + Send + 'static,
     C::Message: Send + 'static,
-    C::Record: StoredRecord,
+    C::Record: StoredRecord + Send,
+    C::Resume: Send,
 {
-    let maintenance = node.store().map(maintain).transpose()?;
+    let store = node.store().cloned();
+    let maintenance = store.as_ref().map(maintain).transpose()?;
     let syncer = Syncer::start(Arc::clone(node.log()), Arc::clone(mailbox))?;
-    let event_loop =
-        EventLoop { node, outbox, fail_points, mailbox, syncer: &syncer, is_stuck: false };
-    let result = event_loop.run();
+    let result = EventLoop::new(node, outbox, fail_points, mailbox, &syncer).run(store);
     let stopped = syncer.stop();
     if let Some(maintenance) = maintenance {
         maintenance.stop();
@@ -118,49 +126,185 @@ where
     result.and(stopped)
 }
 
-struct EventLoop<'a, C: Core> {
+/// A node's event loop, which takes its turns on whichever thread has something for it.
+struct EventLoop<C: Core> {
     node: Node<C>,
     outbox: Box<dyn Outbox<C::Message>>,
     fail_points: FailPoints,
-    mailbox: &'a Mailbox<C::Message>,
-    syncer: &'a Syncer,
+    mailbox: Arc<Mailbox<C::Message>>,
+    syncer: Arc<SyncerShared>,
+    events: VecDeque<Event<C::Message>>,
     /// Flushes do not come, or much too slowly.
     is_stuck: bool,
+    /// The last turn was taken, well or not.
+    ended: Option<Result<(), NodeError>>,
 }
 
-impl<C> EventLoop<'_, C>
+/// The event loop as others than its own thread see it.
+struct Shared<C: Core> {
+    mailbox: Arc<Mailbox<C::Message>>,
+    store: Option<Store>,
+    /// Taken away when the loop has ended.
+    event_loop: Mutex<Option<EventLoop<C>>>,
+}
+
+impl<C: Core> Shared<C> {
+    fn lock(&self) -> MutexGuard<'_, Option<EventLoop<C>>> {
+        // A turn that panicked is noticed by the mailbox.
+        self.event_loop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C> Drive for Shared<C>
+where
+    C: Core + Send,
+    C::Message: Send,
+    C::Record: StoredRecord + Send,
+    C::Resume: Send,
+{
+    fn drive(&self) {
+        // Whoever is to slow down must not be who reads from the sockets.
+        let is_slow =
+            self.store.as_ref().is_some_and(|store| !matches!(store.pressure(), Pressure::None));
+        if is_slow {
+            return self.mailbox.wake();
+        }
+        if self.mailbox.try_begin() {
+            let _lost = Lost(&self.mailbox);
+            if let Some(event_loop) = &mut *self.lock() {
+                if event_loop.is_stuck {
+                    event_loop.heed_pressure();
+                }
+                event_loop.take_turns(TURNS_MAX);
+            }
+        }
+    }
+}
+
+/// Tells the mailbox if the turn panics.
+struct Lost<'a, M>(&'a Mailbox<M>);
+
+impl<M> Drop for Lost<'_, M> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.lose();
+        }
+    }
+}
+
+impl<C> EventLoop<C>
+where
+    C: Core + Send + 'static,
+    C::Message: Send + 'static,
+    C::Record: StoredRecord + Send,
+    C::Resume: Send,
+{
+    /// Takes turns until one was the last.
+    fn run(mut self, store: Option<Store>) -> Result<(), NodeError> {
+        self.start()?;
+        let mailbox = Arc::clone(&self.mailbox);
+        // A fail point waits for what was said to leave the process, which the thread that is to
+        // send it can't do.
+        let is_driven = self.fail_points.names().is_empty();
+        mailbox.nudge();
+        let event_loop = Mutex::new(Some(self));
+        let shared = Arc::new(Shared { mailbox: Arc::clone(&mailbox), store, event_loop });
+        if is_driven {
+            let driver: Weak<Shared<C>> = Arc::downgrade(&shared);
+            mailbox.set_driver(driver);
+        }
+        loop {
+            mailbox.begin();
+            let mut event_loop = shared.lock();
+            let at_work = event_loop.as_mut().expect("it is taken away here only");
+            at_work.heed_pressure();
+            at_work.take_turns(1);
+            if let Some(ended) = at_work.ended.take() {
+                let mut last = event_loop.take().expect("it was just at work");
+                drop(event_loop);
+                return ended.and_then(|()| last.finish());
+            }
+        }
+    }
+}
+
+impl<C> EventLoop<C>
 where
     C: Core,
     C::Record: StoredRecord,
 {
-    fn run(mut self) -> Result<(), NodeError> {
-        let mut events = VecDeque::new();
-        let mut stopping = false;
-        self.start()?;
-        while !stopping {
-            let now = self.mailbox.now();
-            if self.node.timer().is_some_and(|timer| timer <= now) {
-                self.node.fire_timer(now)?;
-                self.pass_points()?;
+    fn new(
+        node: Node<C>,
+        outbox: Box<dyn Outbox<C::Message>>,
+        fail_points: FailPoints,
+        mailbox: &Arc<Mailbox<C::Message>>,
+        syncer: &Syncer,
+    ) -> Self {
+        Self {
+            node,
+            outbox,
+            fail_points,
+            mailbox: Arc::clone(mailbox),
+            syncer: Arc::clone(&syncer.shared),
+            events: VecDeque::new(),
+            is_stuck: false,
+            ended: None,
+        }
+    }
+
+    /// Takes the turn that was begun, and more while there is something to do.
+    fn take_turns(&mut self, turns_max: u32) {
+        for left in (0..turns_max).rev() {
+            // After the last there is none, whoever comes before the loop's own thread sees to it: a
+            // step that failed must not go on.
+            let wake = match self.ended {
+                None => self.turn().unwrap_or_else(|error| {
+                    self.ended = Some(Err(error));
+                    None
+                }),
+                Some(_) => None,
+            };
+            let has_ended = self.ended.is_some();
+            let wake = if has_ended { Some(Time(0)) } else { wake };
+            if self.mailbox.end(wake, has_ended || left == 0) {
+                return;
             }
-            self.node.settle(now)?;
-            self.pass_points()?;
-            self.syncer.check()?;
-            self.outbox.deliver(self.node.turn());
-            let wake = self.request_sync();
-            self.mailbox.take(&mut events, wake);
-            self.heed_pressure();
-            for event in events.drain(..) {
-                match event {
-                    Event::Stop => stopping = true,
-                    Event::Report(answer) => {
-                        // Nobody may be waiting any more, which is their affair.
-                        let _ = answer.try_send(self.node.report(self.mailbox.now()));
-                    }
-                    event => event.for_each_input(|input| self.step(input))?,
+        }
+    }
+
+    /// Hands the core what has arrived and what has become durable, and says what comes of it;
+    /// returns when the next turn is due without an event.
+    fn turn(&mut self) -> Result<Option<Time>, NodeError> {
+        let mut events = std::mem::take(&mut self.events);
+        self.mailbox.collect(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Stop => self.ended = Some(Ok(())),
+                Event::Report(answer) => {
+                    // Nobody may be waiting any more, which is their affair.
+                    let _ = answer.try_send(self.node.report(self.mailbox.now()));
+                }
+                event => {
+                    let now = self.mailbox.now();
+                    event.for_each_input(|input| self.step(now, input))?;
                 }
             }
         }
+        self.events = events;
+        let now = self.mailbox.now();
+        if self.node.timer().is_some_and(|timer| timer <= now) {
+            self.node.fire_timer(now)?;
+            self.pass_points()?;
+        }
+        self.node.settle(now)?;
+        self.pass_points()?;
+        self.syncer.check()?;
+        self.outbox.deliver(self.node.turn());
+        Ok(self.request_sync())
+    }
+
+    /// Gets what is appended behind it.
+    fn finish(&mut self) -> Result<(), NodeError> {
         self.node.log().sync(self.node.log().last())?;
         self.node.settle(self.mailbox.now())?;
         self.outbox.deliver(self.node.turn());
@@ -170,7 +314,7 @@ where
     /// Tells the core that it has started, and gets what it does about that behind it: whoever is
     /// told that this node serves may ask at once, and must not be answered that it is starting.
     fn start(&mut self) -> Result<(), NodeError> {
-        self.step(Input::Started)?;
+        self.step(self.mailbox.now(), Input::Started)?;
         match self.node.log().sync(self.node.log().last()) {
             Ok(()) => {}
             // It starts all the same, for reads; the log thread tries until there is room.
@@ -183,8 +327,8 @@ where
         self.pass_points()
     }
 
-    fn step(&mut self, input: Input<C::Message, C::Resume>) -> Result<(), NodeError> {
-        self.node.step(self.mailbox.now(), input)?;
+    fn step(&mut self, now: Time, input: Input<C::Message, C::Resume>) -> Result<(), NodeError> {
+        self.node.step(now, input)?;
         self.pass_points()
     }
 
@@ -231,7 +375,7 @@ where
             if let Some(action) = self.fail_points.pass(name) {
                 self.outbox.deliver(self.node.turn());
                 self.outbox.drain(DRAIN);
-                if name == points::COORDINATOR_DECISION_WRITTEN {
+                if points::is_behind_write(name) {
                     self.node.settle(self.mailbox.now())?;
                     self.node.log().write()?;
                 }
@@ -275,20 +419,6 @@ impl Syncer {
         Ok(Self { shared, thread })
     }
 
-    fn request(&self, target: Position) {
-        let mut state = self.shared.lock();
-        state.target = Some(target);
-        self.shared.wanted.notify_one();
-    }
-
-    /// The error that ended the thread, once.
-    fn check(&self) -> Result<(), NodeError> {
-        match self.shared.lock().failed.take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
-    }
-
     fn stop(self) -> Result<(), NodeError> {
         self.shared.lock().stop = true;
         self.shared.wanted.notify_one();
@@ -303,6 +433,19 @@ impl Syncer {
 }
 
 impl SyncerShared {
+    fn request(&self, target: Position) {
+        self.lock().target = Some(target);
+        self.wanted.notify_one();
+    }
+
+    /// The error that ended the thread, once.
+    fn check(&self) -> Result<(), NodeError> {
+        match self.lock().failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
     fn run<M>(&self, log: &Log, mailbox: &Mailbox<M>) {
         let mut is_full = false;
         while let Some(target) = self.next_target() {
@@ -311,7 +454,12 @@ impl SyncerShared {
                     if std::mem::take(&mut is_full) {
                         tracing::info!("the log has room again");
                     }
-                    mailbox.nudge();
+                    // The next group goes to the disk first: it must not wait for a turn.
+                    let is_next_due = self.lock().target.is_some();
+                    match is_next_due {
+                        true => mailbox.nudge(),
+                        false => mailbox.nudge_and_drive(),
+                    }
                 }
                 Err(error @ Error::DiskFull { .. }) => {
                     if !std::mem::replace(&mut is_full, true) {
@@ -361,4 +509,64 @@ fn maintain(store: &Store) -> Result<Maintenance, NodeError> {
         ..MaintenanceOptions::default()
     };
     Ok(Maintenance::start_with(store, options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kvorum_replication::two_phase::message::Message;
+    use kvorum_replication::two_phase::{Coordinator, CoordinatorOptions};
+    use kvorum_replication::{NodeId, Operation, Outcome, Request, RequestId};
+    use kvorum_storage::LogOptions;
+    use kvorum_storage::vfs::MemoryVfs;
+
+    use super::*;
+    use crate::mailbox::Turn;
+
+    /// Keeps what clients are told.
+    struct Replies(Arc<Mutex<Vec<(RequestId, Outcome)>>>);
+
+    impl Outbox<Message> for Replies {
+        fn deliver(&mut self, turn: &mut Turn<Message>) {
+            self.0.lock().unwrap().append(&mut turn.replies);
+        }
+
+        fn drain(&mut self, _wait: Duration) {}
+    }
+
+    fn request(id: u64) -> Event<Message> {
+        let operation = Operation::OpenSession;
+        Event::Request(Request { id: RequestId(id), deadline: Time::NEVER, operation })
+    }
+
+    /// Nobody runs the loop's own thread here, so what is driven is all that happens.
+    #[test]
+    fn after_the_last_turn_nobody_takes_another() {
+        let options =
+            CoordinatorOptions { replicas: vec![NodeId(1)], ..CoordinatorOptions::default() };
+        let (vfs, dir) = (Arc::new(MemoryVfs::new()), Path::new("/data"));
+        let core = Coordinator::new(options);
+        let node = Node::open_log(vfs, dir, LogOptions::default(), core, Vec::new()).unwrap();
+        let mailbox = Arc::new(Mailbox::new());
+        let syncer = Syncer::start(Arc::clone(node.log()), Arc::clone(&mailbox)).unwrap();
+        let replies = Arc::new(Mutex::new(Vec::new()));
+        let outbox = Box::new(Replies(Arc::clone(&replies)));
+        let points = FailPoints::default();
+        let event_loop = EventLoop::new(node, outbox, points, &mailbox, &syncer);
+        let event_loop = Mutex::new(Some(event_loop));
+        let shared = Arc::new(Shared { mailbox: Arc::clone(&mailbox), store: None, event_loop });
+        let driver: Weak<Shared<Coordinator>> = Arc::downgrade(&shared);
+        mailbox.set_driver(driver);
+        let handle = Handle::new(mailbox);
+
+        handle.drive([request(1)]);
+        assert_eq!(replies.lock().unwrap().len(), 1, "whoever drives takes the turn");
+        handle.drive([Event::Stop, request(2)]);
+        assert_eq!(replies.lock().unwrap().len(), 2, "the last turn is taken whole");
+        handle.drive([request(3)]);
+        assert_eq!(replies.lock().unwrap().len(), 2, "a turn was taken after the last");
+        assert!(shared.lock().as_ref().is_some_and(|at_work| at_work.ended.is_some()));
+        syncer.stop().unwrap();
+    }
 }

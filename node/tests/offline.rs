@@ -64,6 +64,7 @@ fn prepare(node: &mut Node<Participant>, number: u64) -> Vec<Write> {
         participants: [ONE, NodeId(2)].into(),
         transaction: Arc::new(transaction),
         one_phase: None,
+        parallel: None,
         finished_below: txn(number.saturating_sub(3).max(1)),
     };
     step(node, Message::Prepare(prepare));
@@ -94,7 +95,7 @@ fn replica() -> (MemoryVfs, Rows) {
         let decision = Decision::Commit(CommitNumber(number));
         step(
             &mut node,
-            Message::Decide { txn: txn(number), decision, finished_below: txn(number) },
+            Message::Decide { txn: txn(number), decision, finished_below: txn(number), epoch: 1 },
         );
         if number == 40 {
             node.step(NOW, Input::Checkpoint).unwrap();

@@ -23,6 +23,7 @@
 //! Rules a core keeps: same inputs, same effects. No clock, no hash-map iteration, no chance but
 //! from the seed it was built with. Every queue and table it grows has a limit with a name.
 
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -255,7 +256,7 @@ pub enum Effect<M, P, R> {
 /// Collects the effects of steps.
 #[derive(Clone, Debug)]
 pub struct Effects<M, P, R> {
-    list: Vec<Effect<M, P, R>>,
+    list: VecDeque<Effect<M, P, R>>,
     /// Where the first record stands, if one does.
     held_from: Option<usize>,
     armed: Vec<String>,
@@ -263,7 +264,7 @@ pub struct Effects<M, P, R> {
 
 impl<M, P, R> Default for Effects<M, P, R> {
     fn default() -> Self {
-        Self { list: Vec::new(), held_from: None, armed: Vec::new() }
+        Self { list: VecDeque::new(), held_from: None, armed: Vec::new() }
     }
 }
 
@@ -285,7 +286,7 @@ impl<M, P, R> Effects<M, P, R> {
         if self.held_from.is_none() && matches!(effect, Effect::Persist { .. }) {
             self.held_from = Some(self.list.len());
         }
-        self.list.push(effect);
+        self.list.push_back(effect);
     }
 
     /// Adds an effect that rests on no record: it goes before the first [`Effect::Persist`] that
@@ -305,7 +306,7 @@ impl<M, P, R> Effects<M, P, R> {
     /// Marks a fail point, if it is armed: a run that arms none pays for one comparison.
     pub fn point(&mut self, name: &'static str) {
         if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
-            self.list.push(Effect::Point(name));
+            self.list.push_back(Effect::Point(name));
         }
     }
 
@@ -317,9 +318,25 @@ impl<M, P, R> Effects<M, P, R> {
     }
 
     /// Takes what was collected, in order.
-    pub fn drain(&mut self) -> alloc::vec::Drain<'_, Effect<M, P, R>> {
+    pub fn drain(&mut self) -> alloc::collections::vec_deque::Drain<'_, Effect<M, P, R>> {
         self.held_from = None;
         self.list.drain(..)
+    }
+
+    /// Takes the first of what was collected.
+    pub fn pop(&mut self) -> Option<Effect<M, P, R>> {
+        let first = self.list.pop_front();
+        self.held_from = match self.held_from {
+            // All that is left stands behind the record.
+            Some(0) | None => self.held_from.filter(|_| !self.list.is_empty()),
+            Some(from) => Some(from - 1),
+        };
+        first
+    }
+
+    /// What was collected and not taken, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Effect<M, P, R>> {
+        self.list.iter()
     }
 
     /// Whether nothing was collected since the last [`Effects::drain`].

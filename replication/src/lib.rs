@@ -29,7 +29,7 @@ pub use contract::{
 };
 pub use limits::Limits;
 pub use request::{
-    Answer, ClientId, Failure, Happened, Key, Operation, Outcome, Precondition, Query, Range,
-    Request, Row, Stamp, Transaction, Value, Write,
+    Answer, ClientId, Failure, Happened, Held, Key, Operation, Outcome, Page, Precondition, Query,
+    Range, Request, Row, Stamp, Transaction, Value, Write,
 };
 pub use sessions::{SessionState, Settled};

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use crate::request::{Query, Transaction, Write};
+use crate::request::{Page, Query, Transaction, Write};
 
 /// The limits of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Limits {
                 keys.iter().try_for_each(|key| self.check_key(key))
             }
             // The bounds of a range are no keys: an empty one stands for the beginning.
-            Query::Scan(range) => {
+            Query::Scan(range) | Query::Page(Page { range, .. }) => {
                 let end = range.end.as_ref().map_or(0, |end| end.len());
                 match range.start.len().max(end) > self.key_bytes_max {
                     true => Err(format!("a bound is longer than {} bytes", self.key_bytes_max)),

@@ -1,5 +1,6 @@
 //! What clients ask for and what they are told, the same under every protocol.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -80,6 +81,8 @@ pub enum Query {
     GetMany(Vec<Key>),
     /// The rows of a range at one point in time.
     Scan(Range),
+    /// The next rows of a scan, all of whose pages show one point in time.
+    Page(Page),
 }
 
 impl Query {
@@ -89,14 +92,58 @@ impl Query {
         match (self, answer) {
             (_, Answer::Failed(_))
             | (Self::Get(_), Answer::Value(_))
-            | (Self::Scan(_), Answer::Rows { .. }) => true,
+            | (Self::Scan(_), Answer::Rows { .. })
+            | (Self::Page(_), Answer::Page { .. } | Answer::NotHeld | Answer::TooManyHeld)
+            | (Self::GetMany(_), Answer::TooLarge { .. }) => true,
             (Self::GetMany(keys), Answer::Values(values)) => keys.len() == values.len(),
             (
-                Self::Get(_) | Self::GetMany(_) | Self::Scan(_),
-                Answer::Value(_) | Answer::Values(_) | Answer::Rows { .. },
+                Self::Get(_) | Self::GetMany(_) | Self::Scan(_) | Self::Page(_),
+                Answer::Value(_)
+                | Answer::Values(_)
+                | Answer::Rows { .. }
+                | Answer::Page { .. }
+                | Answer::NotHeld
+                | Answer::TooManyHeld
+                | Answer::TooLarge { .. },
             ) => false,
         }
     }
+
+    /// The replica that alone can answer, since it holds what is asked of.
+    #[must_use]
+    pub fn holder(&self) -> Option<NodeId> {
+        match self {
+            Self::Page(Page { of: Some(held), .. }) => Some(held.by),
+            Self::Get(_) | Self::GetMany(_) | Self::Scan(_) | Self::Page(_) => None,
+        }
+    }
+}
+
+/// Part of a scan that takes several answers. The first page is read like any scan; the replica
+/// that answers it holds the snapshot that it has answered from, and the other pages are read of
+/// that, whatever was written since. So the scan as a whole happened when its first page was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// What is left of the scan's range. Keys outside of the first page's range are not at one point
+    /// in time with it under every protocol.
+    pub range: Range,
+    /// None follows, unless this one is cut short: once it has as many rows as asked for, the
+    /// snapshot is not needed any more.
+    pub last: bool,
+    /// Of which snapshot; without one, of a new one.
+    pub of: Option<Held>,
+}
+
+/// Names a snapshot that a replica holds for the pages of a scan. It is held for a while after each
+/// page, does not outlive the process, and is not given out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Held {
+    /// The replica.
+    pub by: NodeId,
+    /// Which run of it.
+    pub run: u64,
+    /// Counts those of the run, from 1.
+    pub number: u64,
 }
 
 /// Keys from `start` up to and without `end`, in byte order.
@@ -132,8 +179,73 @@ pub enum Answer {
         /// Whether the range holds more than the limits of rows and bytes let through.
         more: bool,
     },
+    /// To [`Query::Page`].
+    Page {
+        /// In byte order of the keys.
+        rows: Vec<Row>,
+        /// Whether the range holds more than the limits of rows and bytes let through.
+        more: bool,
+        /// Of which snapshot the next page is to be read, if the scan goes on.
+        held: Option<Held>,
+    },
+    /// To [`Query::Page`]: the snapshot is not held any more, or not here.
+    NotHeld,
+    /// To [`Query::Page`]: the snapshot cannot be held, since too many are.
+    TooManyHeld,
+    /// To [`Query::GetMany`]: the values are too many bytes for one answer.
+    TooLarge {
+        /// How many, or more.
+        bytes: u64,
+    },
     /// The store could not read: corrupt or failing. Says what and where.
     Failed(String),
+}
+
+/// Bytes of the values that one [`Query::GetMany`] is answered with: they have to fit into a message
+/// with room to spare.
+pub const ANSWER_BYTES_MAX: usize = 24 << 20;
+
+impl Answer {
+    /// What a client is told, by the replica that its store answered so.
+    #[must_use]
+    pub fn into_outcome(self) -> Outcome {
+        Outcome::Failed(match self.sized() {
+            Self::Failed(reason) => Failure::Storage { reason },
+            Self::NotHeld => Failure::SnapshotExpired,
+            Self::TooManyHeld => Failure::Overloaded,
+            Self::TooLarge { bytes } => Failure::Invalid {
+                reason: format!(
+                    "the values have {bytes} bytes together; at most {ANSWER_BYTES_MAX} are \
+                     answered at once"
+                ),
+            },
+            answer @ (Self::Value(_) | Self::Values(_) | Self::Rows { .. } | Self::Page { .. }) => {
+                return Outcome::Answer(answer);
+            }
+        })
+    }
+
+    /// The same, unless it is too large to be told.
+    #[must_use]
+    pub fn sized(self) -> Self {
+        let Self::Values(values) = &self else { return self };
+        let bytes = values.iter().flatten().map(Bytes::len).fold(0, usize::saturating_add);
+        match bytes > ANSWER_BYTES_MAX {
+            true => Self::TooLarge { bytes: bytes as u64 },
+            false => self,
+        }
+    }
+
+    /// The same, held by this replica.
+    #[must_use]
+    pub fn held_by(self, replica: NodeId) -> Self {
+        match self {
+            Self::Page { rows, more, held: Some(held) } => {
+                Self::Page { rows, more, held: Some(Held { by: replica, ..held }) }
+            }
+            answer => answer,
+        }
+    }
 }
 
 /// Writes that happen together, if all preconditions hold at that moment.
@@ -266,6 +378,9 @@ pub enum Failure {
     },
     /// Too much is in flight. Did not happen.
     Overloaded,
+    /// The snapshot of this scan is not held any more: it was left alone for too long, or its
+    /// replica has started anew.
+    SnapshotExpired,
     /// It may have happened or not: the deadline came first.
     Unknown {
         /// What was being waited for.
@@ -308,6 +423,7 @@ impl Failure {
             | Self::PreconditionFailed { .. }
             | Self::Unavailable { .. }
             | Self::Overloaded
+            | Self::SnapshotExpired
             | Self::Invalid { .. }
             | Self::Redirect { .. }
             | Self::DiskFull { .. }

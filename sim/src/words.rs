@@ -1,7 +1,9 @@
 //! What travels between clients and nodes, in a few words, for the trace.
 
 use bytes::Bytes;
-use kvorum_replication::{Answer, Failure, Outcome, Precondition, Query, Transaction, Write};
+use kvorum_replication::{
+    Answer, Failure, Outcome, Page, Precondition, Query, Range, Transaction, Write,
+};
 
 /// How a request ended.
 pub(crate) fn outcome(outcome: &Outcome) -> String {
@@ -21,6 +23,7 @@ fn failure(failure: &Failure) -> String {
         }
         Failure::Unavailable { reason } => format!("not done, {reason}"),
         Failure::Overloaded => "not done, overloaded".to_owned(),
+        Failure::SnapshotExpired => "not done, the snapshot has expired".to_owned(),
         Failure::Unknown { reason } => format!("unknown, {reason}"),
         Failure::SessionExpired => "the session has expired".to_owned(),
         Failure::StaleSequence => "the write is older than the session remembers".to_owned(),
@@ -55,11 +58,17 @@ pub(crate) fn asked(query: &Query) -> String {
     match query {
         Query::Get(key) => text(key),
         Query::GetMany(keys) => keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(" and "),
-        Query::Scan(range) => {
-            let end = range.end.as_ref().map_or_else(|| "the end".to_owned(), |end| text(end));
-            format!("from {:?} to {end}, at most {}", text(&range.start), range.limit)
+        Query::Scan(range) => scanned(range),
+        Query::Page(Page { range, of: None, .. }) => format!("a page {}", scanned(range)),
+        Query::Page(Page { range, of: Some(held), .. }) => {
+            format!("a page {} of snapshot {} of {}", scanned(range), held.number, held.by)
         }
     }
+}
+
+fn scanned(range: &Range) -> String {
+    let end = range.end.as_ref().map_or_else(|| "the end".to_owned(), |end| text(end));
+    format!("from {:?} to {end}, at most {}", text(&range.start), range.limit)
 }
 
 /// What a read found.
@@ -70,11 +79,14 @@ pub(crate) fn found(answer: &Answer) -> String {
         Answer::Values(values) => {
             values.iter().map(|it| one(it.as_ref())).collect::<Vec<_>>().join(" and ")
         }
-        Answer::Rows { rows, more } => {
+        Answer::Rows { rows, more } | Answer::Page { rows, more, .. } => {
             let rows = rows.iter().map(|(key, value)| format!("{}={}", text(key), text(value)));
             let shown = rows.collect::<Vec<_>>().join(" ");
             format!("[{shown}]{}", if *more { " and more" } else { "" })
         }
+        Answer::NotHeld => "a snapshot that is not held".to_owned(),
+        Answer::TooManyHeld => "too many snapshots held".to_owned(),
+        Answer::TooLarge { bytes } => format!("too much, {bytes} bytes"),
         Answer::Failed(why) => format!("an error: {why}"),
     }
 }

@@ -7,6 +7,7 @@
 //! The processes under trial are the `kvorum-tests` binary itself behind its `serve` subcommand: it
 //! runs the same server as `kvorumd`, and cargo never lets it be older than the tests.
 
+pub mod connections;
 pub mod damage;
 pub mod engine;
 pub mod fail_points;
@@ -24,7 +25,7 @@ use tokio::task::LocalSet;
 
 /// Everything that must come true does so within this, or the trial has failed. Longer than
 /// anything takes on a busy machine; only a hang gets there.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How to run a server under trial; `KVORUM_SERVER` names another binary, such as a `kvorumd` of
 /// another version.
@@ -49,7 +50,13 @@ pub fn run<T>(trial: impl Future<Output = Result<T>>) -> Result<T> {
 /// # Errors
 /// If it does not get there.
 pub async fn cluster(program: Program) -> Result<Cluster> {
-    let mut cluster = Cluster::new(ClusterOptions::new(program))?;
+    let options = ClusterOptions { ready_within: PATIENCE, ..ClusterOptions::new(program) };
+    let mut cluster = Cluster::new(options)?;
+    for member in cluster.members() {
+        // Nobody is taken for dead who is only slow.
+        let silence = format!("{}s", PATIENCE.as_secs());
+        cluster.set_flags(member, vec!["--silence".into(), silence.into()]);
+    }
     cluster.start_all().await?;
     cluster.await_links(PATIENCE).await?;
     Ok(cluster)

@@ -92,8 +92,9 @@ async fn kill_under_load(
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("history.jsonl");
     let address = cluster.address(Member::Coordinator).to_string();
-    let options = LoadOptions { history: Some(file.clone()), ..options };
-    let load = Load::start(options, &ClientOptions::new([address]))?;
+    let options = LoadOptions { history: Some(file.clone()), give_up_after: PATIENCE, ..options };
+    let client = ClientOptions { connect_timeout: PATIENCE, ..ClientOptions::new([address]) };
+    let load = Load::start(options, &client)?;
     let (mut acknowledged_at_kill, mut ready_after, mut writable_after) =
         (Vec::new(), Vec::new(), Vec::new());
     for kill in kills {

@@ -6,14 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use kvorum::cluster::Member;
 use kvorum::load::{Keys, LoadOptions, Until};
 use kvorum_replication::two_phase::points;
+use kvorum_tests::connections::{self, Visit};
 use kvorum_tests::damage::{directories, held};
 use kvorum_tests::engine::crash::{Crash, Use};
 use kvorum_tests::engine::disk_full::{self, small::Kind};
 use kvorum_tests::engine::failures;
 use kvorum_tests::engine::soak::{self, Soak};
-use kvorum_tests::fail_points::{Trouble, try_point};
+use kvorum_tests::fail_points::{Trouble, is_of_commits, try_point, try_point_beside};
 use kvorum_tests::fuzz::{Entropy, Target, driver};
 use kvorum_tests::load::{Kill, kill_under_mix, kill_under_puts};
 use kvorum_tests::race::race;
@@ -68,6 +70,13 @@ enum Arguments {
         /// How often
         #[arg(long, default_value_t = 1)]
         rounds: u32,
+    },
+    /// Have thousands of visitors say nothing, or half a message, to a coordinator and to a replica,
+    /// and see what they cost
+    Connections {
+        /// Visitors
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
     },
     /// Damage small data directories in every single way, and look what is read from them then
     Damage {
@@ -184,6 +193,7 @@ fn main() -> ExitCode {
         }
         Arguments::Mix { ops, clients, keys, kills } => run(try_mix(ops, clients, keys, kills)),
         Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
+        Arguments::Connections { count } => run(try_connections(count)),
         Arguments::Damage { step } => try_damage(step.max(1)),
         Arguments::HoldChild { dir } => held::hold(&dir),
         Arguments::Soak { seconds, seed, stall_ms, strict, dir } => {
@@ -313,6 +323,31 @@ fn try_disk_full(step: u64) -> Result<()> {
     Ok(())
 }
 
+async fn try_connections(count: usize) -> Result<()> {
+    let half = |announced, sent| Visit::Half { announced, sent };
+    // A replica also keeps what its peers need; nothing of that grows here.
+    for member in [Member::Coordinator, Member::Replica(1)] {
+        // Each begins with a fresh server: what an allocator keeps of one would hide the next.
+        for visit in [Visit::Silent, Visit::Idle, half(16 << 20, 8), half(1 << 20, 64 << 10)] {
+            let cluster = cluster(program(&std::env::current_exe()?)).await?;
+            let cost = connections::visit(&cluster, member, count, visit).await?;
+            let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            println!(
+                "{member}: {count} {visit}: {:.0} MiB before, {:.0} with {} of them there, {:.0} \
+                 after; unfinished messages held {:.1} MiB; a put took {:?}, and {:?} meanwhile",
+                mebibytes(cost.before.resident_bytes),
+                mebibytes(cost.during.resident_bytes),
+                cost.during.connections - cost.before.connections,
+                mebibytes(cost.after.resident_bytes),
+                mebibytes(cost.during.unfinished_bytes),
+                cost.before.put,
+                cost.during.put,
+            );
+        }
+    }
+    Ok(())
+}
+
 async fn try_race(rounds: u32) -> Result<()> {
     let cluster = cluster(program(&std::env::current_exe()?)).await?;
     println!("{:?}", race(&cluster, rounds).await?);
@@ -358,6 +393,11 @@ async fn try_fail_points(rounds: u32) -> Result<()> {
     let mut cluster = cluster(program(&std::env::current_exe()?)).await?;
     for round in 1..=rounds {
         for point in points::COORDINATOR.iter().chain(points::PARTICIPANT) {
+            if !is_of_commits(point) {
+                try_point_beside(&mut cluster, point).await?;
+                println!("round {round}: {}", point.name);
+                continue;
+            }
             let troubles = [Trouble::Killed, Trouble::KilledWhileClientRetries, Trouble::Paused];
             for trouble in troubles {
                 try_point(&mut cluster, point, trouble).await?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -13,11 +13,11 @@ use kvorum_tests::{PATIENCE, cluster, program, run};
 
 const REPLICA: Member = Member::Replica(1);
 
+/// Between looks at a log.
+const POLL: Duration = Duration::from_millis(5);
+
 /// Often enough that a random replica is each of the three.
 const READS: u32 = 60;
-
-/// For as long as this the coordinator dials the wrong disk, several times.
-const WRONG_FOR: Duration = Duration::from_millis(300);
 
 async fn cluster_with(value: &'static str) -> Result<(Cluster, Client)> {
     let cluster = cluster(program(Path::new(env!("CARGO_BIN_EXE_kvorum-tests")))).await?;
@@ -27,9 +27,19 @@ async fn cluster_with(value: &'static str) -> Result<(Cluster, Client)> {
     Ok((cluster, client))
 }
 
-/// The replica is not listened to: writes miss it, and no read ever reaches it.
-async fn check_left_out(client: &Client, value: &'static str) -> Result<()> {
-    tokio::time::sleep(WRONG_FOR).await;
+/// The replica is not listened to, as the coordinator says in these words: writes miss it, and no
+/// read ever reaches it.
+async fn check_left_out(
+    cluster: &Cluster,
+    client: &Client,
+    value: &'static str,
+    words: &str,
+) -> Result<()> {
+    let began = Instant::now();
+    while !cluster.log_tail(Member::Coordinator).contains(words) {
+        ensure!(began.elapsed() < PATIENCE, "{}", cluster.log_tail(Member::Coordinator));
+        tokio::time::sleep(POLL).await;
+    }
     let refused = client.put("key".into(), "more".into()).await.expect_err("a replica is missing");
     ensure!(
         (refused.kind, refused.happened) == (ErrorKind::Unavailable, Happened::No),
@@ -60,7 +70,7 @@ fn an_empty_disk_is_not_taken_for_the_one_that_was_lost() {
         cluster.kill(REPLICA)?;
         fs::rename(&disk, &aside)?;
         cluster.start(REPLICA, &[]).await.context("it cannot know yet that it lost anything")?;
-        check_left_out(&client, "kept").await?;
+        check_left_out(&cluster, &client, "kept", "its data directory is empty now").await?;
         cluster.kill(REPLICA)?;
         fs::remove_dir_all(&disk)?;
         fs::rename(&aside, &disk)?;
@@ -81,8 +91,8 @@ fn the_disk_of_another_cluster_is_not_taken_for_its_own() {
         for cluster in [&mut here, &mut there] {
             cluster.start(REPLICA, &[]).await?;
         }
-        check_left_out(&client_here, "here").await?;
-        check_left_out(&client_there, "there").await?;
+        check_left_out(&here, &client_here, "here", "belongs to cluster").await?;
+        check_left_out(&there, &client_there, "there", "belongs to cluster").await?;
         for cluster in [&mut here, &mut there] {
             cluster.kill(REPLICA)?;
         }

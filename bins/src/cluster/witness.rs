@@ -13,6 +13,9 @@ use crate::standing::Standing;
 /// Between looks at what is to come true.
 const POLL: Duration = Duration::from_millis(2);
 
+/// A process that lives answers within milliseconds, and on a machine that is far too busy within this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 /// Rows asked for at a time.
 const PAGE_ROWS: u32 = 4096;
 
@@ -26,7 +29,9 @@ impl Cluster {
     /// If the member does not answer.
     pub async fn client(&self, member: Member, timeout: Duration) -> Result<Client, ClusterError> {
         let addresses = [self.address(member).to_string()];
-        let options = ClientOptions { timeout, ..ClientOptions::new(addresses) };
+        // There is no other to turn to.
+        let options =
+            ClientOptions { timeout, connect_timeout: timeout, ..ClientOptions::new(addresses) };
         Client::connect(options).await.map_err(asking(member))
     }
 
@@ -35,8 +40,7 @@ impl Cluster {
     /// # Errors
     /// If it does not answer.
     pub async fn status(&self, member: Member) -> Result<ProcessStatus, ClusterError> {
-        let client = self.client(member, ClientOptions::default().timeout).await?;
-        client.status().await.map_err(asking(member))
+        self.await_status(member, ANSWER_WITHIN, |_| true).await
     }
 
     /// What every member says of itself, in their order.
@@ -52,7 +56,7 @@ impl Cluster {
     /// # Errors
     /// If it does not answer.
     pub async fn rows(&self, member: Member) -> Result<Vec<Row>, ClusterError> {
-        let client = self.client(member, ClientOptions::default().timeout).await?;
+        let client = self.client(member, ANSWER_WITHIN).await?;
         let (mut rows, mut start) = (Vec::new(), Bytes::new());
         loop {
             let page = client.inspect(start, PAGE_ROWS).await.map_err(asking(member))?;
@@ -85,12 +89,13 @@ impl Cluster {
         let client = self.client(member, within).await?;
         let began = Instant::now();
         loop {
-            let status = client.status().await.map_err(asking(member))?;
-            if is_right(&status) {
-                return Ok(status);
-            }
+            // Who does not answer may be busy.
+            let why = match client.status().await {
+                Ok(status) if is_right(&status) => return Ok(status),
+                Ok(status) => format!("{member} says {status:?}"),
+                Err(error) => asking(member)(error).to_string(),
+            };
             if began.elapsed() > within {
-                let why = format!("{member} says {status:?}");
                 return Err(ClusterError::NotSettled { waited: within, why });
             }
             tokio::time::sleep(POLL).await;
@@ -125,14 +130,18 @@ impl Cluster {
     pub async fn await_leader(&self, within: Duration) -> Result<Member, ClusterError> {
         let began = Instant::now();
         loop {
-            let statuses = self.statuses().await?;
-            if let Some(leader) = followed(&statuses) {
-                return Ok(leader);
-            }
+            let why = match self.statuses().await {
+                Ok(statuses) => match followed(&statuses) {
+                    Some(leader) => return Ok(leader),
+                    None => {
+                        let standing = |it: &ProcessStatus| (it.node, Standing::of(it));
+                        let standings: Vec<_> = statuses.iter().map(standing).collect();
+                        format!("not all follow one leader: {standings:?}")
+                    }
+                },
+                Err(error) => error.to_string(),
+            };
             if began.elapsed() > within {
-                let standings: Vec<_> =
-                    statuses.iter().map(|status| (status.node, Standing::of(status))).collect();
-                let why = format!("not all follow one leader: {standings:?}");
                 return Err(ClusterError::NotSettled { waited: within, why });
             }
             tokio::time::sleep(POLL).await;
@@ -147,17 +156,23 @@ impl Cluster {
     pub async fn settled(&self, within: Duration) -> Result<Vec<Row>, ClusterError> {
         let began = Instant::now();
         loop {
-            let why = match self.unsettled().await? {
-                None => match agreed(self.rows_of_replicas().await?) {
-                    Ok(rows) => return Ok(rows),
-                    Err(why) => why,
-                },
-                Some(why) => why,
+            let why = match self.look().await {
+                Ok(Ok(rows)) => return Ok(rows),
+                Ok(Err(why)) => why,
+                Err(error) => error.to_string(),
             };
             if began.elapsed() > within {
                 return Err(ClusterError::NotSettled { waited: within, why });
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// What all replicas hold, or why that cannot be said.
+    async fn look(&self) -> Result<Result<Vec<Row>, String>, ClusterError> {
+        match self.unsettled().await? {
+            None => Ok(agreed(self.rows_of_replicas().await?)),
+            Some(why) => Ok(Err(why)),
         }
     }
 

@@ -99,6 +99,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
+    /// For tests: how soon everything must work again once nothing is broken any more
+    #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = duration)]
+    pub(crate) back_within: Duration,
+
     /// For tests: a flag that every server is started with; may be repeated
     #[arg(long, value_name = "FLAG", hide = true, allow_hyphen_values = true)]
     pub(crate) server_flag: Vec<String>,
@@ -145,6 +149,7 @@ pub(crate) fn run(output: &mut Output, arguments: &Run) -> Result<ExitCode, LabE
         clients: arguments.clients,
         rate: arguments.rate,
         length: arguments.seconds,
+        back_within: arguments.back_within,
         nemesis: arguments.nemesis.clone().map(|kinds| kinds.0).unwrap_or_default(),
         seed: arguments.seed,
         workload: arguments.workload,

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use kvorum::address::host_and_port;
 use kvorum::time::duration;
 
+use crate::conflicts::Conflicts;
 use crate::output::Format;
 use crate::reading::Reading;
 
@@ -39,7 +40,7 @@ Exit codes:
   1  there is no such key
   2  the command line or the input is wrong
   3  conflict, or a precondition does not hold: it did not happen
-  4  unavailable, overloaded, disk full or refused: it did not happen
+  4  unavailable, overloaded, disk full, refused, or a scan's snapshot is gone: it did not happen
   5  the outcome is unknown: it may have happened
   6  corrupt data
 Errors go to standard error; with --output json as {\"error\":..., \"kind\":..., \"happened\":\"no\"|\"unknown\"}.";
@@ -112,19 +113,26 @@ pub(crate) struct Put {
     /// Any bytes, at most 16 MiB; `-` reads them from standard input
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: OsString,
+    #[command(flatten)]
+    pub(crate) conflicts: Conflicts,
 }
 
 /// Print the value of a key, as it is, and a newline
+///
+/// Of several keys it prints what they hold at one moment, each on a line, as KEY<tab>VALUE; one that
+/// is not there as KEY alone, and then the exit code is 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   kvorum get greeting
   kvorum get greeting || echo 'exit code 1: there is no such key'
+  kvorum get account/alice account/bob      both as they are at one moment
   kvorum get greeting --read stale          what the connected replica has, although it may be old
   kvorum --output json get photo            {\"key\":\"photo\",\"value_base64\":\"/9j/4AA=\"}")]
 pub(crate) struct Get {
-    /// The key
-    pub(crate) key: OsString,
+    /// The key, or several of them
+    #[arg(required = true, value_name = "KEY")]
+    pub(crate) keys: Vec<OsString>,
     #[command(flatten)]
     pub(crate) reading: Reading,
 }
@@ -137,11 +145,15 @@ Example:
 pub(crate) struct Del {
     /// The key
     pub(crate) key: OsString,
+    #[command(flatten)]
+    pub(crate) conflicts: Conflicts,
 }
 
 /// Print the rows of a range in byte order of the keys, as KEY<tab>VALUE
 ///
-/// Rows arrive in pages; each page shows the store at one moment, later pages at later moments.
+/// However many there are, they are shown as they were at one moment: a replica holds a snapshot of
+/// the store until the last of them are read. If nobody reads on for 30 seconds, it lets go of it,
+/// and the scan fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -178,8 +190,13 @@ Statements, one a line:
   check KEY absent          the key is not there
   check KEY present         the key is there
   check KEY = VALUE         the key is there and has this value
+  get KEY...                show what these keys hold, as KEY<tab>VALUE; KEY alone is not there
   put KEY VALUE
   del KEY
+  cas KEY OLD NEW           compare and set: check KEY = OLD, put KEY NEW
+  add KEY NUMBER            add to the whole number that the key holds, and show the sum
+They run in their order: `get` and `add` see what stands above them. A check speaks of the store as
+it was before the transaction.
 Words are split as in a shell: 'single quotes' take everything as it stands, \"double quotes\" and
 bare words know \\n \\t \\r \\0 \\xHH \\\\ and a backslash before any sign. A word that begins
 with # begins a comment.
@@ -192,9 +209,13 @@ Example:
   put account/bob 30        # all of it, or nothing
   END
 
-Exit code 3 says that a check does not hold or that another transaction holds one of the keys, and
-that nothing happened.")]
-pub(crate) struct Txn {}
+Exit code 3 says that a check does not hold, or that another transaction holds one of the keys or
+has changed one that was shown, and that nothing happened. With --on-conflict retry such a
+transaction is tried again until --timeout is over; a check that does not hold is told at once.")]
+pub(crate) struct Txn {
+    #[command(flatten)]
+    pub(crate) conflicts: Conflicts,
+}
 
 /// Talk to the cluster line by line, with history, completion and help
 ///
@@ -205,7 +226,10 @@ pub(crate) struct Txn {}
 Examples:
   kvorum shell
   printf 'put a 1\\nget a\\n' | kvorum shell")]
-pub(crate) struct Shell {}
+pub(crate) struct Shell {
+    #[command(flatten)]
+    pub(crate) conflicts: Conflicts,
+}
 
 /// Show each process of the cluster: its role, address, whether it is up, and how it is
 ///
@@ -254,7 +278,7 @@ pub(crate) struct Inspect {
 
 /// Write all rows as JSON, one a line, for `kvorum import`
 ///
-/// Rows arrive in pages; each page shows the store at one moment, later pages at later moments.
+/// All of them as they were at one moment, like those of a scan.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -110,6 +110,7 @@ impl CommandError {
             | Kind::Cluster(
                 ErrorKind::Unavailable
                 | ErrorKind::Overloaded
+                | ErrorKind::SnapshotExpired
                 | ErrorKind::DiskFull
                 | ErrorKind::Refused,
             ) => 4,
@@ -184,6 +185,7 @@ mod tests {
             (Kind::Cluster(ErrorKind::PreconditionFailed), 3),
             (Kind::Cluster(ErrorKind::Unavailable), 4),
             (Kind::Cluster(ErrorKind::Overloaded), 4),
+            (Kind::Cluster(ErrorKind::SnapshotExpired), 4),
             (Kind::Cluster(ErrorKind::DiskFull), 4),
             (Kind::Cluster(ErrorKind::Refused), 4),
             (Kind::Io, 4),

@@ -38,8 +38,8 @@ pub(crate) fn value_too_large(key: &[u8], size: &str) -> CommandError {
 
 /// Refuses a statement whose key or value cannot be one.
 pub(crate) fn check_statement(statement: &Statement) -> Result<(), CommandError> {
-    check_key(statement.key())?;
-    statement.value().map_or(Ok(()), |value| check_value(statement.key(), value))
+    statement.keys().iter().try_for_each(|key| check_key(key))?;
+    statement.values().into_iter().try_for_each(|value| check_value(&statement.keys()[0], value))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod commands;
+mod conflicts;
 mod connection;
 mod demo;
 mod error;
@@ -26,7 +27,8 @@ use tokio::task::LocalSet;
 
 use arguments::{Arguments, Command, Global};
 use commands::bytes_of;
-use connection::connect;
+use conflicts::OnConflict;
+use connection::{connect, connect_to_write};
 use error::{CommandError, Kind};
 use limits::check_key;
 use output::{Format, Output};
@@ -85,24 +87,30 @@ async fn dispatch(
         Command::Put(arguments) => {
             let key = key_of(arguments.key)?;
             let value = commands::value_of(&key, arguments.value)?;
-            commands::put(&connect(global).await?, output, key, value).await
+            let client = connect_to_write(global, arguments.conflicts.on_conflict).await?;
+            commands::put(&client, output, key, value).await
         }
         Command::Get(arguments) => {
-            let key = key_of(arguments.key)?;
-            commands::get(&connect(global).await?, output, key, arguments.reading.read).await
+            let keys = arguments.keys.into_iter().map(key_of).collect::<Result<_, _>>()?;
+            commands::get(&connect(global).await?, output, keys, arguments.reading.read).await
         }
         Command::Del(arguments) => {
             let key = key_of(arguments.key)?;
-            commands::del(&connect(global).await?, output, key).await
+            let client = connect_to_write(global, arguments.conflicts.on_conflict).await?;
+            commands::del(&client, output, key).await
         }
         Command::Scan(arguments) => {
             commands::scan(&connect(global).await?, output, arguments).await
         }
-        Command::Txn(_) => {
+        Command::Txn(arguments) => {
             let text = commands::read_transaction(output)?;
-            commands::commit(&connect(global).await?, output, text, "committed").await
+            let on_conflict = arguments.conflicts.on_conflict;
+            let client = connect_to_write(global, on_conflict).await?;
+            commands::commit(&client, output, text, on_conflict, "committed").await
         }
-        Command::Shell(_) => return shell::shell(global, output).await,
+        Command::Shell(arguments) => {
+            return shell::shell(global, arguments.conflicts.on_conflict, output).await;
+        }
         Command::Status(arguments) => {
             commands::status(&connect(global).await?, output, global, &arguments).await
         }
@@ -113,7 +121,9 @@ async fn dispatch(
             commands::export(&connect(global).await?, output, arguments).await
         }
         Command::Import(arguments) => {
-            commands::import(&connect(global).await?, output, arguments).await
+            // Of two who put the same rows, each has its turn.
+            let client = connect_to_write(global, OnConflict::Retry).await?;
+            commands::import(&client, output, arguments).await
         }
         Command::Demo(arguments) => return demo::demo(global, output, arguments).await,
         Command::Serve(_) | Command::Bench(_) | Command::Store(_) => {

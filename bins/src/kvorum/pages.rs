@@ -1,22 +1,20 @@
 //! A range too large for one answer, page by page.
 
 use bytes::Bytes;
-use kvorum_replication::{Range, Row};
-use kvorum_rpc::client::Client;
+use kvorum_replication::Row;
+use kvorum_rpc::client::{Client, Rows};
 
 use crate::error::CommandError;
 use crate::reading::Freshness;
 
-/// Rows asked for at a time; the server also bounds a page's bytes.
-const PAGE_ROWS: u32 = 1024;
-
-/// Walks the rows of a range in order. Each page shows the store at one moment.
+/// Walks the rows of a range in order, all as they were at one moment.
 pub(crate) struct Pages {
     freshness: Freshness,
     start: Bytes,
     end: Option<Bytes>,
-    rows_left: u64,
-    done: bool,
+    limit: u64,
+    /// From the first page on.
+    rows: Option<Rows>,
 }
 
 impl Pages {
@@ -28,38 +26,33 @@ impl Pages {
             (Some(end), Some(to)) => Some(end.min(Bytes::copy_from_slice(to))),
             (end, to) => end.or_else(|| to.map(Bytes::copy_from_slice)),
         };
-        let done = end.as_ref().is_some_and(|end| start >= *end);
-        let freshness = Freshness::default();
-        Self { freshness, start, end, rows_left: limit.unwrap_or(u64::MAX), done }
+        let limit = if is_empty(&start, end.as_ref()) { 0 } else { limit.unwrap_or(u64::MAX) };
+        Self { freshness: Freshness::default(), start, end, limit, rows: None }
     }
 
-    /// The same, each page as new as this.
+    /// The same, as new as this.
     pub(crate) fn read(self, freshness: Freshness) -> Self {
         Self { freshness, ..self }
     }
 
     /// The next rows; `None` behind the last.
     pub(crate) async fn next(&mut self, client: &Client) -> Result<Option<Vec<Row>>, CommandError> {
-        if self.done || self.rows_left == 0 {
-            return Ok(None);
-        }
-        let limit = u32::try_from(self.rows_left).unwrap_or(u32::MAX).min(PAGE_ROWS);
-        let range = Range { start: self.start.clone(), end: self.end.clone(), limit };
-        let page = self.freshness.scan(client, range).await?;
-        self.done = !page.more;
-        self.rows_left = self.rows_left.saturating_sub(page.rows.len() as u64);
-        match page.rows.last() {
-            Some((key, _)) => self.start = after(key),
-            // A page without rows cannot move on; more of them would be the same.
-            None => return Ok(None),
-        }
-        Ok(Some(page.rows))
+        let rows = self.rows.get_or_insert_with(|| {
+            let rows = self.freshness.rows(client, self.start.clone(), self.end.clone());
+            rows.limit(self.limit)
+        });
+        Ok(rows.next().await?)
     }
 
     /// Whether the limit ended the walk and the range holds more.
     pub(crate) fn was_cut(&self) -> bool {
-        !self.done && self.rows_left == 0
+        let is_empty = is_empty(&self.start, self.end.as_ref());
+        !is_empty && self.rows.as_ref().is_some_and(Rows::was_cut)
     }
+}
+
+fn is_empty(start: &Bytes, end: Option<&Bytes>) -> bool {
+    end.is_some_and(|end| start >= end)
 }
 
 /// The first key behind this one.
@@ -99,7 +92,7 @@ mod tests {
         ];
         for (prefix, from, to, start, end, done) in cases {
             let pages = Pages::new(prefix, from, *to, None);
-            let found = (&pages.start[..], pages.end.as_deref(), pages.done);
+            let found = (&pages.start[..], pages.end.as_deref(), pages.limit == 0);
             assert_eq!(found, (*start, *end, *done), "{prefix:?} {from:?} {to:?}");
         }
     }

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use kvorum_replication::Range;
-use kvorum_rpc::client::{Client, ScanPage};
+use kvorum_rpc::client::{Client, Rows};
 
 use crate::error::CommandError;
 
@@ -39,15 +38,24 @@ impl Freshness {
         })
     }
 
-    /// The rows of a range.
-    pub(crate) async fn scan(
+    /// The values of several keys at one point in time.
+    pub(crate) async fn get_many(
         self,
         client: &Client,
-        range: Range,
-    ) -> Result<ScanPage, CommandError> {
+        keys: Vec<Bytes>,
+    ) -> Result<Vec<Option<Bytes>>, CommandError> {
         Ok(match self {
-            Self::Linearizable => client.scan(range).await?,
-            Self::Stale => client.scan_stale(range).await?,
+            Self::Linearizable => client.get_many(keys).await?,
+            Self::Stale => client.get_many_stale(keys).await?,
         })
+    }
+
+    /// The rows of a range at one point in time, page by page.
+    pub(crate) fn rows(self, client: &Client, start: Bytes, end: Option<Bytes>) -> Rows {
+        let rows = client.rows(start, end);
+        match self {
+            Self::Linearizable => rows,
+            Self::Stale => rows.stale(),
+        }
     }
 }

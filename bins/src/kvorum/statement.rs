@@ -3,28 +3,33 @@
 //! ```text
 //! check KEY absent        put KEY VALUE        # a comment, at the start of a word
 //! check KEY present       del KEY              'single quotes take everything as it stands'
-//! check KEY = VALUE                            "double quotes and bare words know \n \t \x00"
+//! check KEY = VALUE       cas KEY OLD NEW      "double quotes and bare words know \n \t \x00"
+//! get KEY...              add KEY NUMBER
 //! ```
 
+use std::slice;
+
 use bytes::Bytes;
-use kvorum_replication::{Precondition, Transaction, Write};
+use kvorum_replication::{Key, Precondition, Value, Write};
 
 /// What [`Statement::parse`] takes, for messages and help.
 pub(crate) const FORMS: &str = "`check KEY absent`, `check KEY present`, `check KEY = VALUE`, \
-                                `put KEY VALUE` or `del KEY`";
+                                `get KEY...`, `put KEY VALUE`, `del KEY`, `cas KEY OLD NEW` or \
+                                `add KEY NUMBER`";
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
-    /// From 1, in bytes; where words are well formed but too many or few, there is none.
+    /// From 1, in bytes; an error of the whole line has none.
     pub(crate) column: Option<usize>,
     /// What is wrong, and what would be right.
     pub(crate) what: String,
 }
 
 impl SyntaxError {
-    fn at(column: usize, what: impl Into<String>) -> Self {
-        Self { column: Some(column + 1), what: what.into() }
+    /// An error at this byte of the line, from 0.
+    fn at(byte: usize, what: impl Into<String>) -> Self {
+        Self { column: Some(byte + 1), what: what.into() }
     }
 
     /// An error of the whole line.
@@ -33,88 +38,129 @@ impl SyntaxError {
     }
 }
 
+/// A word of a line, without its quotes and escapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// Where it begins in the line, from 0, in bytes.
+    at: usize,
+    /// What it says.
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// One line of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Statement {
     /// The transaction happens only if this holds.
     Check(Precondition),
+    /// The transaction shows these keys.
+    Get(Vec<Key>),
     /// The transaction does this.
     Write(Write),
+    /// The transaction happens only if the key has the first value, and gives it the second.
+    CompareAndSet(Key, Value, Value),
+    /// The transaction adds this to the whole number that the key holds; a missing one is 0.
+    Add(Key, i64),
 }
 
 impl Statement {
     /// Makes a statement of a line's words.
-    pub(crate) fn parse(words: Vec<Vec<u8>>) -> Result<Self, SyntaxError> {
-        let mut words = words.into_iter().map(Bytes::from);
-        let Some(verb) = words.next() else {
+    pub(crate) fn parse(words: &[Word]) -> Result<Self, SyntaxError> {
+        let Some((verb, given)) = words.split_first() else {
             return Err(SyntaxError::of_line(format!("an empty statement; write {FORMS}")));
         };
-        let arguments: Vec<Bytes> = words.collect();
-        match (&verb[..], &arguments[..]) {
-            (b"put", [key, value]) => Ok(Self::Write(Write::Put(key.clone(), value.clone()))),
-            (b"del", [key]) => Ok(Self::Write(Write::Delete(key.clone()))),
-            (b"check", [key, condition]) if &condition[..] == b"absent" => {
-                Ok(Self::Check(Precondition::Absent(key.clone())))
+        let bytes = |word: &Word| Bytes::copy_from_slice(&word.bytes);
+        match (&verb.bytes[..], given) {
+            (b"put", [key, value]) => Ok(Self::Write(Write::Put(bytes(key), bytes(value)))),
+            (b"del", [key]) => Ok(Self::Write(Write::Delete(bytes(key)))),
+            (b"get", [_, ..]) => Ok(Self::Get(given.iter().map(bytes).collect())),
+            (b"cas", [key, old, new]) => {
+                Ok(Self::CompareAndSet(bytes(key), bytes(old), bytes(new)))
             }
-            (b"check", [key, condition]) if &condition[..] == b"present" => {
-                Ok(Self::Check(Precondition::Present(key.clone())))
-            }
-            (b"check", [key, condition, value]) if &condition[..] == b"=" => {
-                Ok(Self::Check(Precondition::Equals(key.clone(), value.clone())))
-            }
-            (b"put", given) => Err(wrong_count("put KEY VALUE", given.len(), 2)),
-            (b"del", given) => Err(wrong_count("del KEY", given.len(), 1)),
-            (b"check", _) => Err(SyntaxError::of_line(
-                "a check is `check KEY absent`, `check KEY present` or `check KEY = VALUE`",
+            (b"add", [key, number]) => Ok(Self::Add(bytes(key), whole_number(number)?)),
+            (b"check", _) => check(verb, given).map(Self::Check),
+            (b"put", _) => Err(wrong_count("put KEY VALUE", words, 2)),
+            (b"del", _) => Err(wrong_count("del KEY", words, 1)),
+            (b"get", _) => Err(wrong_count("get KEY...", words, 1)),
+            (b"cas", _) => Err(wrong_count("cas KEY OLD NEW", words, 3)),
+            (b"add", _) => Err(wrong_count("add KEY NUMBER", words, 2)),
+            (unknown, _) => Err(SyntaxError::at(
+                verb.at,
+                format!("unknown statement {}; write {FORMS}", crate::text::quoted(unknown)),
             )),
-            (verb, _) => Err(SyntaxError::of_line(format!(
-                "unknown statement {}; write {FORMS}",
-                crate::text::quoted(verb)
-            ))),
         }
     }
 
-    /// Adds the statement to a transaction.
-    pub(crate) fn add_to(self, transaction: &mut Transaction) {
+    /// The keys it speaks of.
+    pub(crate) fn keys(&self) -> &[Key] {
         match self {
-            Self::Check(precondition) => transaction.preconditions.push(precondition),
-            Self::Write(write) => transaction.writes.push(write),
+            Self::Check(precondition) => slice::from_ref(precondition.key()),
+            Self::Get(keys) => keys,
+            Self::Write(write) => slice::from_ref(write.key()),
+            Self::CompareAndSet(key, ..) | Self::Add(key, _) => slice::from_ref(key),
         }
     }
 
-    /// The key it speaks of.
-    pub(crate) fn key(&self) -> &Bytes {
-        match self {
-            Self::Check(precondition) => precondition.key(),
-            Self::Write(write) => write.key(),
-        }
-    }
-
-    /// The value it compares with or writes.
-    pub(crate) fn value(&self) -> Option<&Bytes> {
+    /// The values it compares with and writes.
+    pub(crate) fn values(&self) -> Vec<&Value> {
         match self {
             Self::Check(Precondition::Equals(_, value)) | Self::Write(Write::Put(_, value)) => {
-                Some(value)
+                vec![value]
             }
+            Self::CompareAndSet(_, old, new) => vec![old, new],
             Self::Check(Precondition::Absent(_) | Precondition::Present(_))
-            | Self::Write(Write::Delete(_)) => None,
+            | Self::Write(Write::Delete(_))
+            | Self::Get(_)
+            | Self::Add(..) => Vec::new(),
         }
     }
 
-    /// The bytes of its key and value.
+    /// The bytes of its keys and values.
     pub(crate) fn bytes(&self) -> usize {
-        self.key().len() + self.value().map_or(0, Bytes::len)
+        self.keys().iter().chain(self.values()).map(Bytes::len).sum()
     }
 }
 
-/// The error of a command that was given too many or too few words.
-pub(crate) fn wrong_count(usage: &str, given: usize, wanted: usize) -> SyntaxError {
+fn check(verb: &Word, given: &[Word]) -> Result<Precondition, SyntaxError> {
+    let bytes = |word: &Word| Bytes::copy_from_slice(&word.bytes);
+    match given {
+        [key, condition] if condition.bytes == b"absent" => Ok(Precondition::Absent(bytes(key))),
+        [key, condition] if condition.bytes == b"present" => Ok(Precondition::Present(bytes(key))),
+        [key, condition, value] if condition.bytes == b"=" => {
+            Ok(Precondition::Equals(bytes(key), bytes(value)))
+        }
+        _ => Err(SyntaxError::at(
+            given.get(1).unwrap_or(verb).at,
+            "a check is `check KEY absent`, `check KEY present` or `check KEY = VALUE`",
+        )),
+    }
+}
+
+fn whole_number(word: &Word) -> Result<i64, SyntaxError> {
+    parse_whole_number(&word.bytes).ok_or_else(|| {
+        let quoted = crate::text::quoted(&word.bytes);
+        SyntaxError::at(word.at, format!("{quoted} is no whole number, such as 1 or -5"))
+    })
+}
+
+/// A whole number as `add` knows it, in decimal digits.
+pub(crate) fn parse_whole_number(bytes: &[u8]) -> Option<i64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// The error of a command whose first word is followed by too many or too few others.
+pub(crate) fn wrong_count(usage: &str, words: &[Word], wanted: usize) -> SyntaxError {
+    let given = words.len().saturating_sub(1);
+    // The first that is too many, or else the command that wants more.
+    let place = words.get(wanted + 1).or(words.first());
     let hint = if given > wanted { "; quote what holds a space: \"two words\"" } else { "" };
-    SyntaxError::of_line(format!("it is `{usage}`, and {given} words follow the command{hint}"))
+    SyntaxError {
+        column: place.map(|word| word.at + 1),
+        what: format!("it is `{usage}`, and {given} words follow the command{hint}"),
+    }
 }
 
 /// Splits a line into words, taking quotes and escapes away. A comment or nothing is no word.
-pub(crate) fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
+pub(crate) fn words(line: &[u8]) -> Result<Vec<Word>, SyntaxError> {
     let mut words = Vec::new();
     let mut at = 0;
     loop {
@@ -124,8 +170,8 @@ pub(crate) fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
         match line.get(at) {
             None | Some(b'#') => return Ok(words),
             Some(_) => {
-                let (word, end) = word(line, at)?;
-                words.push(word);
+                let (bytes, end) = word(line, at)?;
+                words.push(Word { at, bytes });
                 at = end;
             }
         }
@@ -216,7 +262,9 @@ mod tests {
         ];
         for (line, expected) in cases {
             let expected: Vec<Vec<u8>> = expected.iter().map(|word| word.to_vec()).collect();
-            assert_eq!(words(line.as_bytes()), Ok(expected), "{line}");
+            let found = words(line.as_bytes()).unwrap();
+            let found: Vec<Vec<u8>> = found.into_iter().map(|word| word.bytes).collect();
+            assert_eq!(found, expected, "{line}");
         }
     }
 
@@ -249,28 +297,40 @@ mod tests {
             ("check k absent", Statement::Check(Precondition::Absent(k()))),
             ("check k present", Statement::Check(Precondition::Present(k()))),
             ("check k = v", Statement::Check(Precondition::Equals(k(), v()))),
+            ("get k", Statement::Get(vec![k()])),
+            ("get k v k", Statement::Get(vec![k(), v(), k()])),
+            ("cas k v ''", Statement::CompareAndSet(k(), v(), Bytes::new())),
+            ("add k 1", Statement::Add(k(), 1)),
+            ("add k -05", Statement::Add(k(), -5)),
         ];
         for (line, expected) in cases {
             let words = words(line.as_bytes()).unwrap();
-            assert_eq!(Statement::parse(words), Ok(expected), "{line}");
+            assert_eq!(Statement::parse(&words), Ok(expected), "{line}");
         }
     }
 
     #[test]
     fn wrong_statements_say_what_would_be_right() {
         let cases = [
-            ("put k", "`put KEY VALUE`"),
-            ("put k v w", "quote what holds a space"),
-            ("del", "`del KEY`"),
-            ("del a b", "`del KEY`"),
-            ("check k", "`check KEY absent`"),
-            ("check k gone", "`check KEY absent`"),
-            ("check k = v w", "`check KEY absent`"),
-            ("set k v", "unknown statement `set`"),
+            ("put k", 1, "`put KEY VALUE`"),
+            ("  put k v w", 11, "quote what holds a space"),
+            ("del", 1, "`del KEY`"),
+            ("del a b", 7, "`del KEY`"),
+            ("get", 1, "`get KEY...`"),
+            ("cas k v", 1, "`cas KEY OLD NEW`"),
+            ("cas k v w x", 11, "`cas KEY OLD NEW`"),
+            ("add k", 1, "`add KEY NUMBER`"),
+            ("add k one", 7, "`one` is no whole number"),
+            ("add k 9223372036854775808", 7, "no whole number"),
+            ("check k", 1, "`check KEY absent`"),
+            ("check k gone", 9, "`check KEY absent`"),
+            ("check 'k k' = v w", 13, "`check KEY absent`"),
+            ("  set k v", 3, "unknown statement `set`"),
         ];
-        for (line, what) in cases {
-            let error = Statement::parse(words(line.as_bytes()).unwrap()).unwrap_err();
+        for (line, column, what) in cases {
+            let error = Statement::parse(&words(line.as_bytes()).unwrap()).unwrap_err();
             assert!(error.what.contains(what), "{line}: {error:?}");
+            assert_eq!(error.column, Some(column), "{line}: {error:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvorum_checker::{Ending, Operation, Precondition, Record};
 use kvorum_replication::random::Random;
-use kvorum_replication::{Happened, Precondition as Condition, Range, Transaction, Write};
+use kvorum_replication::{Happened, Precondition as Condition, Transaction, Write};
 use kvorum_rpc::client::{Client, ClientError, ClientOptions, ErrorKind};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -37,7 +37,10 @@ const TIMEOUT_SPREAD: Duration = Duration::from_millis(2500);
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Rows of one scan; a group of keys or all accounts are far fewer.
-const SCAN_ROWS: u32 = 4096;
+const SCAN_ROWS: u64 = 4096;
+
+/// Rows of one page: few, so that every scan takes several, and others write meanwhile.
+const PAGE_ROWS: u32 = 3;
 
 /// Operations of one run that are kept, about 300 bytes each: beyond it clients stop asking.
 const HISTORY_MAX: u64 = 3_000_000;
@@ -289,16 +292,20 @@ async fn perform(client: &Client, operation: &mut Operation) -> Result<(), Clien
         }
         Operation::Scan { start, end, rows, more } => {
             let end = end.as_ref().map(|end| bytes(end));
-            let range = Range { start: bytes(start), end, limit: SCAN_ROWS };
-            let page = client.scan(range).await?;
-            *rows = page.rows.iter().map(|(key, value)| (text(key), text(value))).collect();
-            *more = page.more;
+            let mut pages = client.rows(bytes(start), end).page_rows(PAGE_ROWS).limit(SCAN_ROWS);
+            let mut found = Vec::new();
+            while let Some(page) = pages.next().await? {
+                found.extend(page.iter().map(|(key, value)| (text(key), text(value))));
+            }
+            (*rows, *more) = (found, pages.was_cut());
             return Ok(());
         }
-        // Kvorum's clients read several keys at one moment by scanning.
-        Operation::GetMany { .. } | Operation::MicroOperations(_) => {
-            unreachable!("no workload makes up such an operation")
+        Operation::GetMany { keys, results } => {
+            let values = client.get_many(keys.iter().map(|key| bytes(key)).collect()).await?;
+            *results = values.iter().map(|value| value.as_ref().map(|value| text(value))).collect();
+            return Ok(());
         }
+        Operation::MicroOperations(_) => unreachable!("no workload makes up such an operation"),
         Operation::Put { key, value } => {
             return client.put(bytes(key), bytes(value)).await;
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use kvorum_checker::{Ending, History, Operation, Record, write_line};
 use kvorum_replication::Protocol;
-use kvorum_rpc::client::{ClientError, ClientOptions};
+use kvorum_rpc::client::ClientError;
 use tokio::task::LocalSet;
 
 use super::clients::{Clients, ClientsOptions, text};
@@ -28,10 +28,6 @@ use super::report::{Finding, JudgeVerdict};
 use super::summary::{Outcome, acknowledged_writes};
 use super::workload::{Workload, shared_keys};
 use crate::cluster::{Cluster, ClusterError, ClusterOptions, Member, Program};
-
-/// Everything must work again within this, once nothing is broken any more. The promise is 5 s
-/// after the restart; a busy machine gets some more.
-const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long clients go on after that.
 const CALM: Duration = Duration::from_millis(500);
@@ -57,6 +53,8 @@ pub struct RunOptions {
     pub rate: u32,
     /// How long the cluster is broken.
     pub length: Duration,
+    /// Everything must work again within this, once nothing is broken any more.
+    pub back_within: Duration,
     /// What to break.
     pub nemesis: Vec<Kind>,
     /// All chance in faults and clients follows from it; when a message arrives does not.
@@ -88,6 +86,8 @@ impl RunOptions {
             clients: 16,
             rate: 1000,
             length: Duration::from_secs(60),
+            // The promise is 5 s after the restart; a busy machine gets some more.
+            back_within: Duration::from_secs(10),
             nemesis: Vec::new(),
             seed: 0,
             workload: Workload::Register,
@@ -188,7 +188,7 @@ async fn trial(
     say(Doing::Healing, progress);
     let broke_nanos = clock.nanos();
     verdicts.extend(broken.err().map(|why| verdict("processes", Finding::Violated, why)));
-    verdicts.push(stage.heal(&clients, clock).await);
+    verdicts.push(stage.heal(options.back_within, &clients, clock).await);
     tokio::time::sleep(CALM).await;
     let length = clock.elapsed();
     say(Doing::Judging, progress);
@@ -254,7 +254,7 @@ impl Stage {
             cluster.set_flags(member, flags);
         }
         cluster.start_all().await?;
-        cluster.await_links(BACK_WITHIN).await?;
+        cluster.await_links(options.back_within).await?;
         Ok(Self { cluster, network })
     }
 
@@ -310,7 +310,12 @@ impl Stage {
     }
 
     /// Makes everything whole, and waits until writes are acknowledged again.
-    async fn heal(&mut self, clients: &Clients, clock: Clock) -> JudgeVerdict {
+    async fn heal(
+        &mut self,
+        back_within: Duration,
+        clients: &Clients,
+        clock: Clock,
+    ) -> JudgeVerdict {
         const JUDGE: &str = "back in service";
         self.network.heal();
         let began = clock.elapsed();
@@ -322,15 +327,15 @@ impl Stage {
                 }
             }
             self.cluster.start_all().await?;
-            self.cluster.await_links(BACK_WITHIN).await
+            self.cluster.await_links(back_within).await
         };
         if let Err(error) = back.await {
             return verdict(JUDGE, Finding::Violated, error.to_string());
         }
         let (before, _) = clients.acknowledged();
         while clients.acknowledged().0 == before {
-            if clock.elapsed() > began + BACK_WITHIN {
-                let words = format!("no write was acknowledged within {BACK_WITHIN:?} of healing");
+            if clock.elapsed() > began + back_within {
+                let words = format!("no write was acknowledged within {back_within:?} of healing");
                 return verdict(JUDGE, Finding::Violated, words);
             }
             tokio::time::sleep(POLL).await;
@@ -348,7 +353,7 @@ impl Stage {
         clock: Clock,
         verdicts: &mut Vec<JudgeVerdict>,
     ) -> (Vec<Copy>, Vec<Record>) {
-        let settled = self.cluster.settled(BACK_WITHIN).await;
+        let settled = self.cluster.settled(options.back_within).await;
         verdicts.push(match settled {
             Ok(rows) => {
                 let words = format!("nothing locked or in doubt, {} rows on each", rows.len());
@@ -376,7 +381,7 @@ impl Stage {
         copies: &mut Vec<Copy>,
         reads: &mut Vec<Record>,
     ) -> Result<(), ClusterError> {
-        let patience = ClientOptions::default().timeout;
+        let patience = options.back_within;
         let client = self.cluster.client(member, patience).await?;
         for key in shared_keys(options.workload, options.keys) {
             let call = clock.nanos();

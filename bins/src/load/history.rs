@@ -50,11 +50,17 @@ impl History {
 struct Line<'a> {
     client: u32,
     op: &'static str,
-    key: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Text<'a>>,
+    /// What a transaction requires, which is nothing.
+    #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+    preconditions: Option<[(); 0]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writes: Option<Vec<(Text<'a>, Text<'a>)>>,
     call: u64,
     ret: u64,
     ok: Ok,
@@ -70,7 +76,21 @@ impl<'a> Line<'a> {
         let (value, expected) = match &record.operation.action {
             Action::Put(value) => (Some(value), None),
             Action::CompareAndSet { expected, value } => (Some(value), expected.as_ref()),
-            Action::Get | Action::Delete => (None, None),
+            Action::Get | Action::Delete | Action::Transact { .. } => (None, None),
+            Action::Scan { .. } => unreachable!("the format has no scans that end at a limit"),
+            Action::ReadModifyWrite(_) => unreachable!("it is written down as what it is made of"),
+        };
+        let key = Text(&record.operation.key);
+        let writes = match &record.operation.action {
+            Action::Transact { value, others } => {
+                let others = others.iter().map(|(key, value)| (Text(key), Text(value)));
+                Some(
+                    std::iter::once((Text(&record.operation.key), Text(value)))
+                        .chain(others)
+                        .collect(),
+                )
+            }
+            _ => None,
         };
         let (ok, failed, result) = match &record.ended {
             Ended::Done(result) => (Ok::Yes, None, result.as_ref()),
@@ -81,9 +101,11 @@ impl<'a> Line<'a> {
         Self {
             client,
             op: record.operation.sort().name(),
-            key: Text(&record.operation.key),
+            key: writes.is_none().then_some(key),
             value: value.map(|value| Text(value)),
             expected: expected.map(|expected| Text(expected)),
+            preconditions: writes.is_some().then_some([]),
+            writes,
             call: record.call_nanos,
             ret: record.return_nanos,
             ok,

@@ -12,10 +12,21 @@ pub(super) enum Sort {
     Get,
     Delete,
     CompareAndSet,
+    Transact,
+    Scan,
+    ReadModifyWrite,
 }
 
 impl Sort {
-    const ALL: [Self; 4] = [Self::Put, Self::Get, Self::Delete, Self::CompareAndSet];
+    const ALL: [Self; 7] = [
+        Self::Put,
+        Self::Get,
+        Self::Delete,
+        Self::CompareAndSet,
+        Self::Transact,
+        Self::Scan,
+        Self::ReadModifyWrite,
+    ];
 
     /// As in a mix and in the history format.
     pub(super) fn name(self) -> &'static str {
@@ -24,12 +35,22 @@ impl Sort {
             Self::Get => "get",
             Self::Delete => "del",
             Self::CompareAndSet => "cas",
+            Self::Transact => "txn",
+            Self::Scan => "scan",
+            Self::ReadModifyWrite => "rmw",
         }
     }
 }
 
-/// Sorts of operations and their weights: `put`, or `put=1,get=9`, out of `put`, `get`, `del` and
-/// `cas` (a transaction that sets a key if it has the value that its worker last saw).
+/// Sorts of operations and their weights: `put`, or `put=1,get=9`, out of
+///
+/// | name | what it asks |
+/// |---|---|
+/// | `put`, `get`, `del` | of one key |
+/// | `cas` | a key set if it has the value that its worker last saw |
+/// | `txn` | several keys set at once |
+/// | `scan` | the rows from a key on |
+/// | `rmw` | a key read, and set if it still has that value; from the beginning if it has not |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mix {
     weights: [u32; Sort::ALL.len()],
@@ -37,17 +58,35 @@ pub struct Mix {
 
 impl Mix {
     /// Nothing but puts.
-    pub const PUTS: Self = Self { weights: [1, 0, 0, 0] };
+    pub const PUTS: Self = Self { weights: [1, 0, 0, 0, 0, 0, 0] };
 
     /// Whether anything reads, so that there must be something to read.
     pub(super) fn reads(&self) -> bool {
-        self.weight(Sort::Get) > 0
+        [Sort::Get, Sort::Scan, Sort::ReadModifyWrite].iter().any(|sort| self.weight(*sort) > 0)
     }
 
-    /// Whether it is of use on keys that nobody uses twice.
+    /// Whether anything compares values, so that no two may be the same.
+    pub(super) fn compares(&self) -> bool {
+        [Sort::CompareAndSet, Sort::ReadModifyWrite].iter().any(|sort| self.weight(*sort) > 0)
+    }
+
+    /// Whether it is of use on keys that nobody uses twice: it only puts, one key or several.
     #[must_use]
     pub fn is_only_puts(&self) -> bool {
-        self.total() == u64::from(self.weight(Sort::Put))
+        let puts = [Sort::Put, Sort::Transact].map(|sort| u64::from(self.weight(sort)));
+        self.total() == puts.iter().sum::<u64>()
+    }
+
+    /// Whether it has transactions of several keys.
+    #[must_use]
+    pub fn transacts(&self) -> bool {
+        self.weight(Sort::Transact) > 0
+    }
+
+    /// Whether it has scans.
+    #[must_use]
+    pub fn scans(&self) -> bool {
+        self.weight(Sort::Scan) > 0
     }
 
     pub(super) fn choose(&self, random: &mut Random) -> Sort {
@@ -79,7 +118,9 @@ impl FromStr for Mix {
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
             let sort = Sort::ALL.into_iter().find(|sort| sort.name() == name);
-            let sort = sort.ok_or_else(|| format!("`{name}` is none of put, get, del, cas"))?;
+            let sort = sort.ok_or_else(|| {
+                format!("`{name}` is none of {}", Sort::ALL.map(Sort::name).join(", "))
+            })?;
             let weight = weight.parse().map_err(|_| format!("`{weight}` is no whole number"))?;
             mix.weights[sort as usize] = weight;
         }
@@ -113,8 +154,9 @@ mod tests {
             ("put,get", Ok("put=1,get=1")),
             ("get=95,put=5", Ok("put=5,get=95")),
             ("put=1,get=2,del=3,cas=4", Ok("put=1,get=2,del=3,cas=4")),
-            ("", Err("`` is none of put, get, del, cas")),
-            ("set", Err("`set` is none of put, get, del, cas")),
+            ("txn=1,scan=0,rmw=2", Ok("txn=1,rmw=2")),
+            ("", Err("`` is none of put, get, del, cas, txn, scan, rmw")),
+            ("set", Err("`set` is none of put, get, del, cas, txn, scan, rmw")),
             ("put=x", Err("`x` is no whole number")),
             ("put=-1", Err("`-1` is no whole number")),
             ("put=0", Err("all weights are zero")),
@@ -133,7 +175,7 @@ mod tests {
         for _ in 0..10_000 {
             seen[mix.choose(&mut random) as usize] += 1;
         }
-        for (seen, expected) in seen.into_iter().zip([1_000, 2_000, 0, 7_000]) {
+        for (seen, expected) in seen.into_iter().zip([1_000, 2_000, 0, 7_000, 0, 0, 0]) {
             assert!(seen.abs_diff(expected) <= expected / 10, "{seen} of about {expected}");
         }
     }

@@ -1,20 +1,41 @@
 //! A load on a cluster: many clients that ask without pause, what came of it, and how long it took.
 //!
-//! The loop is closed: each of the `clients x outstanding` workers asks again as soon as it was
-//! answered, so the latencies are those of a system that is offered exactly as much as it takes.
-//! They say nothing about queueing under an arrival rate of its own (coordinated omission).
+//! A loop is closed or open. In a closed one each of the `clients x outstanding` workers asks again as
+//! soon as it was answered, so the latencies are those of a system that is offered exactly as much
+//! as it takes; they say nothing about queueing (coordinated omission). In an open one the clock says
+//! when an operation is to begin, whatever became of those before; its latency counts from that time,
+//! also if all workers were busy then. What is refused is counted and not asked again.
 //!
-//! Unavailability does not end a load. What certainly did not happen is tried anew after a pause;
-//! what may have happened is counted as unknown and left alone, since only the history, and not a
+//! Unavailability does not end a load. In a closed loop what certainly did not happen is tried anew
+//! after a pause; what may have happened is counted as unknown and left alone, since only the history, and not a
 //! client, can tell what became of it.
 
-mod history;
 mod mix;
-mod tally;
-mod worker;
+
+mod distribution;
+
 mod workload;
 
+mod store;
+
+mod worker;
+
+mod pace;
+
+mod desk;
+
+mod ticker;
+
+mod shared;
+
+mod books;
+
+mod tally;
+
+mod history;
+
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -22,13 +43,21 @@ use std::time::Duration;
 
 use kvorum_replication::random::Random;
 use kvorum_rpc::client::{Client, ClientError, ClientOptions};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use self::books::Books;
+use self::desk::Desk;
+pub use self::distribution::Distribution;
 use self::history::History;
 pub use self::mix::Mix;
+use self::pace::Schedule;
+pub use self::pace::{Arrivals, Pace};
+use self::shared::Shared;
+use self::store::Doors;
 pub use self::tally::{Counts, Summary};
-use self::worker::{Phase, Shared, Worker};
+use self::worker::Worker;
 use self::workload::Workload;
 
 /// Names the keys of a load at their full width, and still leaves room for 2^48 of them.
@@ -42,7 +71,7 @@ pub const HISTORY_VALUE_BYTES_MIN: usize = 24;
 pub struct LoadOptions {
     /// Connections.
     pub clients: u32,
-    /// Operations in flight on each connection.
+    /// Operations in flight on each connection; in an open loop at most so many.
     pub outstanding: u32,
     /// Threads that share the connections.
     pub threads: u32,
@@ -52,8 +81,19 @@ pub struct LoadOptions {
     pub warm_up: Duration,
     /// What is asked.
     pub mix: Mix,
+    /// What makes an operation begin.
+    pub pace: Pace,
     /// Of which keys.
     pub keys: Keys,
+    /// Which of them how often, if they are used more than once.
+    pub distribution: Distribution,
+    /// How many keys a transaction puts.
+    pub transaction_keys: u32,
+    /// How many rows a scan reads at most.
+    pub scan_rows: u32,
+    /// Where reads go, each client's to one of these addresses, in turn; none of its own stands for
+    /// the connection over which it writes.
+    pub read_from: Vec<String>,
     /// The size of a key; at least [`KEY_BYTES_MIN`].
     pub key_bytes: usize,
     /// The size of a value; at least [`HISTORY_VALUE_BYTES_MIN`] with a history.
@@ -75,7 +115,12 @@ impl Default for LoadOptions {
             until: Until::Elapsed(Duration::from_secs(10)),
             warm_up: Duration::ZERO,
             mix: Mix::PUTS,
+            pace: Pace::Closed,
             keys: Keys::Unique,
+            distribution: Distribution::Uniform,
+            transaction_keys: 2,
+            scan_rows: 100,
+            read_from: Vec::new(),
             key_bytes: 16,
             value_bytes: 128,
             seed: 0,
@@ -100,7 +145,7 @@ pub enum Until {
 pub enum Keys {
     /// Each once, by the whole load.
     Unique,
-    /// Uniformly among so many.
+    /// Each often, out of so many.
     Among(u64),
 }
 
@@ -234,58 +279,123 @@ impl ThreadOfClients {
     }
 
     async fn run_clients(mut self) -> Result<(), LoadError> {
+        let shared = Arc::clone(&self.shared);
+        let books = Rc::new(Books::new(self.number, Arc::clone(&shared)));
+        let mut workers = self.connect(&books).await?;
+        if !self.begins(Phase::Fill).await {
+            return Ok(());
+        }
+        workers = together(workers.into_iter().map(Worker::fill)).await;
+        if !self.begins(Phase::Measure).await {
+            return Ok(());
+        }
+        let cpu = cpu_time();
+        match shared.options.pace {
+            Pace::Closed => {
+                together(workers.into_iter().map(Worker::measure)).await;
+            }
+            Pace::Open { rate, arrivals } => {
+                let schedule = self.schedule(rate, arrivals);
+                let desk = Rc::new(Desk::new(Arc::clone(&shared), Rc::clone(&books), schedule));
+                let serving = Rc::clone(&desk);
+                let serving = tokio::task::spawn_local(async move { serving.serve().await });
+                let measured =
+                    workers.into_iter().map(|worker| worker.measure_at(Rc::clone(&desk)));
+                together(measured).await;
+                rethrow(serving.await)?;
+            }
+        }
+        books.close(cpu_time().saturating_sub(cpu));
+        Ok(())
+    }
+
+    /// Connects this thread's clients.
+    async fn connect(&self, books: &Rc<Books>) -> Result<Vec<Worker<Doors>>, LoadError> {
         let options = &self.shared.options;
+        let pool = workload::pool(options);
         let mine = (self.number..options.clients).step_by(options.threads as usize);
         let mut workers = Vec::new();
-        for client_number in mine {
-            let client = Client::connect(self.options_of(client_number)).await?;
+        for client in mine {
+            let main = Client::connect(self.options_of(client, &self.client.addresses)).await?;
+            let reads = match options.read_from.is_empty() {
+                true => None,
+                false => {
+                    let options = self.options_of(client, &options.read_from);
+                    Some(Client::connect(options).await?)
+                }
+            };
+            let doors = Doors { main, reads };
             for slot in 0..options.outstanding {
-                let number = client_number * options.outstanding + slot;
-                let workload = Workload::new(options, number, self.random_of(number));
-                workers.push(Worker::new(
-                    number,
-                    client.clone(),
-                    workload,
-                    Arc::clone(&self.shared),
-                ));
+                let number = client * options.outstanding + slot;
+                let random = self.random_of(number);
+                let workload = Workload::new(options, number, random, pool.clone());
+                let (shared, books) = (Arc::clone(&self.shared), Rc::clone(books));
+                workers.push(Worker::new(number, doors.clone(), workload, shared, books));
             }
         }
-        for phase in [Phase::Fill, Phase::Measure] {
-            // Nobody hears it if another thread has failed; then nobody sends a phase either.
-            let _ = self.report.send(());
-            if self.phase.wait_for(|&now| now == phase).await.is_err() {
-                return Ok(());
-            }
-            let tasks = workers.into_iter().map(|worker| {
-                tokio::task::spawn_local(async move {
-                    match phase {
-                        Phase::Connect => worker,
-                        Phase::Fill => worker.fill().await,
-                        Phase::Measure => worker.measure().await,
-                    }
-                })
-            });
-            let ended = futures::future::join_all(tasks).await;
-            workers = ended.into_iter().map(rethrow).collect();
-        }
-        Ok(())
+        Ok(workers)
+    }
+
+    /// Reports that this thread is through with what comes before, and waits for the phase. False if
+    /// another thread has failed.
+    async fn begins(&mut self, phase: Phase) -> bool {
+        // Nobody hears it if another thread has failed; then nobody sends a phase either.
+        let _ = self.report.send(());
+        self.phase.wait_for(|&now| now == phase).await.is_ok()
+    }
+
+    /// This thread's part of all arrivals.
+    fn schedule(&self, rate: f64, arrivals: Arrivals) -> Schedule {
+        let begin = self.shared.begun().unwrap_or_default();
+        let end = self.shared.end_nanos();
+        // Behind those of the workers.
+        let random = self.random_of(u32::MAX - self.number);
+        let rate = rate / f64::from(self.shared.options.threads);
+        Schedule::new(rate, arrivals, random, begin, end)
     }
 
     /// Clients begin with different addresses, where any will do: each replica gets its share of the
     /// reads.
-    fn options_of(&self, client_number: u32) -> ClientOptions {
-        let mut options = self.client.clone();
-        if !options.addresses.is_empty() {
-            let first = client_number as usize % options.addresses.len();
-            options.addresses.rotate_left(first);
+    fn options_of(&self, client: u32, addresses: &[String]) -> ClientOptions {
+        let mut addresses = addresses.to_vec();
+        if !addresses.is_empty() {
+            let first = client as usize % addresses.len();
+            addresses.rotate_left(first);
         }
-        options
+        ClientOptions { addresses, ..self.client.clone() }
     }
 
     fn random_of(&self, worker: u32) -> Random {
         let mut random = Random::new(self.shared.options.seed);
         Random::new(random.next_u64() ^ u64::from(worker))
     }
+}
+
+/// Where a load stands. Each phase begins when all threads are through with the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connect,
+    Fill,
+    Measure,
+}
+
+/// Runs all as tasks of this thread, and gives back what they end with.
+async fn together<F>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let tasks = futures.map(tokio::task::spawn_local);
+    let ended = futures::future::join_all(tasks).await;
+    ended.into_iter().map(rethrow).collect()
+}
+
+/// How long this thread has been on a processor.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds)
+        + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 fn rethrow<T>(joined: Result<T, tokio::task::JoinError>) -> T {

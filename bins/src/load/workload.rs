@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kvorum_replication::random::Random;
 use kvorum_replication::{Precondition, Transaction, Write};
 
+use super::distribution::Dice;
 use super::mix::Sort;
 use super::{Keys, LoadOptions, Mix};
 
@@ -20,6 +21,13 @@ const PREFIX: &[u8] = b"bench-";
 
 /// Values are cut out of so many random bytes: making each anew would be most of the load's work.
 const POOL_BYTES: usize = 64 << 10;
+
+/// Two numbers of 64 bits in hexadecimal, each with a dot behind it.
+const VALUE_NAME_BYTES_MAX: usize = 34;
+
+/// Keys, and values that are no mere cuts of the pool, stand beside each other in pieces of memory
+/// of this size, so that hardly any of them needs an allocation.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Something to ask of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +47,17 @@ pub(super) enum Action {
         expected: Option<Bytes>,
         value: Bytes,
     },
+    /// Put the value, and other keys with theirs.
+    Transact {
+        value: Bytes,
+        others: Vec<(Bytes, Bytes)>,
+    },
+    /// Read at most so many rows from the key on.
+    Scan {
+        rows: u32,
+    },
+    /// Read the key, and put the value if it still has the one that was read.
+    ReadModifyWrite(Bytes),
 }
 
 impl Operation {
@@ -48,11 +67,14 @@ impl Operation {
             Action::Get => Sort::Get,
             Action::Delete => Sort::Delete,
             Action::CompareAndSet { .. } => Sort::CompareAndSet,
+            Action::Transact { .. } => Sort::Transact,
+            Action::Scan { .. } => Sort::Scan,
+            Action::ReadModifyWrite(_) => Sort::ReadModifyWrite,
         }
     }
 
     /// A compare-and-set as the transaction that it is.
-    pub(super) fn transaction(&self, expected: Option<&Bytes>, value: &Bytes) -> Transaction {
+    pub(super) fn compare_and_set(&self, expected: Option<&Bytes>, value: &Bytes) -> Transaction {
         let key = self.key.clone();
         let precondition = match expected {
             Some(expected) => Precondition::Equals(key.clone(), expected.clone()),
@@ -61,105 +83,204 @@ impl Operation {
         let writes = vec![Write::Put(key, value.clone())];
         Transaction { preconditions: vec![precondition], writes }
     }
+
+    /// Puts of several keys as a transaction.
+    pub(super) fn puts(&self, value: &Bytes, others: &[(Bytes, Bytes)]) -> Transaction {
+        let first = std::iter::once(Write::Put(self.key.clone(), value.clone()));
+        let others = others.iter().map(|(key, value)| Write::Put(key.clone(), value.clone()));
+        Transaction { preconditions: Vec::new(), writes: first.chain(others).collect() }
+    }
 }
 
-/// Makes up operations. No two values of a load are equal if they are long enough.
+/// Makes up operations. No two values of a load are equal, if they are long enough and anybody
+/// compares them: the load itself, or who judges its history.
 #[derive(Debug)]
 pub(super) struct Workload {
     mix: Mix,
-    keys: Keys,
+    keys: Choice,
     key_bytes: usize,
     value_bytes: usize,
+    transaction_keys: u64,
+    scan_rows: u32,
+    /// No two values may be equal.
+    distinct: bool,
     /// Which worker of how many.
     worker: u64,
     workers: u64,
-    /// Where the numbers of unique keys begin, so that another load has others.
-    key_offset: u64,
     made: u64,
     random: Random,
-    pool: Vec<u8>,
+    pool: Bytes,
+    piece: BytesMut,
     /// The last value this worker saw of a key, for compare-and-set; has at most as many entries
     /// as the load has keys, and is only kept if keys come again.
-    seen: BTreeMap<Bytes, Option<Bytes>>,
+    seen: Option<BTreeMap<Bytes, Option<Bytes>>>,
+}
+
+/// Which key is next.
+#[derive(Debug)]
+enum Choice {
+    /// One that nobody else uses. Numbers begin here, so that another load has others.
+    Unique {
+        offset: u64,
+        used: u64,
+    },
+    Among {
+        keys: u64,
+        dice: Dice,
+    },
 }
 
 impl Workload {
-    pub(super) fn new(options: &LoadOptions, worker: u32, mut random: Random) -> Self {
-        let pool_bytes = POOL_BYTES + options.value_bytes;
-        let pool = (0..pool_bytes).map(|_| sign(random.next_u64())).collect();
+    /// Cuts values out of a [`pool`], which many workloads may share.
+    pub(super) fn new(options: &LoadOptions, worker: u32, random: Random, pool: Bytes) -> Self {
+        let keys = match options.keys {
+            Keys::Unique => {
+                Choice::Unique { offset: Random::new(options.seed).next_u64(), used: 0 }
+            }
+            Keys::Among(keys) => {
+                Choice::Among { keys, dice: Dice::new(options.distribution, keys) }
+            }
+        };
+        let compares = options.mix.compares();
+        let learns = compares && options.keys != Keys::Unique;
         Self {
             mix: options.mix,
-            keys: options.keys,
+            keys,
             key_bytes: options.key_bytes,
             value_bytes: options.value_bytes,
+            transaction_keys: u64::from(options.transaction_keys),
+            scan_rows: options.scan_rows,
+            distinct: compares || options.history.is_some(),
             worker: u64::from(worker),
             workers: u64::from(options.clients) * u64::from(options.outstanding),
-            key_offset: Random::new(options.seed).next_u64(),
             made: 0,
             random,
             pool,
-            seen: BTreeMap::new(),
+            piece: BytesMut::new(),
+            seen: learns.then(BTreeMap::new),
         }
     }
 
     /// The next operation.
     pub(super) fn next(&mut self) -> Operation {
-        let number = match self.keys {
-            Keys::Unique => self.key_offset.wrapping_add(self.made * self.workers + self.worker),
-            Keys::Among(keys) => self.random.below(keys),
-        };
-        let key = key(number, self.key_bytes);
+        let number = self.number();
+        let key = self.key(number);
         let action = match self.mix.choose(&mut self.random) {
             Sort::Put => Action::Put(self.value()),
             Sort::Get => Action::Get,
             Sort::Delete => Action::Delete,
             Sort::CompareAndSet => Action::CompareAndSet {
-                expected: self.seen.get(&key).cloned().flatten(),
+                expected: self.seen.as_ref().and_then(|seen| seen.get(&key)).cloned().flatten(),
                 value: self.value(),
             },
+            Sort::Transact => self.transaction(number),
+            Sort::Scan => Action::Scan { rows: self.scan_rows },
+            Sort::ReadModifyWrite => Action::ReadModifyWrite(self.value()),
         };
-        self.made += 1;
         Operation { key, action }
     }
 
-    /// The put that makes one of the load's keys exist before it is read.
-    pub(super) fn fill(&mut self, number: u64) -> Operation {
-        let operation =
-            Operation { key: key(number, self.key_bytes), action: Action::Put(self.value()) };
-        self.made += 1;
-        operation
+    /// Puts of this key and others, none of them twice.
+    fn transaction(&mut self, first: u64) -> Action {
+        let mut numbers = vec![first];
+        let mut others = Vec::new();
+        while (numbers.len() as u64) < self.transaction_keys {
+            let mut number = self.number();
+            if let Choice::Among { keys, .. } = self.keys {
+                // Where few keys are drawn often, the next one that is free is as good.
+                while numbers.contains(&number) {
+                    number = (number + 1) % keys;
+                }
+            }
+            numbers.push(number);
+            others.push((self.key(number), self.value()));
+        }
+        Action::Transact { value: self.value(), others }
+    }
+
+    /// The put that makes some of the load's keys exist before they are read.
+    pub(super) fn fill(&mut self, numbers: std::ops::Range<u64>) -> Operation {
+        let mut entries: Vec<_> = numbers.map(|number| (self.key(number), self.value())).collect();
+        let (key, value) = entries.pop().expect("the caller has at least one key to fill");
+        let action = match entries.is_empty() {
+            true => Action::Put(value),
+            false => Action::Transact { value, others: entries },
+        };
+        Operation { key, action }
     }
 
     /// Remembers the value a key was seen to have.
-    pub(super) fn saw(&mut self, key: &Bytes, value: Option<Bytes>) {
-        if self.keys != Keys::Unique {
-            self.seen.insert(key.clone(), value);
+    pub(super) fn saw(&mut self, key: &Bytes, value: Option<&Bytes>) {
+        if let Some(seen) = &mut self.seen {
+            seen.insert(key.clone(), value.cloned());
         }
     }
 
-    /// Who made it and which it is, then filler.
-    fn value(&mut self) -> Bytes {
-        let name = format!("{:x}.{:x}.", self.worker, self.made);
-        let name = &name.as_bytes()[..name.len().min(self.value_bytes)];
+    /// Another value to write, after the one before was written.
+    pub(super) fn value(&mut self) -> Bytes {
+        self.made += 1;
         let at = usize::try_from(self.random.below(POOL_BYTES as u64))
             .expect("it is below a constant that is a usize");
-        let filler = &self.pool[at..at + self.value_bytes - name.len()];
-        [name, filler].concat().into()
+        if !self.distinct {
+            return self.pool.slice(at..at + self.value_bytes);
+        }
+        self.make_room(self.value_bytes);
+        // Who made it and which it is, then filler.
+        for number in [self.worker, self.made] {
+            let mut rest = number;
+            loop {
+                self.piece.extend_from_slice(&[b"0123456789abcdef"[(rest % 16) as usize]]);
+                rest /= 16;
+                if rest == 0 {
+                    break;
+                }
+            }
+            self.piece.extend_from_slice(b".");
+        }
+        self.piece.truncate(self.value_bytes);
+        let filler = self.value_bytes - self.piece.len();
+        self.piece.extend_from_slice(&self.pool[at..at + filler]);
+        self.piece.split().freeze()
+    }
+
+    fn number(&mut self) -> u64 {
+        match &mut self.keys {
+            Choice::Unique { offset, used } => {
+                *used += 1;
+                offset.wrapping_add((*used - 1) * self.workers + self.worker)
+            }
+            Choice::Among { dice, .. } => dice.throw(&mut self.random),
+        }
+    }
+
+    /// The key of a number, another one for each that differs in the bits it shows: 6 for each sign.
+    /// Numbers that follow each other give keys far apart, as those of a real load are.
+    fn key(&mut self, number: u64) -> Bytes {
+        self.make_room(self.key_bytes);
+        let signs = self.key_bytes.min(NUMBER_SIGNS_MAX);
+        let prefix = PREFIX.iter().cycle().take(self.key_bytes - signs);
+        self.piece.extend(prefix);
+        let mut rest = scattered(number, 6 * signs);
+        for _ in 0..signs {
+            self.piece.extend_from_slice(&[sign(rest)]);
+            rest >>= 6;
+        }
+        self.piece.split().freeze()
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        // The name of a value may be longer than the value, before it is cut.
+        let bytes = bytes + VALUE_NAME_BYTES_MAX;
+        if self.piece.capacity() < bytes {
+            self.piece = BytesMut::with_capacity(bytes.max(PIECE_BYTES));
+        }
     }
 }
 
-/// The key of a number, another one for each that differs in the bits it shows: 6 for each sign.
-/// Numbers that follow each other give keys far apart, as those of a real load are.
-fn key(number: u64, bytes: usize) -> Bytes {
-    let signs = bytes.min(NUMBER_SIGNS_MAX);
-    let mut rest = scattered(number, 6 * signs);
-    let prefix = PREFIX.iter().cycle().take(bytes - signs).copied();
-    let number = std::iter::from_fn(|| {
-        let sign = sign(rest);
-        rest >>= 6;
-        Some(sign)
-    });
-    prefix.chain(number.take(signs)).collect()
+/// Random bytes to cut values out of.
+pub(super) fn pool(options: &LoadOptions) -> Bytes {
+    let mut random = Random::new(options.seed);
+    (0..POOL_BYTES + options.value_bytes).map(|_| sign(random.next_u64())).collect()
 }
 
 /// Turns numbers of so many bits into each other: odd factors and folded shifts can be undone.
@@ -185,13 +306,18 @@ mod tests {
     }
 
     fn workloads(options: &LoadOptions) -> Vec<Workload> {
-        (0..6).map(|worker| Workload::new(options, worker, Random::new(worker.into()))).collect()
+        (0..6).map(|worker| workload(options, worker)).collect()
+    }
+
+    fn workload(options: &LoadOptions, worker: u32) -> Workload {
+        Workload::new(options, worker, Random::new(worker.into()), pool(options))
     }
 
     #[test]
     fn unique_keys_and_values_are_unique_and_of_the_size_asked_for() {
         for (key_bytes, value_bytes) in [(8, 24), (16, 128), (100, 4096)] {
-            let options = LoadOptions { key_bytes, value_bytes, ..options() };
+            let history = Some("history".into());
+            let options = LoadOptions { key_bytes, value_bytes, history, ..options() };
             let (mut keys, mut values) = (BTreeSet::new(), BTreeSet::new());
             for workload in &mut workloads(&options) {
                 for _ in 0..2_000 {
@@ -208,7 +334,7 @@ mod tests {
     #[test]
     fn another_seed_has_other_keys() {
         let keys = |seed| {
-            let mut workload = Workload::new(&LoadOptions { seed, ..options() }, 0, Random::new(1));
+            let mut workload = workload(&LoadOptions { seed, ..options() }, 0);
             (0..1_000).map(|_| workload.next().key).collect::<BTreeSet<_>>()
         };
         assert!(keys(1).is_disjoint(&keys(2)));
@@ -220,7 +346,8 @@ mod tests {
         let options = LoadOptions { keys: Keys::Among(10), ..options() };
         let workload = &mut workloads(&options)[0];
         let used: BTreeSet<_> = (0..1_000).map(|_| workload.next().key).collect();
-        let filled: BTreeSet<_> = (0..10).map(|number| workload.fill(number).key).collect();
+        let filled: BTreeSet<_> =
+            (0..10).map(|number| workload.fill(number..number + 1).key).collect();
         assert_eq!(used, filled);
         assert_eq!(used.len(), 10);
     }
@@ -236,7 +363,7 @@ mod tests {
         };
         let first = workload.next();
         assert_eq!(expected(&first), None);
-        workload.saw(&first.key, Some("seen".into()));
+        workload.saw(&first.key, Some(&"seen".into()));
         assert_eq!(expected(&workload.next()), Some("seen".into()));
         workload.saw(&first.key, None);
         assert_eq!(expected(&workload.next()), None);
@@ -244,10 +371,65 @@ mod tests {
 
     #[test]
     fn a_value_may_be_tiny() {
-        for value_bytes in 0..4 {
-            let options = LoadOptions { value_bytes, ..options() };
+        for (value_bytes, history) in (0..4).flat_map(|bytes| [(bytes, None), (bytes, Some("h"))]) {
+            let history = history.map(Into::into);
+            let options = LoadOptions { value_bytes, history, ..options() };
             let Action::Put(value) = workloads(&options)[0].next().action else { panic!() };
             assert_eq!(value.len(), value_bytes);
         }
+    }
+
+    /// All entries of an operation that puts.
+    fn entries(operation: Operation) -> Vec<(Bytes, Bytes)> {
+        match operation.action {
+            Action::Put(value) => vec![(operation.key, value)],
+            Action::Transact { value, mut others } => {
+                others.push((operation.key, value));
+                others
+            }
+            action => panic!("{action:?}"),
+        }
+    }
+
+    #[test]
+    fn a_transaction_has_as_many_keys_as_it_is_to_and_none_twice() {
+        for keys in [Keys::Unique, Keys::Among(7)] {
+            for distribution in ["uniform", "zipfian=3", "hot=100"] {
+                let options = LoadOptions {
+                    keys,
+                    distribution: distribution.parse().unwrap(),
+                    mix: "txn".parse().unwrap(),
+                    transaction_keys: 5,
+                    ..options()
+                };
+                let mut workload = workload(&options, 0);
+                for _ in 0..100 {
+                    let entries = entries(workload.next());
+                    let keys: BTreeSet<_> = entries.iter().map(|(key, _)| key).collect();
+                    assert_eq!((entries.len(), keys.len()), (5, 5), "{distribution}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_keys_are_filled_by_one_transaction() {
+        let options = LoadOptions { keys: Keys::Among(10), ..options() };
+        let workload = &mut workloads(&options)[0];
+        let at_once = entries(workload.fill(0..10));
+        let keys: BTreeSet<_> = at_once.iter().map(|(key, _)| key.clone()).collect();
+        let one_by_one: BTreeSet<_> =
+            (0..10).map(|number| workload.fill(number..number + 1).key).collect();
+        assert_eq!(keys, one_by_one);
+        assert!(at_once.iter().all(|(_, value)| value.len() == options.value_bytes));
+    }
+
+    #[test]
+    fn keys_are_used_as_the_distribution_says() {
+        let distribution = "hot=100".parse().unwrap();
+        let options = LoadOptions { keys: Keys::Among(10), distribution, ..options() };
+        let workload = &mut workloads(&options)[0];
+        let used: BTreeSet<_> = (0..100).map(|_| workload.next().key).collect();
+        assert_eq!(used.len(), 1);
     }
 }

@@ -2,18 +2,20 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use kvorum_node::FailPoint;
 use kvorum_replication::NodeId;
 use kvorum_replication::paxos::points as paxos_points;
 use kvorum_replication::points::Point;
-use kvorum_replication::two_phase::points;
+use kvorum_replication::two_phase::{CommitMode, points};
 use kvorum_sim::Planted;
 
 use super::logging::check_filter;
 use super::paxos_flags::PaxosFlags;
 use crate::address::host_and_port;
+use crate::time::duration;
 
 /// What `kvorumd` is.
 pub const ABOUT: &str = "Kvorum's server: one process of a replicated, durable key-value store";
@@ -138,9 +140,31 @@ pub struct Coordinator {
     #[arg(long, value_name = "ID=ADDR", value_parser = peer, required = true)]
     pub replica: Vec<Peer>,
 
+    /// When a write is committed
+    #[arg(long, value_enum, default_value_t = Commit::Parallel)]
+    pub commit: Commit,
+
     /// Flags that every process has.
     #[command(flatten)]
     pub process: Process,
+}
+
+/// When a coordinator counts a transaction as committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Commit {
+    /// When every replica has promised durably; the coordinator's record follows
+    Parallel,
+    /// When the coordinator's record of that is durable, too
+    AfterDecision,
+}
+
+impl From<Commit> for CommitMode {
+    fn from(commit: Commit) -> Self {
+        match commit {
+            Commit::Parallel => Self::Parallel,
+            Commit::AfterDecision => Self::AfterDecision,
+        }
+    }
 }
 
 /// Flags that every process has.
@@ -150,6 +174,16 @@ pub struct Process {
     #[arg(long, value_name = "N", default_value_t = workers_default(), value_parser = workers)]
     #[arg(hide_default_value = true)]
     pub workers: usize,
+
+    /// How long a request may wait behind others, in milliseconds, when more is asked than can be
+    /// done: what would make them wait longer is refused as overloaded at once. Four times what
+    /// one takes by itself is enough, so that a fast server seldom comes near this
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = max_delay)]
+    pub max_delay: u64,
+
+    /// Connections at a time; one too many is refused. Fewer if the limit of open files says so
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = connections)]
+    pub max_connections: usize,
 
     /// Where other processes reach this one, if not at the address it listens on: with 0.0.0.0 or
     /// behind a proxy
@@ -175,6 +209,11 @@ pub struct Process {
     /// repeated
     #[arg(long, value_name = "ID=ADDR", hide = true, value_parser = peer)]
     pub route: Vec<Peer>,
+
+    /// For tests: a peer, or a client that does not introduce itself, may be silent for so long before
+    /// it counts as gone. On a busy machine one that lives may be
+    #[arg(long, value_name = "TIME", hide = true, value_parser = duration)]
+    pub silence: Option<Duration>,
 
     /// For tests: the disk is full as long as this file exists; FILE.refused gets a byte for every
     /// operation that was refused for that
@@ -236,6 +275,9 @@ pub struct Peer {
 /// Worker threads beyond this only get in each other's way.
 const WORKERS_MAX: usize = 64;
 
+/// Who would wait for a minute does not want to be refused, and has given up before.
+const MAX_DELAY_MILLIS: u64 = 60_000;
+
 /// A thread that serves connections keeps about one other thread busy, the node's, and several
 /// processes may share the machine. Fewer threads also batch better.
 fn workers_default() -> usize {
@@ -262,6 +304,20 @@ fn workers(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=WORKERS_MAX) => Ok(count),
         _ => Err(format!("it is a number from 1 to {WORKERS_MAX}")),
+    }
+}
+
+fn max_delay(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(millis @ 1..=MAX_DELAY_MILLIS) => Ok(millis),
+        _ => Err(format!("it is a number of milliseconds from 1 to {MAX_DELAY_MILLIS}")),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it is a number from 1".to_owned()),
+        Ok(count) => Ok(count),
     }
 }
 
@@ -296,5 +352,9 @@ mod tests {
         assert_eq!(workers("64"), Ok(64));
         assert!(workers("0").is_err());
         assert!(workers("65").is_err());
+        assert_eq!((max_delay("1"), connections("1")), (Ok(1), Ok(1)));
+        assert!(max_delay("0").is_err());
+        assert!(max_delay("60001").is_err());
+        assert!(connections("0").is_err());
     }
 }

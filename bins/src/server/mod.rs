@@ -6,6 +6,7 @@
 mod arguments;
 mod clock_jumps;
 mod error;
+mod files;
 mod full_disk;
 mod logging;
 mod paxos_flags;

@@ -67,7 +67,7 @@ fn any_replica(arguments: &Replica) -> Result<(), ServeError> {
 /// The fail points of a replica that coordinates: it passes those of both roles.
 #[must_use]
 pub fn any_replica_points() -> Vec<Point> {
-    [any_replica::points::COORDINATOR, any_replica::points::PARTICIPANT].concat()
+    any_replica::points::all().copied().collect()
 }
 
 /// A replica of two-phase commit with a coordinator, which finds it.
@@ -158,6 +158,7 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
     let planted = arguments.process.planted();
     let options = CoordinatorOptions {
         replicas,
+        commit: arguments.commit.into(),
         seed: seed()?,
         planted: planted.two_phase,
         ..Default::default()

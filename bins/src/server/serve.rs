@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use kvorum_node::{
     Claim, FailPoints, Identity, IdentityFile, Node, NodeError, Runner, StoredRecord,
@@ -23,7 +24,7 @@ use super::error::ServeError;
 use super::peers::check_identity;
 use super::ready::{hand_over, ready};
 use super::signals::{End, Signals};
-use super::{clock_jumps, full_disk};
+use super::{clock_jumps, files, full_disk};
 
 /// What is the same for every role.
 pub(super) struct Setup<'a> {
@@ -97,10 +98,17 @@ fn cannot_break(error: io::Error) -> ServeError {
 fn server_options(setup: &Setup<'_>) -> ServerOptions {
     let mut options = ServerOptions::new(setup.listen);
     options.workers = setup.process.workers;
+    options.connections_max = files::make_room(setup.process.max_connections);
+    options.wait_max = Duration::from_millis(setup.process.max_delay);
     options.insecure = setup.process.insecure;
     options.advertise.clone_from(&setup.process.advertise);
     if setup.listen.ip().is_unspecified() && setup.process.advertise.is_none() {
         tracing::warn!(listen = %setup.listen, "others cannot connect to it by that name: --advertise");
+    }
+    if let Some(silence) = setup.process.silence {
+        options.handshake_timeout = silence;
+        options.peers.connect_timeout = silence;
+        options.peers.liveness_timeout = silence;
     }
     options.peers.dial = dialled(setup.peers, &setup.process.route);
     options

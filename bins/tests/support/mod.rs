@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
 /// Longer than anything here takes on a busy machine; only a hang gets there.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How often a log is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -162,14 +162,25 @@ impl Fixture {
         Self::start_of(Protocol::Paxos, replicas, flags)
     }
 
+    /// Starts a cluster of three replicas, each of which coordinates.
+    #[track_caller]
+    pub(crate) fn any_replica() -> Self {
+        Self::start_of(Protocol::AnyReplica, 3, &[])
+    }
+
     #[track_caller]
     fn start_of(protocol: Protocol, replicas: u32, flags: &[&str]) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let program = Program::new(env!("CARGO_BIN_EXE_kvorumd"));
-        let options = ClusterOptions { protocol, replicas, ..ClusterOptions::new(program) };
+        let ready_within = PATIENCE;
+        let options =
+            ClusterOptions { protocol, replicas, ready_within, ..ClusterOptions::new(program) };
         let mut cluster = Cluster::new(options).unwrap();
         for member in cluster.members() {
-            cluster.set_flags(member, flags.iter().map(Into::into).collect());
+            // Nobody is taken for dead who is only slow.
+            let silence = ["--silence".to_owned(), seconds(PATIENCE)];
+            let flags = flags.iter().map(|flag| (*flag).to_owned());
+            cluster.set_flags(member, silence.into_iter().chain(flags).map(Into::into).collect());
         }
         runtime.block_on(cluster.start_all()).unwrap();
         let connect = cluster.connect().join(",");
@@ -198,6 +209,11 @@ impl Fixture {
     #[track_caller]
     pub(crate) fn exit_of(&mut self, member: Member) -> ExitStatus {
         self.runtime.block_on(self.cluster.await_exit(member, PATIENCE)).unwrap()
+    }
+
+    /// Whether a member is gone by its own doing, by then.
+    pub(crate) fn has_ended(&mut self, member: Member, within: Duration) -> bool {
+        self.runtime.block_on(self.cluster.await_exit(member, within)).is_ok()
     }
 
     /// What every replica holds, once that is the same.
@@ -255,14 +271,7 @@ impl Fixture {
     /// Waits until the coordinator has found its replicas: it is ready before.
     #[track_caller]
     pub(crate) fn await_service(&self) {
-        let began = Instant::now();
-        loop {
-            let ran = self.kvorum(["del", "is it there?"]);
-            if ran.code == 0 {
-                return;
-            }
-            assert!(began.elapsed() < PATIENCE, "{ran:?}");
-        }
+        once_available(|| self.kvorum(["del", "is it there?"])).succeeded();
     }
 
     /// Waits until a member has logged these words.
@@ -300,13 +309,18 @@ impl Fixture {
     /// not happen is written again.
     #[track_caller]
     pub(crate) fn put_large(&self, key: &str, value: &[u8]) {
-        let began = Instant::now();
-        loop {
-            let ran = self.feed(["put", key, "-"], value);
-            if ran.code != 4 || began.elapsed() > PATIENCE {
-                ran.succeeded();
-                return;
-            }
+        once_available(|| self.feed(["put", key, "-"], value)).succeeded();
+    }
+}
+
+/// Asks again what was refused because nobody could serve it just then, and did not happen: on a busy
+/// machine a leader may be lost, or a link not stand yet.
+pub(crate) fn once_available(ask: impl Fn() -> Ran) -> Ran {
+    let began = Instant::now();
+    loop {
+        let ran = ask();
+        if ran.code != 4 || began.elapsed() > PATIENCE {
+            return ran;
         }
     }
 }
@@ -317,10 +331,14 @@ fn patient<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Vec<OsStr
     let mut patient: Vec<OsString> =
         arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
     if !patient.iter().any(|argument| argument == "--timeout") {
-        let timeout = format!("{}s", PATIENCE.as_secs());
-        patient.splice(0..0, ["--timeout".into(), timeout.into()]);
+        patient.splice(0..0, ["--timeout".into(), seconds(PATIENCE).into()]);
     }
     patient
+}
+
+/// A time as it stands on a command line.
+pub(crate) fn seconds(time: Duration) -> String {
+    format!("{}s", time.as_secs())
 }
 
 /// Runs the client with these arguments.
@@ -376,7 +394,8 @@ impl Server {
     #[track_caller]
     pub(crate) fn replica(id: u32, data_dir: &Path) -> Self {
         let id = id.to_string();
-        let arguments = ["replica", "--id", &id, "--listen", "127.0.0.1:0", "--data-dir"];
+        let arguments =
+            ["replica", "--silence", "5m", "--id", &id, "--listen", "127.0.0.1:0", "--data-dir"];
         Self::start(arguments.iter().map(OsStr::new).chain([data_dir.as_os_str()]))
     }
 

@@ -1,12 +1,15 @@
-//! The records of two-phase commit: coordinators from kind 16, participants from kind 32.
+//! The records of two-phase commit: coordinators from kind 16, participants from kind 32. Those that
+//! parallel commit added have kinds of their own, and what it added to a record has a new kind of
+//! that record: logs from before it are read as they are.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvorum_replication::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
+use kvorum_replication::two_phase::CommitMode;
+use kvorum_replication::two_phase::message::{Commit, CommitNumber, Decision, Parallel, TxnId};
 use kvorum_replication::two_phase::record::{
-    CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord,
-    ParticipantCheckpoint, ParticipantRecord, Prepared, SessionState, SessionTable,
+    CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord, DecidedState,
+    ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState, SessionTable,
 };
 use kvorum_replication::{ClientId, Transaction};
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
@@ -18,13 +21,21 @@ const COORDINATOR_STARTED: u8 = 16;
 const SESSION_OPENED: u8 = 17;
 const COMMITTED: u8 = 18;
 const ENDED: u8 = 19;
-const COORDINATOR_CHECKPOINT: u8 = 20;
+/// Without what parallel commit needs, as all were once; read and not written.
+const OLD_COORDINATOR_CHECKPOINT: u8 = 20;
+const COORDINATOR_STARTED_PARALLEL: u8 = 21;
+const ABORTED: u8 = 22;
+const COORDINATOR_CHECKPOINT: u8 = 23;
 
 const PARTICIPANT_STARTED: u8 = 32;
 const PREPARED: u8 = 33;
 const DECIDED: u8 = 34;
 const COMMITTED_ALONE: u8 = 35;
-const PARTICIPANT_CHECKPOINT: u8 = 36;
+/// As [`OLD_COORDINATOR_CHECKPOINT`].
+const OLD_PARTICIPANT_CHECKPOINT: u8 = 36;
+const PREPARED_PARALLEL: u8 = 37;
+const PROMISED: u8 = 38;
+const PARTICIPANT_CHECKPOINT: u8 = 39;
 const LEARNED: u8 = 40;
 const INSTALLED: u8 = 41;
 const OUTSIDE: u8 = 42;
@@ -33,9 +44,12 @@ const JOINED: u8 = 43;
 impl StoredRecord for CoordinatorRecord {
     fn encode(&self, payload: &mut Vec<u8>) -> u8 {
         match self {
-            Self::Started { epoch } => {
+            Self::Started { epoch, commit } => {
                 put_varint(payload, *epoch);
-                COORDINATOR_STARTED
+                match commit {
+                    CommitMode::AfterDecision => COORDINATOR_STARTED,
+                    CommitMode::Parallel => COORDINATOR_STARTED_PARALLEL,
+                }
             }
             Self::SessionOpened { client } => {
                 put_varint(payload, client.0);
@@ -47,6 +61,11 @@ impl StoredRecord for CoordinatorRecord {
                 put_stamp(payload, *stamp);
                 put_nodes(payload, participants);
                 COMMITTED
+            }
+            Self::Aborted { txn, finished_below } => {
+                put_txn(payload, txn);
+                put_txn(payload, finished_below);
+                ABORTED
             }
             Self::Ended { txn } => {
                 put_txn(payload, txn);
@@ -61,6 +80,9 @@ impl StoredRecord for CoordinatorRecord {
                     put_varint(payload, committed.number.0);
                     put_nodes(payload, &committed.participants);
                 });
+                put_varint(payload, checkpoint.parallel_epoch);
+                put_txn(payload, &checkpoint.finished_below);
+                put_list(payload, &checkpoint.aborted, put_txn);
                 COORDINATOR_CHECKPOINT
             }
         }
@@ -69,7 +91,12 @@ impl StoredRecord for CoordinatorRecord {
     fn decode(kind: u8, payload: &Bytes) -> Result<Self, Malformed> {
         let mut fields = Fields::new(payload);
         let record = match kind {
-            COORDINATOR_STARTED => Self::Started { epoch: fields.number()? },
+            COORDINATOR_STARTED => {
+                Self::Started { epoch: fields.number()?, commit: CommitMode::AfterDecision }
+            }
+            COORDINATOR_STARTED_PARALLEL => {
+                Self::Started { epoch: fields.number()?, commit: CommitMode::Parallel }
+            }
             SESSION_OPENED => Self::SessionOpened { client: ClientId(fields.number()?) },
             COMMITTED => Self::Committed {
                 txn: txn(&mut fields)?,
@@ -77,19 +104,12 @@ impl StoredRecord for CoordinatorRecord {
                 stamp: fields.stamp()?,
                 participants: fields.nodes()?,
             },
+            ABORTED => Self::Aborted { txn: txn(&mut fields)?, finished_below: txn(&mut fields)? },
             ENDED => Self::Ended { txn: txn(&mut fields)? },
-            COORDINATOR_CHECKPOINT => Self::Checkpoint(CoordinatorCheckpoint {
-                epoch: fields.number()?,
-                sessions: sessions(&mut fields)?,
-                commits: CommitNumber(fields.number()?),
-                committed: fields.list(|fields| {
-                    Ok(CommittedState {
-                        txn: txn(fields)?,
-                        number: CommitNumber(fields.number()?),
-                        participants: fields.nodes()?,
-                    })
-                })?,
-            }),
+            OLD_COORDINATOR_CHECKPOINT | COORDINATOR_CHECKPOINT => {
+                let is_old = kind == OLD_COORDINATOR_CHECKPOINT;
+                Self::Checkpoint(coordinator_checkpoint(&mut fields, is_old)?)
+            }
             _ => return Err(Malformed("not a kind of record that a coordinator keeps")),
         };
         fields.finish()?;
@@ -97,7 +117,7 @@ impl StoredRecord for CoordinatorRecord {
     }
 
     fn is_checkpoint(kind: u8) -> bool {
-        kind == COORDINATOR_CHECKPOINT
+        matches!(kind, OLD_COORDINATOR_CHECKPOINT | COORDINATOR_CHECKPOINT)
     }
 }
 
@@ -110,7 +130,17 @@ impl StoredRecord for ParticipantRecord {
             }
             Self::Prepared(prepared) => {
                 put_prepared(payload, prepared);
-                PREPARED
+                match prepared.parallel {
+                    None => PREPARED,
+                    Some(Parallel { stamp }) => {
+                        put_stamp(payload, stamp);
+                        PREPARED_PARALLEL
+                    }
+                }
+            }
+            Self::Promised { epoch } => {
+                put_varint(payload, *epoch);
+                PROMISED
             }
             Self::Decided { txn, decision } => {
                 put_txn(payload, txn);
@@ -124,7 +154,7 @@ impl StoredRecord for ParticipantRecord {
                 COMMITTED_ALONE
             }
             Self::Checkpoint(checkpoint) => {
-                put_checkpoint(payload, checkpoint);
+                put_participant_checkpoint(payload, checkpoint);
                 PARTICIPANT_CHECKPOINT
             }
             Self::Learned { finished_below, commits } => {
@@ -132,13 +162,14 @@ impl StoredRecord for ParticipantRecord {
                 put_list(payload, commits, |payload, commit| {
                     put_varint(payload, commit.number.0);
                     put_txn(payload, &commit.txn);
+                    put_pledge(payload, commit.pledge.as_ref());
                     put_list(payload, &commit.transaction.writes, put_write);
                 });
                 LEARNED
             }
             Self::Installed { mark, checkpoint } => {
                 put_varint(payload, *mark);
-                put_checkpoint(payload, checkpoint);
+                put_participant_checkpoint(payload, checkpoint);
                 INSTALLED
             }
             Self::Outside { life } => {
@@ -159,19 +190,29 @@ impl StoredRecord for ParticipantRecord {
         let record = match kind {
             PARTICIPANT_STARTED => Self::Started { incarnation: fields.number()? },
             PREPARED => Self::Prepared(prepared(&mut fields)?),
+            PREPARED_PARALLEL => {
+                let prepared = prepared(&mut fields)?;
+                let parallel = Some(Parallel { stamp: fields.stamp()? });
+                Self::Prepared(Prepared { parallel, ..prepared })
+            }
+            PROMISED => Self::Promised { epoch: fields.number()? },
             DECIDED => Self::Decided { txn: txn(&mut fields)?, decision: decision(&mut fields)? },
             COMMITTED_ALONE => Self::CommittedAlone {
                 txn: txn(&mut fields)?,
                 stamp: fields.stamp()?,
                 writes: fields.list(Fields::write)?,
             },
-            PARTICIPANT_CHECKPOINT => Self::Checkpoint(checkpoint(&mut fields)?),
+            OLD_PARTICIPANT_CHECKPOINT | PARTICIPANT_CHECKPOINT => {
+                let is_old = kind == OLD_PARTICIPANT_CHECKPOINT;
+                Self::Checkpoint(participant_checkpoint(&mut fields, is_old)?)
+            }
             LEARNED => {
                 Self::Learned { finished_below: txn(&mut fields)?, commits: fields.list(commit)? }
             }
-            INSTALLED => {
-                Self::Installed { mark: fields.number()?, checkpoint: checkpoint(&mut fields)? }
-            }
+            INSTALLED => Self::Installed {
+                mark: fields.number()?,
+                checkpoint: participant_checkpoint(&mut fields, false)?,
+            },
             OUTSIDE => Self::Outside { life: fields.number()? },
             JOINED => Self::Joined {
                 life: fields.number()?,
@@ -185,7 +226,7 @@ impl StoredRecord for ParticipantRecord {
     }
 
     fn is_checkpoint(kind: u8) -> bool {
-        kind == PARTICIPANT_CHECKPOINT || kind == INSTALLED
+        matches!(kind, OLD_PARTICIPANT_CHECKPOINT | PARTICIPANT_CHECKPOINT | INSTALLED)
     }
 }
 
@@ -195,12 +236,46 @@ pub(crate) fn installs(kind: u8, payload: &Bytes) -> Option<u64> {
     (kind == INSTALLED).then_some(mark)
 }
 
-fn put_checkpoint(payload: &mut Vec<u8>, checkpoint: &ParticipantCheckpoint) {
+/// An old one was written when nothing was committed in parallel.
+fn coordinator_checkpoint(
+    fields: &mut Fields<'_>,
+    is_old: bool,
+) -> Result<CoordinatorCheckpoint, Malformed> {
+    let (epoch, sessions) = (fields.number()?, sessions(fields)?);
+    let commits = CommitNumber(fields.number()?);
+    let committed = fields.list(|fields| {
+        Ok(CommittedState {
+            txn: txn(fields)?,
+            number: CommitNumber(fields.number()?),
+            participants: fields.nodes()?,
+        })
+    })?;
+    let (parallel_epoch, finished_below, aborted) = match is_old {
+        true => (0, TxnId::FIRST, Vec::new()),
+        false => (fields.number()?, txn(fields)?, fields.list(txn)?),
+    };
+    Ok(CoordinatorCheckpoint {
+        epoch,
+        parallel_epoch,
+        finished_below,
+        sessions,
+        commits,
+        committed,
+        aborted,
+    })
+}
+
+fn put_participant_checkpoint(payload: &mut Vec<u8>, checkpoint: &ParticipantCheckpoint) {
     put_varint(payload, checkpoint.incarnation);
-    put_list(payload, &checkpoint.prepared, put_prepared);
-    put_list(payload, &checkpoint.decided, |payload, (txn, decision)| {
-        put_txn(payload, txn);
-        put_decision(payload, *decision);
+    put_varint(payload, checkpoint.promised);
+    put_list(payload, &checkpoint.prepared, |payload, prepared| {
+        put_prepared(payload, prepared);
+        put_parallel(payload, prepared.parallel);
+    });
+    put_list(payload, &checkpoint.decided, |payload, decided| {
+        put_txn(payload, &decided.txn);
+        put_decision(payload, decided.decision);
+        put_pledge(payload, decided.pledge.as_ref());
     });
     put_list(payload, &checkpoint.coordinators, |payload, progress| {
         put_txn(payload, &progress.finished_below);
@@ -209,26 +284,41 @@ fn put_checkpoint(payload: &mut Vec<u8>, checkpoint: &ParticipantCheckpoint) {
     put_sessions(payload, &checkpoint.sessions);
 }
 
-fn checkpoint(fields: &mut Fields<'_>) -> Result<ParticipantCheckpoint, Malformed> {
-    Ok(ParticipantCheckpoint {
-        incarnation: fields.number()?,
-        prepared: fields.list(prepared)?,
-        decided: fields.list(|fields| Ok((txn(fields)?, decision(fields)?)))?,
-        coordinators: fields.list(|fields| {
-            Ok(CoordinatorProgress {
-                finished_below: txn(fields)?,
-                applied: CommitNumber(fields.number()?),
-            })
-        })?,
-        sessions: sessions(fields)?,
-    })
+/// As [`coordinator_checkpoint`].
+fn participant_checkpoint(
+    fields: &mut Fields<'_>,
+    is_old: bool,
+) -> Result<ParticipantCheckpoint, Malformed> {
+    let incarnation = fields.number()?;
+    let promised = if is_old { 0 } else { fields.number()? };
+    let prepared = fields.list(|fields| {
+        let prepared = prepared(fields)?;
+        let parallel = if is_old { None } else { parallel(fields)? };
+        Ok(Prepared { parallel, ..prepared })
+    })?;
+    let decided = fields.list(|fields| {
+        Ok(DecidedState {
+            txn: txn(fields)?,
+            decision: decision(fields)?,
+            pledge: if is_old { None } else { pledge(fields)? },
+        })
+    })?;
+    let coordinators = fields.list(|fields| {
+        Ok(CoordinatorProgress {
+            finished_below: txn(fields)?,
+            applied: CommitNumber(fields.number()?),
+        })
+    })?;
+    let sessions = sessions(fields)?;
+    Ok(ParticipantCheckpoint { incarnation, promised, prepared, decided, coordinators, sessions })
 }
 
 fn commit(fields: &mut Fields<'_>) -> Result<Commit, Malformed> {
     let (number, txn) = (CommitNumber(fields.number()?), txn(fields)?);
+    let pledge = pledge(fields)?;
     let writes = fields.list(Fields::write)?;
     let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
-    Ok(Commit { number, txn, transaction })
+    Ok(Commit { number, txn, pledge, transaction })
 }
 
 pub(super) fn put_txn(payload: &mut Vec<u8>, txn: &TxnId) {
@@ -274,7 +364,45 @@ fn prepared(fields: &mut Fields<'_>) -> Result<Prepared, Malformed> {
         writes: fields.list(Fields::write)?,
         checked: fields.list(Fields::slice)?,
         finished_below: txn(fields)?,
+        parallel: None,
     })
+}
+
+fn put_parallel(payload: &mut Vec<u8>, parallel: Option<Parallel>) {
+    match parallel {
+        None => payload.push(0),
+        Some(Parallel { stamp }) => {
+            payload.push(1);
+            put_stamp(payload, stamp);
+        }
+    }
+}
+
+fn parallel(fields: &mut Fields<'_>) -> Result<Option<Parallel>, Malformed> {
+    match fields.tag()? {
+        0 => Ok(None),
+        1 => Ok(Some(Parallel { stamp: fields.stamp()? })),
+        _ => Err(Malformed("an unknown way to commit")),
+    }
+}
+
+fn put_pledge(payload: &mut Vec<u8>, pledge: Option<&Pledge>) {
+    match pledge {
+        None => payload.push(0),
+        Some(Pledge { participants, stamp }) => {
+            payload.push(1);
+            put_nodes(payload, participants);
+            put_stamp(payload, *stamp);
+        }
+    }
+}
+
+fn pledge(fields: &mut Fields<'_>) -> Result<Option<Pledge>, Malformed> {
+    match fields.tag()? {
+        0 => Ok(None),
+        1 => Ok(Some(Pledge { participants: fields.nodes()?, stamp: fields.stamp()? })),
+        _ => Err(Malformed("an unknown kind of promise")),
+    }
 }
 
 fn put_sessions(payload: &mut Vec<u8>, table: &SessionTable) {
@@ -329,14 +457,37 @@ mod tests {
             ],
             checked: vec![Bytes::from_static(b"c")],
             finished_below: id(4),
+            parallel: None,
         }
+    }
+
+    fn a_parallel() -> Prepared {
+        Prepared { txn: id(10), parallel: Some(Parallel { stamp: stamp() }), ..a_prepared() }
+    }
+
+    fn a_pledge() -> Pledge {
+        Pledge { participants: [NodeId(1), NodeId(2)].into(), stamp: stamp() }
+    }
+
+    fn a_commit(number: u64, pledge: Option<Pledge>) -> Commit {
+        let writes = a_prepared().writes;
+        let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+        Commit { number: CommitNumber(number), txn: id(5), pledge, transaction }
     }
 
     fn a_checkpoint() -> ParticipantCheckpoint {
         ParticipantCheckpoint {
             incarnation: 2,
-            prepared: vec![a_prepared()],
-            decided: vec![(id(1), Decision::Commit(CommitNumber(1 << 40)))],
+            promised: 300,
+            prepared: vec![a_prepared(), a_parallel()],
+            decided: vec![
+                DecidedState {
+                    txn: id(1),
+                    decision: Decision::Commit(CommitNumber(1 << 40)),
+                    pledge: Some(a_pledge()),
+                },
+                DecidedState { txn: id(2), decision: Decision::Abort, pledge: None },
+            ],
             coordinators: vec![CoordinatorProgress {
                 finished_below: id(1),
                 applied: CommitNumber(300),
@@ -347,7 +498,8 @@ mod tests {
 
     fn coordinator_records() -> Vec<CoordinatorRecord> {
         vec![
-            CoordinatorRecord::Started { epoch: 7 },
+            CoordinatorRecord::Started { epoch: 7, commit: CommitMode::AfterDecision },
+            CoordinatorRecord::Started { epoch: 7, commit: CommitMode::Parallel },
             CoordinatorRecord::SessionOpened { client: ClientId(3) },
             CoordinatorRecord::Committed {
                 txn: id(1),
@@ -355,9 +507,13 @@ mod tests {
                 stamp: stamp(),
                 participants: [NodeId(1)].into(),
             },
+            CoordinatorRecord::Aborted { txn: id(2), finished_below: id(1) },
             CoordinatorRecord::Ended { txn: id(u64::MAX) },
             CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
                 epoch: 7,
+                parallel_epoch: 6,
+                finished_below: id(1),
+                aborted: vec![id(2), id(1 << 40)],
                 sessions: table(),
                 commits: CommitNumber(300),
                 committed: vec![CommittedState {
@@ -373,6 +529,8 @@ mod tests {
         vec![
             ParticipantRecord::Started { incarnation: 2 },
             ParticipantRecord::Prepared(a_prepared()),
+            ParticipantRecord::Prepared(a_parallel()),
+            ParticipantRecord::Promised { epoch: 300 },
             ParticipantRecord::Decided {
                 txn: id(1),
                 decision: Decision::Commit(CommitNumber(300)),
@@ -386,14 +544,7 @@ mod tests {
             ParticipantRecord::Checkpoint(a_checkpoint()),
             ParticipantRecord::Learned {
                 finished_below: id(3),
-                commits: vec![Commit {
-                    number: CommitNumber(300),
-                    txn: id(5),
-                    transaction: Arc::new(Transaction {
-                        preconditions: Vec::new(),
-                        writes: a_prepared().writes,
-                    }),
-                }],
+                commits: vec![a_commit(300, None), a_commit(301, Some(a_pledge()))],
             },
             ParticipantRecord::Installed { mark: 1 << 33, checkpoint: a_checkpoint() },
             ParticipantRecord::Outside { life: 3 },
@@ -418,6 +569,62 @@ mod tests {
     fn records_survive_and_cut_ones_are_refused() {
         survives(coordinator_records());
         survives(participant_records());
+    }
+
+    /// A checkpoint from before parallel commit has no more than this.
+    #[test]
+    fn checkpoints_of_before_are_read() {
+        let mut payload = Vec::new();
+        put_varint(&mut payload, 7);
+        put_sessions(&mut payload, &table());
+        put_varint(&mut payload, 300);
+        put_list(&mut payload, &[id(1)], |payload, txn| {
+            put_txn(payload, txn);
+            put_varint(payload, 299);
+            put_nodes(payload, &[NodeId(1)]);
+        });
+        let decoded = CoordinatorRecord::decode(OLD_COORDINATOR_CHECKPOINT, &payload.into());
+        let committed = vec![CommittedState {
+            txn: id(1),
+            number: CommitNumber(299),
+            participants: [NodeId(1)].into(),
+        }];
+        let expected = CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
+            epoch: 7,
+            parallel_epoch: 0,
+            finished_below: TxnId::FIRST,
+            sessions: table(),
+            commits: CommitNumber(300),
+            committed,
+            aborted: Vec::new(),
+        });
+        assert_eq!(decoded, Ok(expected));
+
+        let mut payload = Vec::new();
+        put_varint(&mut payload, 2);
+        put_list(&mut payload, &[a_prepared()], put_prepared);
+        put_list(&mut payload, &[id(2)], |payload, txn| {
+            put_txn(payload, txn);
+            put_decision(payload, Decision::Abort);
+        });
+        put_list(&mut payload, &[id(1)], |payload, below| {
+            put_txn(payload, below);
+            put_varint(payload, 300);
+        });
+        put_sessions(&mut payload, &table());
+        let decoded = ParticipantRecord::decode(OLD_PARTICIPANT_CHECKPOINT, &payload.into());
+        let expected = ParticipantRecord::Checkpoint(ParticipantCheckpoint {
+            incarnation: 2,
+            promised: 0,
+            prepared: vec![a_prepared()],
+            decided: vec![DecidedState { txn: id(2), decision: Decision::Abort, pledge: None }],
+            coordinators: vec![CoordinatorProgress {
+                finished_below: id(1),
+                applied: CommitNumber(300),
+            }],
+            sessions: table(),
+        });
+        assert_eq!(decoded, Ok(expected));
     }
 
     #[test]

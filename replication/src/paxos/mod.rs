@@ -246,8 +246,13 @@ impl Replica {
         }
         match operation {
             Operation::OpenSession => self.open_session(now, id, deadline, effects),
-            Operation::Read(query) => self.read(now, id, deadline, query, effects),
-            Operation::ReadStale(query) => self.read_stale(id, query, effects),
+            Operation::Read(query) if query.holder().is_none() => {
+                self.read(now, id, deadline, query, effects);
+            }
+            // What is held was as new as it had to be when it was taken.
+            Operation::Read(query) | Operation::ReadStale(query) => {
+                self.read_stale(id, query, effects);
+            }
             Operation::Transact { stamp, transaction } => {
                 self.transact(now, id, deadline, stamp, transaction, effects);
             }

@@ -23,7 +23,7 @@ use super::message::{Message, ReadName, Slot};
 use super::planted::Bug;
 use super::{Alarm, Out, Replica, reply_failed};
 use crate::contract::{Effect, NodeId, ReadId, RequestId, Time};
-use crate::request::{Answer, Failure, Outcome, Query};
+use crate::request::{Answer, Failure, Query};
 
 /// Questions of other replicas that wait at a leader. Each asks one at a time.
 pub(super) const ASKERS_MAX: usize = 1024;
@@ -108,6 +108,9 @@ impl Replica {
         self.counters.reads_stale += 1;
         if let Err(reason) = self.options.limits.check_query(&query) {
             return reply_failed(request, Failure::Invalid { reason }, effects);
+        }
+        if query.holder().is_some_and(|holder| holder != self.options.id) {
+            return reply_failed(request, Failure::SnapshotExpired, effects);
         }
         self.ask_store(request, query, effects);
     }
@@ -261,12 +264,8 @@ impl Replica {
         if let Some(read) = self.reads.reads.remove(&request) {
             self.alarms.cancel(read.alarm, Alarm::Read(request));
         }
-        match answer {
-            Answer::Failed(reason) => reply_failed(request, Failure::Storage { reason }, effects),
-            answer => {
-                effects.push_unheld(Effect::Reply { request, outcome: Outcome::Answer(answer) });
-            }
-        }
+        let outcome = answer.held_by(self.options.id).into_outcome();
+        effects.push_unheld(Effect::Reply { request, outcome });
         true
     }
 

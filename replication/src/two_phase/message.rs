@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use core::fmt;
 
-use super::record::Replicated;
+use super::record::{Pledge, Replicated};
 use crate::contract::{NodeId, SnapshotId};
 use crate::request::{Answer, Key, Query, Stamp, Transaction};
 use crate::transfer::Piece;
@@ -21,6 +21,11 @@ pub struct TxnId {
     pub epoch: u64,
     /// Counts from 1 within the epoch.
     pub number: u64,
+}
+
+impl TxnId {
+    /// Not above any transaction of the coordinator process.
+    pub const FIRST: Self = Self { coordinator: NodeId::COORDINATOR, epoch: 0, number: 0 };
 }
 
 impl fmt::Display for TxnId {
@@ -73,6 +78,8 @@ pub struct Prepare {
     /// The request's stamp, when this participant is the only one and therefore decides: it commits
     /// at once instead of voting, and itself answers for retries.
     pub one_phase: Option<OnePhase>,
+    /// The request's stamp, if the transaction is committed as soon as all promises are durable.
+    pub parallel: Option<Parallel>,
     /// Of this coordinator, everything below is over: committed and acknowledged by all, or aborted.
     pub finished_below: TxnId,
 }
@@ -80,6 +87,15 @@ pub struct Prepare {
 /// Marks a prepare that the receiver may decide alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnePhase {
+    /// The client's stamp, if it gave one.
+    pub stamp: Option<Stamp>,
+}
+
+/// Marks a transaction that is committed once every participant's promise is durable, before its
+/// coordinator has written anything down (parallel commit). The promises have to name all that the
+/// coordinator's own record would: everybody who promises, the writes, and the stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parallel {
     /// The client's stamp, if it gave one.
     pub stamp: Option<Stamp>,
 }
@@ -119,6 +135,20 @@ pub enum Knowledge {
     Undecided,
 }
 
+/// What a participant tells a restarted coordinator of one parallel transaction that it has promised
+/// to commit: durable, and not to be undone by the participant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// Which.
+    pub txn: TxnId,
+    /// Everybody who votes on it.
+    pub participants: Arc<[NodeId]>,
+    /// Of the client's request.
+    pub stamp: Option<Stamp>,
+    /// Its place in the serial order, if the participant was told.
+    pub number: Option<CommitNumber>,
+}
+
 /// A commit, with what it wrote, for a replica that missed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
@@ -126,6 +156,8 @@ pub struct Commit {
     pub number: CommitNumber,
     /// Which transaction.
     pub txn: TxnId,
+    /// Of a parallel commit, what its coordinator may have lost with the record of it.
+    pub pledge: Option<Pledge>,
     /// What it wrote. Its preconditions held, and say nothing any more: they do not travel.
     pub transaction: Arc<Transaction>,
 }
@@ -155,6 +187,9 @@ pub enum Message {
         decision: Decision,
         /// As in [`Prepare::finished_below`].
         finished_below: TxnId,
+        /// Of the coordinator when it says so. A number that a parallel commit was given in an
+        /// earlier epoch means nothing to who has promised a later one.
+        epoch: u64,
     },
     /// Participant to coordinator: the commit is durable here.
     Acknowledge {
@@ -172,6 +207,8 @@ pub enum Message {
         txn: TxnId,
         /// What the sender knows.
         knowledge: Knowledge,
+        /// Of the coordinator that the sender has it from, as in [`Message::Decide`].
+        epoch: u64,
     },
     /// Coordinator to participant: read on behalf of a client.
     Read {
@@ -191,6 +228,30 @@ pub enum Message {
         /// What the participant holds.
         answer: Answer,
     },
+    /// A restarted coordinator to every participant: promise never to prepare anything of an older
+    /// epoch from now on, and then tell what of theirs you have prepared.
+    Recover {
+        /// The coordinator's new epoch.
+        epoch: u64,
+        /// The first transaction to tell of; earlier ones were told.
+        first: TxnId,
+    },
+    /// The answer to [`Message::Recover`]: the promise is durable.
+    Recovered {
+        /// As in the question.
+        epoch: u64,
+        /// As in the question.
+        first: TxnId,
+        /// The newest commit applied here.
+        applied: CommitNumber,
+        /// Parallel transactions of older epochs from there on, in order.
+        recalled: Vec<Recalled>,
+        /// Where to go on; none if these were the last.
+        next: Option<TxnId>,
+        /// Whether this replica has lost what it had promised, and takes part in nothing: what it
+        /// does not tell of it may have promised all the same.
+        is_outside: bool,
+    },
     /// Replica to replica: it misses commits from this one on.
     FetchCommits {
         /// The first that it misses.
@@ -206,6 +267,8 @@ pub enum Message {
         applied: CommitNumber,
         /// As the sender knows it of the coordinator. What is committed below is applied there.
         finished_below: TxnId,
+        /// Of the coordinator that the numbers are from, as in [`Message::Decide`].
+        epoch: u64,
     },
     /// An answer to [`Message::FetchCommits`]: the sender does not have them any more.
     Truncated {

@@ -53,5 +53,5 @@ pub mod points;
 pub mod record;
 
 pub use coordinator::{Coordinator, CoordinatorResume};
-pub use options::{CoordinatorOptions, ParticipantOptions};
+pub use options::{CommitMode, CoordinatorOptions, ParticipantOptions};
 pub use participant::{Participant, ParticipantResume};

@@ -7,11 +7,24 @@ use super::planted::Planted;
 use crate::contract::NodeId;
 use crate::limits::Limits;
 
+/// When a transaction counts as committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CommitMode {
+    /// When every participant's promise is durable (parallel commit). The coordinator tells everybody
+    /// at once, and its own record follows.
+    #[default]
+    Parallel,
+    /// When the coordinator's own record is durable, which it waits for (presumed abort).
+    AfterDecision,
+}
+
 /// How a coordinator is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoordinatorOptions {
     /// The replicas: every one has to agree to every write. With exactly one, it decides alone.
     pub replicas: Vec<NodeId>,
+    /// When a transaction of several replicas counts as committed.
+    pub commit: CommitMode,
     /// For the choice of the replica that a read goes to.
     pub seed: u64,
     /// What a request may ask for.
@@ -29,6 +42,11 @@ pub struct CoordinatorOptions {
     pub retries_per_transaction_max: usize,
     /// Reads that wait for a replica's answer; more are refused as overload.
     pub reads_in_flight_max: usize,
+    /// While so many batches of transactions wait for votes, those that begin are gathered into the
+    /// next: two, so that one is on its way while the other is synced. Without limit none is gathered.
+    pub batches_voting_max: usize,
+    /// How long a transaction is gathered at most: a batch may have to wait for a lost vote.
+    pub gather_max: Duration,
     /// How long votes are waited for before a transaction is given up. Far above a slow disk's
     /// sync, so that only a lost message or a stuck replica runs into it.
     pub vote_timeout: Duration,
@@ -55,6 +73,7 @@ impl Default for CoordinatorOptions {
     fn default() -> Self {
         Self {
             replicas: Vec::new(),
+            commit: CommitMode::default(),
             seed: 0,
             limits: Limits::default(),
             in_flight_max: 16_384,
@@ -62,6 +81,8 @@ impl Default for CoordinatorOptions {
             unfinished_span_max: 1 << 18,
             retries_per_transaction_max: 16,
             reads_in_flight_max: 16_384,
+            batches_voting_max: 2,
+            gather_max: Duration::from_millis(2),
             vote_timeout: Duration::from_secs(2),
             resend_interval: Duration::from_millis(500),
             read_retry_interval: Duration::from_secs(1),
@@ -97,6 +118,9 @@ pub struct ParticipantOptions {
     /// Outcomes remembered because they may not be over everywhere: twice what a coordinator
     /// allows itself, for those of an earlier epoch.
     pub decided_max: usize,
+    /// Transactions in one answer to a restarted coordinator, which asks for the rest: some hundred
+    /// kilobytes.
+    pub recalled_max: usize,
     /// Reads that wait for the outcome of a prepared transaction.
     pub waiting_reads_max: usize,
     /// How long such a read waits at most; somebody in doubt that long needs the coordinator back.
@@ -153,6 +177,7 @@ impl Default for ParticipantOptions {
             prepared_max: 16_384,
             prepared_bytes_max: 40 << 20,
             decided_max: 1 << 19,
+            recalled_max: 4096,
             waiting_reads_max: 16_384,
             read_wait_max: Duration::from_secs(10),
             inquire_after: Duration::from_secs(1),

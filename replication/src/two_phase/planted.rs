@@ -79,6 +79,39 @@ crate::planted_bugs! {
     CheckpointForgetsDecisions => "checkpoint-forgets-decisions",
         "the coordinator's checkpoint leaves out commits whose records are appended and not yet durable",
         "a checkpoint stands for every record before it";
+    AbortWithoutRecord => "abort-without-record",
+        "the coordinator tells of the abort of a parallel transaction and writes nothing down",
+        "an abort is durable before anybody is told, once participants were asked";
+    CheckpointForgetsAborts => "checkpoint-forgets-aborts",
+        "the coordinator's checkpoint leaves out aborts whose participants may yet all be prepared",
+        "an abort is remembered until it is over everywhere";
+    EndBeforeRecord => "end-before-record",
+        "the coordinator ends a parallel commit that all have acknowledged before its own record is durable",
+        "promises stand for a commit until its record is durable";
+    FinishedBelowBeforeRecovery => "finished-below-before-recovery",
+        "a restarted coordinator tells how far everything is over before it knows what is open",
+        "what is not known to be over is not over";
+    PresumeBeforeRecovery => "presume-before-recovery",
+        "a restarted coordinator answers that what it does not know was aborted, before all participants have told it what they have prepared",
+        "what is prepared everywhere is committed";
+    RecoverFromSome => "recover-from-some",
+        "a restarted coordinator decides when the first participant has told what it has prepared",
+        "what is prepared everywhere is committed";
+    RecoverWithoutPromise => "recover-without-promise",
+        "a participant tells a restarted coordinator what it has prepared, and prepares more of the same epoch later",
+        "what is not prepared everywhere at the recovery never will be";
+    RecoverWithoutStamps => "recover-without-stamps",
+        "a restarted coordinator commits what was prepared everywhere, and forgets whose write it was",
+        "a request is done once, however often it is sent";
+    CheckpointForgetsPledges => "checkpoint-forgets-pledges",
+        "a participant's checkpoint keeps that a transaction is committed, and not what a coordinator would ask of it",
+        "what stands for the coordinator's record is kept until that is durable";
+    TakeOldNumbers => "take-old-numbers",
+        "a participant that has promised a new epoch takes a commit's number from the old one",
+        "a commit has one number";
+    ReadsNotLookedAtAgain => "reads-not-looked-at-again",
+        "a read that waits when a restarted coordinator asks goes on waiting for no more than before",
+        "what somebody has seen everybody sees who comes later";
     CatchUpOverGap => "catch-up-over-gap",
         "a donor whose memory begins later sends what it has, and the taker does not see the gap",
         "commits are applied in the order of their numbers everywhere";

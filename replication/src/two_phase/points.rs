@@ -24,6 +24,15 @@ pub const COORDINATOR_BEFORE_REPLY: &str = "coordinator-before-reply";
 pub const COORDINATOR_AFTER_REPLY: &str = "coordinator-after-reply";
 /// The last acknowledgement came; the end record is not written.
 pub const COORDINATOR_ALL_ACKNOWLEDGED: &str = "coordinator-all-acknowledged";
+/// The abort of a parallel transaction is in the log and not durable; as
+/// [`COORDINATOR_DECISION_WRITTEN`].
+pub const COORDINATOR_ABORT_WRITTEN: &str = "coordinator-abort-written";
+/// The abort of a parallel transaction is durable and nobody was told.
+pub const COORDINATOR_ABORT_DURABLE: &str = "coordinator-abort-durable";
+/// After a restart, a participant has told all that it has prepared.
+pub const COORDINATOR_SOME_RECOVERED: &str = "coordinator-some-recovered";
+/// After a restart, all participants have; nothing of it is decided.
+pub const COORDINATOR_ALL_RECOVERED: &str = "coordinator-all-recovered";
 
 /// The participant would vote yes; its record is not written.
 pub const PARTICIPANT_BEFORE_VOTE: &str = "participant-before-vote";
@@ -45,6 +54,23 @@ pub const PARTICIPANT_SNAPSHOT_STAGED: &str = "participant-snapshot-staged";
 pub const PARTICIPANT_SNAPSHOT_DURABLE: &str = "participant-snapshot-durable";
 /// They are in place; nothing is acknowledged.
 pub const PARTICIPANT_SNAPSHOT_INSTALLED: &str = "participant-snapshot-installed";
+/// The promise to a restarted coordinator is durable; nothing is told.
+pub const PARTICIPANT_EPOCH_PROMISED: &str = "participant-epoch-promised";
+
+/// Whether the step's records are written, without a sync, before the shell acts on this point.
+#[must_use]
+pub fn is_behind_write(point: &str) -> bool {
+    matches!(point, COORDINATOR_DECISION_WRITTEN | COORDINATOR_ABORT_WRITTEN)
+}
+
+/// Those that no commit passes: an abort does, or a start.
+pub const BESIDE_COMMITS: &[&str] = &[
+    COORDINATOR_ABORT_WRITTEN,
+    COORDINATOR_ABORT_DURABLE,
+    COORDINATOR_SOME_RECOVERED,
+    COORDINATOR_ALL_RECOVERED,
+    PARTICIPANT_EPOCH_PROMISED,
+];
 
 /// The coordinator's, in the order of the protocol.
 pub const COORDINATOR: &[Point] = &[
@@ -82,6 +108,19 @@ pub const COORDINATOR: &[Point] = &[
         name: COORDINATOR_ALL_ACKNOWLEDGED,
         moment: "every replica has acknowledged; the end record is not written",
     },
+    Point {
+        name: COORDINATOR_ABORT_WRITTEN,
+        moment: "the abort is written to the log and not synced",
+    },
+    Point { name: COORDINATOR_ABORT_DURABLE, moment: "the abort is durable and nobody was told" },
+    Point {
+        name: COORDINATOR_SOME_RECOVERED,
+        moment: "after a restart: a replica has told what it has prepared",
+    },
+    Point {
+        name: COORDINATOR_ALL_RECOVERED,
+        moment: "after a restart: all replicas have; nothing of it is decided",
+    },
 ];
 
 /// A participant's, in the order of the protocol.
@@ -111,6 +150,10 @@ pub const PARTICIPANT: &[Point] = &[
         moment: "the decision is durable here; the acknowledgement is not sent",
     },
     Point { name: PARTICIPANT_ACKNOWLEDGED, moment: "the acknowledgement is sent" },
+    Point {
+        name: PARTICIPANT_EPOCH_PROMISED,
+        moment: "a restarted coordinator's epoch is promised, durably; nothing is told",
+    },
 ];
 
 /// Those of a participant that takes over the rows of another.

@@ -4,25 +4,30 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::message::{Commit, CommitNumber, Decision, TxnId};
+use super::message::{Commit, CommitNumber, Decision, Parallel, TxnId};
+use super::options::CommitMode;
 use crate::contract::NodeId;
 use crate::request::{ClientId, Key, Stamp, Write};
 use crate::sessions::Sessions;
 
-/// What the coordinator keeps: presumed abort, so nothing before a commit and nothing of an abort.
+/// What the coordinator keeps: presumed abort, so nothing before a commit, and nothing of an abort
+/// unless the transaction would be committed without a word of the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoordinatorRecord {
     /// A new incarnation, durable before its first transaction.
     Started {
         /// One more than the last.
         epoch: u64,
+        /// How its transactions are committed.
+        commit: CommitMode,
     },
     /// A session was given out.
     SessionOpened {
         /// To this client.
         client: ClientId,
     },
-    /// The decision to commit: the moment at which the transaction happens.
+    /// The decision to commit: the moment at which the transaction happens, unless it has happened
+    /// with the last promise already.
     Committed {
         /// Which.
         txn: TxnId,
@@ -32,6 +37,14 @@ pub enum CoordinatorRecord {
         stamp: Option<Stamp>,
         /// Who has to be told, until each has acknowledged.
         participants: Arc<[NodeId]>,
+    },
+    /// The decision to abort a parallel transaction that participants were asked to prepare. Durable
+    /// before anybody is told: all of them may come to be prepared after all.
+    Aborted {
+        /// Which.
+        txn: TxnId,
+        /// Everything below was over, durably: of those no abort has to be remembered.
+        finished_below: TxnId,
     },
     /// Every participant has acknowledged: nobody will ask again.
     Ended {
@@ -43,16 +56,22 @@ pub enum CoordinatorRecord {
 }
 
 /// The coordinator's whole durable state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoordinatorCheckpoint {
     /// The newest incarnation.
     pub epoch: u64,
+    /// The newest one that committed in parallel; 0 for none.
+    pub parallel_epoch: u64,
+    /// Everything below is over.
+    pub finished_below: TxnId,
     /// All sessions.
     pub sessions: SessionTable,
     /// The newest commit's number.
     pub commits: CommitNumber,
     /// Committed, not acknowledged by everybody.
     pub committed: Vec<CommittedState>,
+    /// Parallel, from `finished_below` on, and aborted.
+    pub aborted: Vec<TxnId>,
 }
 
 /// A commit of a checkpoint.
@@ -120,6 +139,12 @@ pub enum ParticipantRecord {
     },
     /// The promise to commit if told so, with all that is needed to do it. Durable before the vote.
     Prepared(Prepared),
+    /// The promise to a restarted coordinator to prepare nothing of an older epoch any more. Durable
+    /// before the answer.
+    Promised {
+        /// The coordinator's.
+        epoch: u64,
+    },
     /// The outcome of a prepared transaction; or, of one that never was prepared here, the promise
     /// never to vote yes on it (always an abort).
     Decided {
@@ -183,6 +208,28 @@ pub struct Prepared {
     pub checked: Vec<Key>,
     /// As in the prepare message.
     pub finished_below: TxnId,
+    /// As in the prepare message.
+    pub parallel: Option<Parallel>,
+}
+
+/// An outcome of a participant's checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecidedState {
+    /// Of which.
+    pub txn: TxnId,
+    /// How it ended.
+    pub decision: Decision,
+    /// Of a parallel commit, what its coordinator may have lost with the record of it.
+    pub pledge: Option<Pledge>,
+}
+
+/// What the promises on a parallel transaction say, without the writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pledge {
+    /// Everybody who has promised.
+    pub participants: Arc<[NodeId]>,
+    /// Of the client's request.
+    pub stamp: Option<Stamp>,
 }
 
 /// What a participant knows of how far a coordinator has come.
@@ -199,10 +246,12 @@ pub struct CoordinatorProgress {
 pub struct ParticipantCheckpoint {
     /// The newest incarnation.
     pub incarnation: u64,
+    /// The newest epoch promised to a restarted coordinator; 0 for none.
+    pub promised: u64,
     /// In doubt.
     pub prepared: Vec<Prepared>,
     /// Decided, and not yet known to be over everywhere.
-    pub decided: Vec<(TxnId, Decision)>,
+    pub decided: Vec<DecidedState>,
     /// How far each coordinator has come.
     pub coordinators: Vec<CoordinatorProgress>,
     /// Sessions whose writes this participant committed alone.
@@ -217,5 +266,18 @@ pub struct Replicated {
     /// Of the coordinator, everything below is over.
     pub finished_below: TxnId,
     /// The commits that are not over.
-    pub committed: Vec<(TxnId, CommitNumber)>,
+    pub committed: Vec<AppliedState>,
+    /// Of the coordinator that their numbers are from, as in a decision.
+    pub epoch: u64,
+}
+
+/// A commit that is applied and not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedState {
+    /// Which.
+    pub txn: TxnId,
+    /// Its place in the serial order.
+    pub number: CommitNumber,
+    /// As in [`DecidedState::pledge`].
+    pub pledge: Option<Pledge>,
 }

@@ -143,9 +143,8 @@ impl Driver for Replicas {
         (schedule.some_node(), Operation::Read(query), Duration::from_secs(5))
     }
 
-    fn points(schedule: &mut Schedule, _node: NodeId) -> Vec<&'static str> {
-        let list = if schedule.one_in(2) { points::COORDINATOR } else { points::PARTICIPANT };
-        list.iter().map(|point| point.name).collect()
+    fn points(_schedule: &mut Schedule, _node: NodeId) -> Vec<&'static str> {
+        points::all().map(|point| point.name).collect()
     }
 
     fn ends(client: &Client, outcome: &Outcome) -> bool {
@@ -293,7 +292,7 @@ fn forged_messages_stop_nobody() {
 
 #[test]
 fn random_schedules_keep_every_promise() {
-    let points = points::COORDINATOR.iter().chain(points::PARTICIPANT).map(|point| point.name);
+    let points = points::all().map(|point| point.name);
     let must_have = ["late", "full disks", "relinks"].into_iter().chain(points);
     keep_every_promise(|seed, tracing| schedule(seed, Planted::default(), tracing), must_have);
 }

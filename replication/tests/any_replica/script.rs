@@ -130,6 +130,7 @@ scripts! {
     one_replica
     participant_points
     reads
+    pages
     recovery
     refusals
     retry_elsewhere

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kvorum_replication::{Answer, Key, Query, Row, Value, Write};
+use kvorum_replication::{Answer, Held, Key, NodeId, Query, Row, Value, Write};
 
 pub(crate) type Rows = BTreeMap<Key, Value>;
 
@@ -21,6 +21,13 @@ pub(crate) fn answer(rows: &Rows, query: &Query) -> Answer {
         Query::Get(key) => Answer::Value(rows.get(key).cloned()),
         Query::GetMany(keys) => {
             Answer::Values(keys.iter().map(|key| rows.get(key).cloned()).collect())
+        }
+        Query::Page(page) => {
+            let Answer::Rows { rows, more } = answer(rows, &Query::Scan(page.range.clone())) else {
+                unreachable!("a scan is answered with rows");
+            };
+            let held = page.of.or(Some(Held { by: NodeId(0), run: 1, number: 1 }));
+            Answer::Page { rows, more, held: held.filter(|_| more && !page.last) }
         }
         Query::Scan(range) => {
             let mut found = rows

@@ -11,7 +11,9 @@
 //!                                  says otherwise, as all that follow
 //! txn a=1 del@b absent@c present@d equals@e@v [stamp@CLIENT.SEQ[.BELOW]] [by@TIME] [at@NODE]
 //! get KEY... [by@TIME] [at@NODE] [stale]
-//! scan FROM..TO [limit@N] [by@TIME] [at@NODE]
+//! scan FROM..TO [limit@N] [paged] [of@HOLDER] [by@TIME] [at@NODE]
+//!                                  paged: the first page of many; of: the next, of what that node
+//!                                  holds (in these tests nothing but what the rows are by then)
 //! deliver|drop|repeat|delay [all] [KIND] [of@TXN] [from@NODE] [to@NODE]
 //!                                  the first such message on its way, or all of them; `delay`
 //!                                  puts it behind the others
@@ -38,7 +40,8 @@ use std::time::Duration;
 
 use goldenscript::{Argument, Command, Context, Runner};
 use kvorum_replication::{
-    ClientId, Key, NodeId, Operation, Precondition, Query, Range, Stamp, Time, Transaction, Write,
+    ClientId, Held, Key, NodeId, Operation, Page, Precondition, Query, Range, Stamp, Time,
+    Transaction, Write,
 };
 
 use super::cluster::Cluster;
@@ -436,11 +439,20 @@ impl<'a> Words<'a> {
     fn scan(&self) -> Result<Query> {
         let (start, end) =
             self.plain.first().and_then(|word| word.split_once("..")).ok_or("scan FROM..TO")?;
-        Ok(Query::Scan(Range {
+        let range = Range {
             start: key(start),
             end: (!end.is_empty()).then(|| key(end)),
             limit: self.named("limit").map_or(Ok(100), str::parse)?,
-        }))
+        };
+        Ok(match (self.has("paged"), self.named("of")) {
+            (false, None) => Query::Scan(range),
+            (_, None) => Query::Page(Page { range, last: false, of: None }),
+            // As the store of these tests names them.
+            (_, Some(by)) => {
+                let of = Some(Held { by: NodeId(by.parse()?), run: 1, number: 1 });
+                Query::Page(Page { range, last: false, of })
+            }
+        })
     }
 }
 
@@ -456,9 +468,12 @@ pub(crate) fn node(word: &str) -> Result<NodeId> {
 }
 
 pub(crate) fn time(word: &str) -> Result<Duration> {
+    if let Some(number) = word.strip_suffix("us") {
+        return Ok(Duration::from_micros(number.parse()?));
+    }
     match word.strip_suffix("ms") {
         Some(number) => Ok(Duration::from_millis(number.parse()?)),
-        None => Ok(Duration::from_secs(word.strip_suffix('s').ok_or("5s or 5ms")?.parse()?)),
+        None => Ok(Duration::from_secs(word.strip_suffix('s').ok_or("5s, 5ms or 5us")?.parse()?)),
     }
 }
 

@@ -54,6 +54,14 @@ pub(crate) fn answer(answer: &Answer) -> String {
             let found = rows(found.iter().map(|(key, value): &Row| (key, value)));
             format!("{found}{}", if *more { " and more" } else { "" })
         }
+        Answer::Page { rows: found, more, held } => {
+            let found = rows(found.iter().map(|(key, value): &Row| (key, value)));
+            let held = held.map(|it| format!(", held by {} as {}.{}", it.by, it.run, it.number));
+            format!("{found}{}{}", if *more { " and more" } else { "" }, held.unwrap_or_default())
+        }
+        Answer::NotHeld => "not held".to_owned(),
+        Answer::TooManyHeld => "too many held".to_owned(),
+        Answer::TooLarge { bytes } => format!("too large: {bytes} bytes"),
         Answer::Failed(reason) => format!("failed: {reason}"),
     }
 }
@@ -77,6 +85,7 @@ fn failure(failure: &Failure) -> String {
         }
         Failure::Unavailable { reason } => format!("unavailable: {reason}"),
         Failure::Overloaded => "overloaded".to_owned(),
+        Failure::SnapshotExpired => "snapshot expired".to_owned(),
         Failure::DiskFull { node: full } => format!("disk full: {}", node(*full)),
         Failure::Unknown { reason } => format!("unknown: {reason}"),
         Failure::SessionExpired => "session expired".to_owned(),

@@ -204,6 +204,7 @@ scripts! {
     preconditions
     unavailable
     read_index
+    pages
     lease
     catch_up
     snapshot

@@ -25,6 +25,7 @@ fn prepared(number: u64) -> ParticipantRecord {
         writes: vec![write()],
         checked: Vec::new(),
         finished_below: txn(1),
+        parallel: None,
     })
 }
 
@@ -41,6 +42,7 @@ fn a_replica_whose_log_contradicts_itself_neither_votes_nor_answers() {
             participants: [NodeId(1), NodeId(2)].into(),
             transaction: Transaction { preconditions: vec![], writes: vec![write()] }.into(),
             one_phase: None,
+            parallel: None,
             finished_below: txn(3),
         };
         let message = Message::Prepare(prepare);

@@ -1,5 +1,7 @@
-//! The judge. Commits have numbers, so the serial order that has to explain everything is known:
-//! what is left is to replay it and to compare.
+//! The judge. The order in which commits were decided is known, and it has to explain everything:
+//! what is left is to replay it and to compare. It is the order of their numbers, but for parallel
+//! commits whose numbers were lost with the records of them: those got new ones, and nobody may be
+//! able to tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,12 +16,18 @@ use crate::harness::schedule::Counts;
 use crate::node::Of;
 use crate::room::{Cluster, Event};
 
+type Recorded = BTreeMap<TxnId, (CommitNumber, Option<Stamp>)>;
+
 /// Judges a cluster that has come to rest with every node up.
 pub(crate) fn judge(cluster: &Cluster, counts: &mut Counts) -> Result<(), String> {
-    let begun = begun(&cluster.events);
-    let order = serial_order(cluster)?;
-    let states = replay(&order, &begun)?;
-    same_decisions(cluster, &order)?;
+    let recorded = recorded(cluster)?;
+    let mut order = Vec::new();
+    for txn in &cluster.order {
+        let (_, stamp) = recorded.get(txn).ok_or(format!("{txn} was decided, and is lost"))?;
+        order.push((*txn, *stamp));
+    }
+    let states = replay(&order, &cluster.begun)?;
+    same_decisions(cluster, &recorded)?;
     for node in cluster.nodes().into_iter().skip(1) {
         let rows = &cluster.machine(node).ok_or("a node is down")?.rows;
         let last = states.last().ok_or("there is a first state")?;
@@ -31,40 +39,31 @@ pub(crate) fn judge(cluster: &Cluster, counts: &mut Counts) -> Result<(), String
     real_time(cluster, &order, &states, counts)
 }
 
-fn begun(events: &[Event]) -> BTreeMap<TxnId, Arc<Transaction>> {
-    events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Asked { name, .. } => name.clone(),
-            _ => None,
-        })
-        .collect()
-}
-
-/// The commits in their order, with their stamps.
-fn serial_order(cluster: &Cluster) -> Result<Vec<(TxnId, Option<Stamp>)>, String> {
-    let mut order = Vec::new();
+/// The commits that the log of the decider has in the end, with their numbers and stamps.
+fn recorded(cluster: &Cluster) -> Result<Recorded, String> {
+    let mut recorded = Recorded::new();
+    let mut stamps = BTreeSet::new();
     for record in cluster.log(cluster.decider()) {
-        match record {
+        let last = recorded.len() as u64;
+        let (txn, number, stamp) = match record {
             Of::Participant(ParticipantRecord::CommittedAlone { txn, stamp, .. }) => {
-                order.push((*txn, *stamp));
+                (*txn, CommitNumber(last + 1), *stamp)
             }
             Of::Coordinator(CoordinatorRecord::Committed { txn, number, stamp, .. }) => {
-                order.push((*txn, *stamp));
-                if number.0 != order.len() as u64 {
-                    return Err(format!("commit {} of {txn} has number {number}", order.len()));
-                }
+                (*txn, *number, *stamp)
             }
-            Of::Participant(_) | Of::Coordinator(_) => {}
+            Of::Participant(_) | Of::Coordinator(_) => continue,
+        };
+        if number.0 != last + 1 || recorded.insert(txn, (number, stamp)).is_some() {
+            return Err(format!("commit {} is {txn} with number {number}", last + 1));
         }
-    }
-    let mut stamps = BTreeSet::new();
-    for stamp in order.iter().filter_map(|(_, stamp)| *stamp) {
-        if !stamps.insert((stamp.client, stamp.sequence)) {
+        if let Some(stamp) = stamp
+            && !stamps.insert((stamp.client, stamp.sequence))
+        {
             return Err(format!("{stamp:?} was committed twice"));
         }
     }
-    Ok(order)
+    Ok(recorded)
 }
 
 /// The rows before the first commit and after each.
@@ -87,14 +86,9 @@ fn replay(
     Ok(states)
 }
 
-/// Atomicity: no replica has decided otherwise than the order says.
-fn same_decisions(cluster: &Cluster, order: &[(TxnId, Option<Stamp>)]) -> Result<(), String> {
+/// Atomicity: no replica has decided otherwise than the log of the decider says.
+fn same_decisions(cluster: &Cluster, recorded: &Recorded) -> Result<(), String> {
     let alone = cluster.coordinator_options.replicas.len() == 1;
-    let numbers: BTreeMap<TxnId, CommitNumber> = order
-        .iter()
-        .enumerate()
-        .map(|(index, (txn, _))| (*txn, CommitNumber(index as u64 + 1)))
-        .collect();
     for node in cluster.nodes().into_iter().skip(1) {
         // The rows of another replica stand for the commits up to here.
         let mut base = 0;
@@ -111,7 +105,7 @@ fn same_decisions(cluster: &Cluster, order: &[(TxnId, Option<Stamp>)]) -> Result
                 Of::Participant(ParticipantRecord::Installed { checkpoint, .. }) => {
                     let applied = checkpoint.coordinators.iter().map(|it| it.applied.0);
                     base = applied.max().unwrap_or_default();
-                    checkpoint.decided.clone()
+                    checkpoint.decided.iter().map(|it| (it.txn, it.decision)).collect()
                 }
                 _ => continue,
             };
@@ -119,16 +113,19 @@ fn same_decisions(cluster: &Cluster, order: &[(TxnId, Option<Stamp>)]) -> Result
                 let right = match decision {
                     Decision::Commit(number) => {
                         seen.insert(txn);
-                        numbers.get(&txn) == Some(&number)
+                        recorded.get(&txn).map(|(number, _)| *number) == Some(number)
                     }
-                    Decision::Abort => !numbers.contains_key(&txn),
+                    Decision::Abort => !recorded.contains_key(&txn),
                 };
                 if !right {
                     return Err(format!("{node} decided {decision:?} on {txn}"));
                 }
             }
         }
-        let missing = order.iter().skip(base as usize).find(|(txn, _)| !seen.contains(txn));
+        let is_missing = |(txn, (number, _)): &(&TxnId, &(CommitNumber, _))| {
+            number.0 > base && !seen.contains(txn)
+        };
+        let missing = recorded.iter().find(is_missing);
         if let Some((txn, _)) = missing.filter(|_| !alone) {
             return Err(format!("{node} does not know that {txn} is committed"));
         }
@@ -168,7 +165,8 @@ fn real_time(
                     Operation::Transact { stamp, .. } => (None, *stamp),
                     Operation::OpenSession | Operation::ChangeMembers { .. } => (None, None),
                 };
-                let txn = name.as_ref().map(|(txn, _)| *txn);
+                let named = name.as_ref().map(|(txn, _)| *txn);
+                let txn = named.or_else(|| cluster.asked.get(request).copied());
                 let mut after = seen;
                 if let Some(stamp) = stamp {
                     let key = (stamp.client.0, stamp.sequence);

@@ -1,9 +1,13 @@
 //! The two cores of a cluster with a coordinator, as one: what a machine of either kind runs.
 
-use kvorum_replication::two_phase::message::Message;
+use std::sync::Arc;
+
+use kvorum_replication::two_phase::message::{Message, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::two_phase::{Coordinator, Participant};
-use kvorum_replication::{Core, Effect, Effects, Input, Position, Status, Time};
+use kvorum_replication::{
+    Core, Effect, Effects, Input, Position, RequestId, Status, Time, Transaction,
+};
 
 /// One of them, with what it wants done.
 pub(crate) struct Running<C: Core> {
@@ -27,6 +31,14 @@ pub(crate) type Record = Of<CoordinatorRecord, ParticipantRecord>;
 pub(crate) type Resume = Of<<Coordinator as Core>::Resume, <Participant as Core>::Resume>;
 
 impl Node {
+    /// The requests that wait for transactions here.
+    pub(crate) fn waiting(&self) -> Vec<(RequestId, TxnId)> {
+        match self {
+            Self::Coordinator(it) => it.core.audit().waiting,
+            Self::Participant(_) => Vec::new(),
+        }
+    }
+
     pub(crate) fn coordinator(core: Coordinator, armed: &[String]) -> Self {
         let effects = Effects::with_points(armed.to_vec());
         Self::Coordinator(Box::new(Running { core, effects }))
@@ -35,6 +47,16 @@ impl Node {
     pub(crate) fn participant(core: Participant, armed: &[String]) -> Self {
         let effects = Effects::with_points(armed.to_vec());
         Self::Participant(Box::new(Running { core, effects }))
+    }
+}
+
+impl Node {
+    /// What has begun and was not sent to anybody.
+    pub(crate) fn gathered(&self) -> Vec<(TxnId, Arc<Transaction>)> {
+        match self {
+            Self::Coordinator(running) => running.core.audit().gathered,
+            Self::Participant(_) => Vec::new(),
+        }
     }
 }
 

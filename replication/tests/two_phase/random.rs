@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use kvorum_replication::random::Random;
 use kvorum_replication::two_phase::message::{
-    Commit, CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, SnapshotPiece, TxnId,
-    Vote,
+    Commit, CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled,
+    SnapshotPiece, TxnId, Vote,
 };
 use kvorum_replication::two_phase::planted::Planted;
-use kvorum_replication::two_phase::record::{ParticipantRecord, Replicated};
-use kvorum_replication::two_phase::{CoordinatorOptions, ParticipantOptions, points};
+use kvorum_replication::two_phase::record::{AppliedState, ParticipantRecord, Pledge, Replicated};
+use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions, points};
 use kvorum_replication::{
     Answer, ClientId, Happened, NodeId, Operation, Outcome, Query, RequestId, SnapshotId, Stamp,
 };
@@ -27,6 +27,12 @@ pub(crate) struct Hostility {
     common: schedule::Hostility,
     replicas: u32,
     asks_peers: bool,
+    commit: CommitMode,
+    /// The coordinator does not commit in the same way in all its lives.
+    changes_mode: bool,
+    /// The coordinator dies again and again, and comes back at once.
+    restless: bool,
+    batches_voting_max: usize,
     /// Replicas that are down may lose their disks.
     wipes: bool,
     /// What replicas keep of recent commits is this much.
@@ -37,18 +43,28 @@ pub(crate) struct Hostility {
 
 /// What only these schedules remember.
 pub(crate) struct Nodes {
+    changes_mode: bool,
+    restless: bool,
     wipes: bool,
     wiped: u64,
 }
 
 fn schedule(seed: u64, tracing: bool) -> Schedule {
-    planted(seed, Planted::default(), tracing)
+    planted(seed, tracing, Planted::default())
 }
 
-pub(crate) fn planted(seed: u64, planted: Planted, tracing: bool) -> Schedule {
+/// What a schedule finds wrong with cores that have a bug.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn finds(seed: u64, bug: Planted) -> Result<(), String> {
+    planted(seed, false, bug).run(&mut schedule::Counts::default())
+}
+
+fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
     let hostility = Nodes::hostility(seed);
     let coordinator = CoordinatorOptions {
         replicas: (1..=hostility.replicas).map(NodeId).collect(),
+        commit: hostility.commit,
+        batches_voting_max: hostility.batches_voting_max,
         seed,
         read_timeout: Duration::from_secs(4),
         sessions_max: 3,
@@ -63,6 +79,7 @@ pub(crate) fn planted(seed: u64, planted: Planted, tracing: bool) -> Schedule {
         sessions_max: 3,
         inquire_after,
         inquiries_before_peers,
+        recalled_max: 2,
         recent_bytes_max: hostility.recent_bytes,
         piece_commits_max: 2,
         catch_up_after: Duration::from_millis(hostility.catch_up_after),
@@ -75,7 +92,9 @@ pub(crate) fn planted(seed: u64, planted: Planted, tracing: bool) -> Schedule {
     // With one replica, a message that outlives both its sender's and its receiver's process
     // would be new to both: links have to die with them, as TCP's do.
     cluster.links_die = hostility.replicas == 1;
-    Schedule::of(seed, hostility.common, cluster, Nodes { wipes: hostility.wipes, wiped: 0 })
+    let Hostility { changes_mode, restless, wipes, .. } = hostility;
+    let driver = Nodes { changes_mode, restless, wipes, wiped: 0 };
+    Schedule::of(seed, hostility.common, cluster, driver)
 }
 
 impl Driver for Nodes {
@@ -90,6 +109,11 @@ impl Driver for Nodes {
         "reads_waited",
         "commits_resent",
         "retries_answered",
+        "commits_recovered",
+        "aborts_recovered",
+        "refused_by_promise",
+        "reads_looked_at_again",
+        "outdated_dropped",
         "learned",
         "commits_passed_on",
         "truncated_sent",
@@ -109,13 +133,38 @@ impl Driver for Nodes {
             1 => 2,
             _ => 3,
         };
+        let commit = match random.below(4) {
+            0 => CommitMode::AfterDecision,
+            _ => CommitMode::Parallel,
+        };
+        let changes_mode = random.below(8) == 0;
+        let restless = random.below(3) == 0;
+        let batches_voting_max = [1, 2, usize::MAX][random.below(3) as usize];
         let wipes = random.below(3) == 0;
         let recent_bytes = if random.below(3) > 0 { 400 } else { 1 << 20 };
         let catch_up_after = if random.below(2) == 0 { 1 } else { 300 };
-        Hostility { common, replicas, asks_peers, wipes, recent_bytes, catch_up_after }
+        Hostility {
+            common,
+            replicas,
+            asks_peers,
+            commit,
+            changes_mode,
+            restless,
+            batches_voting_max,
+            wipes,
+            recent_bytes,
+            catch_up_after,
+        }
     }
 
     fn step(schedule: &mut Schedule) {
+        if schedule.driver.changes_mode && schedule.one_in(50) {
+            let modes = [CommitMode::Parallel, CommitMode::AfterDecision];
+            schedule.cluster.coordinator_options.commit = schedule.pick(&modes);
+        }
+        if schedule.driver.restless && schedule.one_in(60) {
+            schedule.restart_coordinator();
+        }
         let hostility = schedule.hostility;
         match schedule.below(1000) {
             0..600 => schedule.deliver(),
@@ -124,6 +173,7 @@ impl Driver for Nodes {
             900..940 => schedule.tick(300),
             940..948 if hostility.loses => schedule.lose(),
             948..960 if hostility.repeats => schedule.repeat(),
+            960 if hostility.crashes && schedule.one_in(4) => schedule.crash_all(),
             960..964 if hostility.crashes => schedule.crash(),
             964..966 if hostility.cuts => schedule.cut(),
             966..968 => schedule.checkpoint(),
@@ -183,6 +233,9 @@ impl Driver for Nodes {
 
     fn judge(schedule: &mut Schedule) -> Result<(), String> {
         schedule.at_rest()?;
+        if schedule.cluster.counter(COORDINATOR, "recovering") != Some(0) {
+            return Err("the coordinator has not heard what it needs, or can't believe it".into());
+        }
         schedule.take_counters()?;
         history::judge(&schedule.cluster, &mut schedule.counts)
     }
@@ -218,13 +271,35 @@ impl Schedule {
         self.cluster.durable_log(node).iter().any(is_joined)
     }
 
+    /// The coordinator dies and is back before anybody has done anything.
+    fn restart_coordinator(&mut self) {
+        let keep = self.below(3);
+        if self.cluster.is_up(COORDINATOR) {
+            self.cluster.crash(COORDINATOR, keep);
+            self.counts.add("restarts at once", 1);
+        }
+        self.start_armed(COORDINATOR);
+        self.cluster.sync(COORDINATOR);
+    }
+
+    /// The power fails: everybody loses what is not durable, but for a few records.
+    fn crash_all(&mut self) {
+        for node in self.cluster.nodes() {
+            let keep = self.below(3);
+            if self.cluster.is_up(node) {
+                self.cluster.crash(node, keep);
+            }
+        }
+        self.counts.add("power cuts", 1);
+    }
+
     /// Puts a message on its way that says anything about anything.
     fn forge(&mut self) {
         let nodes = self.cluster.nodes();
         let (from, to) = (self.pick(&nodes), self.pick(&nodes));
         let (txn, finished_below) = (self.some_txn(), self.some_txn());
         let decision = self.some_decision();
-        let message = match self.below(14) {
+        let message = match self.below(16) {
             0 => {
                 let participants = [self.pick(&nodes), self.pick(&nodes)];
                 let count = 1 + self.below(2);
@@ -235,28 +310,48 @@ impl Schedule {
                     participants: participants[..count].into(),
                     transaction: self.some_transaction().into(),
                     one_phase: self.one_in(2).then_some(OnePhase { stamp: Some(stamp) }),
+                    parallel: self.one_in(2).then_some(Parallel { stamp: Some(stamp) }),
                     finished_below,
                 })
             }
             1 => Message::Vote { txn, vote: self.some_vote() },
-            2 => Message::Decide { txn, decision, finished_below },
+            2 => {
+                let epoch = self.random.below(5);
+                Message::Decide { txn, decision, finished_below, epoch }
+            }
             3 => Message::Acknowledge { txn },
             4 => Message::Inquire { txn },
-            5 if self.one_in(2) => Message::Inform { txn, knowledge: Knowledge::Undecided },
-            5 => Message::Inform { txn, knowledge: Knowledge::Decided(decision) },
+            5 => {
+                let knowledge = match self.one_in(2) {
+                    true => Knowledge::Undecided,
+                    false => Knowledge::Decided(decision),
+                };
+                Message::Inform { txn, knowledge, epoch: self.random.below(5) }
+            }
             6 => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));
                 Message::Read { read, epoch, query: Query::Get(self.some_key()) }
             }
-            7 => self.some_commits(),
-            8 => Message::Truncated { first: self.some_number() },
-            9 => {
+            7 => Message::Recover { epoch: self.random.below(5), first: txn },
+            8 => {
+                let number = CommitNumber(self.random.below(8));
+                let number = self.one_in(2).then_some(number);
+                let participants = [self.pick(&nodes), self.pick(&nodes)].into();
+                let recalled = vec![Recalled { txn, participants, stamp: None, number }];
+                let (epoch, applied) = (self.random.below(5), CommitNumber(self.random.below(8)));
+                let (first, next) = (TxnId::FIRST, self.one_in(3).then_some(finished_below));
+                let is_outside = self.one_in(3);
+                Message::Recovered { epoch, first, applied, recalled, next, is_outside }
+            }
+            9 => self.some_commits(),
+            10 => Message::Truncated { first: self.some_number() },
+            11 => {
                 let snapshot = self.one_in(2).then_some(SnapshotId(self.random.below(20)));
                 Message::FetchSnapshot { snapshot, from: self.some_key() }
             }
-            10 => self.some_piece(),
-            11 => Message::CatchUp { to: self.some_number() },
-            12 => Message::FetchCommits { from: self.some_number() },
+            12 => self.some_piece(),
+            13 => Message::CatchUp { to: self.some_number() },
+            14 => Message::FetchCommits { from: self.some_number() },
             _ => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));
                 Message::ReadAnswer { read, epoch, answer: Answer::Values(vec![None]) }
@@ -275,17 +370,26 @@ impl Schedule {
         let commits = numbers.map(|number| Commit {
             number: CommitNumber(number),
             txn: self.some_txn(),
+            pledge: self.some_pledge(),
             transaction: self.some_transaction().into(),
         });
         let commits = commits.collect();
         let (applied, finished_below) = (self.some_number(), self.some_txn());
-        Message::Commits { from, commits, applied, finished_below }
+        let epoch = self.random.below(5);
+        Message::Commits { from, commits, applied, finished_below, epoch }
+    }
+
+    fn some_pledge(&mut self) -> Option<Pledge> {
+        let participants = self.cluster.nodes().into_iter().skip(1).collect();
+        self.one_in(2).then_some(Pledge { participants, stamp: None })
     }
 
     fn some_piece(&mut self) -> Message {
-        let committed = vec![(self.some_txn(), self.some_number())];
+        let (txn, number, pledge) = (self.some_txn(), self.some_number(), self.some_pledge());
+        let committed = vec![AppliedState { txn, number, pledge }];
         let (applied, finished_below) = (self.some_number(), self.some_txn());
-        let state = Replicated { applied, finished_below, committed };
+        let epoch = self.random.below(5);
+        let state = Replicated { applied, finished_below, committed, epoch };
         let rows = vec![(self.some_key(), self.some_key())];
         let (snapshot, last) = (SnapshotId(self.random.below(20)), self.one_in(2));
         let (from, last) = (bytes::Bytes::new(), last.then(|| state.into()));
@@ -331,6 +435,6 @@ fn forged_messages_stop_nobody() {
 #[test]
 fn random_schedules_keep_every_promise() {
     let points = points::COORDINATOR.iter().chain(points::PARTICIPANT).chain(points::SNAPSHOT);
-    let points = points.map(|point| point.name).chain(["disks lost"]);
-    keep_every_promise(schedule, points);
+    let points = points.map(|point| point.name);
+    keep_every_promise(schedule, points.chain(["power cuts", "restarts at once", "disks lost"]));
 }

@@ -1,19 +1,19 @@
-//! What a coordinator and its replicas bring along to be tested: their options, and how many commits
-//! are durable.
+//! What a coordinator and its replicas bring along to be tested: their options, and the order
+//! in which commits were decided.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kvorum_replication::two_phase::message::{Message, TxnId};
+use kvorum_replication::two_phase::message::{Decision, Message, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::two_phase::{
-    Coordinator, CoordinatorOptions, Participant, ParticipantOptions, points,
+    CommitMode, Coordinator, CoordinatorOptions, Participant, ParticipantOptions, points,
 };
-use kvorum_replication::{NodeId, Transaction};
+use kvorum_replication::{NodeId, RequestId, Transaction};
 
 use crate::harness::Room;
 use crate::harness::cluster;
-use crate::harness::machine::{Disk, Machine};
+use crate::harness::machine::{Disk, Machine, Output};
 use crate::node::{Node, Of, Record};
 use crate::show;
 
@@ -31,9 +31,18 @@ pub(crate) struct TwoPhase {
     pub(crate) links_die: bool,
     /// Which life a replica with an empty disk is given.
     pub(crate) lives: BTreeMap<NodeId, u64>,
-    /// Durable commits in the log that makes them, and how far it was searched for them.
-    commits: usize,
-    searched: usize,
+    /// Commits in the order in which they were decided. A parallel one is as soon as the coordinator
+    /// writes of it, even if the record is lost; of any other the record has to be durable.
+    pub(crate) order: Vec<TxnId>,
+    /// What each transaction is.
+    pub(crate) begun: BTreeMap<TxnId, Arc<Transaction>>,
+    /// The first transaction that was begun for each request.
+    pub(crate) asked: BTreeMap<RequestId, TxnId>,
+    /// How each epoch commits.
+    modes: BTreeMap<u64, CommitMode>,
+    /// How far the log was searched for what is written, and for what is durable.
+    written: usize,
+    durable: usize,
 }
 
 impl Cluster {
@@ -49,8 +58,12 @@ impl Cluster {
             participant_options,
             links_die: false,
             lives: BTreeMap::new(),
-            commits: 0,
-            searched: 0,
+            order: Vec::new(),
+            begun: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            modes: BTreeMap::new(),
+            written: 0,
+            durable: 0,
         };
         Self::of(room, nodes, tracing)
     }
@@ -62,6 +75,14 @@ impl TwoPhase {
         match self.coordinator_options.replicas[..] {
             [only] => only,
             _ => COORDINATOR,
+        }
+    }
+}
+
+impl TwoPhase {
+    fn decided(&mut self, txn: TxnId) {
+        if !self.order.contains(&txn) {
+            self.order.push(txn);
         }
     }
 }
@@ -100,7 +121,7 @@ impl Room for TwoPhase {
     }
 
     fn is_behind_write(point: &str) -> bool {
-        point == points::COORDINATOR_DECISION_WRITTEN
+        points::is_behind_write(point)
     }
 
     /// A killed process loses nothing that it had written, and it has written everything that it had
@@ -114,39 +135,73 @@ impl Room for TwoPhase {
     }
 
     fn begun(
-        _machine: Option<&Machine<Self>>,
+        machine: Option<&Machine<Self>>,
         _logged: &[Record],
         sent: &[Packet],
     ) -> Vec<(TxnId, Arc<Transaction>)> {
-        match sent.first() {
-            Some(Packet { message: Message::Prepare(prepare), .. }) => {
-                vec![(prepare.txn, prepare.transaction.clone())]
-            }
-            _ => Vec::new(),
+        let mut begun = machine.map_or(Vec::new(), |machine| machine.core.gathered());
+        if let Some(Packet { message: Message::Prepare(prepare), .. }) = sent.first() {
+            begun.push((prepare.txn, prepare.transaction.clone()));
         }
+        begun
     }
 
     fn synced(&mut self, node: NodeId, disk: &Disk<Self>) {
         if node != self.decider() {
             return;
         }
-        let is_commit = |record: &&Record| {
-            matches!(
-                record,
-                Of::Coordinator(CoordinatorRecord::Committed { .. })
-                    | Of::Participant(ParticipantRecord::CommittedAlone { .. })
-            )
-        };
-        self.commits += disk.log[self.searched..disk.durable].iter().filter(is_commit).count();
-        self.searched = disk.durable;
+        self.written = self.written.min(disk.log.len());
+        self.durable = self.durable.min(disk.durable);
+        let written = std::mem::replace(&mut self.written, disk.log.len());
+        for record in &disk.log[written..] {
+            match record {
+                Of::Coordinator(CoordinatorRecord::Started { epoch, commit }) => {
+                    self.modes.insert(*epoch, *commit);
+                }
+                Of::Coordinator(CoordinatorRecord::Committed { txn, .. })
+                    if self.modes.get(&txn.epoch) == Some(&CommitMode::Parallel) =>
+                {
+                    self.decided(*txn);
+                }
+                Of::Coordinator(_) | Of::Participant(_) => {}
+            }
+        }
+        let durable = std::mem::replace(&mut self.durable, disk.durable);
+        for record in &disk.log[durable..disk.durable] {
+            if let Of::Coordinator(CoordinatorRecord::Committed { txn, .. })
+            | Of::Participant(ParticipantRecord::CommittedAlone { txn, .. }) = record
+            {
+                self.decided(*txn);
+            }
+        }
+    }
+
+    /// A write that has waited gets its name late. Who dies on the way from telling of a commit to writing of it has decided it.
+    fn stepped(&mut self, node: NodeId, machine: &Machine<Self>, outputs: &[Output<Self>]) {
+        for (request, txn) in machine.core.waiting() {
+            self.asked.entry(request).or_insert(txn);
+        }
+        for output in outputs {
+            if let Output::Send(_, Message::Prepare(prepare)) = output {
+                self.begun.insert(prepare.txn, prepare.transaction.clone());
+            }
+            if let Output::Send(_, Message::Decide { txn, decision: Decision::Commit(_), .. }) =
+                output
+                && node == COORDINATOR
+            {
+                self.decided(*txn);
+            }
+        }
     }
 
     fn wiped(&mut self, node: NodeId, life: u64) {
-        assert_ne!(node, COORDINATOR, "nobody else knows what it has decided");
-        self.lives.insert(node, life);
+        // Only replicas have lives: nobody else knows what the coordinator has decided.
+        if node != COORDINATOR {
+            self.lives.insert(node, life);
+        }
     }
 
     fn order_len(&self) -> usize {
-        self.commits
+        self.order.len()
     }
 }

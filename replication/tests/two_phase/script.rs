@@ -1,6 +1,8 @@
 //! Scenario scripts, as [`crate::harness::script`] has them, and besides:
 //!
 //! ```text
+//! cluster parallel                 committed as soon as all promises are durable
+//! commits parallel|after_decision  how the coordinator commits from its next start on
 //! commit|abort|vote|ack|inquire TXN [number@N] from@NODE to@NODE
 //!                                  such a message, forged (a vote is yes)
 //! promise                          deliver prepares and votes: the decision is written, not durable
@@ -12,13 +14,22 @@
 use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
 use kvorum_replication::two_phase::planted::Planted;
-use kvorum_replication::two_phase::{CoordinatorOptions, ParticipantOptions};
+use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions};
 
 use crate::harness::script::{Result, Script, Scripted, Words, first, scripts};
 use crate::room::{COORDINATOR, Cluster, Packet, TwoPhase};
 
 fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
-    let mut coordinator = CoordinatorOptions { planted, ..CoordinatorOptions::default() };
+    let commit = match words.has("parallel") {
+        true => CommitMode::Parallel,
+        false => CommitMode::AfterDecision,
+    };
+    let mut coordinator = CoordinatorOptions {
+        commit,
+        batches_voting_max: usize::MAX,
+        planted,
+        ..CoordinatorOptions::default()
+    };
     let mut participant = ParticipantOptions { planted, ..ParticipantOptions::default() };
     let mut replicas = 3;
     for (name, value) in &words.pairs {
@@ -33,6 +44,8 @@ fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
                 coordinator.outstanding_per_session_max = number;
                 participant.outstanding_per_session_max = number;
             }
+            "recalled_max" => participant.recalled_max = number,
+            "batches_voting_max" => coordinator.batches_voting_max = number,
             "in_flight_max" => coordinator.in_flight_max = number,
             "prepared_max" => participant.prepared_max = number,
             "unfinished_span_max" => coordinator.unfinished_span_max = number as u64,
@@ -75,6 +88,14 @@ impl Scripted for TwoPhase {
     ) -> Result<()> {
         match name {
             "commit" | "abort" | "vote" | "ack" | "inquire" => forge(cluster, name, words),
+            "commits" => {
+                cluster.coordinator_options.commit = match words.plain.first() {
+                    Some(&"parallel") => CommitMode::Parallel,
+                    Some(&"after_decision") => CommitMode::AfterDecision,
+                    _ => return Err("commits parallel|after_decision".into()),
+                };
+                Ok(())
+            }
             "promise" | "decide" => {
                 promise(cluster);
                 if name == "decide" {
@@ -104,7 +125,8 @@ fn forge(cluster: &mut Cluster, kind: &str, words: &Words<'_>) -> Result<()> {
     let txn = TxnId { coordinator: COORDINATOR, epoch: txn.0.parse()?, number: txn.1.parse()? };
     let number = CommitNumber(words.named("number").map_or(Ok(0), str::parse)?);
     let finished_below = TxnId { number: 1, epoch: 1, ..txn };
-    let decide = |decision| Message::Decide { txn, decision, finished_below };
+    let epoch = txn.epoch;
+    let decide = |decision| Message::Decide { txn, decision, finished_below, epoch };
     let message = match kind {
         "commit" => decide(Decision::Commit(number)),
         "abort" => decide(Decision::Abort),
@@ -122,7 +144,7 @@ fn script(planted: Planted) -> Script<TwoPhase> {
     Script::new(move |words| new_cluster(words, planted))
 }
 
-/// Scripts that come out differently with a bug.
+/// The scripts that come out differently with this bug.
 #[cfg(feature = "planted-bugs")]
 pub(crate) fn that_differ(planted: Planted) -> Vec<&'static str> {
     let differs = |name: &&str| {
@@ -140,6 +162,7 @@ pub(crate) fn that_differ(planted: Planted) -> Vec<&'static str> {
 scripts! {
     "two_phase", script(Planted::default());
     commit
+    batches
     counts
     disk_full
     conflict
@@ -159,11 +182,23 @@ scripts! {
     sessions
     one_phase
     reads
+    pages
     serial_order
     checkpoints
     recovery
     limits
     strangers
+    parallel_commit
+    parallel_abort
+    parallel_recovery
+    parallel_numbers
+    parallel_reads
+    parallel_modes
+    parallel_lost_log
+    parallel_chunks
+    parallel_checkpoints
+    parallel_aborts_kept
+    parallel_lost_disk
     catch_up
     learnt_once
     lost_disk

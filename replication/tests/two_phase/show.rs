@@ -1,12 +1,14 @@
 //! Inputs and effects in words short enough to read a protocol by.
 
+use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{
-    Commit, Decision, Knowledge, Message, Prepare, TxnId, Vote,
+    Commit, Decision, Knowledge, Message, Prepare, Recalled, TxnId, Vote,
 };
 use kvorum_replication::two_phase::record::{
-    CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord, Prepared, SessionTable,
+    AppliedState, CoordinatorRecord, DecidedState, ParticipantCheckpoint, ParticipantRecord,
+    Pledge, Prepared, SessionTable,
 };
-use kvorum_replication::{Key, NodeId, Query};
+use kvorum_replication::{Key, NodeId, Page, Query, Range};
 
 use crate::harness::show::{answer, node, stamp, text, transaction, writes};
 use crate::node::{Of, Record};
@@ -31,11 +33,17 @@ fn query(query: &Query) -> String {
     match query {
         Query::Get(key) => format!("get {}", text(key)),
         Query::GetMany(many) => format!("get {}", keys(many)),
-        Query::Scan(range) => {
-            let end = range.end.as_ref().map_or_else(String::new, |end| text(end));
-            format!("scan {}..{end} limit {}", text(&range.start), range.limit)
-        }
+        Query::Scan(range) => scan(range),
+        Query::Page(Page { range, of, .. }) => match of {
+            Some(held) => format!("{} of {}.{}.{}", scan(range), held.by, held.run, held.number),
+            None => format!("{} held", scan(range)),
+        },
     }
+}
+
+fn scan(range: &Range) -> String {
+    let end = range.end.as_ref().map_or_else(String::new, |end| text(end));
+    format!("scan {}..{end} limit {}", text(&range.start), range.limit)
 }
 
 /// The first word of [`message`], by which scripts choose messages.
@@ -50,6 +58,8 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::Inform { .. } => "inform",
         Message::Read { .. } => "read",
         Message::ReadAnswer { .. } => "answer",
+        Message::Recover { .. } => "recover",
+        Message::Recovered { .. } => "recovered",
         Message::FetchCommits { .. } => "fetch",
         Message::Commits { .. } => "commits",
         Message::Truncated { .. } => "truncated",
@@ -67,19 +77,19 @@ pub(crate) fn message(message: &Message) -> String {
     match message {
         Message::Prepare(prepare) => prepare_words(prepare),
         Message::Vote { txn: id, vote } => format!("{kind} {} {}", txn(id), vote_words(vote)),
-        Message::Decide { txn: id, decision: Decision::Commit(number), finished_below } => {
+        Message::Decide { txn: id, decision: Decision::Commit(number), finished_below, .. } => {
             format!("{kind} {} {number} below {}", txn(id), txn(finished_below))
         }
-        Message::Decide { txn: id, decision: Decision::Abort, finished_below } => {
+        Message::Decide { txn: id, decision: Decision::Abort, finished_below, .. } => {
             format!("{kind} {} below {}", txn(id), txn(finished_below))
         }
         Message::Acknowledge { txn: id } | Message::Inquire { txn: id } => {
             format!("{kind} {}", txn(id))
         }
-        Message::Inform { txn: id, knowledge: Knowledge::Undecided } => {
+        Message::Inform { txn: id, knowledge: Knowledge::Undecided, .. } => {
             format!("{kind} {} undecided", txn(id))
         }
-        Message::Inform { txn: id, knowledge: Knowledge::Decided(known) } => {
+        Message::Inform { txn: id, knowledge: Knowledge::Decided(known), .. } => {
             format!("{kind} {} {}", txn(id), decision(*known))
         }
         Message::Read { read, epoch, query: asked } => {
@@ -88,10 +98,18 @@ pub(crate) fn message(message: &Message) -> String {
         Message::ReadAnswer { read, epoch, answer: found } => {
             format!("{kind} {epoch}.{read} {}", answer(found))
         }
+        Message::Recover { epoch, first } => format!("{kind} epoch {epoch} from {}", txn(first)),
+        Message::Recovered { epoch, first: _, applied, recalled, next, is_outside } => {
+            let next = next.map_or_else(String::new, |next| format!(" next {}", txn(&next)));
+            let recalled: Vec<String> = recalled.iter().map(self::recalled).collect();
+            let recalled = recalled.join("; ");
+            let outside = if *is_outside { " outside" } else { "" };
+            format!("{kind} epoch {epoch} applied {applied} [{recalled}]{next}{outside}")
+        }
         Message::FetchCommits { from } => format!("{kind} {from}"),
-        Message::Commits { from, commits: list, applied, finished_below } => {
+        Message::Commits { from, commits: list, applied, finished_below, epoch } => {
             let (list, below) = (commits(list), txn(finished_below));
-            format!("{kind} {from} [{list}] applied {applied} below {below}")
+            format!("{kind} {from} [{list}] applied {applied} below {below} epoch {epoch}")
         }
         Message::Truncated { first } => format!("{kind} {first}"),
         Message::FetchSnapshot { snapshot, from } => {
@@ -100,10 +118,14 @@ pub(crate) fn message(message: &Message) -> String {
         }
         Message::SnapshotPiece(piece) => {
             let last = piece.last.as_ref().map_or_else(String::new, |state| {
-                let open: Vec<String> =
-                    state.committed.iter().map(|(id, at)| format!("{} {at}", txn(id))).collect();
-                let (applied, below) = (state.applied, txn(&state.finished_below));
-                format!(" applied {applied} below {below} [{}]", open.join("; "))
+                let open = state.committed.iter();
+                let open = open.map(|AppliedState { txn: id, number, pledge: of }| {
+                    format!("{} {number}{}", txn(id), pledge(of.as_ref()))
+                });
+                let open = open.collect::<Vec<_>>().join("; ");
+                let (applied, below, epoch) =
+                    (state.applied, txn(&state.finished_below), state.epoch);
+                format!(" applied {applied} below {below} [{open}] epoch {epoch}")
             });
             let of = piece.snapshot.0;
             format!("{kind} {of} from {:?}: {}{last}", text(&piece.from), piece.rows.len())
@@ -117,9 +139,17 @@ pub(crate) fn message(message: &Message) -> String {
     }
 }
 
+fn recalled(recalled: &Recalled) -> String {
+    let Recalled { txn: id, participants, stamp: of, number } = recalled;
+    let number = number.map_or_else(String::new, |number| format!(" {number}"));
+    format!("{}{number}{} by {}", txn(id), stamp(*of), nodes(participants))
+}
+
 fn commits(list: &[Commit]) -> String {
-    let shown =
-        |it: &Commit| format!("{} {} {}", it.number, txn(&it.txn), writes(&it.transaction.writes));
+    let shown = |it: &Commit| {
+        let (number, id, of) = (it.number, txn(&it.txn), pledge(it.pledge.as_ref()));
+        format!("{number} {id}{of} {}", writes(&it.transaction.writes))
+    };
     list.iter().map(shown).collect::<Vec<_>>().join("; ")
 }
 
@@ -127,8 +157,11 @@ fn prepare_words(prepare: &Prepare) -> String {
     let alone = prepare
         .one_phase
         .map_or_else(String::new, |one_phase| format!(" alone{}", stamp(one_phase.stamp)));
+    let parallel = prepare
+        .parallel
+        .map_or_else(String::new, |parallel| format!(" parallel{}", stamp(parallel.stamp)));
     format!(
-        "prepare {} {}{alone} below {}",
+        "prepare {} {}{alone}{parallel} below {}",
         txn(&prepare.txn),
         transaction(&prepare.transaction),
         txn(&prepare.finished_below)
@@ -170,10 +203,18 @@ pub(crate) fn record(record: &Record) -> String {
 
 fn coordinator_record(record: &CoordinatorRecord) -> String {
     match record {
-        CoordinatorRecord::Started { epoch } => format!("started epoch {epoch}"),
+        CoordinatorRecord::Started { epoch, commit: CommitMode::AfterDecision } => {
+            format!("started epoch {epoch}")
+        }
+        CoordinatorRecord::Started { epoch, commit: CommitMode::Parallel } => {
+            format!("started epoch {epoch} parallel")
+        }
         CoordinatorRecord::SessionOpened { client } => format!("session {}", client.0),
         CoordinatorRecord::Committed { txn: id, number, stamp: of, participants } => {
             format!("committed {} {number}{} by {}", txn(id), stamp(*of), nodes(participants))
+        }
+        CoordinatorRecord::Aborted { txn: id, finished_below } => {
+            format!("aborted {} below {}", txn(id), txn(finished_below))
         }
         CoordinatorRecord::Ended { txn: id } => format!("ended {}", txn(id)),
         CoordinatorRecord::Checkpoint(checkpoint) => {
@@ -182,8 +223,17 @@ fn coordinator_record(record: &CoordinatorRecord) -> String {
                 .iter()
                 .map(|it| format!("{} {} by {}", txn(&it.txn), it.number, nodes(&it.participants)))
                 .collect();
+            let aborted: Vec<String> = checkpoint.aborted.iter().map(txn).collect();
+            let parallel = match checkpoint.parallel_epoch {
+                0 => String::new(),
+                epoch => format!(
+                    " parallel {epoch} below {} aborted [{}]",
+                    txn(&checkpoint.finished_below),
+                    aborted.join(" ")
+                ),
+            };
             format!(
-                "checkpoint epoch {} commits {} [{}] sessions {}",
+                "checkpoint epoch {} commits {} [{}]{parallel} sessions {}",
                 checkpoint.epoch,
                 checkpoint.commits,
                 committed.join("; "),
@@ -196,6 +246,7 @@ fn coordinator_record(record: &CoordinatorRecord) -> String {
 fn prepared(record: &Prepared) -> String {
     let mut words = vec![txn(&record.txn), writes(&record.writes)];
     words.extend(record.checked.iter().map(|key| format!("check@{}", text(key))));
+    words.extend(record.parallel.map(|parallel| format!("parallel{}", stamp(parallel.stamp))));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }
@@ -204,6 +255,7 @@ fn participant_record(record: &ParticipantRecord) -> String {
     match record {
         ParticipantRecord::Started { incarnation } => format!("started incarnation {incarnation}"),
         ParticipantRecord::Prepared(record) => format!("prepared {}", prepared(record)),
+        ParticipantRecord::Promised { epoch } => format!("promised epoch {epoch}"),
         ParticipantRecord::Decided { txn: id, decision: known } => {
             format!("decided {} {}", txn(id), decision(*known))
         }
@@ -224,20 +276,32 @@ fn participant_record(record: &ParticipantRecord) -> String {
     }
 }
 
+fn pledge(pledge: Option<&Pledge>) -> String {
+    pledge.map_or_else(String::new, |pledge| {
+        format!("{} by {}", stamp(pledge.stamp), nodes(&pledge.participants))
+    })
+}
+
 fn state(checkpoint: &ParticipantCheckpoint) -> String {
     let promised: Vec<String> = checkpoint.prepared.iter().map(prepared).collect();
     let decided: Vec<String> = checkpoint
         .decided
         .iter()
-        .map(|(id, known)| format!("{} {}", txn(id), decision(*known)))
+        .map(|DecidedState { txn: id, decision: known, pledge: of }| {
+            format!("{} {}{}", txn(id), decision(*known), pledge(of.as_ref()))
+        })
         .collect();
     let progress: Vec<String> = checkpoint
         .coordinators
         .iter()
         .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
         .collect();
+    let epoch = match checkpoint.promised {
+        0 => String::new(),
+        epoch => format!(" promised {epoch}"),
+    };
     format!(
-        "incarnation {} prepared [{}] decided [{}] {} sessions {}",
+        "incarnation {}{epoch} prepared [{}] decided [{}] {} sessions {}",
         checkpoint.incarnation,
         promised.join("; "),
         decided.join("; "),

@@ -4,8 +4,8 @@ use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use capnp::Error;
 use capnp::capability::Promise;
+use capnp::{Error, ErrorKind};
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use kvorum_schema::admin_capnp::admin;
 use kvorum_schema::client_capnp::gate;
@@ -257,6 +257,7 @@ pub(super) async fn open_within(
 /// What the first answer's absence means.
 fn greeted(wire: &Wire, error: &Error) -> Unreachable {
     match wire.is_closed() {
+        true if error.kind == ErrorKind::Overloaded => Unreachable::Away(error.extra.clone()),
         true => Unreachable::Away(format!("no Kvorum server answers: {error}")),
         false => Unreachable::Refused(error.extra.clone()),
     }

@@ -1,6 +1,7 @@
 //! What a client is told when an operation did not end well.
 
 use std::fmt;
+use std::time::Duration;
 
 use kvorum_replication::{Failure, Happened, NodeId};
 
@@ -34,6 +35,8 @@ pub enum ErrorKind {
     Unavailable,
     /// Too much is in flight.
     Overloaded,
+    /// The snapshot of a long scan is not held any more.
+    SnapshotExpired,
     /// The deadline came before the outcome was known.
     Unknown,
     /// The cluster does not know the client's session any more.
@@ -59,6 +62,7 @@ impl ErrorKind {
             Self::PreconditionFailed => "precondition-failed",
             Self::Unavailable => "unavailable",
             Self::Overloaded => "overloaded",
+            Self::SnapshotExpired => "snapshot-expired",
             Self::Unknown => "unknown",
             Self::SessionExpired => "session-expired",
             Self::StaleSequence => "stale-sequence",
@@ -106,6 +110,40 @@ impl ClientError {
     pub(super) fn no_address() -> Self {
         let what = "no address to connect to".to_owned();
         Self::new(ErrorKind::Invalid, Happened::No, what, "name one with --connect HOST:PORT")
+    }
+
+    /// A key that a transaction has read was changed before it could commit.
+    pub(super) fn changed(key: &[u8]) -> Self {
+        let what = format!("transaction failed: key {} was changed meanwhile", Shown(key));
+        Self::new(ErrorKind::Conflict, Happened::No, what, "try again")
+    }
+
+    /// A precondition was found not to hold, by reading.
+    pub(super) fn does_not_hold(index: usize, key: &[u8]) -> Self {
+        let what = format!("precondition {} does not hold of key {}", index + 1, Shown(key));
+        Self {
+            failed_precondition: Some(index),
+            ..Self::new(
+                ErrorKind::PreconditionFailed,
+                Happened::No,
+                what,
+                "read the key, and decide anew",
+            )
+        }
+    }
+
+    /// The same conflict, which was met with every try.
+    pub(super) fn gave_up(self, tries: u32, timeout: Duration) -> Self {
+        let tries = match tries {
+            1 => return self,
+            tries => format!("{tries} tries within {} ms", timeout.as_millis()),
+        };
+        Self { what: format!("{}; gave up after {tries}", self.what), ..self }
+    }
+
+    /// A server that answers pages without saying of which snapshot.
+    pub(super) fn holds_no_snapshots(at: &str) -> Self {
+        Self::refused(format!("{at} holds no snapshots for long scans"))
     }
 
     pub(super) fn unreachable(reasons: String) -> Self {
@@ -187,6 +225,13 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
             ErrorKind::Overloaded,
             "too many requests are in flight".to_owned(),
             "try again a little later, with fewer at a time",
+        ),
+        Failure::SnapshotExpired => (
+            ErrorKind::SnapshotExpired,
+            "the snapshot of this scan is not held any more: nothing was read of it for too long, or \
+             its replica was lost"
+                .to_owned(),
+            "scan again",
         ),
         Failure::Unknown { reason } => {
             (ErrorKind::Unknown, reason, "read the keys to see whether it happened")

@@ -2,27 +2,42 @@
 
 mod connection;
 mod error;
+mod many;
 mod operations;
+mod rows;
 mod session;
+mod transaction;
 mod types;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvorum_replication::{Range, Transaction, Write};
+use kvorum_replication::random::Random;
+use kvorum_replication::{Precondition, Range, Transaction, Write};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use connection::{Connection, Unreachable, open_within};
 pub use error::{ClientError, ErrorKind};
+use operations::Within;
+pub use rows::Rows;
 use session::Session;
-pub use types::{ClientOptions, MemberStatus, ProcessStatus, ScanPage};
+pub use transaction::{Tries, Txn};
+pub use types::{ClientOptions, MemberStatus, OnConflict, ProcessStatus, ScanPage};
 
 /// Addresses that a client remembers beside those it was given.
 const LEARNED_MAX: usize = 8;
+
+/// The longest pause before a transaction that met another one is tried again: about as long as one
+/// takes. It doubles with every try.
+const CONFLICT_PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// It grows no longer than this: many that want the same key wait their turn by then.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(128);
 
 /// One connection at a time to one of several addresses. Reconnects with back-off, follows servers
 /// that send it elsewhere and stays there; a write that lost its connection is retried under the
@@ -59,6 +74,8 @@ struct Inner {
     session: Session,
     /// Held by whoever opens a session.
     opening: Mutex<()>,
+    /// For pauses.
+    random: RefCell<Random>,
 }
 
 impl Client {
@@ -75,6 +92,7 @@ impl Client {
                 last_address: RefCell::default(),
                 session: Session::default(),
                 opening: Mutex::new(()),
+                random: RefCell::new(Random::new(seed())),
             }),
         };
         let deadline = Instant::now() + client.inner.options.timeout;
@@ -84,13 +102,28 @@ impl Client {
 
     /// The value of a key; linearizable.
     pub async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
-        self.inner.get(key, Freshness::Linearizable).await
+        self.inner.get(key, Freshness::Linearizable, self.inner.within()).await
     }
 
     /// The value of a key as the replica connected to holds it, be it old, without asking others:
     /// for when only few replicas are left, or speed is worth more.
     pub async fn get_stale(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
-        self.inner.get(key, Freshness::Stale).await
+        self.inner.get(key, Freshness::Stale, self.inner.within()).await
+    }
+
+    /// The values of several keys at one point in time, in the order of the keys; strictly
+    /// serializable.
+    pub async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, ClientError> {
+        self.inner.get_many(&keys, Freshness::Linearizable, self.inner.within()).await
+    }
+
+    /// The values of several keys at one point in time as the replica connected to holds them, be
+    /// they old, without asking others.
+    pub async fn get_many_stale(
+        &self,
+        keys: Vec<Bytes>,
+    ) -> Result<Vec<Option<Bytes>>, ClientError> {
+        self.inner.get_many(&keys, Freshness::Stale, self.inner.within()).await
     }
 
     /// Sets a key's value.
@@ -105,10 +138,36 @@ impl Client {
 
     /// Does all of a transaction's writes at once if its preconditions hold, or none.
     pub async fn transact(&self, transaction: Transaction) -> Result<(), ClientError> {
-        self.inner.write(&transaction).await
+        let on_conflict = self.inner.options.on_conflict;
+        self.inner.write(&transaction, self.inner.within(), on_conflict).await
     }
 
-    /// The rows of a range at one point in time.
+    /// Gives a key the value `new` if it has the value `old`, at one moment; says whether it had.
+    /// `None` stands for a key that is not there, before or after.
+    pub async fn compare_and_set(
+        &self,
+        key: Bytes,
+        old: Option<Bytes>,
+        new: Option<Bytes>,
+    ) -> Result<bool, ClientError> {
+        let expected = match old {
+            Some(old) => Precondition::Equals(key.clone(), old),
+            None => Precondition::Absent(key.clone()),
+        };
+        let write = match new {
+            Some(new) => Write::Put(key, new),
+            None => Write::Delete(key),
+        };
+        let transaction = Transaction { preconditions: vec![expected], writes: vec![write] };
+        match self.transact(transaction).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == ErrorKind::PreconditionFailed => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The rows of a range at one point in time: as many as fit into one answer. For more of them
+    /// there is [`Client::rows`].
     pub async fn scan(&self, range: Range) -> Result<ScanPage, ClientError> {
         self.inner.scan(&range, Freshness::Linearizable).await
     }
@@ -140,7 +199,17 @@ fn single(write: Write) -> Transaction {
     Transaction { preconditions: Vec::new(), writes: vec![write] }
 }
 
+/// A number that no other client has begun with: each hasher is keyed by chance.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 impl Inner {
+    /// The time that one operation has.
+    fn within(&self) -> Within {
+        Within::from_now(self.options.timeout)
+    }
+
     /// The connection there is, or a new one to the first address that answers.
     async fn connection(&self, deadline: Instant) -> Result<Rc<Connection>, ClientError> {
         if let Some(current) = self.current() {
@@ -246,6 +315,19 @@ impl Inner {
     fn is_current(&self, connection: &Connection) -> bool {
         let current = self.current.borrow();
         current.as_ref().is_some_and(|current| std::ptr::eq(Rc::as_ptr(current), connection))
+    }
+
+    /// Waits before a transaction that met another one tries again, by chance, so that those who met
+    /// do not meet again; false if the deadline would come first.
+    async fn pause(&self, tries: u32, deadline: Instant) -> bool {
+        let longest = CONFLICT_PAUSE_MIN.saturating_mul(1 << tries.min(10)).min(CONFLICT_PAUSE_MAX);
+        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
+        let pause = Duration::from_micros(self.random.borrow_mut().below(micros) + 1);
+        if Instant::now() + pause >= deadline {
+            return false;
+        }
+        sleep(pause).await;
+        true
     }
 
     /// Waits before the next try; false if the deadline would come first.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Unanswered};
 use super::error::ClientError;
-use super::types::{ProcessStatus, ScanPage};
+use super::types::{OnConflict, ProcessStatus, ScanPage};
 use super::{ErrorKind, Freshness, Inner};
 use crate::convert::client::{
     Told, check_key, check_transaction, read_failure, read_rows, transaction_bytes, write_stamp,
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_millis(200);
 const REDIRECTS_AT_ONCE: u32 = 3;
 
 /// How one try ended.
-enum Tried<T> {
+pub(super) enum Tried<T> {
     Done(T),
     /// The server said so.
     Failed(Failure),
@@ -48,8 +48,22 @@ impl<T> From<Unanswered> for Tried<T> {
     }
 }
 
+/// How long an operation may take, retries included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Within {
+    pub(super) deadline: Instant,
+    pub(super) timeout: Duration,
+}
+
+impl Within {
+    /// So long from now on.
+    pub(super) fn from_now(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, timeout }
+    }
+}
+
 /// One operation on its way through its tries.
-struct Journey {
+pub(super) struct Journey {
     /// For messages.
     name: &'static str,
     deadline: Instant,
@@ -64,16 +78,21 @@ struct Journey {
 }
 
 /// What to do after a try.
-enum Next<T> {
+pub(super) enum Next<T> {
     Return(Result<T, ClientError>),
     Again,
 }
 
 impl Journey {
     fn new(name: &'static str, timeout: Duration, writes: bool) -> Self {
+        Self::within(name, Within::from_now(timeout), writes)
+    }
+
+    pub(super) fn within(name: &'static str, within: Within, writes: bool) -> Self {
+        let Within { deadline, timeout } = within;
         Self {
             name,
-            deadline: Instant::now() + timeout,
+            deadline,
             timeout,
             tries: 0,
             redirects: 0,
@@ -84,12 +103,12 @@ impl Journey {
     }
 
     /// What the server is told of the deadline.
-    fn left_ms(&self) -> u32 {
+    pub(super) fn left_ms(&self) -> u32 {
         let left = self.deadline.saturating_duration_since(Instant::now());
         u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
     }
 
-    fn patience(&self) -> Instant {
+    pub(super) fn patience(&self) -> Instant {
         self.deadline + GRACE
     }
 
@@ -111,9 +130,10 @@ impl Inner {
         &self,
         key: Bytes,
         freshness: Freshness,
+        within: Within,
     ) -> Result<Option<Bytes>, ClientError> {
         check_key(&key).map_err(invalid)?;
-        let mut journey = Journey::new("get", self.options.timeout, false);
+        let mut journey = Journey::within("get", within, false);
         loop {
             let connection = match self.reach(&mut journey).await? {
                 Some(connection) => connection,
@@ -158,14 +178,41 @@ impl Inner {
         }
     }
 
-    pub(super) async fn write(&self, transaction: &Transaction) -> Result<(), ClientError> {
+    /// Has a transaction happen, once, within this time. One that meets another in flight is told
+    /// so at once, or waits a while and tries again.
+    pub(super) async fn write(
+        &self,
+        transaction: &Transaction,
+        within: Within,
+        on_conflict: OnConflict,
+    ) -> Result<(), ClientError> {
         check_transaction(transaction).map_err(invalid)?;
-        let mut journey = Journey::new("write", self.options.timeout, true);
+        let mut journey = Journey::within("write", within, true);
+        let mut conflicts = 0;
         loop {
-            let client = self.session(&mut journey).await?;
+            let error = match self.write_in_session(&mut journey, transaction).await {
+                Err(error) if error.kind == ErrorKind::Conflict => error,
+                outcome => return outcome,
+            };
+            conflicts += 1;
+            match on_conflict {
+                OnConflict::Fail => return Err(error),
+                OnConflict::Retry if self.pause(conflicts, within.deadline).await => {}
+                OnConflict::Retry => return Err(error.gave_up(conflicts, within.timeout)),
+            }
+        }
+    }
+
+    async fn write_in_session(
+        &self,
+        journey: &mut Journey,
+        transaction: &Transaction,
+    ) -> Result<(), ClientError> {
+        loop {
+            let client = self.session(journey).await?;
             let sequence = self.session.take();
             let settled = Settled { inner: self, client, sequence };
-            let outcome = self.write_once(&mut journey, client, sequence, transaction).await;
+            let outcome = self.write_once(journey, client, sequence, transaction).await;
             drop(settled);
             match outcome {
                 // This very session is gone, and no try of this write has reached it before: the
@@ -291,7 +338,7 @@ impl Inner {
     }
 
     /// A connection for the next try; `None` if there was none and it was waited a while.
-    async fn reach(
+    pub(super) async fn reach(
         &self,
         journey: &mut Journey,
     ) -> Result<Option<std::rc::Rc<Connection>>, ClientError> {
@@ -311,7 +358,7 @@ impl Inner {
     }
 
     /// Decides after a try whether it was the last.
-    async fn judge<T>(
+    pub(super) async fn judge<T>(
         &self,
         journey: &mut Journey,
         connection: &Connection,
@@ -436,6 +483,7 @@ fn settles(failure: &Failure) -> bool {
         Failure::Conflict { .. }
         | Failure::Unavailable { .. }
         | Failure::Overloaded
+        | Failure::SnapshotExpired
         | Failure::DiskFull { .. }
         | Failure::Unknown { .. }
         | Failure::Redirect { .. }
@@ -452,7 +500,7 @@ fn exception(journey: &Journey, error: &Error, at: &str) -> ClientError {
     }
 }
 
-fn invalid(rejected: Rejected) -> ClientError {
+pub(super) fn invalid(rejected: Rejected) -> ClientError {
     match rejected {
         Rejected::Invalid(reason) => ClientError::invalid(reason),
         Rejected::Malformed(error) => ClientError::invalid(error.to_string()),
@@ -567,7 +615,7 @@ async fn written(
 }
 
 /// An answer that was read, or could not be.
-fn ended<T>(read: Result<Result<Tried<T>, Rejected>, Error>) -> Tried<T> {
+pub(super) fn ended<T>(read: Result<Result<Tried<T>, Rejected>, Error>) -> Tried<T> {
     match read {
         Ok(Ok(tried)) => tried,
         Ok(Err(rejected)) => Tried::Garbled(Error::from(rejected).to_string()),
@@ -575,7 +623,7 @@ fn ended<T>(read: Result<Result<Tried<T>, Rejected>, Error>) -> Tried<T> {
     }
 }
 
-fn told<T>(failed: capnp::Result<failure::Reader<'_>>) -> Result<Tried<T>, Rejected> {
+pub(super) fn told<T>(failed: capnp::Result<failure::Reader<'_>>) -> Result<Tried<T>, Rejected> {
     Ok(match read_failure(failed?)? {
         Told::Failure(failure) => Tried::Failed(failure),
         Told::Redirect(address) => Tried::Redirected(address),

@@ -23,6 +23,21 @@ pub struct ClientOptions {
     pub backoff_min: Duration,
     /// The longest such pause.
     pub backoff_max: Duration,
+    /// What becomes of a write that meets another one in flight.
+    pub on_conflict: OnConflict,
+}
+
+/// What becomes of a write, or a transaction, that meets another one in flight on one of its keys:
+/// the first to arrive proceeds, the others cannot commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnConflict {
+    /// It fails at once with [`ErrorKind::Conflict`](super::ErrorKind::Conflict), and has not
+    /// happened. The caller decides whether it still wants it.
+    #[default]
+    Fail,
+    /// It waits a while, by chance and longer each time, and tries again until its time is over;
+    /// then it fails with the conflict it met last.
+    Retry,
 }
 
 impl Default for ClientOptions {
@@ -35,6 +50,7 @@ impl Default for ClientOptions {
             silence_timeout: Duration::from_millis(1500),
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_millis(500),
+            on_conflict: OnConflict::default(),
         }
     }
 }

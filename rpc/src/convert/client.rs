@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use kvorum_replication::{
-    ClientId, Failure, NodeId, Precondition, Range, Row, Stamp, Transaction, Write,
+    ClientId, Failure, Held, NodeId, Precondition, Range, Row, Stamp, Transaction, Write,
 };
-use kvorum_schema::client_capnp::{self as schema, failure, precondition, write};
+use kvorum_schema::client_capnp::{self as schema, failure, maybe_value, precondition, write};
 
 use super::{
     OPERATIONS_MAX, ROWS_MAX, Rejected, TRANSACTION_BYTES_MAX, bound, check_key_len, check_list,
@@ -88,6 +88,12 @@ pub(crate) fn write_write(write: &Write, mut builder: schema::write::Builder<'_>
     }
 }
 
+/// What the server would say of keys to be read, for a client that wants to know before it asks.
+pub(crate) fn check_keys(keys: &[Bytes]) -> Result<(), Rejected> {
+    check_list("keys", u32::try_from(keys.len()).unwrap_or(u32::MAX), OPERATIONS_MAX)?;
+    keys.iter().try_for_each(check_key)
+}
+
 /// What the server would say of a transaction, for a client that wants to know before it asks.
 pub(crate) fn check_transaction(transaction: &Transaction) -> Result<(), Rejected> {
     let operations = transaction.preconditions.len().saturating_add(transaction.writes.len());
@@ -162,6 +168,57 @@ pub(crate) fn read_range(
     Ok(Range { start: bound(start)?, end, limit: limit.min(ROWS_MAX) })
 }
 
+/// A list of keys to be read.
+pub(crate) fn read_keys(reader: capnp::data_list::Reader<'_>) -> Result<Vec<Bytes>, Rejected> {
+    check_list("keys", reader.len(), OPERATIONS_MAX)?;
+    reader.iter().map(|wanted| key(wanted?)).collect()
+}
+
+pub(crate) fn write_keys(keys: &[Bytes], mut builder: capnp::data_list::Builder<'_>) {
+    for (index, key) in (0..).zip(keys) {
+        builder.set(index, key);
+    }
+}
+
+pub(crate) fn read_values(
+    reader: capnp::struct_list::Reader<'_, schema::maybe_value::Owned>,
+) -> Result<Vec<Option<Bytes>>, Rejected> {
+    check_list("values", reader.len(), OPERATIONS_MAX)?;
+    let maybe = |reader: maybe_value::Reader<'_>| {
+        Ok(match reader.which()? {
+            maybe_value::Missing(()) => None,
+            maybe_value::Value(found) => Some(value(found?)?),
+        })
+    };
+    reader.iter().map(maybe).collect()
+}
+
+pub(crate) fn write_values(
+    values: &[Option<Bytes>],
+    mut builder: capnp::struct_list::Builder<'_, schema::maybe_value::Owned>,
+) {
+    for (index, value) in (0..).zip(values) {
+        let mut builder = builder.reborrow().get(index);
+        match value {
+            Some(value) => builder.set_value(value),
+            None => builder.set_missing(()),
+        }
+    }
+}
+
+pub(crate) fn read_held(reader: schema::held::Reader<'_>) -> Option<Held> {
+    let (by, run, number) = (NodeId(reader.get_by()), reader.get_run(), reader.get_number());
+    (number != 0).then_some(Held { by, run, number })
+}
+
+pub(crate) fn write_held(held: Option<Held>, mut builder: schema::held::Builder<'_>) {
+    if let Some(held) = held {
+        builder.set_by(held.by.0);
+        builder.set_run(held.run);
+        builder.set_number(held.number);
+    }
+}
+
 pub(crate) fn read_rows(
     reader: capnp::struct_list::Reader<'_, schema::row::Owned>,
 ) -> Result<Vec<Row>, Rejected> {
@@ -198,6 +255,7 @@ pub(crate) fn read_failure(reader: schema::failure::Reader<'_>) -> Result<Told, 
         },
         failure::Unavailable(reason) => Failure::Unavailable { reason: text(reason?)? },
         failure::Overloaded(()) => Failure::Overloaded,
+        failure::SnapshotExpired(()) => Failure::SnapshotExpired,
         failure::Unknown(reason) => Failure::Unknown { reason: text(reason?)? },
         failure::SessionExpired(()) => Failure::SessionExpired,
         failure::StaleSequence(()) => Failure::StaleSequence,
@@ -222,6 +280,7 @@ pub(crate) fn write_failure(told: &Told, mut builder: schema::failure::Builder<'
         }
         Failure::Unavailable { reason } => builder.set_unavailable(reason),
         Failure::Overloaded => builder.set_overloaded(()),
+        Failure::SnapshotExpired => builder.set_snapshot_expired(()),
         Failure::Unknown { reason } => builder.set_unknown(reason),
         Failure::SessionExpired => builder.set_session_expired(()),
         Failure::StaleSequence => builder.set_stale_sequence(()),

@@ -11,11 +11,11 @@ use capnp::message::{Builder, ReaderOptions};
 use capnp::serialize;
 use kvorum_node::ClusterId;
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
 use kvorum_replication::{
-    Answer, ClientId, Failure, NodeId, Precondition, Protocol, Query, Range, Stamp, Transaction,
-    Write,
+    Answer, ClientId, Failure, Held, NodeId, Page, Precondition, Protocol, Query, Range, Stamp,
+    Transaction, Write,
 };
 use kvorum_schema::client_capnp::failure;
 use kvorum_schema::peer_capnp::{hello, inbox};
@@ -91,13 +91,25 @@ fn vote() -> impl Strategy<Value = Vote> {
 }
 
 fn query() -> impl Strategy<Value = Query> {
-    let range = (value(), proptest::option::of(value()), 0..=super::ROWS_MAX)
-        .prop_map(|(start, end, limit)| Range { start, end, limit });
+    let range = || {
+        (value(), proptest::option::of(value()), 0..=super::ROWS_MAX)
+            .prop_map(|(start, end, limit)| Range { start, end, limit })
+    };
+    let page = (range(), any::<bool>(), proptest::option::of(held()));
     prop_oneof![
         key().prop_map(Query::Get),
         vec(key(), 0..5).prop_map(Query::GetMany),
-        range.prop_map(Query::Scan),
+        range().prop_map(Query::Scan),
+        page.prop_map(|(range, last, of)| Query::Page(Page { range, last, of })),
     ]
+}
+
+fn held() -> impl Strategy<Value = Held> {
+    (any::<u32>(), any::<u64>(), 1..=u64::MAX).prop_map(|(by, run, number)| Held {
+        by: NodeId(by),
+        run,
+        number,
+    })
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
@@ -106,19 +118,61 @@ fn answer() -> impl Strategy<Value = Answer> {
         vec(proptest::option::of(value()), 0..5).prop_map(Answer::Values),
         (vec((key(), value()), 0..5), any::<bool>())
             .prop_map(|(rows, more)| Answer::Rows { rows, more }),
+        (vec((key(), value()), 0..5), any::<bool>(), proptest::option::of(held()))
+            .prop_map(|(rows, more, held)| Answer::Page { rows, more, held }),
+        Just(Answer::NotHeld),
+        Just(Answer::TooManyHeld),
+        any::<u64>().prop_map(|bytes| Answer::TooLarge { bytes }),
         ".*".prop_map(Answer::Failed),
     ]
 }
 
 fn prepare() -> impl Strategy<Value = Prepare> {
     let participants = vec(any::<u32>().prop_map(NodeId), 0..5);
-    (txn(), participants, transaction(), proptest::option::of(one_phase()), txn()).prop_map(
-        |(txn, participants, transaction, one_phase, finished_below)| Prepare {
+    (txn(), participants, transaction(), how(), txn()).prop_map(
+        |(txn, participants, transaction, (one_phase, parallel), finished_below)| Prepare {
             txn,
             participants: participants.into(),
             transaction: Arc::new(transaction),
             one_phase,
+            parallel,
             finished_below,
+        },
+    )
+}
+
+/// In one phase, in parallel, or in none of these ways.
+fn how() -> impl Strategy<Value = (Option<OnePhase>, Option<Parallel>)> {
+    prop_oneof![
+        Just((None, None)),
+        one_phase().prop_map(|one_phase| (Some(one_phase), None)),
+        one_phase().prop_map(|OnePhase { stamp }| (None, Some(Parallel { stamp }))),
+    ]
+}
+
+fn recalled() -> impl Strategy<Value = Recalled> {
+    let participants = vec(any::<u32>().prop_map(NodeId), 0..5);
+    let number = proptest::option::of((1..u64::MAX).prop_map(CommitNumber));
+    (txn(), participants, one_phase(), number).prop_map(
+        |(txn, participants, OnePhase { stamp }, number)| Recalled {
+            txn,
+            participants: participants.into(),
+            stamp,
+            number,
+        },
+    )
+}
+
+fn recovered() -> impl Strategy<Value = Message> {
+    let next = proptest::option::of(txn());
+    (any::<u64>(), txn(), any::<u64>(), vec(recalled(), 0..5), next, any::<bool>()).prop_map(
+        |(epoch, first, applied, recalled, next, is_outside)| Message::Recovered {
+            epoch,
+            first,
+            applied: CommitNumber(applied),
+            recalled,
+            next,
+            is_outside,
         },
     )
 }
@@ -129,14 +183,23 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         prepare().prop_map(Message::Prepare),
         (txn(), vote()).prop_map(|(txn, vote)| Message::Vote { txn, vote }),
-        (txn(), decision(), txn()).prop_map(|(txn, decision, finished_below)| Message::Decide {
-            txn,
-            decision,
-            finished_below,
-        }),
+        (txn(), decision(), txn(), any::<u64>()).prop_map(
+            |(txn, decision, finished_below, epoch)| Message::Decide {
+                txn,
+                decision,
+                finished_below,
+                epoch,
+            }
+        ),
         txn().prop_map(|txn| Message::Acknowledge { txn }),
         txn().prop_map(|txn| Message::Inquire { txn }),
-        (txn(), knowledge).prop_map(|(txn, knowledge)| Message::Inform { txn, knowledge }),
+        (txn(), knowledge, any::<u64>()).prop_map(|(txn, knowledge, epoch)| Message::Inform {
+            txn,
+            knowledge,
+            epoch
+        }),
+        (any::<u64>(), txn()).prop_map(|(epoch, first)| Message::Recover { epoch, first }),
+        recovered(),
         (any::<u64>(), any::<u64>(), query()).prop_map(|(read, epoch, query)| Message::Read {
             read,
             epoch,
@@ -240,6 +303,7 @@ fn failures_go_there_and_back() {
         Failure::PreconditionFailed { index: 3, key: key() },
         Failure::Unavailable { reason: text() },
         Failure::Overloaded,
+        Failure::SnapshotExpired,
         Failure::Unknown { reason: text() },
         Failure::SessionExpired,
         Failure::StaleSequence,
@@ -289,6 +353,6 @@ fn lists_beyond_their_limit_are_refused() {
 fn a_commit_without_a_number_is_refused() {
     let txn = TxnId { coordinator: NodeId(0), epoch: 1, number: 1 };
     let decision = Decision::Commit(CommitNumber(0));
-    let unnumbered = Message::Decide { txn, decision, finished_below: txn };
+    let unnumbered = Message::Decide { txn, decision, finished_below: txn, epoch: 1 };
     assert!(decode(&encode(&[unnumbered])).is_err());
 }

@@ -6,11 +6,11 @@ use std::collections::hash_map::Entry;
 
 use capnp::Error;
 use capnp::traits::HasTypeId;
-use capnp_rpc::rpc_capnp::{bootstrap, call, cap_descriptor, finish, message_target, release};
+use capnp_rpc::rpc_capnp::{bootstrap, call, finish, message_target, release};
 use capnp_rpc::rpc_capnp::{return_, return_::Which as Returned};
 use kvorum_schema::client_capnp::{gate, key_value};
 
-use super::GATE_CLIENT;
+use super::{GATE_CLIENT, given};
 
 /// The other side's open questions. Bounded by the limits on calls and on unfinished answers.
 #[derive(Default)]
@@ -91,15 +91,21 @@ impl Ledger {
         self.ask(bootstrap.get_question_id(), slow)
     }
 
+    /// Says what is wrong if a question's number is in use.
+    pub(super) fn check_new(&self, question: u32) -> Result<(), Error> {
+        match self.open.borrow().contains_key(&question) {
+            true => Err(asked_twice(question)),
+            false => Ok(()),
+        }
+    }
+
     fn ask(&self, question: u32, asked: Asked) -> Result<(), Error> {
         match self.open.borrow_mut().entry(question) {
             Entry::Vacant(entry) => {
                 entry.insert(asked);
                 Ok(())
             }
-            Entry::Occupied(_) => {
-                Err(Error::failed(format!("question {question} was asked while it was open")))
-            }
+            Entry::Occupied(_) => Err(asked_twice(question)),
         }
     }
 
@@ -171,7 +177,8 @@ impl Ledger {
         }
         self.ended(what);
         if what == What::Store
-            && let Some(export) = given(answer)
+            && let Ok(Returned::Results(Ok(results))) = answer.which()
+            && let Some(export) = given(results)
         {
             self.store.set(Some(match self.store.get() {
                 Some(store) if store.export == export => {
@@ -202,15 +209,6 @@ impl Ledger {
     }
 }
 
-/// The one capability of an answer, if it is one of ours and settled.
-fn given(answer: return_::Reader<'_>) -> Option<u32> {
-    let Ok(Returned::Results(Ok(results))) = answer.which() else {
-        return None;
-    };
-    let table = results.get_cap_table().ok()?;
-    let only = table.try_get(0).filter(|_| table.len() == 1)?;
-    match only.which() {
-        Ok(cap_descriptor::SenderHosted(export)) => Some(export),
-        _ => None,
-    }
+fn asked_twice(question: u32) -> Error {
+    Error::failed(format!("question {question} was asked while it was open"))
 }

@@ -9,6 +9,7 @@ pub(crate) enum Method {
     Delete,
     Transact,
     Scan,
+    GetMany,
 }
 
 impl Method {
@@ -20,12 +21,20 @@ impl Method {
             Self::Delete => 3,
             Self::Transact => 4,
             Self::Scan => 5,
+            Self::GetMany => 6,
         }
     }
 
     pub(super) fn of(number: u16) -> Option<Self> {
-        let all =
-            [Self::OpenSession, Self::Get, Self::Put, Self::Delete, Self::Transact, Self::Scan];
+        let all = [
+            Self::OpenSession,
+            Self::Get,
+            Self::Put,
+            Self::Delete,
+            Self::Transact,
+            Self::Scan,
+            Self::GetMany,
+        ];
         all.into_iter().find(|method| method.number() == number)
     }
 }

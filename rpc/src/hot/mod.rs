@@ -1,4 +1,5 @@
-//! The hot path: a client's calls on the store, below capnp-rpc.
+//! The hot path: a client's calls on the store, and the nodes' deliveries to each other, below
+//! capnp-rpc.
 //!
 //! capnp-rpc costs some fifty allocations a call, whatever its network. So the calls that come by
 //! the thousand are read and written here, in the messages of the very same protocol, straight
@@ -20,16 +21,38 @@
 //!   are on their way through capnp-rpc, those behind them go the same way.
 
 mod ask;
+mod deliver;
 mod ledger;
 mod method;
 mod questions;
+mod refusal;
 mod serve;
 
+use capnp_rpc::rpc_capnp::{cap_descriptor, payload};
+
 pub(crate) use ask::{Asking, Response, Store};
+pub(crate) use deliver::{Deliveries, Mailslot};
 pub(crate) use ledger::Ledger;
 pub(crate) use method::Method;
 pub(crate) use questions::Question;
+pub(crate) use refusal::Refusals;
 pub(crate) use serve::{Answering, Serving};
 
 /// `Gate.client`, which gives out the store, as the schema numbers it.
 const GATE_CLIENT: u16 = 0;
+
+/// `Gate.attach`, by which two nodes introduce themselves, as the schema numbers it.
+const GATE_ATTACH: u16 = 2;
+
+/// The first of the numbers that questions asked here have; capnp-rpc, which counts from 0 and takes
+/// the lowest that is free, never gets there.
+const FIRST_QUESTION: u32 = 1 << 30;
+
+/// The one capability among parameters or results, if it is the sender's own and settled.
+fn given(payload: payload::Reader<'_>) -> Option<u32> {
+    let table = payload.get_cap_table().ok()?;
+    match table.try_get(0).filter(|_| table.len() == 1)?.which() {
+        Ok(cap_descriptor::SenderHosted(export)) => Some(export),
+        _ => None,
+    }
+}

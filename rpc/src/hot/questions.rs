@@ -7,10 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use capnp::Error;
 
+use super::FIRST_QUESTION;
 use super::ask::Response;
-
-/// The first of the numbers that questions have here.
-const FIRST_QUESTION: u32 = 1 << 30;
 
 /// More questions than this are never open on one connection.
 const QUESTIONS_MAX: usize = 1 << 20;

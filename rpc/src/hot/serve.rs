@@ -2,8 +2,10 @@
 //! answered into the outgoing bytes.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use capnp::Error;
+use capnp::any_pointer;
 use capnp::message::{Builder, HeapAllocator};
 use capnp_rpc::rpc_capnp::{call, exception, message, payload, return_};
 use kvorum_replication::{Answer, Operation, Outcome};
@@ -12,9 +14,9 @@ use kvorum_schema::client_capnp::key_value::{
     transact_params, transact_results,
 };
 
-use super::{Ledger, Method};
+use super::{Deliveries, Ledger, Method};
 use crate::convert::Rejected;
-use crate::server::{Asker, Service, Worker, key_value};
+use crate::server::{Asker, Connection, Kind, Service, Share, Worker, key_value};
 use crate::vat::{Held, Peeked, Shortcut, Wire};
 
 /// Words of an answer beside its value: generous, so that one segment holds it all.
@@ -24,20 +26,38 @@ const ANSWER_WORDS: usize = 40;
 pub(crate) struct Serving {
     worker: Rc<Worker>,
     ledger: Rc<Ledger>,
+    /// If it turns out to be a node that has connected.
+    deliveries: Rc<Deliveries>,
+    share: Rc<Share>,
 }
 
 impl Serving {
-    pub(crate) fn new(worker: Rc<Worker>, ledger: Rc<Ledger>) -> Self {
-        Self { worker, ledger }
+    pub(crate) fn new(worker: Rc<Worker>, connection: &Connection) -> Self {
+        Self {
+            worker,
+            ledger: Rc::clone(&connection.ledger),
+            deliveries: Rc::clone(&connection.deliveries),
+            share: Rc::clone(&connection.share),
+        }
     }
 
     fn call(&self, wire: &Rc<Wire>, call: call::Reader<'_>) -> Result<bool, Error> {
-        // Whatever is wrong with a call, capnp-rpc and the store know how to say so.
-        let Some((method, operation, timeout_ms)) = self.read(call) else {
+        let Some(method) = self.method(call) else {
             self.ledger.ask_slow(call)?;
             return Ok(false);
         };
         let question = call.get_question_id();
+        // Refused before anything was done for it: not even its key is looked at.
+        let Some(place) = self.share.admit(kind(method), Instant::now) else {
+            self.ledger.check_new(question)?;
+            self.worker.refuse(wire, method, question);
+            return Ok(true);
+        };
+        // Whatever is wrong with a call, capnp-rpc and the store know how to say so.
+        let Some((operation, timeout_ms)) = read(method, call) else {
+            self.ledger.ask_slow(call)?;
+            return Ok(false);
+        };
         self.ledger.ask_hot(question)?;
         wire.note_question();
         let bytes = key_value::operation_bytes(&operation);
@@ -48,22 +68,36 @@ impl Serving {
             method,
             _held: wire.hold(bytes),
         };
-        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Call(answering));
+        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Call(answering), place);
         Ok(true)
     }
 
-    fn read(&self, call: call::Reader<'_>) -> Option<(Method, Operation, u32)> {
+    /// The hot method that is called, if the call may take the shortcut.
+    fn method(&self, call: call::Reader<'_>) -> Option<Method> {
         if !self.ledger.may_shortcut(call) {
             return None;
         }
-        let method = Method::of(call.get_method_id())?;
-        let params = call.get_params().ok()?;
-        if !params.get_cap_table().ok()?.is_empty() {
-            return None;
+        match Method::of(call.get_method_id())? {
+            Method::OpenSession | Method::Scan | Method::GetMany => None,
+            hot @ (Method::Get | Method::Put | Method::Delete | Method::Transact) => Some(hot),
         }
-        let (operation, timeout_ms) = read_params(method, params).ok()??;
-        Some((method, operation, timeout_ms))
     }
+}
+
+fn kind(method: Method) -> Kind {
+    match method {
+        Method::Get => Kind::Get,
+        Method::Scan | Method::GetMany => Kind::Scan,
+        Method::OpenSession | Method::Put | Method::Delete | Method::Transact => Kind::Write,
+    }
+}
+
+fn read(method: Method, call: call::Reader<'_>) -> Option<(Operation, u32)> {
+    let params = call.get_params().ok()?;
+    if !params.get_cap_table().ok()?.is_empty() {
+        return None;
+    }
+    read_params(method, params).ok()?
 }
 
 /// What is asked; `None` if not by a hot method.
@@ -79,7 +113,7 @@ fn read_params(
         Method::Transact => {
             key_value::read_transact(content.get_as::<transact_params::Reader<'_>>()?)?
         }
-        Method::OpenSession | Method::Scan => return Ok(None),
+        Method::OpenSession | Method::Scan | Method::GetMany => return Ok(None),
     }))
 }
 
@@ -87,9 +121,12 @@ impl Shortcut for Serving {
     fn receive(
         &self,
         wire: &Rc<Wire>,
-        _frame: &Peeked<'_>,
+        frame: &Peeked<'_>,
         message: message::Reader<'_>,
     ) -> Result<bool, Error> {
+        if self.deliveries.receive(wire, frame, message)? {
+            return Ok(true);
+        }
         match message.which() {
             Ok(message::Call(call)) => self.call(wire, call?),
             Ok(message::Bootstrap(bootstrap)) => {
@@ -106,6 +143,7 @@ impl Shortcut for Serving {
     }
 
     fn sending(&self, message: message::Reader<'_>) {
+        self.deliveries.sending(message);
         if let Ok(message::Return(Ok(answer))) = message.which() {
             self.ledger.return_slow(answer);
         }
@@ -131,57 +169,62 @@ impl Answering {
         let mut answer = new_answer(value_bytes(&outcome));
         match wanted {
             true => {
-                if let Err(error) = self.write_results(outcome, service, &mut answer) {
+                let content =
+                    begin_answer(self.question, &mut answer).init_results().init_content();
+                if let Err(error) = write_results(self.method, outcome, service, content) {
                     answer = new_answer(0);
                     self.write_exception(&error, &mut answer);
                 }
             }
-            false => self.begin(&mut answer).set_canceled(()),
+            false => begin_answer(self.question, &mut answer).set_canceled(()),
         }
         self.wire.note_answer(false);
         self.wire.say(&answer);
     }
 
-    fn begin<'a>(&self, answer: &'a mut Builder<HeapAllocator>) -> return_::Builder<'a> {
-        let mut builder = answer.init_root::<message::Builder<'_>>().init_return();
-        builder.set_answer_id(self.question);
-        builder.set_release_param_caps(false);
-        builder.set_no_finish_needed(true);
-        builder
-    }
-
-    fn write_results(
-        &self,
-        outcome: Outcome,
-        service: &Service,
-        answer: &mut Builder<HeapAllocator>,
-    ) -> Result<(), Error> {
-        let content = self.begin(answer).init_results().init_content();
-        match self.method {
-            Method::Get => {
-                let result = content.init_as::<get_results::Builder<'_>>().init_result();
-                key_value::write_get(service, outcome, result)
-            }
-            Method::Put => {
-                let result = content.init_as::<put_results::Builder<'_>>().init_result();
-                key_value::write_write(service, outcome, result)
-            }
-            Method::Delete => {
-                let result = content.init_as::<delete_results::Builder<'_>>().init_result();
-                key_value::write_write(service, outcome, result)
-            }
-            Method::Transact => {
-                let result = content.init_as::<transact_results::Builder<'_>>().init_result();
-                key_value::write_write(service, outcome, result)
-            }
-            Method::OpenSession | Method::Scan => Err(not_hot()),
-        }
-    }
-
     fn write_exception(&self, error: &Error, answer: &mut Builder<HeapAllocator>) {
-        let mut builder = self.begin(answer).init_exception();
+        let mut builder = begin_answer(self.question, answer).init_exception();
         builder.set_type(exception::Type::Failed);
         builder.set_reason(&error.extra);
+    }
+}
+
+/// Begins the answer to a question: one that needs no word back.
+pub(super) fn begin_answer(
+    question: u32,
+    answer: &mut Builder<HeapAllocator>,
+) -> return_::Builder<'_> {
+    let mut builder = answer.init_root::<message::Builder<'_>>().init_return();
+    builder.set_answer_id(question);
+    builder.set_release_param_caps(false);
+    builder.set_no_finish_needed(true);
+    builder
+}
+
+pub(super) fn write_results(
+    method: Method,
+    outcome: Outcome,
+    service: &Service,
+    content: any_pointer::Builder<'_>,
+) -> Result<(), Error> {
+    match method {
+        Method::Get => {
+            let result = content.init_as::<get_results::Builder<'_>>().init_result();
+            key_value::write_get(service, outcome, result)
+        }
+        Method::Put => {
+            let result = content.init_as::<put_results::Builder<'_>>().init_result();
+            key_value::write_write(service, outcome, result)
+        }
+        Method::Delete => {
+            let result = content.init_as::<delete_results::Builder<'_>>().init_result();
+            key_value::write_write(service, outcome, result)
+        }
+        Method::Transact => {
+            let result = content.init_as::<transact_results::Builder<'_>>().init_result();
+            key_value::write_write(service, outcome, result)
+        }
+        Method::OpenSession | Method::Scan | Method::GetMany => Err(not_hot()),
     }
 }
 
@@ -196,7 +239,7 @@ fn value_bytes(outcome: &Outcome) -> usize {
     }
 }
 
-fn new_answer(value_bytes: usize) -> Builder<HeapAllocator> {
+pub(super) fn new_answer(value_bytes: usize) -> Builder<HeapAllocator> {
     let words = u32::try_from(ANSWER_WORDS + value_bytes.div_ceil(8)).unwrap_or(u32::MAX);
     Builder::new(HeapAllocator::new().first_segment_words(words))
 }

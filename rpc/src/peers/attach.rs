@@ -48,9 +48,9 @@ pub(crate) async fn accept(
     if verdict == Verdict::NotYet {
         return Ok(Attached::NotYet(hello(service)));
     }
-    let own_inbox = Inbox::new(worker, connection, theirs.node, Admission::open());
-    link(worker, connection, &theirs, theirs.node, their_inbox);
-    Ok(Attached::Accepted(hello(service), capnp_rpc::new_client(own_inbox)))
+    let own_inbox = Inbox::open(worker, connection, theirs.node, Admission::open());
+    link(worker, connection, &theirs, theirs.node, their_inbox)?;
+    Ok(Attached::Accepted(hello(service), own_inbox))
 }
 
 /// Introduces this node over a connection that it dialled.
@@ -62,10 +62,10 @@ pub(super) async fn introduce(
 ) -> Result<(), Failed> {
     let service = &worker.service;
     let admission = Admission::closed();
-    let own_inbox = Inbox::new(worker, connection, expected, Rc::clone(&admission));
+    let own_inbox = Inbox::open(worker, connection, expected, Rc::clone(&admission));
     let mut request = gate.attach_request();
     write_hello(&hello(service), request.get().init_hello());
-    request.get().set_inbox(capnp_rpc::new_client(own_inbox));
+    request.get().set_inbox(own_inbox);
     let response = request.send().promise.await.map_err(broken)?;
     let attached = response.get().and_then(|answer| answer.get_result()).map_err(broken)?;
     let (theirs, their_inbox) =
@@ -83,7 +83,7 @@ pub(super) async fn introduce(
         return Err(Failed::NotYet { nearer });
     };
     let own = service.identity.identity().node;
-    link(worker, connection, &theirs, own, their_inbox);
+    link(worker, connection, &theirs, own, their_inbox).map_err(Failed::Broken)?;
     admission.admit();
     Ok(())
 }
@@ -111,7 +111,10 @@ fn link(
     theirs: &Hello,
     dialler: NodeId,
     inbox: inbox::Client,
-) {
+) -> Result<(), String> {
+    if !connection.deliveries.can_deliver() {
+        return Err("its inbox is not its own".to_owned());
+    }
     let service = &worker.service;
     let peer = service.hub.peers.peer(theirs.node);
     peer.set_advertised(&theirs.address);
@@ -122,5 +125,6 @@ fn link(
         by_lower: dialler == service.identity.identity().node.min(theirs.node),
         by_us: dialler != theirs.node,
     };
-    connection.set_link(Link::start(service, peer, of, Rc::clone(&connection.wire), inbox));
+    connection.set_link(Link::start(service, peer, of, connection, inbox));
+    Ok(())
 }

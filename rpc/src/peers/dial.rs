@@ -102,7 +102,8 @@ async fn dial(worker: &Rc<Worker>, peer: &Peer) -> Result<(), Failed> {
     };
     let (read, write) = stream.map_err(|error| Failed::Broken(error.to_string()))?.into_split();
     let wire = Wire::new(worker.limits());
-    let connection = Rc::new(Connection::new(address, Rc::clone(&wire)));
+    let connection = Rc::new(Connection::new(address, Rc::clone(&wire), worker.requests.share()));
+    wire.set_shortcut(Rc::new(Rc::clone(&connection.deliveries)));
     let mut system = vat::connect(&wire, read, write, Side::Client, None);
     let gate: gate::Client = system.bootstrap(Side::Server);
     let (driver, driven) = (Rc::clone(worker), Rc::clone(&connection));

@@ -5,8 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capnp::Error;
-use capnp::capability::Promise;
+use capnp::{Error, any_pointer};
 use kvorum_replication::{NodeId, Protocol};
 use kvorum_schema::peer_capnp::inbox;
 use tokio::sync::Notify;
@@ -16,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::queue::{LinkOf, Peer};
 use crate::convert::Rejected;
 use crate::convert::peer::{Delivery, PeerMessage, any_replica, paxos, two_phase};
+use crate::hot::{Deliveries, Mailslot};
 use crate::server::{Connection, Post, Service, Worker};
 use crate::turn::end_of_turn;
 use crate::vat::Wire;
@@ -29,8 +29,8 @@ pub(crate) struct Link {
     peer: Arc<Peer>,
     id: u64,
     wire: Rc<Wire>,
+    deliveries: Rc<Deliveries>,
     inbox: inbox::Client,
-    in_flight: Cell<usize>,
     ready: Arc<Notify>,
     tasks: RefCell<Vec<AbortHandle>>,
     ended: Cell<bool>,
@@ -42,18 +42,19 @@ impl Link {
         service: &Arc<Service>,
         peer: Arc<Peer>,
         of: LinkOf,
-        wire: Rc<Wire>,
+        connection: &Connection,
         inbox: inbox::Client,
     ) -> Rc<Self> {
         let ready = Arc::new(Notify::new());
         let id = peer.add_link(service.door.as_ref(), of, Arc::clone(&ready));
+        connection.deliveries.set_answered(Arc::clone(&ready));
         let link = Rc::new(Self {
             service: Arc::clone(service),
             peer,
             id,
-            wire,
+            wire: Rc::clone(&connection.wire),
+            deliveries: Rc::clone(&connection.deliveries),
             inbox,
-            in_flight: Cell::new(0),
             ready,
             tasks: RefCell::default(),
             ended: Cell::new(false),
@@ -88,60 +89,28 @@ impl Link {
         loop {
             self.ready.notified().await;
             end_of_turn().await;
-            while self.in_flight.get() < options.window {
-                let batch = self.peer.take(self.id, options);
+            while self.has_room() {
+                let (batch, bytes) = self.peer.take(self.id, options);
                 if batch.is_empty() {
                     break;
                 }
-                self.deliver(&batch);
+                self.deliver(&batch, bytes);
             }
         }
     }
 
-    fn deliver(self: &Rc<Self>, batch: &[PeerMessage]) {
-        let count = u32::try_from(batch.len()).expect("a batch is bounded far below");
-        match self.service.door.protocol() {
-            Protocol::TwoPhase => {
-                let mut request = self.inbox.deliver_request();
-                let mut messages = request.get().init_messages(count);
-                for (index, message) in (0..).zip(batch) {
-                    let PeerMessage::TwoPhase(message) = message else { foreign(message) };
-                    two_phase::write_message(message, messages.reborrow().get(index));
-                }
-                self.await_answer(request.send().promise);
-            }
-            Protocol::Paxos => {
-                let mut request = self.inbox.deliver_paxos_request();
-                let mut messages = request.get().init_messages(count);
-                for (index, message) in (0..).zip(batch) {
-                    let PeerMessage::Paxos(message) = message else { foreign(message) };
-                    paxos::write_message(message, messages.reborrow().get(index));
-                }
-                self.await_answer(request.send().promise);
-            }
-            Protocol::AnyReplica => {
-                let mut request = self.inbox.deliver_any_replica_request();
-                let mut messages = request.get().init_messages(count);
-                for (index, message) in (0..).zip(batch) {
-                    let PeerMessage::AnyReplica(message) = message else { foreign(message) };
-                    any_replica::write_message(message, messages.reborrow().get(index));
-                }
-                self.await_answer(request.send().promise);
-            }
-        }
+    fn has_room(&self) -> bool {
+        let options = &self.service.hub.peers.options;
+        let (batches, bytes) = self.deliveries.under_way();
+        batches < options.window && bytes <= options.window_bytes
     }
 
-    fn await_answer<T: 'static>(self: &Rc<Self>, delivered: Promise<T, Error>) {
-        self.in_flight.set(self.in_flight.get() + 1);
-        let link = Rc::clone(self);
-        // Never cancelled: a cancelled call would stay in both tables until the connection ends.
-        spawn_local(async move {
-            let delivered = delivered.await;
-            link.in_flight.set(link.in_flight.get() - 1);
-            match delivered {
-                Ok(_) => link.ready.notify_one(),
-                Err(error) => link.fail(format!("a delivery failed: {error}")),
-            }
+    fn deliver(&self, batch: &[PeerMessage], bytes: usize) {
+        let protocol = self.service.door.protocol();
+        self.deliveries.deliver(&self.wire, method_of(protocol), bytes, |params| match protocol {
+            Protocol::TwoPhase => write_two_phase(batch, params.init_as()),
+            Protocol::Paxos => write_paxos(batch, params.init_as()),
+            Protocol::AnyReplica => write_any_replica(batch, params.init_as()),
         });
     }
 
@@ -160,7 +129,7 @@ impl Link {
             if !late && silent > options.liveness_timeout {
                 return self.fail(format!("silent for {} ms", silent.as_millis()));
             }
-            if self.in_flight.get() == 0 && self.peer.is_superseded(self.id) {
+            if self.deliveries.under_way().0 == 0 && self.peer.is_superseded(self.id) {
                 tracing::debug!(peer = %self.peer.node, "one link of two is enough");
                 self.wire.close(Error::disconnected("another link stands".to_owned()));
                 return self.end();
@@ -193,6 +162,46 @@ impl Link {
     }
 }
 
+/// The method of an inbox for a protocol's messages, as the schema numbers them.
+fn method_of(protocol: Protocol) -> u16 {
+    match protocol {
+        Protocol::TwoPhase => 0,
+        Protocol::Paxos => 2,
+        Protocol::AnyReplica => 3,
+    }
+}
+
+fn write_two_phase(batch: &[PeerMessage], params: inbox::deliver_params::Builder<'_>) {
+    let mut messages = params.init_messages(count(batch));
+    for (index, message) in (0..).zip(batch) {
+        let PeerMessage::TwoPhase(message) = message else { foreign(message) };
+        two_phase::write_message(message, messages.reborrow().get(index));
+    }
+}
+
+fn write_paxos(batch: &[PeerMessage], params: inbox::deliver_paxos_params::Builder<'_>) {
+    let mut messages = params.init_messages(count(batch));
+    for (index, message) in (0..).zip(batch) {
+        let PeerMessage::Paxos(message) = message else { foreign(message) };
+        paxos::write_message(message, messages.reborrow().get(index));
+    }
+}
+
+fn write_any_replica(
+    batch: &[PeerMessage],
+    params: inbox::deliver_any_replica_params::Builder<'_>,
+) {
+    let mut messages = params.init_messages(count(batch));
+    for (index, message) in (0..).zip(batch) {
+        let PeerMessage::AnyReplica(message) = message else { foreign(message) };
+        any_replica::write_message(message, messages.reborrow().get(index));
+    }
+}
+
+fn count(batch: &[PeerMessage]) -> u32 {
+    u32::try_from(batch.len()).expect("a batch is bounded far below")
+}
+
 /// A node says what its protocol has words for.
 fn foreign(message: &PeerMessage) -> ! {
     unreachable!("a server carries its own node's messages, and this is another's: {message:?}")
@@ -218,6 +227,10 @@ impl Admission {
         self.opened.notify_waiters();
     }
 
+    fn is_open(&self) -> bool {
+        self.open.get()
+    }
+
     async fn admitted(&self) {
         while !self.open.get() {
             self.opened.notified().await;
@@ -234,13 +247,47 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(
+    /// Opens a connection's inbox, for the other side to be given.
+    pub(super) fn open(
         worker: &Rc<Worker>,
         connection: &Rc<Connection>,
         from: NodeId,
         admission: Rc<Admission>,
-    ) -> Self {
-        Self { worker: Rc::clone(worker), connection: Rc::clone(connection), from, admission }
+    ) -> inbox::Client {
+        let (worker, connection) = (Rc::clone(worker), Rc::clone(connection));
+        let inbox = Rc::new(Self { worker, connection, from, admission });
+        inbox.connection.deliveries.set_slot(Rc::clone(&inbox) as _);
+        capnp_rpc::new_client_from_rc(inbox)
+    }
+}
+
+impl Mailslot for Inbox {
+    fn take(&self, method: u16, params: any_pointer::Reader<'_>) -> Result<bool, Error> {
+        let protocol = self.worker.service.door.protocol();
+        if !self.admission.is_open() || method != method_of(protocol) {
+            return Ok(false);
+        }
+        let delivery = match protocol {
+            Protocol::TwoPhase => {
+                let params = params.get_as::<inbox::deliver_params::Reader<'_>>()?;
+                two_phase::read_messages(params.get_messages()?).map(Delivery::TwoPhase)
+            }
+            Protocol::Paxos => {
+                let params = params.get_as::<inbox::deliver_paxos_params::Reader<'_>>()?;
+                paxos::read_messages(params.get_messages()?).map(Delivery::Paxos)
+            }
+            Protocol::AnyReplica => {
+                let params = params.get_as::<inbox::deliver_any_replica_params::Reader<'_>>()?;
+                any_replica::read_messages(params.get_messages()?).map(Delivery::AnyReplica)
+            }
+        };
+        self.put(delivery.map_err(|rejected| self.reject(rejected.into()))?);
+        Ok(true)
+    }
+
+    fn has_room(&self) -> bool {
+        let door = &self.worker.service.door;
+        !door.is_backlogged() || door.is_closed()
     }
 }
 
@@ -256,7 +303,7 @@ impl inbox::Server for Inbox {
             Err(error) => Err(error.into()),
         };
         drop(params);
-        self.take(Protocol::TwoPhase, read).await
+        self.deliver_slowly(Protocol::TwoPhase, read).await
     }
 
     async fn deliver_paxos(
@@ -270,7 +317,7 @@ impl inbox::Server for Inbox {
             Err(error) => Err(error.into()),
         };
         drop(params);
-        self.take(Protocol::Paxos, read).await
+        self.deliver_slowly(Protocol::Paxos, read).await
     }
 
     async fn deliver_any_replica(
@@ -284,7 +331,7 @@ impl inbox::Server for Inbox {
             Err(error) => Err(error.into()),
         };
         drop(params);
-        self.take(Protocol::AnyReplica, read).await
+        self.deliver_slowly(Protocol::AnyReplica, read).await
     }
 
     async fn ping(
@@ -298,20 +345,28 @@ impl inbox::Server for Inbox {
 
 impl Inbox {
     /// Hands over what came.
-    async fn take(&self, of: Protocol, read: Result<Delivery, Rejected>) -> Result<(), Error> {
+    async fn deliver_slowly(
+        &self,
+        of: Protocol,
+        read: Result<Delivery, Rejected>,
+    ) -> Result<(), Error> {
         let door = &self.worker.service.door;
         if of != door.protocol() {
             let error = format!("a message of {of} to a node of {}", door.protocol());
             return Err(self.reject(Error::failed(error)));
         }
         let delivery = read.map_err(|rejected| self.reject(rejected.into()))?;
-        let bytes = delivery.bytes();
-        self.worker.requests.post(Post::Delivered { from: self.from, delivery, bytes });
+        self.put(delivery);
         // The answer is what makes room in the sender's window: a node that cannot keep up delays it.
-        while door.is_backlogged() && !door.is_closed() {
+        while !self.has_room() {
             sleep(BACKLOG_PAUSE).await;
         }
         Ok(())
+    }
+
+    fn put(&self, delivery: Delivery) {
+        let bytes = delivery.bytes();
+        self.worker.requests.post(Post::Delivered { from: self.from, delivery, bytes });
     }
 
     /// What this peer says cannot be understood, so nothing more of it should be.

@@ -56,8 +56,10 @@ pub struct PeerOptions {
     pub ping_interval: Duration,
     /// A link silent for longer is dead.
     pub liveness_timeout: Duration,
-    /// Deliveries under way at a time: one on the wire while another waits for the peer's disk.
+    /// Deliveries under way at a time. Answers to them are held back for a while.
     pub window: usize,
+    /// Their bytes; one more may be under way than fits.
+    pub window_bytes: usize,
     /// Bytes of one delivery, unless a single message is larger.
     pub batch_bytes_max: usize,
     /// Messages of one delivery.
@@ -79,7 +81,8 @@ impl Default for PeerOptions {
             connect_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_millis(500),
             liveness_timeout: Duration::from_secs(2),
-            window: 4,
+            window: 64,
+            window_bytes: 4 << 20,
             batch_bytes_max: 1 << 20,
             batch_messages_max: 4096,
             queue_messages_max: 131_072,

@@ -140,26 +140,26 @@ impl Peer {
         dial
     }
 
-    /// Takes what the next delivery over this link carries; nothing if another link is spoken over.
-    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> Vec<PeerMessage> {
+    /// Takes what the next delivery over this link carries, and says about how many bytes that is;
+    /// nothing if another link is spoken over.
+    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> (Vec<PeerMessage>, usize) {
         let mut state = self.lock();
-        let mut batch = Vec::new();
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         if state.links.last().is_none_or(|newest| newest.id != link) {
-            return batch;
+            return (batch, batch_bytes);
         }
-        let mut batch_bytes = 0;
         while let Some((_, bytes)) = state.queue.front() {
-            batch_bytes += bytes;
-            let full = batch_bytes > options.batch_bytes_max && !batch.is_empty();
+            let full = batch_bytes + bytes > options.batch_bytes_max && !batch.is_empty();
             if full || batch.len() == options.batch_messages_max {
                 break;
             }
             if let Some((message, bytes)) = state.queue.pop_front() {
                 state.bytes -= bytes;
+                batch_bytes += bytes;
                 batch.push(message);
             }
         }
-        batch
+        (batch, batch_bytes)
     }
 
     /// Whether another link has been spoken over for so long that nobody speaks over this one, and

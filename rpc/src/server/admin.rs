@@ -16,8 +16,9 @@ use crate::client::{MemberStatus, ProcessStatus};
 use crate::convert::client::write_rows;
 use crate::convert::{KEY_BYTES_MAX, ROWS_MAX, admin::write_status};
 
-/// How long a node may take to say how it is.
-const REPORT_WAIT: Duration = Duration::from_secs(2);
+/// How long a node may take to say how it is. It may be busy, or not get to run for seconds on a machine
+/// that is; who asks has a patience of its own.
+const REPORT_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) struct Admin {
     worker: Rc<Worker>,
@@ -112,6 +113,7 @@ fn transport(service: &Service) -> Vec<(String, u64)> {
     let counters = &service.hub.counters;
     let dropped = service.hub.peers.dropped();
     let connections = service.hub.connections.load(Ordering::Relaxed);
+    let [gets, scans, writes] = service.hub.limits();
     [
         ("rpc_connections", connections as u64),
         ("rpc_connections_opened", counters.connections_opened.load(Ordering::Relaxed)),
@@ -123,6 +125,10 @@ fn transport(service: &Service) -> Vec<(String, u64)> {
         ("rpc_events", counters.requests.load(Ordering::Relaxed)),
         ("rpc_submits", counters.submits.load(Ordering::Relaxed)),
         ("rpc_overloaded", counters.overloaded.load(Ordering::Relaxed)),
+        ("rpc_limit_gets", gets),
+        ("rpc_limit_scans", scans),
+        ("rpc_limit_writes", writes),
+        ("rpc_unfinished_bytes", service.hub.unfinished_bytes()),
         ("rpc_peer_messages_dropped", dropped),
     ]
     .map(|(name, value)| (name.to_owned(), value))

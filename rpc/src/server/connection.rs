@@ -2,14 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use capnp::Error;
 use tokio::time::Instant;
 
 use super::ServerOptions;
-use crate::hot::Ledger;
+use super::admission::Share;
+use crate::hot::{Deliveries, Ledger};
 use crate::peers::Link;
 use crate::vat::Wire;
+
+/// Whoever sends a long message more slowly than this is taken for one who does not want to end it.
+const SLOW_BYTES_PER_SECOND: usize = 64 << 10;
 
 pub(crate) struct Connection {
     /// Who is on the other side, for the log.
@@ -17,6 +22,10 @@ pub(crate) struct Connection {
     pub(crate) wire: Rc<Wire>,
     /// What the other side has asked, and who answers it.
     pub(crate) ledger: Rc<Ledger>,
+    /// What two nodes deliver over it.
+    pub(crate) deliveries: Rc<Deliveries>,
+    /// Its requests under way.
+    pub(crate) share: Rc<Share>,
     opened: Instant,
     admitted: Cell<bool>,
     /// What it carries to and from a peer, if it is one's.
@@ -27,11 +36,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(from: String, wire: Rc<Wire>) -> Self {
+    pub(crate) fn new(from: String, wire: Rc<Wire>, share: Rc<Share>) -> Self {
         Self {
             from,
             wire,
             ledger: Rc::default(),
+            deliveries: Rc::default(),
+            share,
             opened: Instant::now(),
             admitted: Cell::new(false),
             link: RefCell::default(),
@@ -74,7 +85,7 @@ impl Connection {
         let silent = self.wire.silent_for(now);
         let reason = if !self.admitted.get() && waited > options.handshake_timeout {
             "it did not introduce itself in time"
-        } else if self.wire.is_partial() && silent > options.stall_timeout {
+        } else if self.is_unfinished_too_long(options, now) {
             "it stopped in the middle of a message"
         } else if self.wire.stalled_for(now) > options.stall_timeout {
             "it does not take its answers"
@@ -86,6 +97,15 @@ impl Connection {
             return;
         };
         self.wire.close(Error::failed(reason.to_owned()));
+    }
+
+    /// Whether a message has begun and does not end: it stands still, or drips.
+    fn is_unfinished_too_long(&self, options: &ServerOptions, now: Instant) -> bool {
+        self.wire.unfinished_for(now).is_some_and(|(waited, bytes)| {
+            let sending = Duration::from_secs((bytes / SLOW_BYTES_PER_SECOND) as u64);
+            self.wire.silent_for(now) > options.stall_timeout
+                || waited > options.stall_timeout + sending
+        })
     }
 
     /// Messages in, messages out and writes since this was last asked.

@@ -33,6 +33,10 @@ pub(crate) trait Door: Send + Sync {
     /// come back with the reason.
     fn submit(&self, posts: Vec<Post>) -> Vec<(Request, Refused)>;
 
+    /// As [`Door::submit`]; the node may take its turn on this thread, and speak to the peers'
+    /// queues and the workers' ports before this returns.
+    fn drive(&self, posts: Vec<Post>) -> Vec<(Request, Refused)>;
+
     /// Whether so much waits that links should stop reading for a while.
     fn is_backlogged(&self) -> bool;
 
@@ -51,6 +55,10 @@ impl<M: Carried> Door for Handle<M> {
 
     fn submit(&self, posts: Vec<Post>) -> Vec<(Request, Refused)> {
         Self::submit(self, posts.into_iter().filter_map(event))
+    }
+
+    fn drive(&self, posts: Vec<Post>) -> Vec<(Request, Refused)> {
+        Self::drive(self, posts.into_iter().filter_map(event))
     }
 
     fn is_backlogged(&self) -> bool {

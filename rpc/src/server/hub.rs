@@ -10,6 +10,7 @@ use kvorum_node::IdentityFile;
 use kvorum_replication::{NodeId, Outcome, Protocol, RequestId};
 use tokio::sync::{Notify, mpsc};
 
+use super::admission::KINDS;
 use super::door::Door;
 use super::{Inspect, ServerOptions};
 use crate::peers::Peers;
@@ -48,6 +49,14 @@ pub(crate) struct Port {
     replies: Mutex<Vec<(RequestId, Outcome)>>,
     pub(crate) arrived: Notify,
     commands: mpsc::Sender<Command>,
+    gauges: Gauges,
+}
+
+/// What `status` tells of a worker as it is.
+#[derive(Debug, Default)]
+struct Gauges {
+    limits: [AtomicUsize; KINDS],
+    unfinished_bytes: AtomicUsize,
 }
 
 /// What a worker is asked to do.
@@ -80,7 +89,12 @@ impl Hub {
         commands: Vec<mpsc::Sender<Command>>,
     ) -> Self {
         let address = options.advertise.clone().unwrap_or_else(|| local_addr.to_string());
-        let port = |commands| Port { replies: Mutex::default(), arrived: Notify::new(), commands };
+        let port = |commands| Port {
+            replies: Mutex::default(),
+            arrived: Notify::new(),
+            commands,
+            gauges: Gauges::default(),
+        };
         Self {
             address,
             peers: Peers::new(options.peers.clone()),
@@ -103,6 +117,20 @@ impl Hub {
     /// Gives a worker something to do; false if it has too much already, or has ended.
     pub(crate) fn command(&self, worker: usize, command: Command) -> bool {
         self.ports[worker].commands.try_send(command).is_ok()
+    }
+
+    /// How many requests may be under way in all workers, by kind.
+    pub(super) fn limits(&self) -> [u64; KINDS] {
+        std::array::from_fn(|kind| {
+            let of = |port: &Port| port.gauges.limits[kind].load(Ordering::Relaxed) as u64;
+            self.ports.iter().map(of).sum()
+        })
+    }
+
+    /// What unfinished messages hold in all workers.
+    pub(super) fn unfinished_bytes(&self) -> u64 {
+        let of = |port: &Port| port.gauges.unfinished_bytes.load(Ordering::Relaxed) as u64;
+        self.ports.iter().map(of).sum()
     }
 
     pub(super) fn stop(&self) {
@@ -139,6 +167,14 @@ impl Port {
 
     pub(super) fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// Lets `status` see how the worker is.
+    pub(super) fn show(&self, limits: [usize; KINDS], unfinished_bytes: usize) {
+        for (gauge, limit) in self.gauges.limits.iter().zip(limits) {
+            gauge.store(limit, Ordering::Relaxed);
+        }
+        self.gauges.unfinished_bytes.store(unfinished_bytes, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(RequestId, Outcome)>> {

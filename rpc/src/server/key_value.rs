@@ -1,18 +1,25 @@
 //! `KeyValue`: reads and writes, checked at the edge and asked of the node.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use capnp::Error;
-use kvorum_replication::{Answer, Failure, Operation, Outcome, Query, Stamp, Transaction, Write};
-use kvorum_schema::client_capnp::{get_result, key_value, scan_result, write_result};
+use kvorum_replication::{
+    Answer, Failure, Operation, Outcome, Page, Query, Stamp, Transaction, Write,
+};
+use kvorum_schema::client_capnp::{
+    get_many_result, get_result, key_value, scan_result, write_result,
+};
 use tokio::sync::oneshot;
 
+use super::admission::Kind;
 use super::connection::Connection;
 use super::hub::Service;
 use super::requests::{Asker, given_up, writes};
 use super::worker::Worker;
 use crate::convert::client::{
-    Told, read_range, read_stamp, read_transaction, transaction_bytes, write_failure, write_rows,
+    Told, read_held, read_keys, read_range, read_stamp, read_transaction, transaction_bytes,
+    write_failure, write_held, write_rows, write_values,
 };
 use crate::convert::{Rejected, key, value};
 
@@ -38,11 +45,15 @@ impl KeyValue {
             }
             Err(Rejected::Malformed(error)) => return Err(error),
         };
+        let Some(place) = self.connection.share.admit(Kind::of(&operation), Instant::now) else {
+            self.worker.requests.count_refusal();
+            return Ok(Outcome::Failed(Failure::Overloaded));
+        };
         let bytes = operation_bytes(&operation);
         let _held = self.connection.wire.hold(bytes);
         let writes = writes(&operation);
         let (asker, told) = oneshot::channel();
-        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Task(asker));
+        self.worker.requests.ask(operation, timeout_ms, bytes, Asker::Task(asker), place);
         Ok(told.await.unwrap_or_else(|_| given_up(writes)))
     }
 
@@ -131,6 +142,17 @@ impl key_value::Server for KeyValue {
         let outcome = self.ask(asked).await?;
         write_scan(&self.worker.service, outcome, results.get().init_result())
     }
+
+    async fn get_many(
+        self: Rc<Self>,
+        params: key_value::GetManyParams,
+        mut results: key_value::GetManyResults,
+    ) -> Result<(), Error> {
+        let asked = read_get_many(params.get()?);
+        drop(params);
+        let outcome = self.ask(asked).await?;
+        write_get_many(&self.worker.service, outcome, results.get().init_result())
+    }
 }
 
 pub(crate) fn read_get(params: key_value::get_params::Reader<'_>) -> Asked {
@@ -161,7 +183,19 @@ fn read_scan(params: key_value::scan_params::Reader<'_>) -> Asked {
         params.get_has_end(),
         params.get_limit(),
     )?;
-    Ok((reading(Query::Scan(range), params.get_stale()), params.get_timeout_ms()))
+    let query = match params.get_paged() {
+        true => {
+            let of = read_held(params.get_of()?);
+            Query::Page(Page { range, last: params.get_last(), of })
+        }
+        false => Query::Scan(range),
+    };
+    Ok((reading(query, params.get_stale()), params.get_timeout_ms()))
+}
+
+fn read_get_many(params: key_value::get_many_params::Reader<'_>) -> Asked {
+    let query = Query::GetMany(read_keys(params.get_keys()?)?);
+    Ok((reading(query, params.get_stale()), params.get_timeout_ms()))
 }
 
 fn reading(query: Query, stale: bool) -> Operation {
@@ -207,13 +241,28 @@ pub(crate) fn write_get(
     match outcome {
         Outcome::Answer(Answer::Value(Some(value))) => result.set_value(&value),
         Outcome::Answer(Answer::Value(None)) => result.set_missing(()),
-        Outcome::Answer(Answer::Failed(reason)) => {
-            write_failure(&Told::Failure(Failure::Storage { reason }), result.init_failed());
+        Outcome::Failed(failure) => write_failure(&told(service, failure), result.init_failed()),
+        outcome @ (Outcome::Answer(_) | Outcome::Committed | Outcome::Session(_)) => {
+            return Err(odd(&outcome));
+        }
+    }
+    Ok(())
+}
+
+fn write_get_many(
+    service: &Service,
+    outcome: Outcome,
+    result: get_many_result::Builder<'_>,
+) -> Result<(), Error> {
+    match outcome {
+        Outcome::Answer(Answer::Values(values)) => {
+            let count = u32::try_from(values.len()).map_err(|_| odd(&"too many values"))?;
+            write_values(&values, result.init_values(count));
         }
         Outcome::Failed(failure) => write_failure(&told(service, failure), result.init_failed()),
-        outcome @ (Outcome::Answer(Answer::Values(_) | Answer::Rows { .. })
-        | Outcome::Committed
-        | Outcome::Session(_)) => return Err(odd(&outcome)),
+        outcome @ (Outcome::Answer(_) | Outcome::Committed | Outcome::Session(_)) => {
+            return Err(odd(&outcome));
+        }
     }
     Ok(())
 }
@@ -223,21 +272,22 @@ fn write_scan(
     outcome: Outcome,
     result: scan_result::Builder<'_>,
 ) -> Result<(), Error> {
-    match outcome {
-        Outcome::Answer(Answer::Rows { rows, more }) => {
-            let mut builder = result.init_rows();
-            builder.set_more(more);
-            let count = u32::try_from(rows.len()).map_err(|_| odd(&"a scan of too many rows"))?;
-            write_rows(&rows, builder.init_rows(count));
+    let (rows, more, held) = match outcome {
+        Outcome::Answer(Answer::Rows { rows, more }) => (rows, more, None),
+        Outcome::Answer(Answer::Page { rows, more, held }) => (rows, more, held),
+        Outcome::Failed(failure) => {
+            write_failure(&told(service, failure), result.init_failed());
+            return Ok(());
         }
-        Outcome::Answer(Answer::Failed(reason)) => {
-            write_failure(&Told::Failure(Failure::Storage { reason }), result.init_failed());
+        outcome @ (Outcome::Answer(_) | Outcome::Committed | Outcome::Session(_)) => {
+            return Err(odd(&outcome));
         }
-        Outcome::Failed(failure) => write_failure(&told(service, failure), result.init_failed()),
-        outcome @ (Outcome::Answer(Answer::Values(_) | Answer::Value(_))
-        | Outcome::Committed
-        | Outcome::Session(_)) => return Err(odd(&outcome)),
-    }
+    };
+    let mut builder = result.init_rows();
+    builder.set_more(more);
+    let count = u32::try_from(rows.len()).map_err(|_| odd(&"a scan of too many rows"))?;
+    write_rows(&rows, builder.reborrow().init_rows(count));
+    write_held(held, builder.init_held());
     Ok(())
 }
 

@@ -11,7 +11,9 @@
 //! capnp-rpc lives on one thread, so nothing of a connection ever leaves its worker. Requests cross
 //! to the node, and answers back, in batches: one lock and one wake for all of a turn.
 
+mod accept;
 mod admin;
+mod admission;
 mod connection;
 mod door;
 mod error;
@@ -36,6 +38,7 @@ use tokio::sync::mpsc;
 pub use crate::convert::peer::{Carried, Delivery, PeerMessage};
 use crate::peers;
 pub use crate::peers::PeerOptions;
+pub(crate) use admission::{Kind, Share};
 pub(crate) use connection::Connection;
 pub(crate) use door::{Door, Post};
 pub use error::ServerError;
@@ -48,8 +51,8 @@ pub(crate) use worker::Worker;
 /// Commands that may wait for a worker: connections it was given and has not opened yet.
 const COMMANDS_MAX: usize = 1024;
 
-/// How long a node may take to say how it is when serving begins.
-const REPORT_WAIT: Duration = Duration::from_secs(10);
+/// How long a node may take to say how it is when serving begins. Only a hang gets there.
+const REPORT_WAIT: Duration = Duration::from_secs(60);
 
 /// How a server listens, and what it allows.
 #[derive(Clone, Debug)]
@@ -60,22 +63,29 @@ pub struct ServerOptions {
     pub advertise: Option<String>,
     /// Threads that serve connections.
     pub workers: usize,
-    /// Connections at a time; more are closed at once.
+    /// Connections at a time; more are told so and closed at once.
     pub connections_max: usize,
     /// Calls of one connection that may be under way; more are not read until some are answered.
     pub in_flight_per_connection_max: usize,
     /// A larger message closes its connection.
     pub message_bytes_max: usize,
-    /// Requests of one worker that may wait for the node; more are refused as overloaded.
+    /// What messages that have begun and not ended may hold on all connections of one worker; those
+    /// that began first are closed for more. At least two of the largest messages.
+    pub unfinished_bytes_max: usize,
+    /// Requests of one worker that may wait for the node, by kind: gets, scans, writes. More are
+    /// refused as overloaded; mostly far fewer, by `wait_max`.
     pub requests_max: usize,
+    /// How long a request may wait behind others on the average, beyond what it takes by itself;
+    /// what would make them wait longer is refused as overloaded at once.
+    pub wait_max: Duration,
     /// Their bytes; likewise.
     pub request_bytes_max: usize,
     /// How long a connection may take until it has shown its token or introduced itself.
     pub handshake_timeout: Duration,
     /// How long a connection may stay without a word.
     pub idle_timeout: Duration,
-    /// How long a connection may stand still in the middle of a message, without taking its
-    /// answers, or with too many calls under way.
+    /// How long a connection may take over a message (a long one may take longer, but not stand
+    /// still), go without taking its answers, or have too many calls under way.
     pub stall_timeout: Duration,
     /// The deadline of requests that name none.
     pub request_timeout: Duration,
@@ -99,10 +109,12 @@ impl ServerOptions {
             listen,
             advertise: None,
             workers: 1,
-            connections_max: 4096,
+            connections_max: 16_384,
             in_flight_per_connection_max: 4096,
             message_bytes_max: 32 << 20,
+            unfinished_bytes_max: 128 << 20,
             requests_max: 16_384,
+            wait_max: Duration::from_millis(50),
             request_bytes_max: 256 << 20,
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
@@ -129,6 +141,13 @@ impl ServerOptions {
         }
         if self.in_flight_per_connection_max == 0 || self.connections_max == 0 {
             return Err(ServerError::Options("a limit of 0 would serve nobody".to_owned()));
+        }
+        // While a message grows, its buffer may be twice as large as what is there.
+        if self.unfinished_bytes_max < 2 * self.message_bytes_max {
+            return Err(ServerError::Options(format!(
+                "unfinished messages may hold {} bytes, and two of {} must fit",
+                self.unfinished_bytes_max, self.message_bytes_max
+            )));
         }
         self.peers.check().map_err(ServerError::Options)
     }

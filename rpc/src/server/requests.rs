@@ -2,13 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvorum_node::Refused;
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
+use super::admission::{Admission, KINDS, Place, Share};
 use super::door::Post;
 use super::hub::{Service, count};
 use crate::hot::Answering;
@@ -18,6 +20,9 @@ const WORKER_SHIFT: u32 = 56;
 
 /// How long after a request's deadline the node may still answer it; then it is given up here.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Overload is logged this often at most.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The worker that asked.
 pub(super) fn worker_of(request: RequestId) -> usize {
@@ -30,6 +35,10 @@ pub(crate) struct Requests {
     number: Cell<u64>,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
+    admission: Rc<Admission>,
+    /// Refusals since it was last said in the log, and when that was.
+    refused: Cell<u64>,
+    told: Cell<Option<Instant>>,
     gathered: RefCell<Vec<Post>>,
     gathering: Notify,
 }
@@ -44,6 +53,7 @@ pub(crate) enum Asker {
 
 struct Waiting {
     asker: Asker,
+    place: Place,
     deadline: Time,
     writes: bool,
     bytes: usize,
@@ -51,28 +61,43 @@ struct Waiting {
 
 impl Requests {
     pub(super) fn new(service: &Arc<Service>, worker: usize) -> Self {
+        let options = &service.hub.options;
+        let admission = Admission::new(options.wait_max, options.requests_max);
         Self {
             service: Arc::clone(service),
             worker,
             number: Cell::new(0),
             waiting: RefCell::default(),
             bytes: Cell::new(0),
+            admission: Rc::new(admission),
+            refused: Cell::new(0),
+            told: Cell::new(None),
             gathered: RefCell::default(),
             gathering: Notify::new(),
         }
     }
 
+    /// The places of a new connection.
+    pub(crate) fn share(&self) -> Rc<Share> {
+        Share::new(&self.admission)
+    }
+
     /// Asks the node, and sees to it that the asker is told what came of it. A timeout of 0 is the
     /// server's own.
-    pub(crate) fn ask(&self, operation: Operation, timeout_ms: u32, bytes: usize, asker: Asker) {
+    pub(crate) fn ask(
+        &self,
+        operation: Operation,
+        timeout_ms: u32,
+        bytes: usize,
+        asker: Asker,
+        place: Place,
+    ) {
         let options = &self.service.hub.options;
         if let Some(reason) = self.service.why_outside() {
             return self.tell(asker, Outcome::Failed(Failure::Unavailable { reason }));
         }
-        let full = self.waiting.borrow().len() >= options.requests_max
-            || (self.bytes.get() > 0 && self.bytes.get() + bytes > options.request_bytes_max);
-        if full {
-            count(&self.service.hub.counters.overloaded, 1);
+        if self.bytes.get() > 0 && self.bytes.get() + bytes > options.request_bytes_max {
+            self.count_refusal();
             return self.tell(asker, Outcome::Failed(Failure::Overloaded));
         }
         let timeout = match timeout_ms {
@@ -82,7 +107,7 @@ impl Requests {
         let id = self.next_id();
         let deadline = self.service.door.now().after(timeout);
         let writes = writes(&operation);
-        let waiting = Waiting { asker, deadline, writes, bytes };
+        let waiting = Waiting { asker, place, deadline, writes, bytes };
         self.waiting.borrow_mut().insert(id, waiting);
         self.bytes.set(self.bytes.get() + bytes);
         self.post(Post::Request(Request { id, deadline, operation }));
@@ -102,12 +127,13 @@ impl Requests {
         loop {
             self.gathering.notified().await;
             end_of_turn().await;
+            self.admission.look(Instant::now);
             let posts = std::mem::take(&mut *self.gathered.borrow_mut());
             count(&self.service.hub.counters.requests, posts.len() as u64);
             count(&self.service.hub.counters.submits, 1);
-            for (request, refused) in self.service.door.submit(posts) {
+            for (request, refused) in self.service.door.drive(posts) {
                 self.answer(request.id, refusal(refused));
-                count(&self.service.hub.counters.overloaded, 1);
+                self.count_refusal();
             }
         }
     }
@@ -146,6 +172,7 @@ impl Requests {
     fn answer(&self, request: RequestId, outcome: Outcome) {
         let Some(waiting) = self.waiting.borrow_mut().remove(&request) else { return };
         self.bytes.set(self.bytes.get().saturating_sub(waiting.bytes));
+        waiting.place.answered(matches!(outcome, Outcome::Failed(_)), Instant::now);
         self.tell(waiting.asker, outcome);
     }
 
@@ -154,6 +181,37 @@ impl Requests {
             Asker::Task(task) => drop(task.send(outcome)),
             Asker::Call(call) => call.answer(outcome, &self.service),
         }
+    }
+
+    /// How many requests may be under way, by kind.
+    pub(super) fn limits(&self) -> [usize; KINDS] {
+        self.admission.limits()
+    }
+
+    /// Says in the log that requests were refused, not more often than somebody reads it.
+    pub(super) fn tell_load(&self) {
+        let refused = self.refused.get();
+        if refused == 0 || self.told.get().is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
+            return;
+        }
+        self.refused.set(0);
+        self.told.set(Some(Instant::now()));
+        let [gets, scans, writes] = self.limits();
+        let under_way = self.waiting.borrow().len();
+        tracing::warn!(
+            refused,
+            under_way,
+            gets,
+            scans,
+            writes,
+            "overloaded: more is asked than can be done; how many may be under way, by kind"
+        );
+    }
+
+    /// Counts a request that was refused for there being too many.
+    pub(crate) fn count_refusal(&self) {
+        self.refused.set(self.refused.get() + 1);
+        count(&self.service.hub.counters.overloaded, 1);
     }
 
     fn next_id(&self) -> RequestId {

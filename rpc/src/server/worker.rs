@@ -22,19 +22,17 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
 use super::ServerError;
+use super::accept::accept;
 use super::connection::Connection;
 use super::gate::Gate;
-use super::hub::{Command, Service, count};
+use super::hub::{Command, Port, Service, count};
 use super::requests::Requests;
 use crate::hot;
 use crate::peers;
-use crate::vat::{self, Limits, Wire};
+use crate::vat::{self, Budget, Limits, Wire};
 
 /// How often deadlines and limits of time are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
-
-/// How long no connection is accepted after the system could not give one.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long connections may take to say goodbye when the server stops.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -43,6 +41,9 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) service: Arc<Service>,
     pub(crate) requests: Requests,
+    refusals: hot::Refusals,
+    /// Of messages that have begun and not ended.
+    budget: Rc<Budget>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     number: Cell<u64>,
 }
@@ -82,6 +83,8 @@ fn run(
     let worker = Rc::new(Worker {
         index,
         requests: Requests::new(&service, index),
+        refusals: hot::Refusals::new(&service),
+        budget: Budget::new(service.hub.options.unfinished_bytes_max),
         service,
         connections: RefCell::default(),
         number: Cell::new(0),
@@ -150,8 +153,10 @@ impl Worker {
         }
         let (read, write) = stream.into_split();
         let wire = Wire::new(self.limits());
-        let connection = Rc::new(Connection::new(from, Rc::clone(&wire)));
-        let serving = hot::Serving::new(Rc::clone(self), Rc::clone(&connection.ledger));
+        wire.set_budget(&self.budget);
+        let share = self.requests.share();
+        let connection = Rc::new(Connection::new(from, Rc::clone(&wire), share));
+        let serving = hot::Serving::new(Rc::clone(self), &connection);
         wire.set_shortcut(Rc::new(serving));
         let server = Gate::new(Rc::clone(self), Rc::clone(&connection));
         let gate: gate::Client = capnp_rpc::new_client(server);
@@ -189,6 +194,12 @@ impl Worker {
         }
     }
 
+    /// Refuses a call of a hot method for there being too many.
+    pub(crate) fn refuse(&self, wire: &Wire, method: hot::Method, question: u32) {
+        self.requests.count_refusal();
+        self.refusals.say(wire, method, question);
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         let options = &self.service.hub.options;
         Limits {
@@ -205,12 +216,18 @@ impl Worker {
         loop {
             ticks.tick().await;
             self.requests.sweep();
+            self.requests.tell_load();
+            self.port().show(self.requests.limits(), self.budget.held_bytes());
             let now = Instant::now();
             for connection in self.connections() {
                 connection.watch(&self.service.hub.options, now);
                 self.count_traffic(&connection);
             }
         }
+    }
+
+    fn port(&self) -> &Port {
+        self.service.hub.port(self.index)
     }
 
     fn count_traffic(&self, connection: &Connection) {
@@ -246,40 +263,6 @@ impl Worker {
         };
         // Whoever does not listen is not waited for.
         let _ = timeout(GOODBYE, all_gone).await;
-    }
-}
-
-/// Takes connections and deals them out among the workers, in turn.
-async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
-    let hub = &worker.service.hub;
-    let mut next = 0;
-    loop {
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Files may have run out; whoever wants in waits in the system's queue meanwhile.
-                tracing::warn!(%error, "cannot accept connections for now");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if hub.connections.fetch_add(1, Ordering::Relaxed) >= hub.options.connections_max {
-            hub.connections.fetch_sub(1, Ordering::Relaxed);
-            count(&hub.counters.connections_refused, 1);
-            let max = hub.options.connections_max;
-            tracing::warn!(%from, max, "refused a connection: there are too many");
-            continue;
-        }
-        next = (next + 1) % hub.workers();
-        let dealt = match stream.into_std() {
-            Ok(stream) => hub.command(next, Command::Open(stream, from)),
-            Err(_) => false,
-        };
-        if !dealt {
-            hub.connections.fetch_sub(1, Ordering::Relaxed);
-            count(&hub.counters.connections_refused, 1);
-            tracing::warn!(%from, "refused a connection: its worker is busy");
-        }
     }
 }
 

@@ -23,6 +23,11 @@ impl Buffer {
         self.start == self.end
     }
 
+    /// The memory it takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.words.capacity() * 8
+    }
+
     /// Takes the first bytes off.
     pub(super) fn take(&mut self, bytes: usize) {
         assert!(bytes.is_multiple_of(8), "messages are whole words");

@@ -11,6 +11,7 @@ use capnp::message::Reader;
 use capnp_rpc::rpc_capnp::message;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::budget::Part;
 use super::buffer::Buffer;
 use super::frame::{self, Frame, Peeked, reader_options};
 use super::wire::{Held, Wire};
@@ -28,11 +29,13 @@ pub(super) struct Input<R> {
     stream: R,
     /// Grows only as bytes arrive, whatever a message announces.
     buffer: Buffer,
+    /// What the beginning of a message holds while the rest is waited for.
+    unfinished: Option<Part>,
 }
 
 impl<R> Input<R> {
     pub(super) fn new(stream: R) -> Self {
-        Self { stream, buffer: Buffer::default() }
+        Self { stream, buffer: Buffer::default(), unfinished: None }
     }
 
     /// The next message that is capnp-rpc's, if it is already here and may be handed out. Those
@@ -49,12 +52,12 @@ impl<R> Input<R> {
             let Some((peeked, taken)) = found else {
                 return Ok(None);
             };
-            wire.messages_in.set(wire.messages_in.get() + 1);
             let incoming = match take_shortcut(wire, &peeked)? {
                 true => None,
                 false => Some(Incoming::new(wire, peeked.to_frame())),
             };
             self.buffer.take(taken);
+            wire.note_message();
             if let Some(incoming) = incoming {
                 incoming.account(wire)?;
                 return Ok(Some(incoming));
@@ -84,10 +87,12 @@ impl<R: AsyncRead + Unpin> Input<R> {
             }
             wire.wait_to_read(context.waker());
             if wire.is_gated() {
+                // What is not read cannot end: that is not the other side's doing.
+                wire.note_unfinished(0);
                 return Poll::Pending;
             }
             self.buffer.tidy();
-            wire.partial.set(!self.buffer.is_empty());
+            self.hold_unfinished(wire);
             if ready!(self.poll_fill(context))? == 0 {
                 return Poll::Ready(match self.buffer.is_empty() {
                     true => Ok(None),
@@ -97,6 +102,17 @@ impl<R: AsyncRead + Unpin> Input<R> {
                 });
             }
             wire.note_received();
+        }
+    }
+
+    /// Accounts for the beginning of a message, in time and in memory.
+    fn hold_unfinished(&mut self, wire: &Rc<Wire>) {
+        let bytes = self.buffer.unread().len();
+        wire.note_unfinished(bytes);
+        if bytes > 0 {
+            Part::hold(&mut self.unfinished, wire, self.buffer.held_bytes());
+        } else if self.unfinished.is_some() {
+            self.unfinished = None;
         }
     }
 

@@ -13,6 +13,7 @@
 //! or has too many bytes waiting here. A message that breaks a limit closes the connection, with a
 //! reason that the other side gets to see.
 
+mod budget;
 mod buffer;
 mod frame;
 mod incoming;
@@ -30,6 +31,7 @@ use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{IncomingMessage, OutgoingMessage, RpcSystem};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use budget::Budget;
 pub(crate) use frame::{Frame, Peeked, reader_options};
 use incoming::{Input, Receive};
 use outgoing::Outgoing;

@@ -10,6 +10,7 @@ use capnp::message::{Builder, HeapAllocator};
 use capnp::{Error, ErrorKind};
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::frame;
 use super::shortcut::Shortcut;
 
@@ -48,6 +49,8 @@ pub(crate) struct Wire {
     pub(crate) limits: Limits,
     /// What looks at messages before capnp-rpc does, if anything does.
     shortcut: OnceCell<Rc<dyn Shortcut>>,
+    /// What unfinished messages may hold here and on other connections.
+    budget: OnceCell<Rc<Budget>>,
     /// Serialised and not yet handed to the flusher.
     pub(super) queued: RefCell<Vec<u8>>,
     /// Bytes the flusher is writing.
@@ -74,9 +77,10 @@ pub(crate) struct Wire {
     received: Cell<Instant>,
     written: Cell<Instant>,
     gated_since: Cell<Option<Instant>>,
-    /// Whether part of a message has arrived.
-    pub(super) partial: Cell<bool>,
-    pub(super) messages_in: Cell<u64>,
+    /// Since when a message has begun and not ended, and how much of it is here.
+    unfinished_since: Cell<Option<Instant>>,
+    unfinished_bytes: Cell<usize>,
+    messages_in: Cell<u64>,
     pub(super) messages_out: Cell<u64>,
     pub(super) flushes: Cell<u64>,
 }
@@ -108,6 +112,7 @@ impl Wire {
         Rc::new(Self {
             limits,
             shortcut: OnceCell::new(),
+            budget: OnceCell::new(),
             queued: RefCell::default(),
             writing: Cell::new(0),
             flusher: Slot::default(),
@@ -125,7 +130,8 @@ impl Wire {
             received: Cell::new(now),
             written: Cell::new(now),
             gated_since: Cell::new(None),
-            partial: Cell::new(false),
+            unfinished_since: Cell::new(None),
+            unfinished_bytes: Cell::new(0),
             messages_in: Cell::new(0),
             messages_out: Cell::new(0),
             flushes: Cell::new(0),
@@ -142,6 +148,16 @@ impl Wire {
         self.shortcut.get()
     }
 
+    /// Bounds what unfinished messages hold over all connections that share this.
+    pub(crate) fn set_budget(&self, budget: &Rc<Budget>) {
+        let first = self.budget.set(Rc::clone(budget)).is_ok();
+        assert!(first, "a connection has one budget");
+    }
+
+    pub(super) fn budget(&self) -> Option<&Rc<Budget>> {
+        self.budget.get()
+    }
+
     /// Sends a message, behind those that wait already. Nobody hears it if the connection ends.
     pub(crate) fn say(&self, message: &Builder<HeapAllocator>) {
         if self.is_ending() {
@@ -153,6 +169,22 @@ impl Wire {
         frame::append(&mut queued, &message.get_segments_for_output());
         drop(queued);
         if was_empty {
+            self.note_queued();
+        }
+    }
+
+    /// Sends a message that was serialised before, with another number at this place in it.
+    pub(crate) fn say_again(&self, message: &[u8], number_at: usize, number: u32) {
+        if self.is_ending() {
+            return;
+        }
+        self.messages_out.set(self.messages_out.get() + 1);
+        let mut queued = self.queued.borrow_mut();
+        let start = queued.len();
+        queued.extend_from_slice(message);
+        queued[start + number_at..][..4].copy_from_slice(&number.to_le_bytes());
+        drop(queued);
+        if start == 0 {
             self.note_queued();
         }
     }
@@ -204,9 +236,10 @@ impl Wire {
         self.gated_since.get().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Whether part of a message has arrived, and not the rest.
-    pub(crate) fn is_partial(&self) -> bool {
-        self.partial.get()
+    /// How long a message that has begun has not ended, and how many bytes of it are here.
+    pub(crate) fn unfinished_for(&self, now: Instant) -> Option<(Duration, usize)> {
+        let since = self.unfinished_since.get()?;
+        Some((now.saturating_duration_since(since), self.unfinished_bytes.get()))
     }
 
     /// Messages received, messages sent, and the writes that took.
@@ -299,6 +332,23 @@ impl Wire {
     fn reopen(&self) {
         if self.gated_since.get().is_some() {
             self.reader.wake();
+        }
+    }
+
+    /// A whole message came in.
+    pub(super) fn note_message(&self) {
+        self.messages_in.set(self.messages_in.get() + 1);
+        self.unfinished_since.set(None);
+    }
+
+    /// So much of a message is here, and the rest is waited for.
+    pub(super) fn note_unfinished(&self, bytes: usize) {
+        self.unfinished_bytes.set(bytes);
+        match (bytes, self.unfinished_since.get()) {
+            (0, Some(_)) => self.unfinished_since.set(None),
+            // It came with the last bytes that were read.
+            (1.., None) => self.unfinished_since.set(Some(self.received.get())),
+            (0, None) | (1.., Some(_)) => {}
         }
     }
 

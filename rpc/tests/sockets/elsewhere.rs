@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_node::{Claim, Event, IdentityFile};
@@ -12,7 +12,9 @@ use kvorum_replication::{
 use kvorum_rpc::client::{Client, ClientOptions, ErrorKind};
 
 use crate::links::Proxy;
-use crate::support::{Behaviour, PATIENCE, Played, Rows, client, options, play, run};
+use crate::support::{
+    Behaviour, Nowhere, Played, Rows, at_some_pace, client, options, patient, play, run,
+};
 
 fn key(name: &'static str) -> Bytes {
     Bytes::from_static(name.as_bytes())
@@ -60,23 +62,17 @@ fn coordinator(behaviour: Behaviour) -> Played {
     play(Role::Coordinator, NodeId::COORDINATOR, None, options(), behaviour)
 }
 
-/// Where nobody listens.
-fn nowhere() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 async fn client_of(addresses: &[String]) -> Client {
-    let mut options = ClientOptions::new(addresses);
-    options.timeout = PATIENCE / 2;
-    Client::connect(options).await.unwrap()
+    Client::connect(patient(addresses)).await.unwrap()
 }
 
 #[test]
 fn who_is_sent_where_nobody_is_comes_back_and_waits() {
     let asked = Arc::new(AtomicUsize::new(0));
-    let replica = replica_of(&nowhere(), at_first_elsewhere(8, &asked));
+    let nowhere = Nowhere::take();
+    let replica = replica_of(&nowhere.address(), at_first_elsewhere(8, &asked));
     run(async {
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         let client = client_of(&[replica.connect_to()]).await;
         assert_eq!(client.get(key("a")).await, Ok(None));
         assert_eq!(asked.load(Ordering::Relaxed), 9, "each time it was asked once");
@@ -87,17 +83,23 @@ fn who_is_sent_where_nobody_is_comes_back_and_waits() {
 
 #[test]
 fn a_write_that_was_sent_elsewhere_for_too_long_did_not_happen() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let replica = replica_of(&nowhere(), at_first_elsewhere(usize::MAX, &asked));
-    run(async {
-        let mut options = ClientOptions::new([replica.connect_to()]);
-        options.timeout = Duration::from_millis(700);
-        let client = Client::connect(options).await.unwrap();
+    const PACE: Duration = Duration::from_millis(700);
+    let (nowhere, asked) = (Nowhere::take(), Arc::new(AtomicUsize::new(0)));
+    let replica = replica_of(&nowhere.address(), at_first_elsewhere(usize::MAX, &asked));
+    let trial = async |timeout: Duration| {
+        let options = ClientOptions { timeout, ..patient([replica.connect_to()]) };
+        let client = Client::connect(options).await.map_err(|error| error.to_string())?;
+        asked.store(0, Ordering::Relaxed);
         let error = client.put(key("a"), key("1")).await.unwrap_err();
-        assert_eq!((error.kind, error.happened), (ErrorKind::Unavailable, Happened::No), "{error}");
+        let told = (error.kind, error.happened);
         let asked = asked.load(Ordering::Relaxed);
-        assert!((4..40).contains(&asked), "asked {asked} times in 700 ms");
-    });
+        let most = 40 * timeout.div_duration_f64(PACE) as usize;
+        match told == (ErrorKind::Unavailable, Happened::No) && (4..most).contains(&asked) {
+            true => Ok(()),
+            false => Err(format!("asked {asked} times in {timeout:?}: {error}")),
+        }
+    };
+    at_some_pace(PACE, |timeout| run(trial(timeout)));
 }
 
 #[test]
@@ -159,15 +161,17 @@ fn a_server_that_falls_silent_is_left_and_the_write_happens_once() {
     let (one, two) = (coordinator(behaviour()), coordinator(behaviour()));
     let proxy = Proxy::before(one.address);
     run(async {
-        let mut options = ClientOptions::new([proxy.address.to_string(), two.connect_to()]);
-        options.timeout = PATIENCE / 2;
-        options.silence_timeout = Duration::from_millis(600);
+        // On a busy machine also one that lives may be left, and comes to be asked again.
+        let options = ClientOptions {
+            silence_timeout: Duration::from_millis(600),
+            connect_timeout: Duration::from_secs(2),
+            ..patient([proxy.address.to_string(), two.connect_to()])
+        };
         let client = Client::connect(options).await.unwrap();
         client.put(key("a"), key("1")).await.unwrap();
         proxy.mute(true);
-        let began = Instant::now();
+        // Who waited for an answer would wait until it is too late for the write.
         client.put(key("a"), key("2")).await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         assert_eq!(client.address(), two.connect_to());
         assert_eq!(client.get(key("a")).await, Ok(Some(key("2"))));
     });
@@ -175,23 +179,27 @@ fn a_server_that_falls_silent_is_left_and_the_write_happens_once() {
 
 #[test]
 fn a_server_that_thinks_for_long_is_not_left() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let behaviour: Behaviour = Box::new(move |event, turn| {
-        let Event::Request(request) = event else { return };
-        count.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(800));
-        turn.replies.push((request.id, done(&request.operation)));
-    });
-    let one = coordinator(behaviour);
-    run(async {
-        let mut options = ClientOptions::new([one.connect_to()]);
-        options.timeout = PATIENCE / 2;
-        options.silence_timeout = Duration::from_millis(400);
-        let client = Client::connect(options).await.unwrap();
-        assert_eq!(client.get(key("a")).await, Ok(None));
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-    });
+    let trial = |silence_timeout: Duration| {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let behaviour: Behaviour = Box::new(move |event, turn| {
+            let Event::Request(request) = event else { return };
+            count.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(silence_timeout * 2);
+            turn.replies.push((request.id, done(&request.operation)));
+        });
+        let one = coordinator(behaviour);
+        run(async {
+            let options = ClientOptions { silence_timeout, ..patient([one.connect_to()]) };
+            let client = Client::connect(options).await.unwrap();
+            assert_eq!(client.get(key("a")).await, Ok(None));
+        });
+        match asked.load(Ordering::Relaxed) {
+            1 => Ok(()),
+            asked => Err(format!("asked {asked} times")),
+        }
+    };
+    at_some_pace(Duration::from_millis(400), trial);
 }
 
 #[test]

@@ -23,7 +23,9 @@ use kvorum_schema::client_capnp::{gate, get_result, key_value, scan_result, writ
 use tokio::task::spawn_local;
 
 use crate::stock;
-use crate::support::{Behaviour, PATIENCE, Played, Rows, client, coordinator, options, play, run};
+use crate::support::{
+    Behaviour, PATIENCE, Played, Rows, client, coordinator, options, patient, play, run,
+};
 
 fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -95,7 +97,7 @@ fn thousands_of_calls_are_answered_each_with_its_own_answer() {
     run(async {
         let ours = client(&played).await;
         let theirs = stock::store(&stock::dial(played.address).await).await;
-        let tasks: Vec<_> = (0..3000)
+        let tasks: Vec<_> = (0..2000)
             .map(|number| {
                 let (ours, theirs) = (ours.clone(), theirs.clone());
                 spawn_local(async move {
@@ -122,7 +124,7 @@ fn our_client_speaks_to_a_stock_server() {
         run(async {
             let store = Rc::new(stock::Store { promised, ..stock::Store::default() });
             let address = stock::serve(store).await;
-            let client = Client::connect(ClientOptions::new([address.to_string()])).await.unwrap();
+            let client = Client::connect(patient([address.to_string()])).await.unwrap();
             assert_eq!(client.get(bytes("a")).await, Ok(None));
             client.put(bytes("a"), bytes("1")).await.unwrap();
             client.put(bytes("b"), bytes("2")).await.unwrap();
@@ -151,7 +153,7 @@ fn our_client_speaks_to_a_stock_server() {
             assert!(error.what.contains("not now"), "{error}");
             // It has no admin interface.
             assert_eq!(client.status().await.unwrap_err().kind, ErrorKind::Refused);
-            let mut options = ClientOptions::new([address.to_string()]);
+            let mut options = patient([address.to_string()]);
             options.token = b"wrong".to_vec();
             let error = Client::connect(options).await.map(drop).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Refused, "{error}");
@@ -182,7 +184,7 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
     run(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let visitor = spawn_local(Client::connect(ClientOptions::new([address.to_string()])));
+        let visitor = spawn_local(Client::connect(patient([address.to_string()])));
         let (stream, _) = listener.accept().await.unwrap();
         let mut stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();

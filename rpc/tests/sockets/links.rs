@@ -87,6 +87,7 @@ fn a_message_larger_than_a_batch_travels_alone() {
             writes: vec![Put::Put(Bytes::from_static(b"k"), Bytes::from(vec![9; 16 << 20]))],
         }),
         one_phase: None,
+        parallel: None,
         finished_below: txn(1),
     });
     let sends = [inquire(1), large.clone(), inquire(2)].map(|message| (NodeId(1), message));
@@ -205,8 +206,14 @@ fn a_peer_that_falls_silent_is_down_and_up_again_when_it_speaks() {
     coordinator.wait_for(|seen| *seen == Seen::Down(NodeId(1)));
     proxy.mute(false);
     coordinator.wait_for(|seen| *seen == Seen::Up(NodeId(1)));
-    coordinator.say(vec![(NodeId(1), inquire(1))]);
-    assert_eq!(collect(&one, COORDINATOR, 1).0, [inquire(1)]);
+    // On a busy machine also a peer that speaks may seem silent; what is said meanwhile is lost.
+    let heard = |seen: &Seen| matches!(seen, Seen::Messages(COORDINATOR, _));
+    let mut said = 0;
+    while one.has_seen(heard).is_none() {
+        assert!(said < 10_000, "it is not spoken to");
+        said += 1;
+        coordinator.say(vec![(NodeId(1), inquire(said))]);
+    }
 }
 
 #[test]

@@ -7,5 +7,7 @@ mod elsewhere;
 mod hostile;
 mod hot;
 mod links;
+mod overload;
 mod stock;
 mod support;
+mod transactions;

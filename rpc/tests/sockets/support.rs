@@ -13,13 +13,16 @@ use bytes::Bytes;
 use kvorum_node::{Claim, Event, IdentityFile, Outbox, Report, Turn, detached};
 use kvorum_replication::two_phase::message::Message;
 use kvorum_replication::{
-    Answer, ClientId, Failure, NodeId, Operation, Outcome, Query, Role, Status, Transaction, Write,
+    Answer, ClientId, Failure, Held, NodeId, Operation, Outcome, Page, Query, Role, Row, Status,
+    Transaction, Write,
 };
 use kvorum_rpc::client::{Client, ClientError, ClientOptions};
 use kvorum_rpc::server::{Server, ServerOptions, Serving};
+use tokio::net::TcpSocket;
 
-/// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for what must come. However slow or busy the machine is, only a hang gets
+/// there.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What happened to a node, for a test that waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +50,49 @@ pub(crate) struct Played {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Loopback, any port, patience short enough for tests.
+/// Loopback, any port; who is refused comes back soon, and nobody is taken for dead who is only slow.
 pub(crate) fn options() -> ServerOptions {
     let mut options = ServerOptions::new("127.0.0.1:0".parse().expect("an address"));
+    options.handshake_timeout = PATIENCE;
     options.peers.refused_pause = Duration::from_millis(50);
+    options.peers.liveness_timeout = PATIENCE;
     options
+}
+
+/// A client that waits as a test does, of servers at these addresses.
+pub(crate) fn patient(addresses: impl IntoIterator<Item = impl Into<String>>) -> ClientOptions {
+    ClientOptions {
+        timeout: PATIENCE / 2,
+        connect_timeout: PATIENCE / 2,
+        silence_timeout: PATIENCE / 2,
+        ..ClientOptions::new(addresses)
+    }
+}
+
+/// Tries what has to do with time. A busy machine may be late for all of it: so it is tried with
+/// longer and longer times until it is right. What is wrong is wrong however long it takes.
+#[track_caller]
+pub(crate) fn at_some_pace(first: Duration, trial: impl Fn(Duration) -> Result<(), String>) {
+    let mut pace = first;
+    while let Err(why) = trial(pace) {
+        pace *= 2;
+        assert!(pace < first * 100, "{why}");
+    }
+}
+
+/// A port at which nobody listens, as long as this is held.
+pub(crate) struct Nowhere(TcpSocket);
+
+impl Nowhere {
+    pub(crate) fn take() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.0.local_addr().unwrap().to_string()
+    }
 }
 
 /// Starts a server, and a thread that plays its node.
@@ -149,6 +190,14 @@ impl Played {
         }
     }
 
+    /// What was seen of this within a moment, if anything was.
+    pub(crate) fn has_seen(&self, what: impl Fn(&Seen) -> bool) -> Option<Seen> {
+        let seen = self.seen.recv_timeout(Duration::from_millis(50)).ok();
+        self.kept.borrow_mut().extend(seen);
+        let mut kept = self.kept.borrow_mut();
+        kept.iter().position(what).and_then(|at| kept.remove(at))
+    }
+
     /// Says something as the node would.
     pub(crate) fn say(&self, sends: Vec<(NodeId, Message)>) {
         self.outbox.lock().unwrap().deliver(&mut Turn { replies: Vec::new(), sends });
@@ -184,6 +233,8 @@ impl Drop for Played {
 pub(crate) struct Rows {
     rows: BTreeMap<Bytes, Bytes>,
     sessions: u64,
+    /// The copies that scans are read of.
+    held: Vec<BTreeMap<Bytes, Bytes>>,
     /// Stamps of the writes that happened, and how often each was asked for.
     pub(crate) asked: BTreeMap<(ClientId, u64), u32>,
 }
@@ -208,6 +259,9 @@ impl Rows {
                 let page = page.map(|(key, value)| (key.clone(), value.clone())).collect();
                 Outcome::Answer(Answer::Rows { rows: page, more: rows.next().is_some() })
             }
+            Operation::Read(Query::Page(page)) | Operation::ReadStale(Query::Page(page)) => {
+                self.page(page)
+            }
             Operation::ChangeMembers { .. } => Outcome::Committed,
             Operation::Transact { stamp, transaction } => {
                 if let Some(stamp) = stamp {
@@ -220,6 +274,24 @@ impl Rows {
                 self.transact(transaction)
             }
         }
+    }
+
+    /// Holds whole copies, for ever.
+    fn page(&mut self, page: &Page) -> Outcome {
+        let number = page.of.map_or(self.held.len() as u64 + 1, |held| held.number);
+        if page.of.is_none() {
+            self.held.push(self.rows.clone());
+        }
+        let index = usize::try_from(number - 1).unwrap();
+        let Some(rows) = self.held.get(index) else {
+            return Outcome::Failed(Failure::SnapshotExpired);
+        };
+        let mut rows = rows.iter().filter(|(key, _)| page.range.contains(key));
+        let found = rows.by_ref().take(page.range.limit as usize);
+        let found: Vec<Row> = found.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let more = rows.next().is_some();
+        let held = (more && !page.last).then_some(Held { by: NodeId(1), run: 1, number });
+        Outcome::Answer(Answer::Page { rows: found, more, held })
     }
 
     fn transact(&mut self, transaction: &Transaction) -> Outcome {
@@ -274,5 +346,5 @@ pub(crate) async fn client(played: &Played) -> Client {
 }
 
 pub(crate) async fn connect(played: &Played) -> Result<Client, ClientError> {
-    Client::connect(ClientOptions::new([played.connect_to()])).await
+    Client::connect(patient([played.connect_to()])).await
 }

@@ -71,7 +71,7 @@ impl Cluster {
 
 /// Whoever coordinates a transaction also holds a copy, so each replica passes all points.
 fn all_points() -> impl Iterator<Item = &'static str> {
-    points::COORDINATOR.iter().chain(points::PARTICIPANT).map(|point| point.name)
+    points::all().map(|point| point.name)
 }
 
 impl Audited<Cluster> for Replica {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvorum_replication::two_phase::any_replica::message::{TxnId, Work};
-use kvorum_replication::{Answer, ClientId, Query, Row, Write};
+use kvorum_replication::{Answer, ClientId, Page, Query, Row, Write};
 
 use super::diary::{Asked, asked};
 use crate::process::{Judgement, broken};
@@ -131,6 +131,14 @@ impl Truth {
     /// Whether a read finds this, at a coordinator that may not have heard yet that the newest of
     /// these decisions of its own are durable: it is the first to know, so nobody else knows them.
     pub(super) fn explains(&self, query: &Query, answer: &Answer, unheard: &[TxnId]) -> bool {
+        let answer = match (query, answer) {
+            // It may be of any moment since its scan began, and the history is judged.
+            (Query::Page(Page { of: Some(_), .. }), _) => return true,
+            (_, Answer::Page { rows, more, .. }) => {
+                &Answer::Rows { rows: rows.clone(), more: *more }
+            }
+            (_, answer) => answer,
+        };
         (0..=unheard.len()).rev().any(|heard| {
             let contents = self.without(&unheard[heard..]);
             found(&contents, query) == *answer
@@ -167,7 +175,7 @@ fn found(contents: &Contents, query: &Query) -> Answer {
         Query::GetMany(keys) => {
             Answer::Values(keys.iter().map(|key| contents.get(key).cloned()).collect())
         }
-        Query::Scan(range) => {
+        Query::Scan(range) | Query::Page(Page { range, .. }) => {
             let rows = contents.iter().filter(|(key, _)| range.contains(key));
             let limit = usize::try_from(range.limit).unwrap_or(usize::MAX);
             let mut rows: Vec<Row> =

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kvorum_replication::paxos::message::{Batch, Command, Member, Slot};
 use kvorum_replication::paxos::record::{Refusal, Replicated, SessionState, Settled};
 use kvorum_replication::{
-    Answer, ClientId, NodeId, Precondition, Query, Range, Stamp, Transaction, Write,
+    Answer, ClientId, NodeId, Page, Precondition, Query, Range, Stamp, Transaction, Write,
 };
 
 /// What a replica must hold.
@@ -229,7 +229,13 @@ pub(super) fn explains(contents: &Contents, query: &Query, answer: &Answer) -> b
             let shown = held.len().min(*limit as usize);
             rows[..] == held[..rows.len().min(shown)] && (*more || rows.len() == held.len())
         }
+        (Query::Page(Page { range, of: None, .. }), Answer::Page { rows, more, .. }) => {
+            let answer = Answer::Rows { rows: rows.clone(), more: *more };
+            explains(contents, &Query::Scan(range.clone()), &answer)
+        }
+        // It may be of any moment since its scan began, and the history is judged.
+        (Query::Page(Page { of: Some(_), .. }), Answer::Page { .. }) => true,
         (_, Answer::Failed(_)) => true,
-        (Query::Get(_) | Query::GetMany(_) | Query::Scan(_), _) => false,
+        (Query::Get(_) | Query::GetMany(_) | Query::Scan(_) | Query::Page(_), _) => false,
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! It believes no node. What is durable it takes from the log's own word and from what a restart
 //! finds; what is committed, from the records; what a replica must hold, from the transactions that
-//! the prepares named, in the order of the commits.
+//! the prepares named, in the order of the commits. Of what is committed in parallel the promises are
+//! the records: it has happened when all are durable, and its place in the order may change only as
+//! long as nobody has it who survives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -12,11 +14,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvorum_replication::two_phase::audit::{CoordinatorAudit, ParticipantAudit, Table};
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, Prepare, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, Parallel, Prepare, TxnId, Vote,
 };
 use kvorum_replication::{NodeId, Operation, Outcome, Position, Transaction, Write};
 
-use super::diary::{Diary, Note};
+use super::diary::{Asked, Diary, Note};
 use crate::process::{Judgement, LogEnd, Rows, broken};
 use crate::violation::Promise;
 
@@ -35,8 +37,12 @@ pub(super) struct Auditor {
     diaries: BTreeMap<NodeId, Diary>,
     /// What each transaction asks for, and who votes on it.
     prepares: BTreeMap<TxnId, Prepare>,
-    /// What each transaction was said to have come to, by anybody.
-    decisions: BTreeMap<TxnId, Decision>,
+    /// The same, by whose write it is.
+    asked: BTreeMap<Asked, Vec<TxnId>>,
+    /// Parallel transactions that nobody has said to be over.
+    open: BTreeSet<TxnId>,
+    /// What each transaction was said to have come to, by anybody, and by which epoch's coordinator.
+    decisions: BTreeMap<TxnId, (Decision, u64)>,
     /// Who has said yes to what, ever.
     voted: BTreeSet<(NodeId, TxnId)>,
     /// The same, as long as it binds.
@@ -49,6 +55,11 @@ pub(super) struct Auditor {
     over_below: Option<TxnId>,
     /// Which transaction has each place in the serial order; the first has place 1.
     order: Vec<TxnId>,
+    /// So many of these places are given for good, as far as the coordinator of this run goes.
+    settled: usize,
+    /// Parallel commits whose records the coordinator has lost: it has to write them again before it
+    /// begins anything.
+    owed: BTreeSet<TxnId>,
     /// What a replica holds after each of them; the first entry is the empty beginning.
     contents: Vec<Arc<Contents>>,
     /// What each replica was found to hold last: so many commits, of its own or in the order.
@@ -68,6 +79,8 @@ impl Auditor {
         Self {
             diaries: nodes.map(|node| (node, Diary::default())).collect(),
             prepares: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            open: BTreeSet::new(),
             decisions: BTreeMap::new(),
             voted: BTreeSet::new(),
             bound: BTreeSet::new(),
@@ -75,6 +88,8 @@ impl Auditor {
             newest_acknowledged: BTreeMap::new(),
             over_below: None,
             order: Vec::new(),
+            settled: 0,
+            owed: BTreeSet::new(),
             contents: vec![Arc::default()],
             looked: BTreeMap::new(),
             messages: BTreeMap::new(),
@@ -124,11 +139,36 @@ impl Auditor {
         diary.reopened(last);
         if node == NodeId::COORDINATOR {
             let newest = usize::try_from(diary.newest_commit().0).unwrap_or(usize::MAX);
-            self.order.truncate(newest);
-            self.contents.truncate(newest + 1);
+            self.lost_from(newest);
         }
         self.looked.remove(&node);
         Ok(())
+    }
+
+    /// The coordinator has lost the records of what came after the first so many commits. What was to
+    /// be committed by its record is not; what was by everybody's promise is.
+    fn lost_from(&mut self, newest: usize) {
+        let is_parallel = |txn: &TxnId| self.parallel(*txn).is_some();
+        let kept = self.order.iter().rposition(is_parallel).map_or(0, |last| last + 1);
+        self.order.truncate(kept.max(newest));
+        self.contents.truncate(self.order.len() + 1);
+        self.settled = newest;
+        self.owed = self.order.iter().skip(newest).copied().collect();
+    }
+
+    /// What a prepare said of the parallel commit that it asks for.
+    fn parallel(&self, txn: TxnId) -> Option<Parallel> {
+        self.prepares.get(&txn)?.parallel
+    }
+
+    /// Whether a parallel transaction is committed: all its promises are durable, and the coordinator
+    /// has not decided against it before it knew that.
+    fn is_promised_by_all(&self, txn: TxnId) -> bool {
+        let Some(prepare) = self.prepares.get(&txn) else { return false };
+        let has_promised = |node: &NodeId| self.has(*node, |diary| diary.has_prepared(txn));
+        prepare.parallel.is_some()
+            && prepare.participants.iter().all(has_promised)
+            && !self.has(txn.coordinator, |diary| diary.has_aborted(txn))
     }
 
     /// A node has appended these records, and says that its log is durable so far.
@@ -144,16 +184,34 @@ impl Auditor {
                     self.commits(*txn, *number, participants)?;
                 }
                 Note::Ended { txn } => self.ends(*txn)?,
-                Note::Learned { commits } => self.learned += commits.len() as u64,
-                Note::Installed { .. } => self.snapshots_installed += 1,
+                Note::Prepared { txn } => self.keeps_promise(node, *txn)?,
+                Note::Decided { txn, decision: Decision::Commit(number) } => {
+                    self.takes_number(node, *txn, *number)?;
+                }
+                Note::Learned { commits } => {
+                    self.learned += commits.len() as u64;
+                    for (txn, number) in commits {
+                        self.takes_number(node, *txn, *number)?;
+                    }
+                }
+                Note::Installed { decided, .. } => {
+                    self.snapshots_installed += 1;
+                    for (txn, decision) in decided {
+                        if let Decision::Commit(number) = decision {
+                            self.takes_number(node, *txn, *number)?;
+                        }
+                    }
+                }
                 Note::Joined { .. } => self.let_in += 1,
-                Note::Prepared { .. }
-                | Note::Decided { .. }
+                Note::Decided { .. }
+                | Note::Aborted { .. }
+                | Note::Promised { .. }
                 | Note::Alone { .. }
                 | Note::Started { .. }
                 | Note::Other => {}
             }
             if let Note::Committed { txn, .. }
+            | Note::Aborted { txn }
             | Note::Ended { txn }
             | Note::Prepared { txn }
             | Note::Decided { txn, .. }
@@ -169,30 +227,94 @@ impl Auditor {
 
     /// The coordinator writes down a commit.
     fn commits(&mut self, txn: TxnId, number: CommitNumber, participants: &[NodeId]) -> Judgement {
-        if number.0 != self.order.len() as u64 + 1 {
-            let last = self.order.len();
+        if !self.prepares.contains_key(&txn) {
+            return broken(
+                Promise::OneDecision,
+                format!("{txn} is committed, and nobody was asked to prepare it"),
+            );
+        }
+        let is_parallel = self.parallel(txn).is_some();
+        let lacks = |node: &&NodeId| match is_parallel {
+            true => !self.has(**node, |diary| diary.has_prepared(txn)),
+            false => !self.voted.contains(&(**node, txn)),
+        };
+        if let Some(node) = participants.iter().find(lacks) {
+            return broken(
+                Promise::Atomic,
+                format!("{txn} is committed, and {node} has not promised to"),
+            );
+        }
+        self.owed.remove(&txn);
+        self.place(txn, number)
+    }
+
+    /// Gives a commit its place in the order. One that the coordinator has lost the record of may be
+    /// given to another, if nobody has it.
+    fn place(&mut self, txn: TxnId, number: CommitNumber) -> Judgement {
+        let index = usize::try_from(number.0).unwrap_or(usize::MAX).saturating_sub(1);
+        let holder = self.order.get(index).copied();
+        if holder == Some(txn) && index < self.settled {
+            return Ok(());
+        }
+        if index != self.settled {
+            let last = self.settled;
             return broken(
                 Promise::OneOrder,
                 format!("{txn} is committed as {number}, and the last commit was #{last}"),
             );
         }
-        let Some(prepare) = self.prepares.get(&txn) else {
+        if let Some(other) = holder.filter(|holder| *holder != txn)
+            && let Some(node) = self.has_number(other, number)
+        {
             return broken(
-                Promise::OneDecision,
-                format!("{txn} is committed, and nobody was asked to prepare it"),
-            );
-        };
-        if let Some(node) = participants.iter().find(|node| !self.voted.contains(&(**node, txn))) {
-            return broken(
-                Promise::Atomic,
-                format!("{txn} is committed, and {node} has never voted yes on it"),
+                Promise::OneOrder,
+                format!("{txn} is committed as {number}, which is {other} at {node}"),
             );
         }
-        let mut contents = self.contents.last().map_or_else(Contents::new, |it| (**it).clone());
+        let Some(prepare) = self.prepares.get(&txn) else { return Ok(()) };
+        let mut contents = self.contents.get(index).map_or_else(Contents::new, |it| (**it).clone());
         apply(&mut contents, &prepare.transaction.writes);
-        self.order.push(txn);
-        self.contents.push(Arc::new(contents));
+        if index < self.order.len() {
+            self.order[index] = txn;
+            self.contents[index + 1] = Arc::new(contents);
+        } else {
+            self.order.push(txn);
+            self.contents.push(Arc::new(contents));
+        }
+        self.settled = index + 1;
         Ok(())
+    }
+
+    /// A replica that has written down this number of the transaction.
+    fn has_number(&self, txn: TxnId, number: CommitNumber) -> Option<NodeId> {
+        let has_it = |diary: &Diary| {
+            diary.decided(txn).is_some_and(|(decision, _)| decision == Decision::Commit(number))
+        };
+        self.diaries.iter().find(|(_, diary)| has_it(diary)).map(|(node, _)| *node)
+    }
+
+    /// A replica writes down a promise. Not of what a restarted coordinator was told there is not.
+    fn keeps_promise(&self, node: NodeId, txn: TxnId) -> Judgement {
+        let newest = self.diaries.get(&node).map_or(0, Diary::newest_promise);
+        match txn.epoch < newest {
+            true => broken(
+                Promise::Remembers,
+                format!("{node} prepares {txn}, and has promised epoch {newest}"),
+            ),
+            false => Ok(()),
+        }
+    }
+
+    /// A replica writes down the place that it has given a commit.
+    fn takes_number(&self, node: NodeId, txn: TxnId, number: CommitNumber) -> Judgement {
+        let index = usize::try_from(number.0).unwrap_or(usize::MAX).saturating_sub(1);
+        match self.order.get(index) {
+            Some(holder) if *holder == txn => Ok(()),
+            holder => broken(
+                Promise::OneOrder,
+                format!("{node} applies {txn} as {number}, which is {holder:?}"),
+            ),
+        }
     }
 
     /// The coordinator writes down that a commit is over.
@@ -204,8 +326,35 @@ impl Auditor {
                 Promise::Remembers,
                 format!("the coordinator forgets {txn}, which {node} has not acknowledged"),
             ),
+            None if self.parallel(txn).is_some() && !self.is_recorded(txn) => broken(
+                Promise::Remembers,
+                format!("the coordinator lets everybody forget {txn}, and has no durable record"),
+            ),
             None => Ok(()),
         }
+    }
+
+    fn is_recorded(&self, txn: TxnId) -> bool {
+        self.has(txn.coordinator, |diary| diary.committed(txn).is_some())
+    }
+
+    /// The coordinator says that everything below is over.
+    fn finishes(&mut self, below: TxnId) -> Judgement {
+        self.over_below = self.over_below.max(Some(below));
+        while let Some(txn) = self.open.first().copied().filter(|txn| *txn < below) {
+            self.open.pop_first();
+            let is_acknowledged = |node: &NodeId| self.acknowledged.contains(&(txn, *node));
+            let participants = self.prepares.get(&txn).map(|prepare| prepare.participants.clone());
+            let is_over = self.is_recorded(txn)
+                && participants.is_some_and(|them| them.iter().all(is_acknowledged));
+            if self.is_promised_by_all(txn) && !is_over {
+                return broken(
+                    Promise::Remembers,
+                    format!("what is below {below} is said to be over, and {txn} is not"),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// A message is sent.
@@ -221,17 +370,19 @@ impl Auditor {
             Message::Prepare(prepare) => self.prepares(prepare),
             Message::Vote { txn, vote: Vote::Yes } => self.promises(from, *txn),
             Message::Vote { txn, vote: Vote::Committed } => self.committed_alone(from, *txn),
-            Message::Decide { txn, decision, finished_below } => {
-                self.over_below = self.over_below.max(Some(*finished_below));
-                self.decides(from, to, *txn, *decision)
+            Message::Decide { txn, decision, finished_below, epoch } => {
+                self.finishes(*finished_below)?;
+                self.decides(from, to, *txn, (*decision, *epoch))
             }
-            Message::Inform { txn, knowledge: Knowledge::Decided(decision) } => {
-                self.decides(from, to, *txn, *decision)
+            Message::Inform { txn, knowledge: Knowledge::Decided(decision), epoch } => {
+                self.decides(from, to, *txn, (*decision, *epoch))
             }
+            Message::Recovered { epoch, .. } => self.promises_epoch(from, *epoch),
             Message::Acknowledge { txn } => self.acknowledges(from, *txn),
             Message::Vote { .. }
             | Message::Inform { .. }
             | Message::Inquire { .. }
+            | Message::Recover { .. }
             | Message::Read { .. }
             | Message::ReadAnswer { .. }
             | Message::FetchCommits { .. }
@@ -246,9 +397,25 @@ impl Auditor {
         }
     }
 
+    fn promises_epoch(&self, node: NodeId, epoch: u64) -> Judgement {
+        match self.has(node, |diary| diary.has_promised(epoch)) {
+            true => Ok(()),
+            false => broken(
+                Promise::WaitsForDisk,
+                format!("{node} tells what it has prepared, and has not promised epoch {epoch}"),
+            ),
+        }
+    }
+
     fn prepares(&mut self, prepare: &Prepare) -> Judgement {
         let txn = prepare.txn;
-        self.over_below = self.over_below.max(Some(prepare.finished_below));
+        self.finishes(prepare.finished_below)?;
+        if let Some(lost) = self.owed.first() {
+            return broken(
+                Promise::Remembers,
+                format!("{txn} is begun, and {lost} was committed and is not written down"),
+            );
+        }
         if !self.has(txn.coordinator, |diary| diary.has_started(txn.epoch)) {
             return broken(
                 Promise::WaitsForDisk,
@@ -263,6 +430,13 @@ impl Auditor {
             Some(_) => Ok(()),
             None => {
                 self.prepares.insert(txn, prepare.clone());
+                if let Some(Parallel { stamp }) = prepare.parallel {
+                    self.open.insert(txn);
+                    let asked = stamp.map(|stamp| (stamp.client, stamp.sequence));
+                    if let Some(asked) = asked {
+                        self.asked.entry(asked).or_default().push(txn);
+                    }
+                }
                 Ok(())
             }
         }
@@ -304,18 +478,74 @@ impl Auditor {
     /// Nobody may say of a transaction what contradicts what anybody said before. One exception:
     /// who has acknowledged a commit cannot be hurt by hearing that it was aborted, which is what
     /// is presumed of all that is over, and is the answer to a message from long ago.
-    fn decides(&mut self, who: NodeId, whom: NodeId, txn: TxnId, decision: Decision) -> Judgement {
+    fn decides(
+        &mut self,
+        who: NodeId,
+        whom: NodeId,
+        txn: TxnId,
+        said: (Decision, u64),
+    ) -> Judgement {
+        let (decision, epoch) = said;
         if decision == Decision::Abort && self.acknowledged.contains(&(txn, whom)) {
             return Ok(());
         }
-        let known = *self.decisions.entry(txn).or_insert(decision);
-        if known != decision {
+        if decision == Decision::Abort && self.is_promised_by_all(txn) {
+            return broken(
+                Promise::OneDecision,
+                format!("{who} tells {whom} that {txn} is aborted, which all have promised"),
+            );
+        }
+        let (known, by) = *self.decisions.entry(txn).or_insert(said);
+        if known != decision && !self.may_change(txn, (known, by), said) {
             return broken(
                 Promise::OneDecision,
                 format!("{who} tells {whom} that {txn} is {decision:?}, and it was {known:?}"),
             );
         }
+        self.decisions.insert(txn, (decision, by.max(epoch)));
         let Decision::Commit(number) = decision else { return Ok(()) };
+        match self.parallel(txn) {
+            Some(_) => self.tells_parallel(who, whom, txn, number),
+            None => self.tells_recorded(who, whom, txn, number),
+        }
+    }
+
+    /// Whether a parallel commit may get another number: from a later coordinator, and nobody has
+    /// the old one.
+    fn may_change(&self, txn: TxnId, known: (Decision, u64), said: (Decision, u64)) -> bool {
+        let ((Decision::Commit(old), before), (Decision::Commit(_), epoch)) = (known, said) else {
+            return false;
+        };
+        self.parallel(txn).is_some() && epoch > before && self.has_number(txn, old).is_none()
+    }
+
+    /// What is committed by everybody's promise may be told before it is written down.
+    fn tells_parallel(
+        &mut self,
+        who: NodeId,
+        whom: NodeId,
+        txn: TxnId,
+        number: CommitNumber,
+    ) -> Judgement {
+        if !self.is_promised_by_all(txn) {
+            return broken(
+                Promise::WaitsForDisk,
+                format!("{who} tells {whom} that {txn} is committed, which not all have promised"),
+            );
+        }
+        match who == txn.coordinator {
+            true => self.place(txn, number),
+            false => Ok(()),
+        }
+    }
+
+    fn tells_recorded(
+        &self,
+        who: NodeId,
+        whom: NodeId,
+        txn: TxnId,
+        number: CommitNumber,
+    ) -> Judgement {
         let written = self.diaries.get(&txn.coordinator).and_then(|diary| diary.committed(txn));
         match written {
             Some(place) if place == number => Ok(()),
@@ -374,7 +604,13 @@ impl Auditor {
         };
         let is_written = match stamp.map(|stamp| (stamp.client, stamp.sequence)) {
             // With one replica it is that one that writes it down.
-            Some(asked) => self.diaries.values().any(|diary| diary.has_committed_for(asked)),
+            Some(asked) => {
+                self.diaries.values().any(|diary| diary.has_committed_for(asked))
+                    || self
+                        .asked
+                        .get(&asked)
+                        .is_some_and(|txns| txns.iter().any(|txn| self.is_promised_by_all(*txn)))
+            }
             None => self.is_committed(transaction),
         };
         match is_written {
@@ -391,6 +627,7 @@ impl Auditor {
         asked.into_iter().any(|prepare| {
             let txn = prepare.txn;
             self.diaries.values().any(|it| it.committed(txn).is_some() || it.has_alone(txn))
+                || self.is_promised_by_all(txn)
         })
     }
 
@@ -398,6 +635,9 @@ impl Auditor {
     pub(super) fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {
         match facts {
             Facts::Coordinator(audit) => {
+                if let Some(why) = &audit.contradiction {
+                    return broken(Promise::Remembers, format!("{node} can't go on: {why}"));
+                }
                 tables(node, &audit.tables)?;
                 locks(node, &audit.lock_holders, &audit.open)
             }
@@ -426,8 +666,8 @@ impl Auditor {
             bound.map(|(_, txn)| *txn).filter(|txn| !audit.promised.contains(txn)).collect();
         for txn in freed {
             let is_over = match self.decisions.get(&txn) {
-                Some(Decision::Commit(number)) => *number <= audit.applied,
-                Some(Decision::Abort) => true,
+                Some((Decision::Commit(number), _)) => *number <= audit.applied,
+                Some((Decision::Abort, _)) => true,
                 None => self.over_below.is_some_and(|below| txn < below),
             };
             if !is_over {

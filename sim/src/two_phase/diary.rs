@@ -25,8 +25,15 @@ pub(crate) enum Note {
         asked: Option<Asked>,
         participants: Vec<NodeId>,
     },
+    Aborted {
+        txn: TxnId,
+    },
     Ended {
         txn: TxnId,
+    },
+    /// To a restarted coordinator: nothing of an older epoch is prepared any more.
+    Promised {
+        epoch: u64,
     },
     Decided {
         txn: TxnId,
@@ -60,13 +67,14 @@ fn asked(stamp: Stamp) -> Asked {
 impl From<CoordinatorRecord> for Note {
     fn from(record: CoordinatorRecord) -> Self {
         match record {
-            CoordinatorRecord::Started { epoch } => Self::Started { epoch },
+            CoordinatorRecord::Started { epoch, .. } => Self::Started { epoch },
             CoordinatorRecord::Committed { txn, number, stamp, participants } => Self::Committed {
                 txn,
                 number,
                 asked: stamp.map(asked),
                 participants: participants.to_vec(),
             },
+            CoordinatorRecord::Aborted { txn, .. } => Self::Aborted { txn },
             CoordinatorRecord::Ended { txn } => Self::Ended { txn },
             CoordinatorRecord::SessionOpened { .. } | CoordinatorRecord::Checkpoint(_) => {
                 Self::Other
@@ -80,6 +88,7 @@ impl From<ParticipantRecord> for Note {
         match record {
             ParticipantRecord::Started { incarnation } => Self::Started { epoch: incarnation },
             ParticipantRecord::Prepared(prepared) => Self::Prepared { txn: prepared.txn },
+            ParticipantRecord::Promised { epoch } => Self::Promised { epoch },
             ParticipantRecord::Decided { txn, decision } => Self::Decided { txn, decision },
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
                 Self::Alone { txn, asked: stamp.map(asked), writes }
@@ -94,7 +103,7 @@ impl From<ParticipantRecord> for Note {
                     .map(|it| it.applied)
                     .max()
                     .unwrap_or_default(),
-                decided: checkpoint.decided,
+                decided: checkpoint.decided.into_iter().map(|it| (it.txn, it.decision)).collect(),
             },
             ParticipantRecord::Joined { life, .. } => Self::Joined { life },
             ParticipantRecord::Outside { .. } | ParticipantRecord::Checkpoint(_) => Self::Other,
@@ -114,6 +123,8 @@ pub(super) struct Diary {
     /// Writes of sessions that are committed here.
     asked: BTreeMap<Asked, Position>,
     alone: BTreeMap<TxnId, Position>,
+    aborted: BTreeMap<TxnId, Position>,
+    promised: BTreeMap<u64, Position>,
     started: BTreeMap<u64, Position>,
     /// Up to which commit the rows of another replica reach.
     installed: Vec<(CommitNumber, Position)>,
@@ -139,6 +150,12 @@ impl Diary {
             Note::Alone { txn, asked, .. } => {
                 self.alone.insert(*txn, at);
                 self.asked.extend(asked.map(|asked| (asked, at)));
+            }
+            Note::Aborted { txn } => {
+                self.aborted.insert(*txn, at);
+            }
+            Note::Promised { epoch } => {
+                self.promised.insert(*epoch, at);
             }
             Note::Learned { commits } => {
                 let decided = |(txn, number): &_| (*txn, (Decision::Commit(*number), at));
@@ -174,6 +191,8 @@ impl Diary {
         self.committed.retain(|_, (_, at)| kept(at));
         self.asked.retain(|_, at| kept(at));
         self.alone.retain(|_, at| kept(at));
+        self.aborted.retain(|_, at| kept(at));
+        self.promised.retain(|_, at| kept(at));
         self.started.retain(|_, at| kept(at));
         self.installed.retain(|(_, at)| kept(at));
         self.let_in.retain(|_, at| kept(at));
@@ -190,6 +209,21 @@ impl Diary {
 
     pub(super) fn has_prepared(&self, txn: TxnId) -> bool {
         self.has(self.prepared.get(&txn))
+    }
+
+    /// Whether this coordinator has durably written that it was aborted.
+    pub(super) fn has_aborted(&self, txn: TxnId) -> bool {
+        self.has(self.aborted.get(&txn))
+    }
+
+    /// Whether this participant has durably promised an epoch to a restarted coordinator.
+    pub(super) fn has_promised(&self, epoch: u64) -> bool {
+        self.has(self.promised.get(&epoch))
+    }
+
+    /// The newest epoch that it has promised, durably or not.
+    pub(super) fn newest_promise(&self) -> u64 {
+        self.promised.keys().next_back().copied().unwrap_or_default()
     }
 
     /// Whether it promised what it had written down as decided before. (A vote may leave after the

@@ -200,14 +200,18 @@ impl Protocol for Cluster {
     }
 
     /// Not the one that decides, and only if all others have what it had: who was let in again since
-    /// it lost its own disk has.
+    /// it lost its own disk has. What one of them has promised may be all that says that a parallel
+    /// transaction is committed: these replicas keep their disks.
     fn may_lose_disk(&self, node: NodeId) -> bool {
         let mut others = self.sizes.replicas().filter(|other| *other != node);
         let is_whole = |other: NodeId| match self.lives.get(&other) {
             Some(life) => self.auditor.is_let_in(other, *life),
             None => true,
         };
-        node != NodeId::COORDINATOR && self.sizes.replicas > 1 && others.all(is_whole)
+        node != NodeId::COORDINATOR
+            && self.sizes.replicas > 1
+            && !self.sizes.may_be_parallel()
+            && others.all(is_whole)
     }
 
     fn lost_disk(&mut self, node: NodeId) {
@@ -252,6 +256,6 @@ impl Protocol for Cluster {
     }
 
     fn is_written_point(&self, point: &str) -> bool {
-        point == points::COORDINATOR_DECISION_WRITTEN
+        points::is_behind_write(point)
     }
 }

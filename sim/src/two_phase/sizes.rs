@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kvorum_replication::NodeId;
-use kvorum_replication::two_phase::{CoordinatorOptions, ParticipantOptions};
+use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions};
 use kvorum_storage::{LogOptions, Options};
 
 use crate::chance::Chance;
@@ -32,6 +32,8 @@ pub(super) struct Sizes {
     resend_interval: u64,
     inquire_after: u64,
     inquiries_before_peers: u32,
+    commit: Commit,
+    recalled_max: usize,
     /// Milliseconds.
     catch_up_after: u64,
     catch_up_interval: u64,
@@ -39,6 +41,14 @@ pub(super) struct Sizes {
     piece_commits_max: usize,
     snapshot_rows_max: u32,
     planted: Planted,
+}
+
+/// When the coordinator counts a transaction as committed.
+#[derive(Clone, Copy, Debug)]
+enum Commit {
+    Always(CommitMode),
+    /// It changes its mind with some of its starts.
+    AsTheSeedSays,
 }
 
 impl Sizes {
@@ -59,6 +69,12 @@ impl Sizes {
             inquiries_before_peers: *chance.pick(&[0, 2]),
             unfinished_span_max: chance.weighted(&[(1, 8), (3, 1 << 18)]),
             reads_max: chance.weighted(&[(1, 2), (3, 16_384)]),
+            commit: chance.weighted(&[
+                (5, Commit::Always(CommitMode::Parallel)),
+                (2, Commit::Always(CommitMode::AfterDecision)),
+                (1, Commit::AsTheSeedSays),
+            ]),
+            recalled_max: *chance.pick(&[1, 3, 4096]),
             catch_up_after: *chance.pick(&[5, 100, 1_000]),
             catch_up_interval: *chance.pick(&[20, 500]),
             recent_bytes_max: *chance.pick(&[500, 5_000, 64 << 20]),
@@ -74,6 +90,14 @@ impl Sizes {
 
     pub(super) fn may_expire_sessions(&self) -> bool {
         self.sessions_max == FEW_SESSIONS
+    }
+
+    /// Whether a transaction may be committed before its coordinator has a record of it.
+    pub(super) fn may_be_parallel(&self) -> bool {
+        match self.commit {
+            Commit::Always(CommitMode::AfterDecision) => false,
+            Commit::Always(CommitMode::Parallel) | Commit::AsTheSeedSays => true,
+        }
     }
 
     pub(super) fn log_options(&self) -> LogOptions {
@@ -99,8 +123,14 @@ impl Sizes {
     }
 
     pub(super) fn coordinator(&self, seed: u64) -> CoordinatorOptions {
+        let commit = match self.commit {
+            Commit::Always(commit) => commit,
+            Commit::AsTheSeedSays if seed.is_multiple_of(2) => CommitMode::Parallel,
+            Commit::AsTheSeedSays => CommitMode::AfterDecision,
+        };
         CoordinatorOptions {
             replicas: self.replicas().collect(),
+            commit,
             seed,
             sessions_max: self.sessions_max,
             in_flight_max: self.in_flight_max,
@@ -127,6 +157,7 @@ impl Sizes {
             snapshot_rows_max: self.snapshot_rows_max,
             sessions_max: self.sessions_max,
             prepared_max: self.prepared_max,
+            recalled_max: self.recalled_max,
             decided_max: decided_max.min(defaults.decided_max),
             waiting_reads_max: self.reads_max,
             inquire_after: Duration::from_millis(self.inquire_after),

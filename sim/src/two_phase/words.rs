@@ -1,6 +1,6 @@
 //! Messages in a few words, for the trace.
 
-use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Vote};
+use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Recalled, Vote};
 
 use super::diary::Note;
 use crate::words::{asked, found, text, transaction};
@@ -9,25 +9,45 @@ use crate::words::{asked, found, text, transaction};
 pub(super) fn message(message: &Message) -> String {
     match message {
         Message::Prepare(prepare) => {
-            let how = if prepare.one_phase.is_some() { "decide alone" } else { "prepare" };
+            let how = match (prepare.one_phase, prepare.parallel) {
+                (Some(_), _) => "decide alone",
+                (None, Some(_)) => "prepare in parallel",
+                (None, None) => "prepare",
+            };
             let (txn, below) = (prepare.txn, prepare.finished_below);
             format!("{how} {txn}:{} [over below {below}]", transaction(&prepare.transaction))
         }
         Message::Vote { txn, vote } => format!("{txn}: {}", self::vote(vote)),
-        Message::Decide { txn, decision, finished_below } => {
+        Message::Decide { txn, decision, finished_below, .. } => {
             format!("{txn} is {} [over below {finished_below}]", self::decision(*decision))
         }
         Message::Acknowledge { txn } => format!("{txn} is applied and durable here"),
         Message::Inquire { txn } => format!("how did {txn} end?"),
-        Message::Inform { txn, knowledge: Knowledge::Decided(decision) } => {
-            format!("{txn} is {}", self::decision(*decision))
+        Message::Inform { txn, knowledge: Knowledge::Decided(decision), epoch } => {
+            format!("{txn} is {}, by epoch {epoch}", self::decision(*decision))
         }
-        Message::Inform { txn, knowledge: Knowledge::Undecided } => {
+        Message::Inform { txn, knowledge: Knowledge::Undecided, .. } => {
             format!("{txn} is not decided, as far as is known here")
         }
         Message::Read { read, epoch, query } => format!("read {epoch}.{read}: {}", asked(query)),
         Message::ReadAnswer { read, epoch, answer } => {
             format!("read {epoch}.{read} finds {}", found(answer))
+        }
+        Message::Recover { epoch, first } => {
+            format!("promise epoch {epoch}, and tell what you have prepared from {first} on")
+        }
+        Message::Recovered { epoch, first: _, applied, recalled, next, is_outside } => {
+            let words = |it: &Recalled| {
+                let number = it.number.map_or_else(String::new, |number| format!(" as {number}"));
+                format!("{}{number}", it.txn)
+            };
+            let recalled: Vec<String> = recalled.iter().map(words).collect();
+            let more = if next.is_some() { ", and more" } else { "" };
+            let outside = if *is_outside { ", outside" } else { "" };
+            format!(
+                "epoch {epoch} is promised; applied {applied}, prepared [{}]{more}{outside}",
+                recalled.join(" ")
+            )
         }
         Message::FetchCommits { from } => format!("commits from {from} on?"),
         Message::Commits { from, commits, applied, .. } => {
@@ -82,7 +102,9 @@ pub(super) fn note(note: &Note) -> String {
         Note::Started { epoch } => format!("this is start {epoch}"),
         Note::Prepared { txn } => format!("the promise to commit {txn} if told so"),
         Note::Committed { txn, number, .. } => format!("{txn} is committed as {number}"),
+        Note::Aborted { txn } => format!("{txn} is aborted, whoever prepares it"),
         Note::Ended { txn } => format!("everybody has {txn}"),
+        Note::Promised { epoch } => format!("nothing older than epoch {epoch} any more"),
         Note::Decided { txn, decision } => format!("{txn} is {}", self::decision(*decision)),
         Note::Alone { txn, .. } => format!("{txn} is committed, alone"),
         Note::Learned { commits } => format!("{} commits, learnt", commits.len()),

@@ -191,7 +191,7 @@ mod tests {
                 thread::yield_now();
             }
             assert!(matches!(log.truncate_before(log.durable()), Err(Error::Io { .. })));
-            let told = wakes.recv_timeout(Duration::from_secs(20));
+            let told = wakes.recv_timeout(Duration::from_secs(300));
             // So that a test that fails ends.
             gate.wait();
             assert!(matches!(told, Ok(Err(Error::Poisoned { .. }))), "{told:?}");

@@ -316,7 +316,7 @@ mod tests {
             drop(lock(&in_flight.passed));
             in_flight.note_written(Position(2));
             in_flight.advance(Position(0), &visible);
-            let woken = returns.recv_timeout(std::time::Duration::from_secs(20));
+            let woken = returns.recv_timeout(std::time::Duration::from_secs(300));
             // So that a test that fails ends.
             in_flight.wake();
             woken.unwrap();

@@ -6,10 +6,10 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 
 use kvorum_storage::Error;
-use kvorum_storage::log::{Log, Position};
+use kvorum_storage::log::{Log, LogOptions, Position};
 use kvorum_storage::vfs::{CrashMode, Fault, FaultyVfs, MemoryVfs, Operation, Outcome, Phase};
 
-use crate::fixture::{DIR, open, options};
+use crate::fixture::{DIR, open_with, options};
 
 const THREADS: u64 = 16;
 
@@ -18,10 +18,10 @@ fn record(thread: u64, number: u64) -> Vec<u8> {
 }
 
 /// Opens a log on a disk where tests can fail and watch operations.
-fn faulty() -> (MemoryVfs, FaultyVfs, Arc<Log>) {
+fn faulty(options: LogOptions) -> (MemoryVfs, FaultyVfs, Arc<Log>) {
     let memory = MemoryVfs::new();
     let vfs = FaultyVfs::new(Arc::new(memory.clone()));
-    let (log, _) = open(&vfs).unwrap();
+    let (log, _) = open_with(&vfs, options).unwrap();
     (memory, vfs, Arc::new(log))
 }
 
@@ -37,7 +37,7 @@ fn records(vfs: &MemoryVfs) -> Vec<Vec<u8>> {
 
 #[test]
 fn all_who_wait_during_a_sync_share_the_next_one() {
-    let (memory, vfs, log) = faulty();
+    let (memory, vfs, log) = faulty(options());
     // The first sync goes on only once all the others have appended.
     let first = Arc::new(AtomicU64::new(0));
     let barrier = Arc::new(Barrier::new(2));
@@ -78,7 +78,7 @@ fn all_who_wait_during_a_sync_share_the_next_one() {
 #[test]
 fn everything_acknowledged_is_there_and_in_order() {
     const NUMBERS: u64 = 100;
-    let (memory, _, log) = faulty();
+    let (memory, _, log) = faulty(options());
     let positions = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -105,7 +105,8 @@ fn everything_acknowledged_is_there_and_in_order() {
 #[test]
 fn after_a_failed_sync_nothing_more_is_acknowledged() {
     for after in [0, 1, 5, 20] {
-        let (memory, vfs, log) = faulty();
+        // However many share a sync, the first file is not full before the one that fails.
+        let (memory, vfs, log) = faulty(LogOptions { file_bytes: 1 << 20, ..options() });
         let fault =
             vfs.arm(Fault::once(Operation::Sync, Outcome::InputOutput).on("0001.").after(after));
         let acknowledged = Mutex::new(Vec::new());
@@ -146,7 +147,7 @@ fn after_a_failed_sync_nothing_more_is_acknowledged() {
 
 #[test]
 fn a_leader_that_panics_poisons_the_log_for_those_who_wait() {
-    let (_, vfs, log) = faulty();
+    let (_, vfs, log) = faulty(options());
     let state = Arc::new((Mutex::new(false), Condvar::new()));
     {
         let state = state.clone();

@@ -100,6 +100,11 @@ fn what_is_inserted_beside_a_sync_is_seen_when_it_is_durable_itself() {
     assert_eq!(store.scan(.., Direction::Forwards).unwrap().count(), 4);
 }
 
+/// Whether a writer asks for no sync of its batch of this count.
+fn is_buffered(count: u64) -> bool {
+    count % 4 == 3
+}
+
 /// Writers of which each puts its count under its own key, in batches that belong together, until
 /// the disk fails. What each was told last is what is seen, then and after a crash.
 fn fail_among_writers(outcome: Outcome, after: u64, options: Options) -> (u64, Vec<Error>) {
@@ -121,7 +126,7 @@ fn fail_among_writers(outcome: Outcome, after: u64, options: Options) -> (u64, V
                         batch.put(format!("{writer} {part}"), count.to_string());
                     }
                     let durability =
-                        if count % 4 == 3 { Durability::Buffered } else { Durability::Sync };
+                        if is_buffered(count) { Durability::Buffered } else { Durability::Sync };
                     match store.write(batch, durability) {
                         Ok(_) => told[writer].store(count, SeqCst),
                         Err(error) => return errors.lock().unwrap().push(error),
@@ -142,8 +147,14 @@ fn fail_among_writers(outcome: Outcome, after: u64, options: Options) -> (u64, V
         counts[0]
     };
     for (writer, told) in told.iter().enumerate() {
-        let told = told.load(SeqCst);
-        assert_eq!(seen(&store, writer), told, "{outcome:?} after {after}: of writer {writer}");
+        let (seen, told) = (seen(&store, writer), told.load(SeqCst));
+        // Of one that asked for no sync the outcome is unknown: the system may have had it before
+        // another one's sync failed, and with it whatever wanted to be synced before.
+        let most = told + u64::from(is_buffered(told + 1));
+        assert!(
+            (told..=most).contains(&seen),
+            "{outcome:?} after {after}: of writer {writer} {seen} are seen, {told} were answered"
+        );
     }
     let image = disk.crash_image(CrashMode::KeepAll);
     let again = open(&FaultyVfs::new(Arc::new(image)), options);

@@ -13,7 +13,7 @@ use kvorum_storage::vfs::{
 };
 use kvorum_storage::{Batch, Direction, Durability, Error, Maintained, Options, Snapshot, Store};
 
-use crate::support::{DIR, Random, tiny_options};
+use crate::support::{DIR, LONG, Random, tiny_options};
 
 type Content = BTreeMap<Bytes, Bytes>;
 
@@ -238,7 +238,7 @@ fn a_compaction_whose_install_panics_does_not_keep_others_from_compacting() {
     let again = store.clone();
     // Not joined: where the claim stays, it waits for ever.
     std::thread::spawn(move || compacted.send(again.compact()));
-    ends.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap();
+    ends.recv_timeout(LONG).unwrap().unwrap();
     assert_eq!(content(&store), model);
     let again = open(&FaultyVfs::new(Arc::new(disk.crash_image(CrashMode::LoseUnsynced))));
     assert_eq!(content(&again), model);

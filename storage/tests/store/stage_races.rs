@@ -11,7 +11,7 @@ use bytes::Bytes;
 use kvorum_storage::vfs::{CrashMode, FaultyVfs, MemoryVfs};
 use kvorum_storage::{Batch, Direction, Maintained, Options, Store};
 
-use crate::support::{DIR, tiny_options};
+use crate::support::{DIR, SaysSo, tiny_options, until};
 
 type Row = (Bytes, Bytes);
 
@@ -148,9 +148,7 @@ fn what_was_under_way_brings_no_old_rows_back() {
 fn await_round(rounds: &[AtomicU64; 2], readers: &[ScopedJoinHandle<'_, ()>; 2]) {
     let before = rounds.each_ref().map(|rounds| rounds.load(SeqCst));
     for ((round, reader), before) in rounds.iter().zip(readers).zip(before) {
-        while round.load(SeqCst) == before && !reader.is_finished() {
-            std::thread::yield_now();
-        }
+        until("a reader reads", || round.load(SeqCst) > before || reader.is_finished());
     }
 }
 
@@ -166,6 +164,7 @@ fn readers_see_the_old_store_or_the_new_one_while_threads_flush_and_compact() {
     let done = AtomicBool::new(false);
     let rounds = [const { AtomicU64::new(0) }; 2];
     std::thread::scope(|scope| {
+        let says_so = SaysSo(&done);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(SeqCst) {
@@ -234,7 +233,7 @@ fn readers_see_the_old_store_or_the_new_one_while_threads_flush_and_compact() {
                 }
             }
         }
-        done.store(true, SeqCst);
+        drop(says_so);
         for reader in readers {
             reader.join().unwrap();
         }

@@ -1,6 +1,8 @@
 //! What the tests of the store share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvorum_storage::{
@@ -9,6 +11,29 @@ use kvorum_storage::{
 
 /// Where stores are on in-memory disks.
 pub(crate) const DIR: &str = "/store";
+
+/// Nothing takes so long, however slow or busy the machine is; a test that waits for it has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(300);
+
+/// Waits until it is so, as another thread sees to.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LONG, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Says so when it goes, also by a panic: else the threads that go on until it is so would keep the
+/// test from telling what is wrong.
+pub(crate) struct SaysSo<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SaysSo<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
 
 /// A small generator: the same seed, the same run (Steele, Lea, Flood: SplitMix, 2014).
 pub(crate) struct Random(u64);

@@ -35,7 +35,7 @@ const ASYNC_AND_CAPNP: &[&str] =
 /// Cap'n Proto types stop at the crate `rpc`.
 const CAPNP: &[&str] = &["capnp", "capnp-rpc", "capnpc"];
 
-const CRATES: [Crate; 12] = [
+const CRATES: [Crate; 13] = [
     Crate { folder: "schema", ours: Ours::These(&[]), others: Others::Only(&["capnp"]) },
     Crate { folder: "storage", ours: Ours::These(&[]), others: Others::Never(ASYNC_AND_CAPNP) },
     Crate { folder: "replication", ours: Ours::These(&[]), others: Others::Only(&["bytes"]) },
@@ -62,6 +62,11 @@ const CRATES: [Crate; 12] = [
     },
     Crate { folder: "tests", ours: Ours::Everything, others: Others::Never(&[]) },
     Crate { folder: "benches", ours: Ours::Everything, others: Others::Never(&[]) },
+    Crate {
+        folder: "benches/chain",
+        ours: Ours::These(&[]),
+        others: Others::Never(ASYNC_AND_CAPNP),
+    },
     Crate {
         folder: "benches/engines",
         ours: Ours::These(&["storage"]),

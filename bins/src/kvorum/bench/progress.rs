@@ -35,12 +35,14 @@ pub(super) fn show(load: &Load, options: &LoadOptions) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1")]
         bar.set_position((part * STEPS) as u64);
         let warming = if elapsed < options.warm_up { ", warming up" } else { "" };
-        let (ok, unavailable) = (counts.ok, counts.unavailable);
-        let refused = match unavailable {
+        let refused = |count: u64, why: &str| match count {
             0 => String::new(),
-            refused => format!(", {refused} times unavailable"),
+            count => format!(", {count} times {why}"),
         };
-        bar.set_message(format!("{ok} ok, {rate:.0} a second{refused}{warming}"));
+        let unavailable = refused(counts.unavailable, "unavailable");
+        let overloaded = refused(counts.overloaded, "overloaded");
+        let ok = counts.ok;
+        bar.set_message(format!("{ok} ok, {rate:.0} a second{unavailable}{overloaded}{warming}"));
     }
     bar.finish_and_clear();
 }

@@ -2,16 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_replication::{Row, Transaction, Write};
-use kvorum_rpc::client::{Client, ErrorKind};
+use kvorum_rpc::client::Client;
 use serde_json::{Map, Value as Json};
 
 use super::txn::read_line;
 use crate::arguments::Import;
-use crate::error::{CommandError, Kind};
+use crate::error::CommandError;
 use crate::limits::{check_key, check_value};
 use crate::output::{Format, Output};
 use crate::text::get_field;
@@ -20,11 +19,6 @@ use crate::text::get_field;
 /// shortly.
 const BATCH_ROWS_MAX: usize = 128;
 const BATCH_BYTES_MAX: usize = 1 << 20;
-
-/// How often a batch that met another writer of one of its keys is tried again, and how long it
-/// waits before that.
-const CONFLICTS_MAX: u32 = 20;
-const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Puts the rows of a file.
 pub(crate) async fn import(
@@ -90,16 +84,5 @@ fn parse(line: &[u8]) -> Result<Row, CommandError> {
 async fn put_all(client: &Client, rows: Vec<Row>) -> Result<(), CommandError> {
     let writes = rows.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
     let transaction = Transaction { preconditions: Vec::new(), writes };
-    let mut conflicts = 0;
-    loop {
-        let error = match client.transact(transaction.clone()).await {
-            Ok(()) => return Ok(()),
-            Err(error) => CommandError::from(error),
-        };
-        conflicts += 1;
-        if error.kind != Kind::Cluster(ErrorKind::Conflict) || conflicts > CONFLICTS_MAX {
-            return Err(error);
-        }
-        tokio::time::sleep(CONFLICT_PAUSE).await;
-    }
+    Ok(client.transact(transaction).await?)
 }

@@ -17,11 +17,13 @@ use bytes::Bytes;
 pub(crate) use export::export;
 pub(crate) use import::import;
 pub(crate) use inspect::inspect;
-pub(crate) use keys::{del, get, put, value_of};
+pub(crate) use keys::{del, get, print_all, print_found, put, value_of};
 pub(crate) use scan::scan;
 pub(crate) use status::status;
 pub(crate) use store::{Store, store};
-pub(crate) use txn::{TransactionText, commit, read_line, read_transaction};
+pub(crate) use txn::{
+    Size, TransactionText, commit, commit_by_hand, read_line, read_transaction, run,
+};
 
 /// An argument's bytes, whatever they are.
 pub(crate) fn bytes_of(argument: OsString) -> Bytes {

@@ -8,7 +8,7 @@ use kvorum_replication::{Precondition, Range, Transaction, Write};
 use kvorum_rpc::client::{Client, ClientError, ErrorKind, ProcessStatus};
 
 use super::guide::{Guide, Trouble, shown_bytes, shown_outcome, shown_time, shown_value};
-use super::stage::{PATIENCE, Stage, timed};
+use super::stage::{Stage, timed};
 
 /// A put of the tour.
 pub(super) async fn put(
@@ -61,7 +61,7 @@ pub(super) async fn start(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<()
     started?;
     let directory = stage.cluster.directory().display().to_string();
     guide.note(format!("ready in {}; data in {directory}", shown_time(took)))?;
-    stage.cluster.await_links(PATIENCE).await?;
+    stage.cluster.await_links(stage.patience).await?;
     for member in stage.cluster.members() {
         let status = stage.cluster.status(member).await?;
         let process = stage.cluster.process_id(member).unwrap_or_default();
@@ -112,7 +112,7 @@ pub(super) async fn conflict(stage: &mut Stage, guide: &mut Guide<'_>) -> Result
     let first = tokio::task::spawn_local(async move { put(&first, "colour", "red").await });
     // Not merely in flight: that is also what was committed before and is not acknowledged yet.
     let holds_lock = |status: &ProcessStatus| status.locks == 1;
-    stage.cluster.await_status(Member::Coordinator, PATIENCE, holds_lock).await?;
+    stage.cluster.await_status(Member::Coordinator, stage.patience, holds_lock).await?;
     let (outcome, took) = put(&second, "colour", "blue").await;
     stage.cluster.resume(slow)?;
     let observed = shown_outcome(&outcome, took);

@@ -1,23 +1,18 @@
 //! The scenes in which processes die.
 
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use kvorum::cluster::Member;
+use kvorum::cluster::{ClusterError, Member};
 use kvorum_replication::Happened;
 use kvorum_rpc::client::{Client, ErrorKind};
 
 use super::everyday::{get, observe_get, observe_put, put};
 use super::guide::{Guide, Trouble, shown_outcome, shown_time, shown_value};
-use super::stage::{PATIENCE, Stage, timed};
+use super::stage::{Stage, timed};
 
 /// A client that gives up early, so that it sees an unknown outcome.
 const IMPATIENT: Duration = Duration::from_millis(500);
-
-/// A process that meets its fail point does so within this.
-const DEATH_WITHIN: Duration = Duration::from_secs(10);
-
-/// The promise: the cluster is back in service without help within this.
-const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Between attempts to write.
 const POLL: Duration = Duration::from_millis(5);
@@ -47,52 +42,56 @@ pub(super) async fn replica_killed(
     let (started, took) = timed(stage.cluster.start(killed, &[])).await;
     started?;
     guide.note(format!("{killed} is started again: ready in {}", shown_time(took)))?;
-    observe_writable(guide, &client, "greeting", "I am back").await?;
+    observe_writable(stage, guide, &client, "greeting", "I am back").await?;
     stage.observe_replicas(guide, "greeting", Some("I am back")).await?;
     stage.observe_replicas(guide, "account/alice", Some("70")).await
 }
 
-/// The period of uncertainty: every replica has promised to commit, and the only one who could
-/// have decided is gone before it has.
+/// The period of uncertainty: one replica has promised to commit, and who knows whether the others
+/// will is gone.
 pub(super) async fn coordinator_undecided(
     stage: &mut Stage,
     guide: &mut Guide<'_>,
 ) -> Result<(), Trouble> {
-    guide.scene("The coordinator dies when all have voted yes and nothing is decided")?;
-    arm(stage, guide, "coordinator-all-votes").await?;
-    let client = stage.cluster.client(Member::Coordinator, IMPATIENT).await?;
-    let began = Instant::now();
-    // On a busy machine the votes may come too late, and then it did not happen.
-    let (outcome, took) = loop {
+    guide.scene("The coordinator dies when it has asked one replica, and not the others")?;
+    arm(stage, guide, "coordinator-some-prepares-sent").await?;
+    let (began, mut impatient) = (Instant::now(), IMPATIENT);
+    // On a busy machine, or a slow disk, the votes may come too late for an impatient client, and
+    // nothing gets to the point: then another one waits for longer.
+    let (outcome, took, ended) = loop {
+        let client = stage.cluster.client(Member::Coordinator, impatient).await?;
         let (outcome, took) = put(&client, "colour", "green").await;
-        let is_late = matches!(&outcome, Err(error) if error.happened == Happened::No);
-        if !is_late || began.elapsed() > DEATH_WITHIN {
-            break (outcome, took);
+        let ended = stage.cluster.await_exit(Member::Coordinator, impatient).await;
+        if ended.is_ok() || began.elapsed() > stage.patience {
+            break (outcome, took, ended);
         }
+        impatient *= 2;
     };
     let observed = shown_outcome(&outcome, took);
     let is_right = outcome.is_err_and(|error| error.happened == Happened::Unknown);
     guide.observe("put colour 'green'", observed, is_right, "it may have happened")?;
-    await_death(stage, guide).await?;
+    observe_death(guide, ended)?;
     observe_doubt(stage, guide).await?;
     revive_coordinator(stage, guide).await?;
     let client = stage.client().await?;
-    guide.note("nothing was decided, so it is aborted: the old value stands, on every replica")?;
+    guide
+        .note("not all have promised, so it is aborted: the old value stands, on every replica")?;
     observe_get(guide, &client, "colour", Some("blue")).await?;
     stage.observe_replicas(guide, "colour", Some("blue")).await
 }
 
-/// The decision is on the coordinator's disk, and nobody has heard of it.
+/// Every replica has promised, which is the decision, and nobody has heard of it.
 pub(super) async fn coordinator_decided(
     stage: &mut Stage,
     guide: &mut Guide<'_>,
 ) -> Result<(), Trouble> {
-    guide.scene("The coordinator dies when it has decided and told nobody")?;
-    arm(stage, guide, "coordinator-decision-durable").await?;
+    guide.scene("The coordinator dies when all have promised, and has told nobody")?;
+    arm(stage, guide, "coordinator-all-votes").await?;
     let client = stage.client().await?;
     let writer = client.clone();
     let patient = tokio::task::spawn_local(async move { put(&writer, "colour", "gold").await });
-    await_death(stage, guide).await?;
+    let ended = stage.cluster.await_exit(Member::Coordinator, stage.patience).await;
+    observe_death(guide, ended)?;
     observe_doubt(stage, guide).await?;
     revive_coordinator(stage, guide).await?;
     let (outcome, took) = patient.await.expect("the put neither panics nor is it cancelled");
@@ -114,12 +113,12 @@ pub(super) async fn all_killed(stage: &mut Stage, guide: &mut Guide<'_>) -> Resu
     guide.note("SIGKILL to all four")?;
     let (started, took) = timed(stage.cluster.start_all()).await;
     started?;
-    stage.cluster.await_links(PATIENCE).await?;
+    stage.cluster.await_links(stage.patience).await?;
     guide.note(format!("all four started again: ready in {}", shown_time(took)))?;
     observe_get(guide, &client, "greeting", Some("still here")).await?;
     observe_get(guide, &client, "colour", Some("gold")).await?;
     observe_get(guide, &client, "farewell", None).await?;
-    observe_writable(guide, &client, "farewell", "until next time").await?;
+    observe_writable(stage, guide, &client, "farewell", "until next time").await?;
     stage.observe_replicas(guide, "farewell", Some("until next time")).await
 }
 
@@ -135,13 +134,15 @@ async fn arm(stage: &mut Stage, guide: &mut Guide<'_>, point: &str) -> Result<()
     stage.cluster.kill(Member::Coordinator)?;
     let flag = format!("{point}=abort");
     stage.cluster.start(Member::Coordinator, &["--fail-point", &flag]).await?;
-    stage.cluster.await_links(PATIENCE).await?;
+    stage.cluster.await_links(stage.patience).await?;
     guide.note(format!("the coordinator is restarted with --fail-point {flag}"))
 }
 
 /// Sees the coordinator die at its fail point: a scene in which it did not would show nothing.
-async fn await_death(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
-    let ended = stage.cluster.await_exit(Member::Coordinator, DEATH_WITHIN).await;
+fn observe_death(
+    guide: &mut Guide<'_>,
+    ended: Result<ExitStatus, ClusterError>,
+) -> Result<(), Trouble> {
     let observed = match &ended {
         Ok(status) => format!("it is gone: {status}"),
         Err(error) => error.to_string(),
@@ -157,7 +158,7 @@ async fn observe_doubt(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), T
     let observed = format!("{} in flight, {} locked", status.in_flight, status.locks);
     let is_right = (status.in_flight, status.locks) == (1, 1);
     guide.observe(format!("status of {replica}"), observed, is_right, "one in flight, one lock")?;
-    let client = stage.cluster.client(replica, PATIENCE).await?;
+    let client = stage.cluster.client(replica, stage.patience).await?;
     let (value, took) = get(&client, "greeting").await;
     let is_right = matches!(&value, Ok(Some(value)) if value == "I am back");
     let done = format!("get greeting, of {replica}");
@@ -171,7 +172,7 @@ async fn observe_doubt(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), T
 async fn revive_coordinator(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<(), Trouble> {
     let (started, took) = timed(stage.cluster.start(Member::Coordinator, &[])).await;
     started?;
-    let (linked, took_links) = timed(stage.cluster.await_links(PATIENCE)).await;
+    let (linked, took_links) = timed(stage.cluster.await_links(stage.patience)).await;
     linked?;
     guide.note(format!(
         "the coordinator is started again: ready in {}, linked to all replicas {} later",
@@ -182,6 +183,7 @@ async fn revive_coordinator(stage: &mut Stage, guide: &mut Guide<'_>) -> Result<
 
 /// Puts until it is taken, and sees that this was soon.
 async fn observe_writable(
+    stage: &Stage,
     guide: &mut Guide<'_>,
     client: &Client,
     key: &'static str,
@@ -190,7 +192,7 @@ async fn observe_writable(
     let began = Instant::now();
     let mut attempts = 1;
     let (mut outcome, mut took) = put(client, key, value).await;
-    while outcome.is_err() && began.elapsed() < BACK_WITHIN {
+    while outcome.is_err() && began.elapsed() < stage.patience {
         tokio::time::sleep(POLL).await;
         (outcome, took) = put(client, key, value).await;
         attempts += 1;

@@ -18,6 +18,7 @@ use kvorum::cluster::Member;
 use kvorum_replication::Protocol;
 
 use crate::arguments::Global;
+use crate::conflicts::OnConflict;
 use crate::error::CommandError;
 use crate::fresh;
 use crate::output::{Format, Output};
@@ -56,7 +57,9 @@ pub(crate) async fn demo(
     output: &mut Output,
     demo: Demo,
 ) -> Result<ExitCode, CommandError> {
-    let mut stage = Stage::new(fresh::cluster(Protocol::TwoPhase, REPLICAS, demo.data_dir)?);
+    let cluster = fresh::cluster(Protocol::TwoPhase, REPLICAS, demo.data_dir)?;
+    let mut stage = Stage::new(cluster, global.timeout);
+    stage.set_flags();
     let mut guide = Guide::new(output);
     match tour(&mut stage, &mut guide).await {
         Ok(()) => {}
@@ -70,7 +73,12 @@ pub(crate) async fn demo(
     }
     if output.format == Format::Text && io::stdin().is_terminal() && output.is_terminal() {
         let address = stage.cluster.address(Member::Coordinator).to_string();
-        return shell::shell(&Global { connect: vec![address], ..global.clone() }, output).await;
+        return shell::shell(
+            &Global { connect: vec![address], ..global.clone() },
+            OnConflict::Fail,
+            output,
+        )
+        .await;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kvorum::cluster::{Cluster, ClusterError, Member};
 use kvorum_replication::Row;
-use kvorum_rpc::client::{Client, ClientOptions};
+use kvorum_rpc::client::Client;
 
 use super::guide::{Guide, Trouble, shown_bytes};
 
-/// What is to come true does so within this, or the tour has failed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// What is to come true does so within this, or the tour has failed; unless the command line is more
+/// patient.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between looks at what is to come true.
 const POLL: Duration = Duration::from_millis(2);
@@ -18,17 +19,29 @@ const POLL: Duration = Duration::from_millis(2);
 /// The cluster.
 pub(super) struct Stage {
     pub(super) cluster: Cluster,
+    /// What is to come true does so within this.
+    pub(super) patience: Duration,
+    timeout: Duration,
 }
 
 impl Stage {
-    pub(super) fn new(cluster: Cluster) -> Self {
-        Self { cluster }
+    /// Of operations that may take so long.
+    pub(super) fn new(cluster: Cluster, timeout: Duration) -> Self {
+        Self { cluster, patience: timeout.max(PATIENCE), timeout }
+    }
+
+    /// A replica that is stopped for a moment is not to be taken for dead, however long the moment is on
+    /// a busy machine.
+    pub(super) fn set_flags(&mut self) {
+        let silence = format!("{}s", self.patience.as_secs());
+        for member in self.cluster.members() {
+            self.cluster.set_flags(member, vec!["--silence".into(), silence.clone().into()]);
+        }
     }
 
     /// A client as everybody uses it.
     pub(super) async fn client(&self) -> Result<Client, ClusterError> {
-        let timeout = ClientOptions::default().timeout;
-        self.cluster.client(Member::Coordinator, timeout).await
+        self.cluster.client(Member::Coordinator, self.timeout).await
     }
 
     /// Lets each replica say what it has of a key, once nothing is under way any more, and checks
@@ -42,13 +55,16 @@ impl Stage {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let began = Instant::now();
         loop {
-            let statuses = self.cluster.statuses().await?;
-            let locks: u64 = statuses.iter().map(|status| status.locks).sum();
-            let rows = self.cluster.rows_of_replicas().await?;
+            let (locks, rows) = match self.look().await {
+                Ok(looked) => looked,
+                // Who does not answer may be busy.
+                Err(error) if began.elapsed() > self.patience => return Err(error.into()),
+                Err(_) => continue,
+            };
             let held = rows.iter().map(|rows| value_in(rows, &key));
             let is_right =
                 locks == 0 && held.clone().all(|held| held == expected.map(str::as_bytes));
-            if is_right || began.elapsed() > PATIENCE {
+            if is_right || began.elapsed() > self.patience {
                 let held: Vec<_> = held.map(shown_bytes).collect();
                 let done = format!("inspect {} on each replica", shown_bytes(Some(&key)));
                 let observed = format!("{}; {locks} locks", held.join(", "));
@@ -58,6 +74,13 @@ impl Stage {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// How many locks there are, and what each replica holds.
+    async fn look(&self) -> Result<(u64, Vec<Vec<Row>>), ClusterError> {
+        let statuses = self.cluster.statuses().await?;
+        let locks = statuses.iter().map(|status| status.locks).sum();
+        Ok((locks, self.cluster.rows_of_replicas().await?))
     }
 }
 

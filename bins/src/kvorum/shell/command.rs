@@ -11,7 +11,7 @@ use crate::commands::bytes_of;
 use crate::error::CommandError;
 use crate::limits::check_key;
 use crate::reading::Freshness;
-use crate::statement::{words, wrong_count};
+use crate::statement::{Word, words, wrong_count};
 use crate::text::quoted;
 
 /// A line, understood.
@@ -19,9 +19,9 @@ use crate::text::quoted;
 pub(crate) enum Line {
     /// Empty, or a comment.
     Nothing,
-    /// `put`, `del` or `check`, as a transaction knows them.
-    Statement(Vec<Vec<u8>>),
-    Get(Bytes, Freshness),
+    /// `put`, `del`, `check`, `cas` or `add`, as a transaction knows them.
+    Statement(Vec<Word>),
+    Get(Vec<Bytes>, Freshness),
     Scan(Scan),
     Status(Status),
     Inspect(Inspect),
@@ -49,17 +49,16 @@ impl Line {
         let Some(verb) = words.first() else {
             return Ok(Self::Nothing);
         };
-        match (&verb[..], words.len()) {
-            (b"put" | b"del" | b"check", _) => Ok(Self::Statement(words)),
-            (b"get", 2) => {
-                let key = Bytes::from(words.remove(1));
-                check_key(&key)?;
-                Ok(Self::Get(key, Freshness::default()))
-            }
-            (b"get", _) if words.iter().any(|word| word.starts_with(b"--read")) => {
+        match (&verb.bytes[..], words.len()) {
+            (b"put" | b"del" | b"check" | b"cas" | b"add", _) => Ok(Self::Statement(words)),
+            (b"get", 1) => Err(wrong_count("get KEY... [--read stale]", &words, 1).into()),
+            (b"get", _) if words.iter().any(|word| word.bytes.starts_with(b"--read")) => {
                 with_options(words)
             }
-            (b"get", given) => Err(wrong_count("get KEY [--read stale]", given - 1, 1).into()),
+            (b"get", _) => {
+                let keys = words.drain(1..).map(|word| Bytes::from(word.bytes)).collect();
+                get(keys, Freshness::default())
+            }
             (b"scan" | b"status" | b"inspect", _) => with_options(words),
             (b"begin", 1) => Ok(Self::Begin),
             (b"commit", 1) => Ok(Self::Commit),
@@ -67,28 +66,31 @@ impl Line {
             (b"exit" | b"quit", 1) => Ok(Self::Exit),
             (b"help", 1) => Ok(Self::Help(None)),
             (b"help", 2) => {
-                Ok(Self::Help(Some(String::from_utf8_lossy(&words.remove(1)).into_owned())))
+                Ok(Self::Help(Some(String::from_utf8_lossy(&words[1].bytes).into_owned())))
             }
             (b"begin" | b"commit" | b"abort" | b"rollback" | b"exit" | b"quit" | b"help", _) => {
-                let verb = String::from_utf8_lossy(verb);
+                let verb = String::from_utf8_lossy(&verb.bytes);
                 Err(CommandError::usage(format!("too many words behind `{verb}`"), ""))
             }
-            (verb, _) => Err(CommandError::usage(
-                format!("there is no command {}", quoted(verb)),
+            (unknown, _) => Err(CommandError::usage(
+                format!("there is no command {}", quoted(unknown)),
                 "`help` lists the commands",
             )),
         }
     }
 }
 
-fn with_options(words: Vec<Vec<u8>>) -> Result<Line, CommandError> {
-    let verb = words.first().map(|verb| String::from_utf8_lossy(verb).into_owned());
-    let words = words.into_iter().map(OsString::from_vec);
+fn get(keys: Vec<Bytes>, freshness: Freshness) -> Result<Line, CommandError> {
+    keys.iter().try_for_each(|key| check_key(key))?;
+    Ok(Line::Get(keys, freshness))
+}
+
+fn with_options(words: Vec<Word>) -> Result<Line, CommandError> {
+    let verb = words.first().map(|verb| String::from_utf8_lossy(&verb.bytes).into_owned());
+    let words = words.into_iter().map(|word| OsString::from_vec(word.bytes));
     match WithOptions::try_parse_from(words) {
-        Ok(WithOptions::Get(Get { key, reading })) => {
-            let key = bytes_of(key);
-            check_key(&key)?;
-            Ok(Line::Get(key, reading.read))
+        Ok(WithOptions::Get(Get { keys, reading })) => {
+            get(keys.into_iter().map(bytes_of).collect(), reading.read)
         }
         Ok(WithOptions::Scan(arguments)) => Ok(Line::Scan(arguments)),
         Ok(WithOptions::Status(arguments)) => Ok(Line::Status(arguments)),
@@ -118,10 +120,13 @@ mod tests {
             ("  # why", "Nothing"),
             ("put a 'b c'", "Statement("),
             ("check a absent", "Statement("),
-            ("get a", "Get(b\"a\", Linearizable)"),
-            ("get --read stale 'a b'", "Get(b\"a b\", Stale)"),
-            ("get a --read=stale", "Get(b\"a\", Stale)"),
-            ("get --re", "Get(b\"--re\", Linearizable)"),
+            ("cas a 1 2", "Statement("),
+            ("add a 1", "Statement("),
+            ("get a", "Get([b\"a\"], Linearizable)"),
+            ("get a b", "Get([b\"a\", b\"b\"], Linearizable)"),
+            ("get --read stale 'a b'", "Get([b\"a b\"], Stale)"),
+            ("get a --read=stale", "Get([b\"a\"], Stale)"),
+            ("get --re", "Get([b\"--re\"], Linearizable)"),
             ("scan --read stale", "Scan("),
             ("scan", "Scan("),
             ("scan --prefix a --limit 3", "Scan("),
@@ -143,8 +148,7 @@ mod tests {
     #[test]
     fn wrong_lines_say_what_is_wrong() {
         let cases = [
-            ("get", "it is `get KEY [--read stale]`"),
-            ("get a b", "it is `get KEY [--read stale]`"),
+            ("get", "column 1: it is `get KEY... [--read stale]`"),
             ("get a --read old", "invalid value 'old' for '--read <FRESHNESS>'"),
             ("scan --limit x", "invalid value 'x' for '--limit <N>'"),
             ("scan --bogus", "unexpected argument '--bogus'"),

@@ -21,18 +21,20 @@ const fn topic(name: &'static str, words: &'static str, does: &'static str) -> T
 }
 
 /// All commands, in the order in which `help` shows them.
-pub(crate) const TOPICS: [Topic; 14] = [
+pub(crate) const TOPICS: [Topic; 16] = [
     topic("put", "KEY VALUE", "set the value of a key"),
-    topic("get", "KEY [--read stale]", "print the value of a key"),
+    topic("get", "KEY... [--read stale]", "print what keys hold, all at one moment"),
     topic("del", "KEY", "remove a key; fine if it is not there"),
+    topic("cas", "KEY OLD NEW", "set the value of a key if it is OLD"),
+    topic("add", "KEY NUMBER", "add to the whole number that a key holds"),
     topic(
         "scan",
         "[--prefix P] [--from KEY] [--to KEY] [--limit N] [--keys-only] [--read stale]",
         "print rows",
     ),
-    topic("begin", "", "open a transaction: what follows is collected, not run"),
+    topic("begin", "", "open a transaction: writes wait, reads are remembered"),
     topic("check", "KEY absent | present | = VALUE", "the transaction happens only if this holds"),
-    topic("commit", "", "run the open transaction: all of it, or nothing"),
+    topic("commit", "", "have it happen, if what it has read still holds"),
     topic("abort", "", "drop the open transaction"),
     topic("status", "[--counters]", "show each process of the cluster"),
     topic("inspect", "[--prefix P] [--limit N]", "show what each replica holds"),

@@ -8,21 +8,29 @@ mod terminal;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use kvorum_rpc::client::Client;
+use bytes::Bytes;
+use kvorum_rpc::client::{Client, Txn};
 
 use crate::arguments::Global;
-use crate::commands::{self, TransactionText};
-use crate::connection::connect;
+use crate::commands::{self, Size, TransactionText};
+use crate::conflicts::OnConflict;
+use crate::connection::connect_to_write;
 use crate::error::{CommandError, Kind};
 use crate::output::{Format, Output};
+use crate::reading::Freshness;
+use crate::statement::{Statement, Word};
 use command::Line;
 use lines::Lines;
 
 /// Talks to the cluster until the input ends.
 ///
 /// The exit code is that of the first command of a pipe that failed; on a terminal it is 0.
-pub(crate) async fn shell(global: &Global, output: &mut Output) -> Result<ExitCode, CommandError> {
-    let client = connect(global).await?;
+pub(crate) async fn shell(
+    global: &Global,
+    on_conflict: OnConflict,
+    output: &mut Output,
+) -> Result<ExitCode, CommandError> {
+    let client = connect_to_write(global, on_conflict).await?;
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if is_terminal && output.format == Format::Text {
         output.line(format!(
@@ -32,14 +40,23 @@ pub(crate) async fn shell(global: &Global, output: &mut Output) -> Result<ExitCo
         output.flush()?;
     }
     let lines = if is_terminal { Lines::of_terminal()? } else { Lines::of_pipe()? };
-    let shell = Shell { client, global, output, is_terminal, transaction: None, first_error: None };
+    let shell = Shell {
+        client,
+        global,
+        on_conflict,
+        output,
+        is_terminal,
+        transaction: None,
+        first_error: None,
+    };
     shell.run(lines).await
 }
 
 /// A transaction between `begin` and `commit`.
-#[derive(Default)]
 struct Open {
-    text: TransactionText,
+    txn: Txn,
+    size: Size,
+    statements: usize,
     /// A statement of it was wrong and nobody is there to write it again: it must not be sent.
     spoiled_at: Option<usize>,
 }
@@ -47,6 +64,7 @@ struct Open {
 struct Shell<'a> {
     client: Client,
     global: &'a Global,
+    on_conflict: OnConflict,
     output: &'a mut Output,
     is_terminal: bool,
     transaction: Option<Open>,
@@ -79,7 +97,7 @@ impl Shell<'_> {
     fn prompt(&self) -> String {
         match &self.transaction {
             None => "kvorum> ".to_owned(),
-            Some(open) => format!("kvorum txn {}> ", open.text.len() + 1),
+            Some(open) => format!("kvorum txn {}> ", open.statements + 1),
         }
     }
 
@@ -104,7 +122,12 @@ impl Shell<'_> {
             Line::Nothing => Ok(()),
             Line::Exit => return Ok(false),
             Line::Help(topic) => help::print(output, topic.as_deref()),
-            Line::Get(key, freshness) => commands::get(client, output, key, freshness).await,
+            Line::Get(keys, freshness) => match &mut self.transaction {
+                Some(open) if freshness == Freshness::Linearizable => {
+                    get_within(open, output, keys).await
+                }
+                _ => commands::get(client, output, keys, freshness).await,
+            },
             Line::Scan(arguments) => commands::scan(client, output, arguments).await,
             Line::Status(arguments) => {
                 commands::status(client, output, self.global, &arguments).await
@@ -121,19 +144,20 @@ impl Shell<'_> {
     }
 
     /// Adds a statement to the open transaction, or runs it as one of its own.
-    async fn statement(&mut self, words: Vec<Vec<u8>>, number: usize) -> Result<(), CommandError> {
+    async fn statement(&mut self, words: Vec<Word>, number: usize) -> Result<(), CommandError> {
         let Some(open) = &mut self.transaction else {
-            if words.first().is_some_and(|verb| verb == b"check") {
+            if words.first().is_some_and(|verb| verb.bytes == b"check") {
                 return Err(CommandError::usage(
                     "a check belongs to a transaction",
                     "`begin` opens one, `commit` runs it",
                 ));
             }
             let mut text = TransactionText::default();
-            text.add(words)?;
-            return commands::commit(&self.client, self.output, text, "ok").await;
+            text.add(&words)?;
+            let (client, output) = (&self.client, &mut *self.output);
+            return commands::commit(client, output, text, self.on_conflict, "ok").await;
         };
-        let added = open.text.add(words);
+        let added = add(open, self.output, &words).await;
         if added.is_err() && !self.is_terminal {
             open.spoiled_at.get_or_insert(number);
         }
@@ -147,35 +171,65 @@ impl Shell<'_> {
                 "`commit` runs it, `abort` drops it",
             ));
         }
-        self.transaction = Some(Open::default());
+        self.transaction = Some(Open {
+            txn: self.client.begin(),
+            size: Size::default(),
+            statements: 0,
+            spoiled_at: None,
+        });
         Ok(())
     }
 
     async fn commit(&mut self) -> Result<(), CommandError> {
-        let Open { text, spoiled_at } = self.transaction.take().ok_or_else(no_transaction)?;
+        let open = self.transaction.take().ok_or_else(no_transaction)?;
+        let Open { txn, size, statements, spoiled_at } = open;
         if let Some(line) = spoiled_at {
             return Err(CommandError::usage(
                 format!("line {line} was wrong, so the transaction was not sent"),
                 "",
             ));
         }
-        if text.len() == 0 {
+        if statements == 0 {
             return Err(CommandError::usage(
                 "the transaction has no statement, so it was not sent",
                 format!("write {} before `commit`", crate::statement::FORMS),
             ));
         }
-        commands::commit(&self.client, self.output, text, "committed").await
+        commands::commit_by_hand(self.output, txn, size).await
     }
 
     fn abort(&mut self) -> Result<(), CommandError> {
         let open = self.transaction.take().ok_or_else(no_transaction)?;
         if self.is_terminal {
             self.output
-                .line(format!("{} statements dropped; nothing happened", open.text.len()))?;
+                .line(format!("{} statements dropped; nothing happened", open.statements))?;
         }
         Ok(())
     }
+}
+
+/// Adds a statement to an open transaction, and shows what it shows.
+async fn add(open: &mut Open, output: &mut Output, words: &[Word]) -> Result<(), CommandError> {
+    let statement = Statement::parse(words)?;
+    open.size.add(&statement)?;
+    for (key, value) in commands::run(&mut open.txn, statement).await? {
+        commands::print_found(output, &key, value.as_deref())?;
+    }
+    open.statements += 1;
+    Ok(())
+}
+
+/// Shows what keys hold, for the open transaction: it happens only if they still do.
+async fn get_within(
+    open: &mut Open,
+    output: &mut Output,
+    keys: Vec<Bytes>,
+) -> Result<(), CommandError> {
+    let statement = Statement::Get(keys);
+    open.size.add(&statement)?;
+    let found = commands::run(&mut open.txn, statement).await?;
+    open.statements += 1;
+    commands::print_all(output, &found)
 }
 
 fn no_transaction() -> CommandError {

@@ -155,6 +155,7 @@ mod tests {
     fn words_complete() {
         let cases: &[(&str, usize, &[&str])] = &[
             ("p", 0, &["put "]),
+            ("a", 0, &["add ", "abort "]),
             ("co", 0, &["commit "]),
             ("help in", 5, &["inspect "]),
             ("check k ", 8, &["absent ", "present ", "= "]),

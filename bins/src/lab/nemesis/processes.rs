@@ -27,7 +27,7 @@ const REACHED_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
 
 /// A process may fail to start while its disk is full; it is tried again for as long.
-const START_AGAIN_WITHIN: Duration = Duration::from_secs(15);
+const START_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Between tries.
 const START_AGAIN_PAUSE: Duration = Duration::from_millis(100);

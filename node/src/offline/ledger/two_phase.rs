@@ -23,7 +23,9 @@ impl Transactions {
     /// A coordinator decides, and writes nothing itself.
     pub(super) fn take_coordinators(&mut self, record: CoordinatorRecord) {
         match record {
-            CoordinatorRecord::Started { .. } | CoordinatorRecord::SessionOpened { .. } => {}
+            CoordinatorRecord::Started { .. }
+            | CoordinatorRecord::SessionOpened { .. }
+            | CoordinatorRecord::Aborted { .. } => {}
             CoordinatorRecord::Committed { txn, number, participants, .. } => {
                 self.committed.insert(txn, (number, participants));
             }
@@ -44,7 +46,7 @@ impl Transactions {
         record: ParticipantRecord,
     ) -> Result<Option<Vec<Write>>, String> {
         Ok(match record {
-            ParticipantRecord::Started { .. } => None,
+            ParticipantRecord::Started { .. } | ParticipantRecord::Promised { .. } => None,
             ParticipantRecord::Prepared(prepared) => {
                 self.prepare(prepared)?;
                 None

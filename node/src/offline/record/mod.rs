@@ -5,8 +5,9 @@ mod paxos;
 
 use bytes::Bytes;
 use kvorum_replication::paxos::record::Record as PaxosRecord;
+use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::any_replica::record::Record as AnyReplicaRecord;
-use kvorum_replication::two_phase::message::{Commit, Decision, TxnId};
+use kvorum_replication::two_phase::message::{Commit, Decision, Parallel, TxnId};
 use kvorum_replication::two_phase::record::{
     CoordinatorCheckpoint, CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord,
 };
@@ -52,8 +53,13 @@ pub fn meaning(node: NodeKind, kind: u8, payload: &Bytes) -> Result<Meaning, Str
 
 fn of_coordinator(record: CoordinatorRecord) -> Meaning {
     match record {
-        CoordinatorRecord::Started { epoch } => {
-            named("started", None, vec![("epoch", epoch.to_string())])
+        CoordinatorRecord::Started { epoch, commit } => {
+            let commit = match commit {
+                CommitMode::Parallel => "parallel",
+                CommitMode::AfterDecision => "after-decision",
+            };
+            let fields = vec![("epoch", epoch.to_string()), ("commit", commit.to_owned())];
+            named("started", None, fields)
         }
         CoordinatorRecord::SessionOpened { client } => {
             named("session-opened", None, vec![("client", client.0.to_string())])
@@ -63,17 +69,26 @@ fn of_coordinator(record: CoordinatorRecord) -> Meaning {
             fields.extend(stamped(stamp));
             named("committed", Some(txn), fields)
         }
+        CoordinatorRecord::Aborted { txn, finished_below } => {
+            named("aborted", Some(txn), vec![("over-below", finished_below.to_string())])
+        }
         CoordinatorRecord::Ended { txn } => named("ended", Some(txn), Vec::new()),
         CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
             epoch,
+            parallel_epoch,
+            finished_below,
             sessions,
             commits,
             committed,
+            aborted,
         }) => {
             let fields = vec![
                 ("epoch", epoch.to_string()),
+                ("parallel-epoch", parallel_epoch.to_string()),
+                ("over-below", finished_below.to_string()),
                 ("commits", commits.0.to_string()),
                 ("not-ended", committed.len().to_string()),
+                ("aborted", aborted.len().to_string()),
                 ("sessions", sessions.sessions.len().to_string()),
             ];
             named("checkpoint", None, fields)
@@ -86,11 +101,21 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
         ParticipantRecord::Started { incarnation } => {
             named("started", None, vec![("incarnation", incarnation.to_string())])
         }
-        ParticipantRecord::Prepared(prepared) => Meaning {
-            writes: prepared.writes,
-            checked: prepared.checked,
-            ..named("prepared", Some(prepared.txn), vec![nodes(&prepared.participants)])
-        },
+        ParticipantRecord::Prepared(prepared) => {
+            let mut fields = vec![nodes(&prepared.participants)];
+            if let Some(Parallel { stamp }) = prepared.parallel {
+                fields.push(("commit", "parallel".to_owned()));
+                fields.extend(stamped(stamp));
+            }
+            Meaning {
+                writes: prepared.writes,
+                checked: prepared.checked,
+                ..named("prepared", Some(prepared.txn), fields)
+            }
+        }
+        ParticipantRecord::Promised { epoch } => {
+            named("promised", None, vec![("epoch", epoch.to_string())])
+        }
         ParticipantRecord::Decided { txn, decision } => {
             let fields = match decision {
                 Decision::Abort => vec![("decision", "abort".to_owned())],
@@ -134,6 +159,7 @@ fn state(checkpoint: &ParticipantCheckpoint) -> Vec<(&'static str, String)> {
     let applied = checkpoint.coordinators.iter().map(|progress| progress.applied.0).max();
     vec![
         ("incarnation", checkpoint.incarnation.to_string()),
+        ("promised", checkpoint.promised.to_string()),
         ("applied", applied.unwrap_or_default().to_string()),
         ("in-doubt", checkpoint.prepared.len().to_string()),
         ("outcomes", checkpoint.decided.len().to_string()),

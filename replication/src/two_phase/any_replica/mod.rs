@@ -332,7 +332,8 @@ impl Replica {
         if let Some(age) = self.coordinating.checks.remove(&read) {
             self.checked(now, age, answer, effects);
         } else if let Some(request) = self.reads.asked.remove(&read) {
-            answer_read(request, answer, effects);
+            let outcome = answer.held_by(self.options.id).into_outcome();
+            effects.push_unheld(Effect::Reply { request, outcome });
         }
         // Else it was a check of a transaction that was given up meanwhile.
     }
@@ -395,13 +396,6 @@ impl Replica {
 
 fn reply_failed(request: RequestId, failure: Failure, effects: &mut Out) {
     effects.push_unheld(Effect::Reply { request, outcome: Outcome::Failed(failure) });
-}
-
-fn answer_read(request: RequestId, answer: Answer, effects: &mut Out) {
-    match answer {
-        Answer::Failed(reason) => reply_failed(request, Failure::Storage { reason }, effects),
-        answer => effects.push_unheld(Effect::Reply { request, outcome: Outcome::Answer(answer) }),
-    }
 }
 
 /// Has what the work writes applied; a session is no row.

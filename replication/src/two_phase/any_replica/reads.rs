@@ -25,7 +25,7 @@ use super::participating::Stage;
 use super::planted::Bug;
 use super::{Alarm, Out, Replica, reply_failed};
 use crate::contract::{Effect, ReadId, RequestId, Time};
-use crate::request::{Failure, Key, Query};
+use crate::request::{Failure, Key, Page, Query};
 
 /// The reads of clients.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +61,9 @@ impl Replica {
         self.counters.reads += 1;
         if let Err(reason) = self.options.limits.check_query(&query) {
             return reply_failed(request, Failure::Invalid { reason }, effects);
+        }
+        if query.holder().is_some_and(|holder| holder != self.options.id) {
+            return reply_failed(request, Failure::SnapshotExpired, effects);
         }
         let waits_for = self.in_the_way(&query);
         if waits_for.is_empty() || self.options.planted.has(Bug::ReadWhilePrepared) {
@@ -99,7 +102,11 @@ impl Replica {
             Query::GetMany(keys) => {
                 keys.iter().filter_map(|key| self.locks.writer(key)).filter(is_out).collect()
             }
-            Query::Scan(range) => self.locks.writers_in(range).filter(is_out).collect(),
+            Query::Scan(range) | Query::Page(Page { range, of: None, .. }) => {
+                self.locks.writers_in(range).filter(is_out).collect()
+            }
+            // What it is read of does not change any more.
+            Query::Page(Page { of: Some(_), .. }) => BTreeSet::new(),
         }
     }
 
@@ -185,7 +192,7 @@ impl Replica {
             let touches = |key: &&Key| match query {
                 Query::Get(asked) => asked == *key,
                 Query::GetMany(asked) => asked.contains(key),
-                Query::Scan(range) => range.contains(key),
+                Query::Scan(range) | Query::Page(Page { range, .. }) => range.contains(key),
             };
             if let Some(key) = writes.iter().map(|write| write.key()).find(touches) {
                 return Some(key.clone());

@@ -6,13 +6,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
 use crate::sessions::Standing;
 use crate::two_phase::locks::LockSet;
-use crate::two_phase::message::{Message, OnePhase, Prepare, TxnId};
+use crate::two_phase::message::{Message, OnePhase, Parallel, Prepare, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 
@@ -41,6 +42,7 @@ impl Coordinator {
                     locks,
                     bytes,
                     alarm: Some(alarm),
+                    batch: Membership::None,
                 };
                 self.begin(active, transaction, effects);
             }
@@ -188,8 +190,12 @@ impl Coordinator {
         }
         let one_phase = match active.phase {
             Phase::Alone => Some(OnePhase { stamp: active.stamp }),
-            Phase::Voting { .. } | Phase::Committing { .. } | Phase::Committed { .. } => None,
+            Phase::Voting { .. }
+            | Phase::Committing { .. }
+            | Phase::Committed { .. }
+            | Phase::Aborting { .. } => None,
         };
+        let parallel = self.is_parallel().then_some(Parallel { stamp: active.stamp });
         self.transactions.insert(txn, active);
         effects.point(points::COORDINATOR_BEGUN);
         let prepare = Prepare {
@@ -197,12 +203,13 @@ impl Coordinator {
             participants: self.participants.clone(),
             transaction: Arc::new(transaction),
             one_phase,
+            parallel,
             finished_below: self.finished_below(),
         };
-        self.send_prepares(&prepare, effects);
+        self.gather(prepare, effects);
     }
 
-    fn send_prepares(&mut self, prepare: &Prepare, effects: &mut Out) {
+    pub(super) fn send_prepares(&mut self, prepare: &Prepare, effects: &mut Out) {
         let participants: &[NodeId] = &prepare.participants;
         for (index, to) in participants.iter().enumerate() {
             self.counters.prepares_sent += 1;

@@ -31,9 +31,21 @@ impl Coordinator {
             return;
         };
         unacknowledged.swap_remove(index);
-        let is_over =
-            unacknowledged.is_empty() || self.options.planted.has(Bug::EndBeforeAllAcknowledged);
-        if is_over {
+        self.end_if_over(txn, effects);
+    }
+
+    /// A commit is over when everybody has acknowledged it, and its own record is durable: until then
+    /// the promises stand for it, and nobody may forget his.
+    pub(super) fn end_if_over(&mut self, txn: TxnId, effects: &mut Out) {
+        let Phase::Committed { unacknowledged, recorded, .. } = &self.transactions[&txn].phase
+        else {
+            unreachable!("only what is committed is acknowledged");
+        };
+        let planted = self.options.planted;
+        let is_acknowledged = unacknowledged.is_empty()
+            || planted.has(Bug::EndBeforeAllAcknowledged)
+                && unacknowledged.len() < self.transactions[&txn].participants.len();
+        if is_acknowledged && (*recorded || planted.has(Bug::EndBeforeRecord)) {
             effects.point(points::COORDINATOR_ALL_ACKNOWLEDGED);
             self.forget(txn);
             self.persist(CoordinatorRecord::Ended { txn }, Urgency::Soon, effects);
@@ -47,7 +59,9 @@ impl Coordinator {
             .transactions
             .iter()
             .filter_map(|(txn, active)| match &active.phase {
-                Phase::Committed { number, unacknowledged } if unacknowledged.contains(&peer) => {
+                Phase::Committed { number, unacknowledged, .. }
+                    if unacknowledged.contains(&peer) =>
+                {
                     Some((*number, *txn))
                 }
                 _ => None,
@@ -67,8 +81,8 @@ impl Coordinator {
         let active = self.transactions.get_mut(&txn).expect("an alarm's transaction is known");
         active.alarm = Some(alarm);
         self.alarms.set(alarm, Alarm::Transaction(txn));
-        let Phase::Committed { number, unacknowledged } = &active.phase else {
-            unreachable!("only a durable commit is sent again");
+        let Phase::Committed { number, unacknowledged, .. } = &active.phase else {
+            unreachable!("only what was told is told again");
         };
         let number = *number;
         let peers_up = &self.peers_up;
@@ -81,7 +95,7 @@ impl Coordinator {
     }
 
     /// Somebody in doubt asks. What is not known is aborted: a commit is not forgotten before
-    /// everybody has acknowledged it.
+    /// everybody has acknowledged it. But after a restart not everything is known again at once.
     pub(super) fn inquire(&mut self, from: NodeId, txn: TxnId, effects: &mut Out) {
         self.counters.inquiries += 1;
         if !self.is_mine(txn) {
@@ -92,13 +106,26 @@ impl Coordinator {
             None if self.options.planted.has(Bug::PresumeCommit) => {
                 Knowledge::Decided(Decision::Commit(self.commits.next()))
             }
-            None => Knowledge::Decided(Decision::Abort),
+            None if self.is_over(txn) => Knowledge::Decided(Decision::Abort),
             Some(Phase::Committed { number, .. }) => Knowledge::Decided(Decision::Commit(*number)),
-            Some(Phase::Voting { .. } | Phase::Alone | Phase::Committing { .. }) => {
-                Knowledge::Undecided
-            }
+            Some(
+                Phase::Voting { .. }
+                | Phase::Alone
+                | Phase::Committing { .. }
+                | Phase::Aborting { .. },
+            )
+            | None => Knowledge::Undecided,
         };
         self.counters.informs_sent += 1;
-        effects.push(Effect::Send { to: from, message: Message::Inform { txn, knowledge } });
+        let message = Message::Inform { txn, knowledge, epoch: self.epoch };
+        effects.push(Effect::Send { to: from, message });
+    }
+
+    /// Whether a transaction that is not open is over, and not merely unknown after a restart.
+    pub(super) fn is_over(&self, txn: TxnId) -> bool {
+        self.round.is_none()
+            || txn < self.over_below
+            || self.aborted.contains(&txn)
+            || self.options.planted.has(Bug::PresumeBeforeRecovery)
     }
 }

@@ -1,13 +1,17 @@
 //! The coordinator: gathers votes, decides, and tells the decision until everybody has it.
 //!
 //! It keeps no data. Its log holds its epochs, the sessions it gave out, and the commits; of an
-//! abort it keeps nothing, since what it does not know is aborted (presumed abort).
+//! abort it keeps nothing, since what it does not know is aborted (presumed abort). Under parallel
+//! commit a transaction is committed without its log. There it keeps the aborts too, and what it
+//! does not know after a restart it asks the participants.
 
+mod batches;
 mod begin;
 mod complete;
 mod reads;
 mod recover;
 mod rejoin;
+mod round;
 mod state;
 mod vote;
 
@@ -16,11 +20,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use self::batches::Batches;
+use self::round::{Parked, Round};
 use self::state::{Active, PendingRead, Phase};
 use super::audit::{CoordinatorAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
-use super::options::CoordinatorOptions;
+use super::options::{CommitMode, CoordinatorOptions};
+use super::planted::Bug;
 use super::record::CoordinatorRecord;
 use crate::alarms::Alarms;
 use crate::contract::{
@@ -40,12 +47,16 @@ pub enum CoordinatorResume {
     Serving,
     /// The commit of this transaction.
     Committed(TxnId),
+    /// The abort of this transaction.
+    Aborted(TxnId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Alarm {
     Transaction(TxnId),
     Read(u64),
+    Round,
+    Batch,
 }
 
 counters! {
@@ -72,6 +83,10 @@ counters! {
         overloaded,
         disk_full,
         commits_resent,
+        commits_recovered,
+        aborts_recovered,
+        recovers_sent,
+        recovered,
         reads_retried,
         votes_voided,
         joins_sent,
@@ -90,7 +105,12 @@ pub struct Coordinator {
     /// The last record's position.
     last: Position,
     epoch: u64,
+    /// The newest epoch that committed in parallel.
+    parallel_epoch: u64,
     serving: bool,
+    /// What is asked of the participants after a restart; until all have answered no write is taken
+    /// on, and nothing is said of what is not known.
+    round: Option<Round>,
     /// Whether the disk has room for more.
     has_room: bool,
     /// Transactions begun in this epoch.
@@ -102,7 +122,15 @@ pub struct Coordinator {
     by_stamp: BTreeMap<ClientId, BTreeMap<u64, TxnId>>,
     /// Everything that is not over: in flight, or committed and not acknowledged by everybody.
     transactions: BTreeMap<TxnId, Active>,
+    /// By the log that was found, everything below was over.
+    over_below: TxnId,
+    /// Parallel transactions that are aborted, from what is not over on: to be remembered, since
+    /// their participants may all be prepared some day.
+    aborted: BTreeSet<TxnId>,
     in_flight_bytes: usize,
+    batches: Batches,
+    /// The time of the step at hand.
+    now: Time,
     /// From the beginning to the durable decision. Participants have their own; these spare the
     /// messages of a transaction that would lose.
     locks: LockTable,
@@ -137,14 +165,20 @@ impl Coordinator {
             random: Random::new(options.seed),
             last: Position::ZERO,
             epoch: 0,
+            parallel_epoch: 0,
             serving: false,
+            round: None,
             has_room: true,
             begun: 0,
             commits: CommitNumber::ZERO,
             sessions: Sessions::new(Origin::Given, limits),
             by_stamp: BTreeMap::new(),
             transactions: BTreeMap::new(),
+            over_below: TxnId::FIRST,
+            aborted: BTreeSet::new(),
             in_flight_bytes: 0,
+            batches: Batches::default(),
+            now: Time(0),
             locks: LockTable::default(),
             reads: BTreeMap::new(),
             last_read: 0,
@@ -173,6 +207,11 @@ impl Coordinator {
                 let reason = String::from("under two-phase commit the replicas are fixed");
                 reply_failed(id, Failure::Invalid { reason }, effects);
             }
+            // What it is to find may not be known yet: its stamp, and the places in the order.
+            Operation::Transact { stamp, transaction } if self.round.is_some() => {
+                let parked = Parked { request: id, deadline, stamp, transaction };
+                self.park(parked, effects);
+            }
             Operation::Transact { stamp, transaction } => {
                 self.transact(now, id, deadline, stamp, transaction, effects);
             }
@@ -185,16 +224,21 @@ impl Coordinator {
             return;
         }
         match message {
-            Message::Vote { txn, vote } => self.vote(from, txn, vote, effects),
+            Message::Vote { txn, vote } => self.vote(now, from, txn, vote, effects),
             Message::Acknowledge { txn } => self.acknowledge(from, txn, effects),
             Message::Inquire { txn } => self.inquire(from, txn, effects),
             Message::ReadAnswer { read, epoch, answer } => {
                 self.read_answer(now, from, read, epoch, answer, effects);
             }
+            Message::Recovered { epoch, first, applied, recalled, next, is_outside } => {
+                let answer = round::Recovered { epoch, first, applied, recalled, next, is_outside };
+                self.recovered(now, from, answer, effects);
+            }
             Message::Outside { life, applied } => self.outside(now, from, life, applied, effects),
             Message::Prepare(_)
             | Message::Decide { .. }
             | Message::Inform { .. }
+            | Message::Recover { .. }
             | Message::Read { .. }
             | Message::FetchCommits { .. }
             | Message::Commits { .. }
@@ -225,11 +269,13 @@ impl Coordinator {
         }
         if self.serving {
             self.resend_commits_to(peer, effects);
+            self.ask_to_recover(peer, effects);
         }
     }
 
     fn peer_down(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.remove(&peer);
+        self.give_up_parked(effects);
         self.give_up_votes_of(peer, effects);
         self.redirect_reads_of(now, peer, effects);
     }
@@ -240,6 +286,8 @@ impl Coordinator {
             match self.alarms.due(now) {
                 Some(Alarm::Transaction(txn)) => self.transaction_alarm(now, txn, effects),
                 Some(Alarm::Read(read)) => self.read_alarm(now, read, effects),
+                Some(Alarm::Round) => self.round_alarm(now, effects),
+                Some(Alarm::Batch) => self.batch_alarm(effects),
                 None => return,
             }
         }
@@ -249,6 +297,7 @@ impl Coordinator {
         match resume {
             CoordinatorResume::Serving => self.serve(now, effects),
             CoordinatorResume::Committed(txn) => self.commit_is_durable(now, txn, effects),
+            CoordinatorResume::Aborted(txn) => self.abort_is_durable(txn, effects),
         }
     }
 
@@ -262,16 +311,35 @@ impl Coordinator {
             ("reads", self.reads.len(), options.reads_in_flight_max),
             ("sessions", self.sessions.len(), options.sessions_max),
         ];
+        let waiters = |(txn, active): (&TxnId, &Active)| {
+            let txn = *txn;
+            active.waiters.clone().into_iter().map(move |request| (request, txn))
+        };
         CoordinatorAudit {
+            waiting: self.transactions.iter().flat_map(waiters).collect(),
             open: self.transactions.keys().copied().collect(),
+            gathered: self.batches.gathered().collect(),
             lock_holders: self.locks.holders().collect(),
+            contradiction: self.round.as_ref().and_then(|round| round.contradiction.clone()),
             tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
         }
     }
 
-    /// Of this coordinator's transactions, everything below the answer is over.
+    /// Of this coordinator's transactions, everything below the answer is over: committed, which its
+    /// own log and all participants say durably, or aborted for good.
     fn finished_below(&self) -> TxnId {
-        self.transactions.keys().next().copied().unwrap_or_else(|| self.next_txn())
+        let open = self.transactions.keys().next().copied().unwrap_or_else(|| self.next_txn());
+        match &self.round {
+            // Nobody knows yet what else is open.
+            Some(_) if !self.options.planted.has(Bug::FinishedBelowBeforeRecovery) => {
+                open.min(self.over_below)
+            }
+            Some(_) | None => open,
+        }
+    }
+
+    fn is_parallel(&self) -> bool {
+        self.options.commit == CommitMode::Parallel && self.participants.len() > 1
     }
 
     fn next_txn(&self) -> TxnId {
@@ -304,6 +372,7 @@ impl Core for Coordinator {
     type Resume = CoordinatorResume;
 
     fn step(&mut self, now: Time, input: Input<Message, CoordinatorResume>, effects: &mut Out) {
+        self.now = now;
         match input {
             Input::Started => self.start(effects),
             Input::Request(request) => self.request(now, request, effects),
@@ -331,6 +400,7 @@ impl Core for Coordinator {
         let told = |active: &&Active| matches!(active.phase, Phase::Committed { .. });
         let mut counters: Vec<(&'static str, u64)> = self.counters.list();
         counters.push(("sessions", self.sessions.len() as u64));
+        counters.push(("recovering", u64::from(self.round.is_some())));
         Status {
             role: Role::Coordinator,
             incarnation: self.epoch,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::state::PendingRead;
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
-use crate::request::{Answer, Failure, Outcome, Query};
+use crate::request::{Answer, Failure, Query};
 use crate::two_phase::message::Message;
 
 impl Coordinator {
@@ -41,7 +41,10 @@ impl Coordinator {
     /// Sends a read to another replica than the last, if there is one, and waits for the answer.
     fn ask(&mut self, now: Time, id: u64, mut read: PendingRead, effects: &mut Out) {
         let Some(replica) = self.choose(&read) else {
-            let reason = String::from("a read needs one replica, and none is reachable");
+            let reason = match read.query.holder() {
+                Some(holder) => format!("{holder} holds the scan's snapshot, and is not reachable"),
+                None => String::from("a read needs one replica, and none is reachable"),
+            };
             return reply_failed(read.request, Failure::Unavailable { reason }, effects);
         };
         read.asked = replica;
@@ -54,12 +57,13 @@ impl Coordinator {
     }
 
     fn choose(&mut self, read: &PendingRead) -> Option<NodeId> {
-        let fit: Vec<NodeId> = self
-            .participants
-            .iter()
-            .copied()
-            .filter(|replica| self.peers_up.contains(replica) && !read.failed.contains(replica))
-            .collect();
+        let holder = read.query.holder();
+        let is_fit = |replica: &NodeId| {
+            self.peers_up.contains(replica)
+                && !read.failed.contains(replica)
+                && holder.is_none_or(|holder| holder == *replica)
+        };
+        let fit: Vec<NodeId> = self.participants.iter().copied().filter(is_fit).collect();
         let others: Vec<NodeId> =
             fit.iter().copied().filter(|replica| *replica != read.asked).collect();
         let choice = if others.is_empty() { fit } else { others };
@@ -98,7 +102,7 @@ impl Coordinator {
         }
         let mut read = self.take_read(id);
         let Answer::Failed(reason) = answer else {
-            let outcome = Outcome::Answer(answer);
+            let outcome = answer.into_outcome();
             return effects.push(Effect::Reply { request: read.request, outcome });
         };
         if !read.failed.contains(&from) {

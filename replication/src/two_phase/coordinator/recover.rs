@@ -3,11 +3,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, TxnId};
+use crate::two_phase::options::CommitMode;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
     CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable,
@@ -17,10 +19,20 @@ impl Coordinator {
     /// A new epoch, durable before the first transaction gets its number.
     pub(super) fn start(&mut self, effects: &mut Out) {
         self.epoch += 1;
+        self.begin_round();
+        if self.is_parallel() {
+            self.parallel_epoch = self.epoch;
+        }
         if self.options.planted.has(Bug::EpochNotPersisted) {
             return effects.push(Effect::Resume(CoordinatorResume::Serving));
         }
-        self.persist(CoordinatorRecord::Started { epoch: self.epoch }, Urgency::Now, effects);
+        // With one replica there is nothing to say in parallel.
+        let commit = match self.is_parallel() {
+            true => CommitMode::Parallel,
+            false => CommitMode::AfterDecision,
+        };
+        let record = CoordinatorRecord::Started { epoch: self.epoch, commit };
+        self.persist(record, Urgency::Now, effects);
         effects.push(Effect::Resume(CoordinatorResume::Serving));
     }
 
@@ -34,13 +46,20 @@ impl Coordinator {
         let peers: Vec<NodeId> = self.peers_up.iter().copied().collect();
         for peer in peers {
             self.resend_commits_to(peer, effects);
+            self.ask_to_recover(peer, effects);
         }
+        self.set_round_alarm(now);
     }
 
     /// Records from disk are taken as they are; a checkpoint replaces all that came before.
     pub(super) fn replay(&mut self, record: CoordinatorRecord) {
         match record {
-            CoordinatorRecord::Started { epoch } => self.epoch = epoch,
+            CoordinatorRecord::Started { epoch, commit } => {
+                self.epoch = epoch;
+                if commit == CommitMode::Parallel {
+                    self.parallel_epoch = epoch;
+                }
+            }
             CoordinatorRecord::SessionOpened { client } => self.sessions.opened(client),
             CoordinatorRecord::Committed { txn, number, stamp, participants } => {
                 self.commits = self.commits.max(number);
@@ -55,11 +74,19 @@ impl Coordinator {
                     self.sessions.settle(stamp, ());
                 }
             }
+            CoordinatorRecord::Aborted { txn, finished_below } => {
+                self.over_below = self.over_below.max(finished_below);
+                self.aborted.insert(txn);
+                self.forget_aborts_below(finished_below);
+            }
             CoordinatorRecord::Ended { txn } => {
                 self.transactions.remove(&txn);
             }
             CoordinatorRecord::Checkpoint(checkpoint) => {
                 self.epoch = checkpoint.epoch;
+                self.parallel_epoch = checkpoint.parallel_epoch;
+                self.over_below = checkpoint.finished_below;
+                self.aborted = checkpoint.aborted.into_iter().collect();
                 self.commits = checkpoint.commits;
                 checkpoint.sessions.restore_into(&mut self.sessions);
                 self.transactions = checkpoint
@@ -73,15 +100,27 @@ impl Coordinator {
 
     /// The whole durable state in one record, after which older ones are not needed.
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
+        let finished_below = self.finished_below();
+        self.forget_aborts_below(finished_below);
+        let is_aborting = |active: &Active| matches!(active.phase, Phase::Aborting { .. });
+        let aborting =
+            self.transactions.iter().filter(|(_, it)| is_aborting(it)).map(|(txn, _)| *txn);
         let mut checkpoint = CoordinatorCheckpoint {
             epoch: self.epoch,
+            parallel_epoch: self.parallel_epoch,
+            finished_below,
             sessions: SessionTable::of(&self.sessions),
             commits: self.commits,
             committed: self.transactions.iter().filter_map(committed_state).collect(),
+            aborted: self.aborted.iter().copied().chain(aborting).collect(),
         };
+        if self.options.planted.has(Bug::CheckpointForgetsAborts) {
+            checkpoint.aborted.clear();
+        }
         if self.options.planted.has(Bug::CheckpointForgetsDecisions) {
-            let is_durable =
-                |txn: &TxnId| matches!(self.transactions[txn].phase, Phase::Committed { .. });
+            let is_durable = |txn: &TxnId| {
+                matches!(self.transactions[txn].phase, Phase::Committed { recorded: true, .. })
+            };
             checkpoint.committed.retain(|state| is_durable(&state.txn));
         }
         if self.options.planted.has(Bug::CheckpointForgetsSessions) {
@@ -104,23 +143,26 @@ fn committed_state((txn, active): (&TxnId, &Active)) -> Option<CommittedState> {
             number: *number,
             participants: active.participants.clone(),
         }),
-        Phase::Committed { number, unacknowledged } => Some(CommittedState {
+        // It only waits for its record, which is durable before the checkpoint.
+        Phase::Committed { unacknowledged, .. } if unacknowledged.is_empty() => None,
+        Phase::Committed { number, unacknowledged, .. } => Some(CommittedState {
             txn: *txn,
             number: *number,
             participants: unacknowledged.as_slice().into(),
         }),
-        Phase::Voting { .. } | Phase::Alone => None,
+        Phase::Voting { .. } | Phase::Alone | Phase::Aborting { .. } => None,
     }
 }
 
 fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
     Active {
-        phase: Phase::Committed { number, unacknowledged: participants.to_vec() },
+        phase: Phase::Committed { number, unacknowledged: participants.to_vec(), recorded: true },
         participants,
         stamp: None,
         waiters: Vec::new(),
         locks: LockSet::default(),
         bytes: 0,
         alarm: None,
+        batch: Membership::None,
     }
 }

@@ -28,9 +28,16 @@ impl Coordinator {
         // It says so again and again. A word that comes late counts for a while only.
         self.outside.insert(from, now.after(self.options.vote_timeout));
         self.void_votes(from, effects);
-        // A number that is not durable may be given out again.
-        let is_committing = |phase: &Phase| matches!(phase, Phase::Committing { .. });
-        let is_settled = !self.transactions.values().any(|active| is_committing(&active.phase));
+        // A number that is not durable may be given out again, and in a round more may come.
+        let is_recorded = |phase: &Phase| match phase {
+            Phase::Committing { .. } | Phase::Committed { recorded: false, .. } => false,
+            Phase::Voting { .. }
+            | Phase::Alone
+            | Phase::Committed { recorded: true, .. }
+            | Phase::Aborting { .. } => true,
+        };
+        let is_settled = self.round.is_none()
+            && self.transactions.values().all(|active| is_recorded(&active.phase));
         let to = self.commits;
         let message = if is_settled && applied >= to {
             self.outside.remove(&from);
@@ -50,13 +57,16 @@ impl Coordinator {
         }
         let voting = self.transactions.iter().filter(|(_, active)| match active.phase {
             Phase::Voting { .. } => active.participants.contains(&from),
-            Phase::Alone | Phase::Committing { .. } | Phase::Committed { .. } => false,
+            Phase::Alone
+            | Phase::Committing { .. }
+            | Phase::Committed { .. }
+            | Phase::Aborting { .. } => false,
         });
         let voting: Vec<TxnId> = voting.map(|(txn, _)| *txn).collect();
         for txn in voting {
             self.counters.votes_voided += 1;
             let reason = format!("{from} has lost its disk, and what it had voted");
-            self.abort(txn, None, &Failure::Unavailable { reason }, effects);
+            self.abort(txn, None, Failure::Unavailable { reason }, effects);
         }
     }
 }

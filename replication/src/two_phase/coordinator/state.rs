@@ -3,8 +3,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use crate::contract::{NodeId, RequestId, Time};
-use crate::request::{Query, Stamp};
+use crate::request::{Failure, Query, Stamp};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::CommitNumber;
 
@@ -23,6 +24,7 @@ pub(super) struct Active {
     /// What it counts in the coordinator's bytes in flight.
     pub(super) bytes: usize,
     pub(super) alarm: Option<Time>,
+    pub(super) batch: Membership,
 }
 
 /// How far a transaction has come.
@@ -35,13 +37,20 @@ pub(super) enum Phase {
     },
     /// One phase: the only participant decides, and has not said how.
     Alone,
-    /// The commit is in the log and may not be durable. There is no way back.
+    /// The commit is in the log and may not be durable, and nobody is told. There is no way back.
     Committing { number: CommitNumber },
-    /// The commit is durable.
+    /// The commit is durable, by its record here or by everybody's promise, and told.
     Committed {
         number: CommitNumber,
         /// Who may not have it.
         unacknowledged: Vec<NodeId>,
+        /// Whether the record is durable: before, nobody may forget what he promised.
+        recorded: bool,
+    },
+    /// The abort of a parallel transaction is in the log and may not be durable.
+    Aborting {
+        /// Why.
+        failure: Failure,
     },
 }
 

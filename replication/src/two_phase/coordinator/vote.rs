@@ -4,9 +4,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::batches::Membership;
 use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
-use crate::contract::{Effect, NodeId, Time, Urgency};
+use crate::contract::{Effect, NodeId, RequestId, Time, Urgency};
 use crate::request::{Failure, Outcome, Stamp};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
 use crate::two_phase::planted::Bug;
@@ -14,7 +15,14 @@ use crate::two_phase::points;
 use crate::two_phase::record::CoordinatorRecord;
 
 impl Coordinator {
-    pub(super) fn vote(&mut self, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
+    pub(super) fn vote(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        txn: TxnId,
+        vote: Vote,
+        effects: &mut Out,
+    ) {
         if !self.is_mine(txn) {
             self.counters.strange_dropped += 1;
             return;
@@ -30,7 +38,7 @@ impl Coordinator {
             Phase::Voting { missing } => match missing.iter().position(|node| *node == from) {
                 Some(index) => {
                     missing.swap_remove(index);
-                    self.count_vote(from, txn, vote, effects);
+                    self.count_vote(now, from, txn, vote, effects);
                 }
                 None => self.counters.duplicates_dropped += 1,
             },
@@ -39,8 +47,10 @@ impl Coordinator {
             }
             Phase::Alone => self.counters.strange_dropped += 1,
             // It is told as soon as the decision is durable.
-            Phase::Committing { .. } => self.counters.duplicates_dropped += 1,
-            Phase::Committed { number, unacknowledged } => {
+            Phase::Committing { .. } | Phase::Aborting { .. } => {
+                self.counters.duplicates_dropped += 1;
+            }
+            Phase::Committed { number, unacknowledged, .. } => {
                 let number = *number;
                 match vote == Vote::Yes && unacknowledged.contains(&from) {
                     true => self.send_decision(from, txn, Decision::Commit(number), effects),
@@ -54,47 +64,86 @@ impl Coordinator {
     /// or it has been acknowledged by this very participant, who then ignores the answer.
     fn late_vote(&mut self, from: NodeId, txn: TxnId, vote: &Vote, effects: &mut Out) {
         self.counters.duplicates_dropped += 1;
-        if *vote == Vote::Yes && self.participants.contains(&from) {
+        if *vote == Vote::Yes && self.participants.contains(&from) && self.is_over(txn) {
             self.send_decision(from, txn, Decision::Abort, effects);
         }
     }
 
-    fn count_vote(&mut self, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
+    fn count_vote(&mut self, now: Time, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
         if vote == Vote::Yes {
             let active = &self.transactions[&txn];
             if active.phase == (Phase::Voting { missing: Vec::new() }) {
-                self.commit(txn, effects);
+                self.commit(now, txn, effects);
             }
         } else {
             let failure = failure_of(from, txn, vote);
-            self.abort(txn, Some(from), &failure, effects);
+            self.abort(txn, Some(from), failure, effects);
         }
     }
 
-    /// Everybody has promised: from the durable record on, it has happened.
-    fn commit(&mut self, txn: TxnId, effects: &mut Out) {
+    /// Everybody has promised. In parallel mode it has happened; else it happens when the record is
+    /// durable.
+    fn commit(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
         let number = self.commits.next();
         self.commits = number;
         let active = self.transactions.get_mut(&txn).expect("it has just been voted on");
         active.phase = Phase::Committing { number };
-        let waiters = core::mem::take(&mut active.waiters);
         let alarm = active.alarm.take();
-        let (stamp, participants) = (active.stamp, active.participants.clone());
+        let batch = core::mem::replace(&mut active.batch, Membership::None);
         self.in_flight_bytes -= core::mem::take(&mut active.bytes);
         if let Some(at) = alarm {
             self.alarms.cancel(at, Alarm::Transaction(txn));
         }
-        if let Some(stamp) = stamp {
+        if let Some(stamp) = active.stamp {
             self.sessions.settle(stamp, ());
         }
+        self.leave_batch(txn, batch);
         self.counters.committed += 1;
-
         effects.point(points::COORDINATOR_ALL_VOTES);
+        if self.is_parallel() {
+            self.tell_then_record(now, txn, number, effects);
+        } else {
+            self.record_then_tell(txn, number, effects);
+        }
+    }
+
+    /// What has happened is told at once, and the record of it follows with the next sync.
+    fn tell_then_record(&mut self, now: Time, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+        self.tell_commit(txn, number, effects);
         effects.point(points::COORDINATOR_DECISION_WRITTEN);
-        let record =
-            CoordinatorRecord::Committed { txn, number, stamp, participants: participants.clone() };
-        self.persist(record, Urgency::Now, effects);
+        self.write_commit(txn, number, Urgency::Soon, effects);
         effects.point(points::COORDINATOR_DECISION_DURABLE);
+        effects.push(Effect::Resume(CoordinatorResume::Committed(txn)));
+        // The decisions go with this step, so the next prepare of a key follows them.
+        self.is_told(now, txn, number, false);
+    }
+
+    pub(super) fn record_then_tell(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+        effects.point(points::COORDINATOR_DECISION_WRITTEN);
+        self.write_commit(txn, number, Urgency::Now, effects);
+        effects.point(points::COORDINATOR_DECISION_DURABLE);
+        self.tell_commit(txn, number, effects);
+        // The locks go with this: the next prepare of a key follows the commit on every link.
+        effects.push(Effect::Resume(CoordinatorResume::Committed(txn)));
+    }
+
+    fn write_commit(
+        &mut self,
+        txn: TxnId,
+        number: CommitNumber,
+        urgency: Urgency,
+        effects: &mut Out,
+    ) {
+        let Active { stamp, participants, .. } = &self.transactions[&txn];
+        let (stamp, participants) = (*stamp, participants.clone());
+        let record = CoordinatorRecord::Committed { txn, number, stamp, participants };
+        self.persist(record, urgency, effects);
+    }
+
+    fn tell_commit(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+        let active = self.transactions.get_mut(&txn).expect("it is being committed");
+        let waiters = core::mem::take(&mut active.waiters);
+        let participants = active.participants.clone();
         for (index, to) in participants.iter().enumerate() {
             self.send_decision(*to, txn, Decision::Commit(number), effects);
             if index == 0 {
@@ -107,47 +156,109 @@ impl Coordinator {
             effects.push_held(reply, self.options.planted.has(Bug::AnswerBeforeDecisionDurable));
         }
         effects.point(points::COORDINATOR_AFTER_REPLY);
-        // The locks go with this: the next prepare of a key follows the commit on every link.
-        effects.push(Effect::Resume(CoordinatorResume::Committed(txn)));
     }
 
     pub(super) fn commit_is_durable(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
-        let alarm = now.after(self.options.resend_interval);
-        let active = self.transactions.get_mut(&txn).expect("a commit ends after it is durable");
+        let Some(active) = self.transactions.get_mut(&txn) else {
+            assert!(
+                self.options.planted.has(Bug::EndBeforeRecord),
+                "a commit ends after it is durable"
+            );
+            return;
+        };
+        if let Phase::Committed { recorded, .. } = &mut active.phase {
+            *recorded = true;
+            return self.end_if_over(txn, effects);
+        }
         let Phase::Committing { number } = active.phase else {
             unreachable!("a commit becomes durable once");
         };
-        let unacknowledged = active.participants.to_vec();
-        active.phase = Phase::Committed { number, unacknowledged };
-        active.alarm = Some(alarm);
-        let locks = core::mem::take(&mut active.locks);
         // Retries that came between the record and now.
         for request in active.waiters.drain(..) {
             effects.push(Effect::Reply { request, outcome: Outcome::Committed });
         }
-        let stamp = active.stamp.take();
+        self.is_told(now, txn, number, true);
+    }
+
+    /// Everybody was told of a commit; from here on it is repeated until acknowledged.
+    fn is_told(&mut self, now: Time, txn: TxnId, number: CommitNumber, recorded: bool) {
+        let alarm = now.after(self.options.resend_interval);
+        let active = self.transactions.get_mut(&txn).expect("it is being committed");
+        let unacknowledged = active.participants.to_vec();
+        active.phase = Phase::Committed { number, unacknowledged, recorded };
+        active.alarm = Some(alarm);
+        let (locks, stamp) = (core::mem::take(&mut active.locks), active.stamp.take());
         self.forget_stamp(stamp);
         self.locks.release(txn, &locks);
         self.alarms.set(alarm, Alarm::Transaction(txn));
     }
 
-    /// Nothing is written: what is not known is aborted. `refused` keeps nothing, so it is not told.
+    /// `refused` keeps nothing, so it is not told. What is not known is aborted, so nothing is
+    /// written; but of a parallel transaction all participants may still come to be prepared, which
+    /// would commit it if the coordinator had forgotten.
     pub(super) fn abort(
         &mut self,
         txn: TxnId,
         refused: Option<NodeId>,
-        failure: &Failure,
+        failure: Failure,
         effects: &mut Out,
     ) {
         self.counters.aborted += 1;
-        let active = self.forget(txn);
-        for to in active.participants.iter().filter(|to| Some(**to) != refused) {
+        if !self.is_parallel() || self.options.planted.has(Bug::AbortWithoutRecord) {
+            let active = self.forget(txn);
+            self.tell_abort(txn, &active.participants, refused, effects);
+            return fail_all(active.waiters, &failure, effects);
+        }
+        let record = CoordinatorRecord::Aborted { txn, finished_below: self.finished_below() };
+        let active = self.transactions.get_mut(&txn).expect("it is being voted on");
+        active.phase = Phase::Aborting { failure: failure.clone() };
+        let participants = active.participants.clone();
+        let waiters = core::mem::take(&mut active.waiters);
+        let batch = core::mem::replace(&mut active.batch, Membership::None);
+        if let Some(at) = active.alarm.take() {
+            self.alarms.cancel(at, Alarm::Transaction(txn));
+        }
+        self.leave_batch(txn, batch);
+        effects.point(points::COORDINATOR_ABORT_WRITTEN);
+        self.persist(record, Urgency::Now, effects);
+        effects.point(points::COORDINATOR_ABORT_DURABLE);
+        self.tell_abort(txn, &participants, refused, effects);
+        for request in waiters {
+            let outcome = Outcome::Failed(failure.clone());
+            effects.push(Effect::Reply { request, outcome });
+        }
+        effects.push(Effect::Resume(CoordinatorResume::Aborted(txn)));
+    }
+
+    pub(super) fn tell_abort(
+        &mut self,
+        txn: TxnId,
+        participants: &[NodeId],
+        refused: Option<NodeId>,
+        effects: &mut Out,
+    ) {
+        for to in participants.iter().filter(|to| Some(**to) != refused) {
             if self.peers_up.contains(to) {
                 self.send_decision(*to, txn, Decision::Abort, effects);
             }
         }
-        for request in active.waiters {
-            reply_failed(request, failure.clone(), effects);
+    }
+
+    pub(super) fn abort_is_durable(&mut self, txn: TxnId, effects: &mut Out) {
+        let active = self.forget(txn);
+        let Phase::Aborting { failure } = active.phase else {
+            unreachable!("an abort that is in the log stays one");
+        };
+        // Retries that came between the record and now.
+        fail_all(active.waiters, &failure, effects);
+        self.aborted.insert(txn);
+        self.forget_aborts_below(self.finished_below());
+    }
+
+    /// Of what is over at all participants no abort has to be remembered.
+    pub(super) fn forget_aborts_below(&mut self, finished_below: TxnId) {
+        while self.aborted.first().is_some_and(|txn| *txn < finished_below) {
+            self.aborted.pop_first();
         }
     }
 
@@ -193,7 +304,7 @@ impl Coordinator {
             // Who has voted yes has promised: that its link broke since changes nothing.
             Phase::Voting { missing } => missing.contains(&peer),
             Phase::Alone => active.participants.contains(&peer),
-            Phase::Committing { .. } | Phase::Committed { .. } => false,
+            Phase::Committing { .. } | Phase::Committed { .. } | Phase::Aborting { .. } => false,
         };
         let given_up: Vec<TxnId> = self
             .transactions
@@ -211,10 +322,10 @@ impl Coordinator {
         match self.transactions[&txn].phase {
             Phase::Alone => self.unknown_alone(txn, effects),
             Phase::Voting { .. } => {
-                self.abort(txn, None, &Failure::Unavailable { reason }, effects);
+                self.abort(txn, None, Failure::Unavailable { reason }, effects);
             }
-            Phase::Committing { .. } | Phase::Committed { .. } => {
-                unreachable!("a commit is never given up")
+            Phase::Committing { .. } | Phase::Committed { .. } | Phase::Aborting { .. } => {
+                unreachable!("what is decided is never given up")
             }
         }
     }
@@ -241,7 +352,9 @@ impl Coordinator {
             }
             Phase::Alone => self.unknown_alone(txn, effects),
             Phase::Committed { .. } => self.resend_commit(now, txn, effects),
-            Phase::Committing { .. } => unreachable!("the log says when a commit is durable"),
+            Phase::Committing { .. } | Phase::Aborting { .. } => {
+                unreachable!("the log says when a decision is durable")
+            }
         }
     }
 
@@ -254,6 +367,7 @@ impl Coordinator {
         self.forget_stamp(active.stamp);
         self.locks.release(txn, &active.locks);
         self.in_flight_bytes -= active.bytes;
+        self.leave_batch(txn, active.batch);
         active
     }
 
@@ -279,9 +393,15 @@ impl Coordinator {
             Decision::Abort => self.counters.aborts_sent += 1,
         }
         let finished_below = self.finished_below();
-        let message = Message::Decide { txn, decision, finished_below };
+        let message = Message::Decide { txn, decision, finished_below, epoch: self.epoch };
         let decide = Effect::Send { to, message };
         effects.push_held(decide, self.options.planted.has(Bug::TellBeforeDecisionDurable));
+    }
+}
+
+fn fail_all(waiters: Vec<RequestId>, failure: &Failure, effects: &mut Out) {
+    for request in waiters {
+        reply_failed(request, failure.clone(), effects);
     }
 }
 

@@ -95,7 +95,7 @@ impl Participant {
         if txn >= self.finished_below {
             // Number zero: it has no place among the commits that a coordinator decides.
             let decision = Decision::Commit(CommitNumber::ZERO);
-            self.decided.insert(txn, Decided { decision, durable });
+            self.decided.insert(txn, Decided::new(decision, durable));
         }
     }
 
@@ -106,7 +106,7 @@ impl Participant {
         if self.decided.len() >= self.options.decided_max {
             return false;
         }
-        self.decided.insert(txn, Decided { decision: Decision::Abort, durable: true });
+        self.decided.insert(txn, Decided::new(Decision::Abort, true));
         true
     }
 

@@ -19,7 +19,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::state::{Early, Stage};
+use super::state::{Early, Stage, Told};
 use super::{Alarm, Out, Participant};
 use crate::contract::{Effect, NodeId, Time};
 use crate::transfer::Incoming;
@@ -42,6 +42,14 @@ pub(super) struct CatchUp {
     fruitless: u32,
     /// A snapshot on its way.
     pub(super) incoming: Option<Incoming<Replicated>>,
+}
+
+/// An answer of a donor, as the message has it.
+pub(super) struct Commits {
+    pub(super) commits: Vec<Commit>,
+    pub(super) applied: CommitNumber,
+    pub(super) finished_below: TxnId,
+    pub(super) epoch: u64,
 }
 
 impl Participant {
@@ -157,10 +165,10 @@ impl Participant {
         &mut self,
         now: Time,
         from: NodeId,
-        commits: Vec<Commit>,
-        (applied, finished_below): (CommitNumber, TxnId),
+        piece: Commits,
         effects: &mut Out,
     ) {
+        let Commits { commits, applied, finished_below, epoch } = piece;
         let is_answer = self.catch_up.asked == Some(from) && !self.is_busy();
         if !is_answer || !self.is_sound(&commits, finished_below) || self.alone > 0 {
             self.counters.duplicates_dropped += 1;
@@ -175,7 +183,7 @@ impl Participant {
         let before = self.applied;
         self.remember_below(finished_below);
         for commit in commits {
-            self.learn_of(commit, effects);
+            self.learn_of(commit, epoch, effects);
         }
         if self.is_outside() {
             // Nobody else tells it.
@@ -209,10 +217,15 @@ impl Participant {
     }
 
     /// A commit that another replica has applied.
-    fn learn_of(&mut self, commit: Commit, effects: &mut Out) {
+    fn learn_of(&mut self, commit: Commit, epoch: u64, effects: &mut Out) {
         let number = commit.number;
         if self.options.planted.has(Bug::LearnTwice) && number <= self.applied {
-            self.early.insert(number, Early::Learned(commit));
+            self.early.insert(number, Early::Learned { commit, epoch });
+            return;
+        }
+        // The newest coordinator may give the number to another. The donor will know which.
+        if commit.pledge.is_some() && self.is_of_before(epoch) {
+            self.counters.outdated_dropped += 1;
             return;
         }
         if self.options.planted.has(Bug::CatchUpOverGap) && number > self.applied.next() {
@@ -224,7 +237,7 @@ impl Participant {
         let txn = commit.txn;
         match self.transactions.get_mut(&txn).map(|promised| &mut promised.stage) {
             Some(Stage::Prepared { commit: known, alarm, .. }) => {
-                *known = Some(number);
+                *known = Some(Told { number, epoch });
                 if let Some(alarm) = alarm.take() {
                     self.alarms.cancel(alarm, Alarm::Inquire(txn));
                 }
@@ -234,12 +247,12 @@ impl Participant {
             Some(Stage::Checking { .. } | Stage::Logging) => {
                 let promised = self.forget(txn);
                 self.wake_reads(txn, promised.stage, effects);
-                self.early.insert(number, Early::Learned(commit));
+                self.early.insert(number, Early::Learned { commit, epoch });
             }
             Some(Stage::Alone(_)) => unreachable!("what is committed alone was waited for"),
             None => {
                 self.counters.learned += 1;
-                self.early.insert(number, Early::Learned(commit));
+                self.early.insert(number, Early::Learned { commit, epoch });
             }
         }
     }

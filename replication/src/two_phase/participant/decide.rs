@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::state::{Decided, Early, Promised, Stage};
+use super::state::{Decided, Early, Promised, Stage, Told};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
 use crate::request::Write;
@@ -11,16 +11,24 @@ use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
 
+/// How a transaction ended, as it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Learnt {
+    pub(super) decision: Decision,
+    /// Of the coordinator that it comes from.
+    pub(super) epoch: u64,
+}
+
 impl Participant {
     pub(super) fn decide(
         &mut self,
         from: NodeId,
         txn: TxnId,
-        decision: Decision,
+        learnt: Learnt,
         finished_below: TxnId,
         effects: &mut Out,
     ) {
-        let still_open = match decision {
+        let still_open = match learnt.decision {
             // It is not over before this participant has acknowledged it.
             Decision::Commit(_) => finished_below <= txn,
             Decision::Abort => true,
@@ -33,19 +41,26 @@ impl Participant {
             self.counters.strange_dropped += 1;
             return;
         }
-        self.learn(txn, decision, effects);
+        self.learn(txn, learnt, effects);
         self.adopt(finished_below, effects);
     }
 
     /// Somebody who knows says how a transaction ended.
-    pub(super) fn learn(&mut self, txn: TxnId, decision: Decision, effects: &mut Out) {
-        match decision {
-            Decision::Commit(number) => self.learn_commit(txn, number, effects),
+    pub(super) fn learn(&mut self, txn: TxnId, learnt: Learnt, effects: &mut Out) {
+        match learnt.decision {
+            Decision::Commit(number) => {
+                self.learn_commit(txn, Told { number, epoch: learnt.epoch }, effects);
+            }
             Decision::Abort => self.learn_abort(txn, effects),
         }
     }
 
-    fn learn_commit(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+    fn learn_commit(&mut self, txn: TxnId, told: Told, effects: &mut Out) {
+        let number = told.number;
+        if self.is_outdated(txn, told) {
+            self.counters.outdated_dropped += 1;
+            return;
+        }
         if self.alone > 0 {
             // The cluster had one replica and has more: what was committed alone is applied first.
             // The coordinator will say it again.
@@ -59,7 +74,7 @@ impl Participant {
                 if (number > self.applied || self.options.planted.has(Bug::ApplyOutOfOrder))
                     && !self.early.contains_key(&number) =>
             {
-                *commit = Some(number);
+                *commit = Some(told);
                 if let Some(alarm) = alarm.take() {
                     self.alarms.cancel(alarm, Alarm::Inquire(txn));
                 }
@@ -73,11 +88,25 @@ impl Participant {
         }
     }
 
+    /// Whether a parallel commit that is open here has its number from before the promise to a later
+    /// epoch. That epoch's coordinator was not told of the number, and may have given another.
+    fn is_outdated(&self, txn: TxnId, told: Told) -> bool {
+        let is_parallel = |promised: &Promised| promised.parallel.is_some();
+        self.is_of_before(told.epoch) && self.transactions.get(&txn).is_some_and(is_parallel)
+    }
+
+    /// Whether the numbers of parallel commits are from before the promise to a later epoch.
+    pub(super) fn is_of_before(&self, epoch: u64) -> bool {
+        epoch < self.promised && !self.options.planted.has(Bug::TakeOldNumbers)
+    }
+
     /// A commit of a transaction that is not prepared here. It was committed here, or nothing is
     /// known of it; only the former is acknowledged.
     fn acknowledge_again(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
         match self.decided.get(&txn) {
-            Some(Decided { decision: Decision::Commit(known), durable }) if *known == number => {
+            Some(Decided { decision: Decision::Commit(known), durable, .. })
+                if *known == number =>
+            {
                 self.counters.duplicates_dropped += 1;
                 if *durable {
                     self.acknowledge(txn, effects);
@@ -122,15 +151,16 @@ impl Participant {
                     let decision = Decision::Commit(commit.number);
                     let record = ParticipantRecord::Decided { txn: commit.txn, decision };
                     self.persist(record, Urgency::Soon, effects);
-                    self.acknowledge_when_durable(&commit, effects);
+                    self.acknowledge_when_durable(commit.txn, effects);
                     ended.push((commit.txn, promised.stage));
                 }
                 Turn::Learned(commits) => {
-                    let (finished_below, list) = (self.finished_below, commits.clone());
-                    let record = ParticipantRecord::Learned { finished_below, commits: list };
+                    let finished_below = self.finished_below;
+                    let open: Vec<TxnId> = commits.iter().map(|commit| commit.txn).collect();
+                    let record = ParticipantRecord::Learned { finished_below, commits };
                     self.persist(record, Urgency::Soon, effects);
-                    for commit in commits.iter().filter(|commit| commit.txn >= finished_below) {
-                        self.acknowledge_when_durable(commit, effects);
+                    for txn in open.into_iter().filter(|txn| *txn >= finished_below) {
+                        self.acknowledge_when_durable(txn, effects);
                     }
                 }
             }
@@ -158,11 +188,20 @@ impl Participant {
             let commit = match early {
                 Early::Prepared(txn) => {
                     let promised = self.forget(txn);
-                    let commit = Commit { number, txn, transaction: promised.transaction.clone() };
+                    let Stage::Prepared { commit: Some(told), .. } = &promised.stage else {
+                        unreachable!("only what is prepared and decided has its turn");
+                    };
+                    let (pledge, epoch) = (promised.pledge(), told.epoch);
+                    let transaction = promised.transaction.clone();
+                    let commit = Commit { number, txn, pledge, transaction };
+                    self.remember_commit(&commit, epoch);
                     turn.push(Turn::Prepared(commit.clone(), promised));
                     commit
                 }
-                Early::Learned(commit) => {
+                Early::Learned { commit, epoch } => {
+                    if commit.txn >= self.finished_below {
+                        self.remember_commit(&commit, epoch);
+                    }
                     match turn.last_mut() {
                         Some(Turn::Learned(commits)) => commits.push(commit.clone()),
                         Some(Turn::Prepared(..)) | None => {
@@ -177,12 +216,14 @@ impl Participant {
         turn
     }
 
+    fn remember_commit(&mut self, commit: &Commit, epoch: u64) {
+        let (pledge, decision) = (commit.pledge.clone(), Decision::Commit(commit.number));
+        self.decided.insert(commit.txn, Decided { epoch, pledge, ..Decided::new(decision, false) });
+    }
+
     /// A commit is applied, and the record that says so is the last one.
-    fn acknowledge_when_durable(&mut self, commit: &Commit, effects: &mut Out) {
-        let txn = commit.txn;
+    fn acknowledge_when_durable(&mut self, txn: TxnId, effects: &mut Out) {
         self.counters.committed += 1;
-        let decision = Decision::Commit(commit.number);
-        self.decided.insert(txn, Decided { decision, durable: false });
         effects.point(points::PARTICIPANT_BEFORE_ACKNOWLEDGE);
         self.counters.acknowledgements_sent += 1;
         let acknowledgement =
@@ -214,7 +255,7 @@ impl Participant {
         self.counters.aborted += 1;
         if !matches!(promised.stage, Stage::Checking { .. }) {
             let decision = Decision::Abort;
-            self.decided.insert(txn, Decided { decision, durable: true });
+            self.decided.insert(txn, Decided::new(decision, true));
             self.persist(ParticipantRecord::Decided { txn, decision }, Urgency::Soon, effects);
         }
         self.wake_reads(txn, promised.stage, effects);

@@ -3,15 +3,16 @@
 //! Whatever is applied here may be handed on. It is decided: the coordinator has said so, or another
 //! replica whom it had told.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Alarm, Out, Participant};
 use crate::contract::{Effect, NodeId, ReadId, SnapshotId, Time};
 use crate::request::{Answer, Key};
 use crate::transfer::Sent;
-use crate::two_phase::message::{Commit, CommitNumber, Decision, Message};
+use crate::two_phase::message::{Commit, CommitNumber, Decision, Message, TxnId};
 use crate::two_phase::planted::Bug;
-use crate::two_phase::record::Replicated;
+use crate::two_phase::record::{AppliedState, Replicated};
 
 impl Participant {
     /// A replica misses commits from this one on.
@@ -34,8 +35,17 @@ impl Participant {
         }
         self.counters.commits_passed_on += commits.len() as u64;
         let (applied, finished_below) = (self.applied, self.finished_below);
-        let message = Message::Commits { from, commits, applied, finished_below };
+        let epoch = self.epoch_of(commits.iter().map(|commit| commit.txn));
+        let message = Message::Commits { from, commits, applied, finished_below, epoch };
         effects.push_unheld(Effect::Send { to, message });
+    }
+
+    /// Of which coordinator all of these numbers are, as this replica may say it of each to one in
+    /// doubt. What is not remembered any more is durable everywhere, and its number with it.
+    fn epoch_of(&self, commits: impl Iterator<Item = TxnId>) -> u64 {
+        let epochs =
+            commits.filter_map(|txn| self.decided.get(&txn)).map(|it| self.epoch_known(it));
+        epochs.min().unwrap_or(self.promised)
     }
 
     /// A replica wants a piece of a snapshot.
@@ -86,14 +96,18 @@ impl Participant {
     fn replicated(&self) -> Replicated {
         let committed = self.decided.iter().filter_map(|(txn, decided)| match decided.decision {
             // Number zero is what this replica decided alone.
-            Decision::Commit(number) => (number > CommitNumber::ZERO).then_some((*txn, number)),
-            Decision::Abort => None,
+            Decision::Commit(number) if number > CommitNumber::ZERO => {
+                Some(AppliedState { txn: *txn, number, pledge: decided.pledge.clone() })
+            }
+            Decision::Commit(_) | Decision::Abort => None,
         });
         let forgets = self.options.planted.has(Bug::SnapshotForgetsOutcomes);
         Replicated {
             applied: self.applied,
             finished_below: self.finished_below,
             committed: if forgets { Vec::new() } else { committed.collect() },
+            // It is what counts when the last piece goes.
+            epoch: 0,
         }
     }
 
@@ -107,8 +121,12 @@ impl Participant {
         let (to, message) = match self.outgoing.came(read, answer) {
             None => return false,
             Some(Sent::Gone(to, snapshot)) => (to, Message::SnapshotGone { snapshot }),
-            Some(Sent::Piece(to, piece)) => {
+            Some(Sent::Piece(to, mut piece)) => {
                 self.counters.snapshot_pieces_sent += 1;
+                if let Some(state) = &mut piece.last {
+                    let epoch = self.epoch_of(state.committed.iter().map(|it| it.txn));
+                    Arc::make_mut(state).epoch = epoch;
+                }
                 (to, Message::SnapshotPiece(piece))
             }
         };

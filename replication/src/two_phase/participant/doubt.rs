@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::decide::Learnt;
 use super::state::{Decided, Stage};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Time, Urgency};
@@ -68,71 +69,93 @@ impl Participant {
             self.counters.strange_dropped += 1;
             return;
         }
-        if let Some(knowledge) = self.knowledge(txn) {
-            return self.send_knowledge(from, txn, knowledge, effects);
+        if let Some((knowledge, epoch)) = self.knowledge(txn) {
+            return self.send_knowledge(from, txn, knowledge, epoch, effects);
         }
         self.promise_never(from, txn, effects);
     }
 
-    /// What this participant may say about a transaction; nothing if it has never voted on it.
-    fn knowledge(&self, txn: TxnId) -> Option<Knowledge> {
+    /// What this participant may say about a transaction, and of which epoch's coordinator that is;
+    /// nothing if it has never voted on it.
+    fn knowledge(&self, txn: TxnId) -> Option<(Knowledge, u64)> {
+        let decided = |decision| Knowledge::Decided(decision);
         match self.transactions.get(&txn).map(|promised| &promised.stage) {
-            Some(Stage::Prepared { commit: Some(number), .. }) => {
-                return Some(Knowledge::Decided(Decision::Commit(*number)));
+            Some(Stage::Prepared { commit: Some(told), .. }) => {
+                return Some((decided(Decision::Commit(told.number)), told.epoch));
             }
             // A vote that is still on the way will be yes.
             Some(Stage::Prepared { commit: None, .. } | Stage::Logging | Stage::Alone(_)) => {
-                return Some(Knowledge::Undecided);
+                return Some((Knowledge::Undecided, self.promised));
             }
             Some(Stage::Checking { .. }) => return None,
             None => {}
         }
         match self.decided.get(&txn) {
-            // The coordinator has said so, and its log remembers; ours need not.
-            Some(Decided { decision: Decision::Commit(number), .. }) => {
-                Some(Knowledge::Decided(Decision::Commit(*number)))
+            Some(known @ Decided { decision: Decision::Commit(number), .. }) => {
+                Some((decided(Decision::Commit(*number)), self.epoch_known(known)))
             }
-            Some(Decided { decision: Decision::Abort, durable: true }) => {
-                Some(Knowledge::Decided(Decision::Abort))
+            Some(Decided { decision: Decision::Abort, durable: true, .. }) => {
+                Some((decided(Decision::Abort), self.promised))
             }
             // A promise never to vote yes that is not durable is none.
-            Some(Decided { decision: Decision::Abort, durable: false }) => {
-                Some(Knowledge::Undecided)
+            Some(Decided { decision: Decision::Abort, durable: false, .. }) => {
+                Some((Knowledge::Undecided, self.promised))
             }
             // An earlier life of this replica may have voted on it.
-            None if self.is_before_joining(txn) => Some(Knowledge::Undecided),
+            None if self.is_before_joining(txn) => Some((Knowledge::Undecided, self.promised)),
             // A commit is not over while the one who asks has not acknowledged it.
-            None if txn < self.finished_below => Some(Knowledge::Decided(Decision::Abort)),
+            None if txn < self.finished_below => Some((decided(Decision::Abort), self.promised)),
             None => None,
+        }
+    }
+
+    /// Of which epoch's coordinator a commit's number is. One has said so. If it forgets the number,
+    /// this participant tells it when it asks; what is durable here it has told to whom it has
+    /// promised.
+    pub(super) fn epoch_known(&self, decided: &Decided) -> u64 {
+        match decided.durable {
+            true => self.promised.max(decided.epoch),
+            false => decided.epoch,
         }
     }
 
     /// It can't be committed without this participant's vote. Promises, durably, never to give it:
     /// then it is aborted, whatever comes later.
     fn promise_never(&mut self, from: NodeId, txn: TxnId, effects: &mut Out) {
+        let epoch = self.promised;
         if self.options.planted.has(Bug::AbortWithoutPromise) {
-            return self.send_knowledge(from, txn, Knowledge::Decided(Decision::Abort), effects);
+            let knowledge = Knowledge::Decided(Decision::Abort);
+            return self.send_knowledge(from, txn, knowledge, epoch, effects);
         }
         if self.decided.len() >= self.options.decided_max {
             self.counters.overloaded += 1;
-            return self.send_knowledge(from, txn, Knowledge::Undecided, effects);
+            return self.send_knowledge(from, txn, Knowledge::Undecided, epoch, effects);
         }
         if self.transactions.contains_key(&txn) {
             self.forget(txn);
         }
         self.counters.promised_never += 1;
         let decision = Decision::Abort;
-        self.decided.insert(txn, Decided { decision, durable: false });
+        self.decided.insert(txn, Decided::new(decision, false));
         self.persist(ParticipantRecord::Decided { txn, decision }, Urgency::Now, effects);
         self.counters.informs_sent += 1;
         let knowledge = Knowledge::Decided(decision);
-        effects.push(Effect::Send { to: from, message: Message::Inform { txn, knowledge } });
+        let message = Message::Inform { txn, knowledge, epoch };
+        effects.push(Effect::Send { to: from, message });
         effects.push(Effect::Resume(ParticipantResume::Decided(txn)));
     }
 
-    fn send_knowledge(&mut self, to: NodeId, txn: TxnId, knowledge: Knowledge, effects: &mut Out) {
+    fn send_knowledge(
+        &mut self,
+        to: NodeId,
+        txn: TxnId,
+        knowledge: Knowledge,
+        epoch: u64,
+        effects: &mut Out,
+    ) {
         self.counters.informs_sent += 1;
-        effects.push_unheld(Effect::Send { to, message: Message::Inform { txn, knowledge } });
+        let message = Message::Inform { txn, knowledge, epoch };
+        effects.push_unheld(Effect::Send { to, message });
     }
 
     /// The answer to an inquiry of ours.
@@ -141,6 +164,7 @@ impl Participant {
         from: NodeId,
         txn: TxnId,
         knowledge: Knowledge,
+        epoch: u64,
         effects: &mut Out,
     ) {
         self.counters.informs += 1;
@@ -149,7 +173,9 @@ impl Participant {
             from == txn.coordinator || promised.participants.contains(&from)
         });
         match knowledge {
-            Knowledge::Decided(decision) if may_know => self.learn(txn, decision, effects),
+            Knowledge::Decided(decision) if may_know => {
+                self.learn(txn, Learnt { decision, epoch }, effects);
+            }
             Knowledge::Decided(_) => self.counters.duplicates_dropped += 1,
             Knowledge::Undecided => {}
         }

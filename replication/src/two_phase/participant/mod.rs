@@ -10,6 +10,7 @@ mod donor;
 mod doubt;
 mod prepare;
 mod reads;
+mod recall;
 mod recent;
 mod recover;
 mod standing;
@@ -20,7 +21,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use self::catch_up::CatchUp;
+use self::catch_up::{CatchUp, Commits};
+use self::decide::Learnt;
 use self::recent::Recent;
 use self::standing::Standing;
 use self::state::{Asker, Decided, Early, Promised, Stage, WaitingRead};
@@ -53,6 +55,13 @@ pub enum ParticipantResume {
     Decided(TxnId),
     /// The commit of this transaction, which this participant decided alone.
     CommittedAlone(TxnId),
+    /// The promise to a restarted coordinator, which wants to hear from this transaction on.
+    Promised {
+        /// The coordinator's epoch.
+        epoch: u64,
+        /// As in its question.
+        first: TxnId,
+    },
     /// That another replica's rows take the place of those here; they are in place.
     Installed,
 }
@@ -94,6 +103,11 @@ counters! {
         reads_expired,
         inquiries,
         informs,
+        recovers,
+        recovered_sent,
+        refused_by_promise,
+        reads_looked_at_again,
+        outdated_dropped,
         catch_ups_sent,
         truncated_sent,
         commits_passed_on,
@@ -137,6 +151,10 @@ pub struct Participant {
     decided: BTreeMap<TxnId, Decided>,
     /// Of the coordinator, everything below is over.
     finished_below: TxnId,
+    /// Nothing of an older epoch is prepared any more.
+    promised: u64,
+    /// Whether that is durable.
+    promise_is_durable: bool,
     /// The newest commit applied; all before it were too.
     applied: CommitNumber,
     /// Commits that wait for the one before them.
@@ -188,7 +206,9 @@ impl Participant {
             alone_stamps: BTreeMap::new(),
             locks: LockTable::default(),
             decided: BTreeMap::new(),
-            finished_below: TxnId { coordinator: NodeId::COORDINATOR, epoch: 0, number: 0 },
+            finished_below: TxnId::FIRST,
+            promised: 0,
+            promise_is_durable: true,
             applied: CommitNumber::ZERO,
             early: BTreeMap::new(),
             recent: Recent::default(),
@@ -251,18 +271,22 @@ impl Participant {
         }
         match message {
             Message::Prepare(prepare) => self.prepare(from, prepare, effects),
-            Message::Decide { txn, decision, finished_below } => {
-                self.decide(from, txn, decision, finished_below, effects);
+            Message::Decide { txn, decision, finished_below, epoch } => {
+                self.decide(from, txn, Learnt { decision, epoch }, finished_below, effects);
             }
             Message::Inquire { txn } => self.inquire(from, txn, effects),
-            Message::Inform { txn, knowledge } => self.inform(from, txn, knowledge, effects),
+            Message::Inform { txn, knowledge, epoch } => {
+                self.inform(from, txn, knowledge, epoch, effects);
+            }
+            Message::Recover { epoch, first } => self.promise_epoch(from, epoch, first, effects),
             Message::Read { read, epoch, query } => {
                 let asker = Asker::Coordinator { from, read, epoch };
                 self.read(now, asker, query, Time::NEVER, effects);
             }
             Message::FetchCommits { from: number } => self.fetch_commits(from, number, effects),
-            Message::Commits { from: _, commits, applied, finished_below } => {
-                self.commits_came(now, from, commits, (applied, finished_below), effects);
+            Message::Commits { from: _, commits, applied, finished_below, epoch } => {
+                let piece = Commits { commits, applied, finished_below, epoch };
+                self.commits_came(now, from, piece, effects);
             }
             Message::Truncated { first } => self.truncated(now, from, first, effects),
             Message::FetchSnapshot { snapshot, from: key } => {
@@ -277,6 +301,7 @@ impl Participant {
             Message::Vote { .. }
             | Message::Acknowledge { .. }
             | Message::ReadAnswer { .. }
+            | Message::Recovered { .. }
             | Message::Outside { .. } => {
                 self.counters.strange_dropped += 1;
             }
@@ -317,6 +342,9 @@ impl Participant {
             ParticipantResume::Prepared(txn) => self.vote_has_gone(now, txn),
             ParticipantResume::Decided(txn) => self.decision_is_durable(txn),
             ParticipantResume::CommittedAlone(txn) => self.committed_alone(txn, effects),
+            ParticipantResume::Promised { epoch, first } => {
+                self.epoch_is_promised(epoch, first, effects);
+            }
             ParticipantResume::Installed => self.installed(now, effects),
         }
     }

@@ -45,6 +45,7 @@ impl Participant {
             && prepare.finished_below <= txn
             && prepare.participants.contains(&self.options.id)
             && (prepare.one_phase.is_none() || prepare.participants.len() == 1)
+            && (prepare.one_phase.is_none() || prepare.parallel.is_none())
     }
 
     /// Answers a prepare of a transaction that was heard of before.
@@ -59,10 +60,11 @@ impl Participant {
             return true;
         }
         let looks_back = !self.options.planted.has(Bug::PrepareAfterDecision);
-        if let Some(decided) = self.decided.get(&txn).copied().filter(|_| looks_back) {
+        if let Some(decided) = self.decided.get(&txn).filter(|_| looks_back) {
+            let (decision, durable) = (decided.decision, decided.durable);
             self.counters.duplicates_dropped += 1;
-            match decided.decision {
-                Decision::Commit(number) if decided.durable => {
+            match decision {
+                Decision::Commit(number) if durable => {
                     self.say_committed(txn, number, effects);
                 }
                 Decision::Commit(_) => {}
@@ -77,6 +79,11 @@ impl Participant {
             || txn < self.finished_below && !self.options.planted.has(Bug::StalePrepare)
         {
             self.counters.duplicates_dropped += 1;
+            self.send_vote(txn, Vote::Refused, effects);
+            return true;
+        }
+        if txn.epoch < self.promised {
+            self.counters.refused_by_promise += 1;
             self.send_vote(txn, Vote::Refused, effects);
             return true;
         }
@@ -104,7 +111,8 @@ impl Participant {
     }
 
     fn begin(&mut self, prepare: Prepare, locks: LockSet, bytes: usize, effects: &mut Out) {
-        let Prepare { txn, participants, transaction, one_phase, finished_below } = prepare;
+        let Prepare { txn, participants, transaction, one_phase, parallel, finished_below } =
+            prepare;
         let keys: Vec<Key> = transaction
             .preconditions
             .iter()
@@ -115,7 +123,7 @@ impl Participant {
         self.prepared_bytes += bytes;
         self.transactions.insert(
             txn,
-            Promised { participants, transaction, finished_below, locks, bytes, stage },
+            Promised { participants, transaction, parallel, finished_below, locks, bytes, stage },
         );
         if keys.is_empty() {
             self.promise(txn, effects);
@@ -141,7 +149,13 @@ impl Participant {
                 })
             }
             Answer::Failed(reason) => Some(Vote::Failed(reason)),
-            Answer::Values(_) | Answer::Value(_) | Answer::Rows { .. } => {
+            Answer::Values(_)
+            | Answer::Value(_)
+            | Answer::Rows { .. }
+            | Answer::Page { .. }
+            | Answer::NotHeld
+            | Answer::TooManyHeld
+            | Answer::TooLarge { .. } => {
                 Some(Vote::Failed(String::from("the store answered something else")))
             }
         };

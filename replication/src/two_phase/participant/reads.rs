@@ -9,11 +9,12 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::vec::Vec;
 
 use super::state::{Asker, Stage, WaitingRead};
 use super::{Alarm, Out, Participant, reply_failed};
 use crate::contract::{Effect, NodeId, ReadId, Time};
-use crate::request::{Answer, Failure, Operation, Outcome, Query, Request};
+use crate::request::{Answer, Failure, Operation, Outcome, Page, Query, Request};
 use crate::two_phase::message::{Message, TxnId};
 use crate::two_phase::planted::Bug;
 
@@ -62,6 +63,9 @@ impl Participant {
         if let Err(reason) = self.options.limits.check_query(&query) {
             return self.fail_read(asker, Failure::Invalid { reason }, effects);
         }
+        if query.holder().is_some_and(|holder| holder != self.options.id) {
+            return self.answer(asker, Answer::NotHeld, effects);
+        }
         let mut waits_for = self.in_the_way(&query);
         if self.options.planted.has(Bug::ReadWaitsForOne) {
             waits_for = waits_for.into_iter().take(1).collect();
@@ -83,6 +87,26 @@ impl Participant {
         self.waiting.insert(id, WaitingRead { asker, query, waits_for, alarm });
     }
 
+    /// A new coordinator gives numbers to what the last one left: to transactions that conflict with
+    /// nothing, and so in any order. A read that waits for some of them, and came before others were
+    /// prepared here, could see them in another order than somebody before. So it waits for all that
+    /// are prepared now, as if it had come now.
+    pub(super) fn look_again(&mut self) {
+        if self.options.planted.has(Bug::ReadsNotLookedAtAgain) {
+            return;
+        }
+        let waiting: Vec<ReadId> = self.waiting.keys().copied().collect();
+        for id in waiting {
+            let waits_for = self.in_the_way(&self.waiting[&id].query);
+            for txn in &waits_for {
+                self.reads_waiting_for(*txn).insert(id);
+            }
+            let read = self.waiting.get_mut(&id).expect("it was there a moment ago");
+            self.counters.reads_looked_at_again += u64::from(read.waits_for != waits_for);
+            read.waits_for = waits_for;
+        }
+    }
+
     /// The transactions whose outcome decides what the query answers: prepared, with the vote out,
     /// and about to write one of its keys.
     fn in_the_way(&self, query: &Query) -> BTreeSet<TxnId> {
@@ -95,7 +119,11 @@ impl Participant {
             Query::GetMany(keys) => {
                 keys.iter().filter_map(|key| self.locks.writer(key)).filter(is_out).collect()
             }
-            Query::Scan(range) => self.locks.writers_in(range).filter(is_out).collect(),
+            Query::Scan(range) | Query::Page(Page { range, of: None, .. }) => {
+                self.locks.writers_in(range).filter(is_out).collect()
+            }
+            // What it is read of does not change any more.
+            Query::Page(Page { of: Some(_), .. }) => BTreeSet::new(),
         }
     }
 
@@ -130,15 +158,15 @@ impl Participant {
     }
 
     pub(super) fn answer(&mut self, asker: Asker, answer: Answer, effects: &mut Out) {
-        match (asker, answer) {
-            (Asker::Client(request), Answer::Failed(reason)) => {
-                reply_failed(request, Failure::Storage { reason }, effects);
-            }
-            (Asker::Client(request), answer) => {
-                effects.push(Effect::Reply { request, outcome: Outcome::Answer(answer) });
-            }
-            (Asker::Coordinator { from, read, epoch }, answer) => {
+        let answer = answer.held_by(self.options.id);
+        match asker {
+            Asker::Client(request) => match answer.into_outcome() {
+                Outcome::Failed(failure) => reply_failed(request, failure, effects),
+                outcome => effects.push(Effect::Reply { request, outcome }),
+            },
+            Asker::Coordinator { from, read, epoch } => {
                 self.counters.read_answers_sent += 1;
+                let answer = answer.sized();
                 let message = Message::ReadAnswer { read, epoch, answer };
                 effects.push(Effect::Send { to: from, message });
             }
@@ -166,7 +194,7 @@ impl Participant {
             Asker::Client(_) => false,
             Asker::Coordinator { from, .. } => *from == peer,
         };
-        let dropped: alloc::vec::Vec<ReadId> = self
+        let dropped: Vec<ReadId> = self
             .waiting
             .iter()
             .filter(|(_, read)| of_peer(&read.asker))

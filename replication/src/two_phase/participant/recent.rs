@@ -71,6 +71,7 @@ mod tests {
         Commit {
             number: CommitNumber(number),
             txn: TxnId { coordinator: NodeId::COORDINATOR, epoch: 1, number },
+            pledge: None,
             transaction: Arc::new(Transaction { preconditions: Vec::new(), writes }),
         }
     }

@@ -13,7 +13,8 @@ use crate::two_phase::locks::{LockSet, LockTable};
 use crate::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
-    CoordinatorProgress, ParticipantCheckpoint, ParticipantRecord, Prepared, SessionTable,
+    CoordinatorProgress, DecidedState, ParticipantCheckpoint, ParticipantRecord, Prepared,
+    SessionTable,
 };
 
 impl Participant {
@@ -56,6 +57,7 @@ impl Participant {
         match record {
             ParticipantRecord::Started { incarnation } => self.incarnation = incarnation,
             ParticipantRecord::Prepared(prepared) => self.replay_prepared(prepared),
+            ParticipantRecord::Promised { epoch } => self.promised = self.promised.max(epoch),
             ParticipantRecord::Decided { txn, decision } => {
                 self.replay_decided(at, txn, decision, effects);
             }
@@ -83,7 +85,7 @@ impl Participant {
     }
 
     fn replay_prepared(&mut self, prepared: Prepared) {
-        let Prepared { txn, participants, writes, checked, finished_below } = prepared;
+        let Prepared { txn, participants, writes, checked, finished_below, parallel } = prepared;
         if finished_below > self.finished_below {
             self.finished_below = finished_below;
             self.decided = self.decided.split_off(&finished_below);
@@ -112,29 +114,33 @@ impl Participant {
         };
         self.transactions.insert(
             txn,
-            Promised { participants, transaction, finished_below, locks, bytes, stage },
+            Promised { participants, transaction, parallel, finished_below, locks, bytes, stage },
         );
     }
 
     fn replay_decided(&mut self, at: Position, txn: TxnId, decision: Decision, effects: &mut Out) {
         let promised = self.transactions.contains_key(&txn).then(|| self.forget(txn));
+        let mut pledge = None;
         if let Decision::Commit(number) = decision {
             self.applied = self.applied.max(number);
             if let Some(promised) = promised {
+                pledge = promised.pledge();
                 let writes = promised.transaction.writes.clone();
                 effects.push(Effect::Apply { mark: at.0, writes });
-                let commit = Commit { number, txn, transaction: promised.transaction };
+                let pledge = pledge.clone();
+                let commit = Commit { number, txn, pledge, transaction: promised.transaction };
                 self.recent.push(commit, self.options.recent_bytes_max);
             }
         }
         if txn >= self.finished_below {
-            self.decided.insert(txn, Decided { decision, durable: true });
+            self.decided.insert(txn, Decided { pledge, ..Decided::new(decision, true) });
         }
     }
 
     /// A checkpoint stands for every record before it.
     pub(super) fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
         self.incarnation = checkpoint.incarnation;
+        self.promised = checkpoint.promised;
         checkpoint.sessions.restore_into(&mut self.sessions);
         self.transactions.clear();
         self.locks = LockTable::default();
@@ -142,7 +148,9 @@ impl Participant {
         self.decided = checkpoint
             .decided
             .into_iter()
-            .map(|(txn, decision)| (txn, Decided { decision, durable: true }))
+            .map(|DecidedState { txn, decision, pledge }| {
+                (txn, Decided { pledge, ..Decided::new(decision, true) })
+            })
             .collect();
         for progress in checkpoint.coordinators {
             self.finished_below = progress.finished_below;
@@ -178,13 +186,14 @@ impl Participant {
         };
         let mut checkpoint = ParticipantCheckpoint {
             incarnation: self.incarnation,
+            promised: self.promised,
             prepared: self
                 .transactions
                 .iter()
                 .filter(|(txn, promised)| in_log(promised) && !self.is_ended(**txn))
                 .map(|(txn, promised)| promised.record(*txn))
                 .collect(),
-            decided: self.decided.iter().map(|(txn, it)| (*txn, it.decision)).collect(),
+            decided: self.decided.iter().map(|(txn, it)| self.decided_state(*txn, it)).collect(),
             coordinators: Vec::from([progress]),
             sessions: SessionTable::of(&self.sessions),
         };
@@ -195,6 +204,12 @@ impl Participant {
             }
         }
         checkpoint
+    }
+
+    fn decided_state(&self, txn: TxnId, decided: &Decided) -> DecidedState {
+        let forgets = self.options.planted.has(Bug::CheckpointForgetsPledges);
+        let pledge = decided.pledge.clone().filter(|_| !forgets);
+        DecidedState { txn, decision: decided.decision, pledge }
     }
 
     /// The newest commit applied here.

@@ -109,14 +109,17 @@ impl Participant {
     /// Whether a message concerns a replica that takes part in nothing.
     pub(super) fn hears_outside(message: &Message) -> bool {
         match message {
-            Message::FetchCommits { .. }
-            | Message::Commits { .. }
+            Message::Commits { .. }
             | Message::Truncated { .. }
-            | Message::FetchSnapshot { .. }
             | Message::SnapshotPiece(_)
             | Message::SnapshotGone { .. }
             | Message::CatchUp { .. }
-            | Message::Join { .. } => true,
+            | Message::Join { .. }
+            | Message::Recover { .. } => true,
+            // Who takes part in nothing hands nothing on.
+            Message::FetchCommits { .. }
+            | Message::FetchSnapshot { .. }
+            | Message::Recovered { .. } => false,
             Message::Prepare(_)
             | Message::Vote { .. }
             | Message::Decide { .. }
@@ -164,6 +167,11 @@ impl Participant {
         let is_asked = self.standing.is_outside && life == self.standing.life;
         if from != NodeId::COORDINATOR || first.coordinator != from || !is_asked {
             self.counters.strange_dropped += 1;
+            return;
+        }
+        // A later coordinator was told that this one is outside, and counts on that.
+        if first.epoch < self.promised {
+            self.counters.outdated_dropped += 1;
             return;
         }
         // What it promises from here on is written behind this.

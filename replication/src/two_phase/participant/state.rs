@@ -7,14 +7,15 @@ use alloc::vec::Vec;
 use crate::contract::{NodeId, ReadId, RequestId, Time};
 use crate::request::{Query, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
-use crate::two_phase::message::{Commit, CommitNumber, Decision, OnePhase, TxnId};
-use crate::two_phase::record::Prepared;
+use crate::two_phase::message::{Commit, CommitNumber, Decision, OnePhase, Parallel, TxnId};
+use crate::two_phase::record::{Pledge, Prepared};
 
 /// A transaction whose prepare has come and whose outcome has not.
 #[derive(Clone, Debug)]
 pub(super) struct Promised {
     pub(super) participants: Arc<[NodeId]>,
     pub(super) transaction: Arc<Transaction>,
+    pub(super) parallel: Option<Parallel>,
     pub(super) finished_below: TxnId,
     pub(super) locks: LockSet,
     /// What it counts in the participant's bytes prepared.
@@ -31,7 +32,14 @@ impl Promised {
             writes: self.transaction.writes.clone(),
             checked: self.locks.shared.clone(),
             finished_below: self.finished_below,
+            parallel: self.parallel,
         }
+    }
+
+    /// What has to be kept of it when it is committed, for a coordinator that loses its record.
+    pub(super) fn pledge(&self) -> Option<Pledge> {
+        let Parallel { stamp } = self.parallel?;
+        Some(Pledge { participants: self.participants.clone(), stamp })
     }
 }
 
@@ -54,7 +62,7 @@ pub(super) enum Stage {
         /// Reads that wait for it.
         reads: BTreeSet<ReadId>,
         /// It is decided, and waits for the commit before it.
-        commit: Option<CommitNumber>,
+        commit: Option<Told>,
     },
     /// One phase: the commit is in the log, and may not be durable.
     Alone(Alone),
@@ -74,14 +82,37 @@ pub(super) enum Early {
     /// It is prepared here.
     Prepared(TxnId),
     /// Another replica has passed it on.
-    Learned(Commit),
+    Learned {
+        commit: Commit,
+        /// Of the coordinator that its number comes from.
+        epoch: u64,
+    },
+}
+
+/// A commit's number, as it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) number: CommitNumber,
+    /// Of the coordinator that it comes from.
+    pub(super) epoch: u64,
 }
 
 /// An outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decided {
     pub(super) decision: Decision,
     pub(super) durable: bool,
+    /// Of the coordinator that it comes from.
+    pub(super) epoch: u64,
+    /// Of a parallel commit.
+    pub(super) pledge: Option<Pledge>,
+}
+
+impl Decided {
+    /// One that no coordinator will ask for.
+    pub(super) fn new(decision: Decision, durable: bool) -> Self {
+        Self { decision, durable, epoch: 0, pledge: None }
+    }
 }
 
 /// Who wants to know what the store holds.

@@ -16,7 +16,9 @@ use crate::transfer::{Incoming, Taken};
 use crate::two_phase::message::{Commit, Decision, Message, SnapshotPiece, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
-use crate::two_phase::record::{ParticipantCheckpoint, ParticipantRecord, Replicated};
+use crate::two_phase::record::{
+    AppliedState, ParticipantCheckpoint, ParticipantRecord, Replicated,
+};
 
 /// All rows of a snapshot have come, and are not in place.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Installing {
     /// What is prepared here and ended there. It is locked, and reads wait for it, until the rows are
     /// in place.
     ended: BTreeSet<TxnId>,
+    /// Commits that are known here once the record is durable.
+    adopted: Vec<TxnId>,
 }
 
 impl Participant {
@@ -112,7 +116,7 @@ impl Participant {
         self.counters.snapshot_pieces += 1;
         let mark = SnapshotId(self.last.next().0);
         if last {
-            self.installing = Some(Installing { ended: BTreeSet::new() });
+            self.installing = Some(Installing { ended: BTreeSet::new(), adopted: Vec::new() });
         }
         effects.push_unheld(Effect::Stage { snapshot: mark, first, rows, last });
         effects.point_unheld(points::PARTICIPANT_SNAPSHOT_STAGED);
@@ -125,8 +129,15 @@ impl Participant {
         match last {
             _ if !is_kept => self.wait_for_room(now, effects),
             None => self.fetch_piece(now, effects),
+            // A later epoch was promised on the way.
+            Some(state) if self.is_outdated_state(&state) => self.give_up_snapshot(now, effects),
             Some(state) => self.install(mark, &state, effects),
         }
+    }
+
+    /// Whether commits in it may have other numbers by now: see [`Message::Decide`].
+    fn is_outdated_state(&self, state: &Replicated) -> bool {
+        self.is_of_before(state.epoch) && state.committed.iter().any(|it| it.pledge.is_some())
     }
 
     /// After a while there may be room to begin anew: not at once, or a replica with a full disk
@@ -145,7 +156,8 @@ impl Participant {
         self.stop_waiting_for_commits();
         self.counters.snapshots_installed += 1;
         let ended = self.adopt_state(state);
-        self.installing = Some(Installing { ended });
+        let adopted = state.committed.iter().map(|it| it.txn).collect();
+        self.installing = Some(Installing { ended, adopted });
         let (mark, checkpoint) = (mark.0, self.checkpoint_now());
         self.persist(ParticipantRecord::Installed { mark, checkpoint }, Urgency::Now, effects);
         let at = self.last;
@@ -154,7 +166,7 @@ impl Participant {
         effects.push(Effect::Install(SnapshotId(mark)));
         effects.point(points::PARTICIPANT_SNAPSHOT_INSTALLED);
         effects.push(Effect::Release(at));
-        for (txn, _) in &state.committed {
+        for AppliedState { txn, .. } in &state.committed {
             self.counters.acknowledgements_sent += 1;
             let message = Message::Acknowledge { txn: *txn };
             effects.push(Effect::Send { to: txn.coordinator, message });
@@ -169,10 +181,11 @@ impl Participant {
         self.recent.clear();
         self.early = self.early.split_off(&state.applied.next());
         self.remember_below(state.finished_below);
-        for (txn, number) in &state.committed {
-            let decided = Decided { decision: Decision::Commit(*number), durable: true };
+        for AppliedState { txn, number, pledge } in &state.committed {
+            let decided = Decided::new(Decision::Commit(*number), false);
             if *txn >= self.finished_below {
-                self.decided.insert(*txn, decided);
+                let (epoch, pledge) = (state.epoch, pledge.clone());
+                self.decided.insert(*txn, Decided { epoch, pledge, ..decided });
             }
         }
         // The preconditions of these were looked up in rows that are gone. They get no vote.
@@ -182,7 +195,7 @@ impl Participant {
             self.forget(txn);
         }
         let is_ended = |txn: &TxnId, stage: &Stage| match stage {
-            Stage::Prepared { commit: Some(number), .. } => *number <= state.applied,
+            Stage::Prepared { commit: Some(told), .. } => told.number <= state.applied,
             // What is over was applied there, or aborted.
             Stage::Prepared { commit: None, .. } | Stage::Logging => {
                 *txn < state.finished_below || self.decided.contains_key(txn)
@@ -195,7 +208,10 @@ impl Participant {
 
     /// The rows are in place.
     pub(super) fn installed(&mut self, now: Time, effects: &mut Out) {
-        let Some(Installing { ended }) = self.installing.take() else { return };
+        let Some(Installing { ended, adopted }) = self.installing.take() else { return };
+        for txn in adopted {
+            self.decision_is_durable(txn);
+        }
         for txn in ended {
             // Somebody may have said meanwhile that it was aborted.
             if self.transactions.contains_key(&txn) {
@@ -240,8 +256,9 @@ impl Participant {
             writes.extend(commit.transaction.writes.iter().cloned());
             self.applied = self.applied.max(commit.number);
             if commit.txn >= self.finished_below {
-                let decision = Decision::Commit(commit.number);
-                self.decided.insert(commit.txn, Decided { decision, durable: true });
+                let decided = Decided::new(Decision::Commit(commit.number), true);
+                let pledge = commit.pledge.clone();
+                self.decided.insert(commit.txn, Decided { pledge, ..decided });
             }
             self.recent.push(commit, self.options.recent_bytes_max);
         }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use kvorum_replication::two_phase::message::{Commit, CommitNumber, Message, SnapshotPiece, TxnId};
-use kvorum_replication::two_phase::record::Replicated;
-use kvorum_replication::{SnapshotId, Transaction};
+use kvorum_replication::two_phase::record::{AppliedState, Pledge, Replicated};
+use kvorum_replication::{NodeId, SnapshotId, Transaction};
 use kvorum_schema::catch_up_capnp::{self as schema, message};
 
-use super::super::client::{read_rows, read_write, write_rows, write_write};
-use super::super::{MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length};
+use super::super::client::{
+    read_rows, read_stamp, read_write, write_rows, write_stamp, write_write,
+};
+use super::super::{MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length};
 use super::place;
-use super::two_phase::{read_txn, write_txn};
+use super::two_phase::{read_txn, write_nodes, write_txn};
 
 /// Commits that are not over in one snapshot: more than replicas keep.
 const COMMITTED_MAX: usize = 1 << 21;
@@ -21,19 +23,27 @@ pub(super) fn message_bytes(message: &Message) -> usize {
         Message::Commits { commits, .. } => {
             let bytes = |commit: &Commit| {
                 let writes = &commit.transaction.writes;
-                80 + writes.iter().map(|write| write.bytes() + 40).sum::<usize>()
+                80 + pledge_bytes(commit.pledge.as_ref())
+                    + writes.iter().map(|write| write.bytes() + 40).sum::<usize>()
             };
             commits.iter().map(bytes).sum()
         }
         Message::FetchSnapshot { from, .. } => from.len(),
         Message::SnapshotPiece(SnapshotPiece { from, rows, last, .. }) => {
             let rows = rows.iter().map(|(key, value)| key.len() + value.len() + 32);
-            let committed = last.as_ref().map_or(0, |last| 80 + 48 * last.committed.len());
+            let bytes = |it: &AppliedState| 56 + pledge_bytes(it.pledge.as_ref());
+            let committed = last
+                .as_ref()
+                .map_or(0, |last| 80 + last.committed.iter().map(bytes).sum::<usize>());
             from.len() + rows.sum::<usize>() + committed
         }
         // The others have a size of their own, or none.
         _ => 0,
     }
+}
+
+fn pledge_bytes(pledge: Option<&Pledge>) -> usize {
+    pledge.map_or(0, |pledge| 72 + 4 * pledge.participants.len())
 }
 
 pub(super) fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
@@ -73,6 +83,16 @@ fn read_commits(reader: schema::commits::Reader<'_>) -> Result<Message, Rejected
         commits: commits.iter().map(read_commit).collect::<Result<_, _>>()?,
         applied: CommitNumber(reader.get_applied()),
         finished_below: read_txn(reader.get_finished_below()?),
+        epoch: reader.get_epoch(),
+    })
+}
+
+fn read_pledge(reader: schema::pledge::Reader<'_>) -> Result<Pledge, Rejected> {
+    let participants = reader.get_participants()?;
+    check_list("participants", participants.len(), MEMBERS_MAX)?;
+    Ok(Pledge {
+        participants: participants.iter().map(NodeId).collect(),
+        stamp: read_stamp(reader.get_stamp()?),
     })
 }
 
@@ -83,6 +103,7 @@ fn read_commit(reader: schema::commit::Reader<'_>) -> Result<Commit, Rejected> {
     Ok(Commit {
         number: CommitNumber(reader.get_number()),
         txn: read_txn(reader.get_txn()?),
+        pledge: reader.has_pledge().then(|| read_pledge(reader.get_pledge()?)).transpose()?,
         transaction: Arc::new(Transaction { preconditions: Vec::new(), writes }),
     })
 }
@@ -103,13 +124,18 @@ fn read_piece(reader: schema::snapshot_piece::Reader<'_>) -> Result<SnapshotPiec
 fn read_replicated(reader: schema::replicated::Reader<'_>) -> Result<Replicated, Rejected> {
     let committed = reader.get_committed()?;
     check_list("commits that are not over", committed.len(), COMMITTED_MAX)?;
-    let read = |reader: schema::committed::Reader<'_>| -> Result<(TxnId, CommitNumber), Rejected> {
-        Ok((read_txn(reader.get_txn()?), CommitNumber(reader.get_number())))
+    let read = |reader: schema::committed::Reader<'_>| -> Result<AppliedState, Rejected> {
+        Ok(AppliedState {
+            txn: read_txn(reader.get_txn()?),
+            number: CommitNumber(reader.get_number()),
+            pledge: reader.has_pledge().then(|| read_pledge(reader.get_pledge()?)).transpose()?,
+        })
     };
     Ok(Replicated {
         applied: CommitNumber(reader.get_applied()),
         finished_below: read_txn(reader.get_finished_below()?),
         committed: committed.iter().map(read).collect::<Result<_, _>>()?,
+        epoch: reader.get_epoch(),
     })
 }
 
@@ -117,10 +143,11 @@ fn read_replicated(reader: schema::replicated::Reader<'_>) -> Result<Replicated,
 pub(super) fn write_message(message: &Message, mut builder: message::Builder<'_>) {
     match message {
         Message::FetchCommits { from } => builder.set_fetch_commits(from.0),
-        Message::Commits { from, commits, applied, finished_below } => {
+        Message::Commits { from, commits, applied, finished_below, epoch } => {
             let mut builder = builder.init_commits();
             builder.set_from(from.0);
             builder.set_applied(applied.0);
+            builder.set_epoch(*epoch);
             write_txn(*finished_below, builder.reborrow().init_finished_below());
             let mut list = builder.init_commits(length(commits.len()));
             for (index, commit) in (0..).zip(commits) {
@@ -156,6 +183,8 @@ pub(super) fn write_message(message: &Message, mut builder: message::Builder<'_>
         | Message::Acknowledge { .. }
         | Message::Inquire { .. }
         | Message::Inform { .. }
+        | Message::Recover { .. }
+        | Message::Recovered { .. }
         | Message::Read { .. }
         | Message::ReadAnswer { .. } => unreachable!("these have a place of their own"),
     }
@@ -164,11 +193,20 @@ pub(super) fn write_message(message: &Message, mut builder: message::Builder<'_>
 fn write_commit(commit: &Commit, mut builder: schema::commit::Builder<'_>) {
     builder.set_number(commit.number.0);
     write_txn(commit.txn, builder.reborrow().init_txn());
+    if let Some(pledge) = &commit.pledge {
+        write_pledge(pledge, builder.reborrow().init_pledge());
+    }
     let writes = &commit.transaction.writes;
     let mut list = builder.init_writes(length(writes.len()));
     for (index, write) in (0..).zip(writes) {
         write_write(write, list.reborrow().get(index));
     }
+}
+
+fn write_pledge(pledge: &Pledge, mut builder: schema::pledge::Builder<'_>) {
+    let Pledge { participants, stamp } = pledge;
+    write_nodes(participants, builder.reborrow().init_participants(length(participants.len())));
+    write_stamp(*stamp, builder.init_stamp());
 }
 
 fn write_piece(piece: &SnapshotPiece, mut builder: schema::snapshot_piece::Builder<'_>) {
@@ -179,11 +217,15 @@ fn write_piece(piece: &SnapshotPiece, mut builder: schema::snapshot_piece::Build
     builder.set_is_last(true);
     let mut builder = builder.init_replicated();
     builder.set_applied(replicated.applied.0);
+    builder.set_epoch(replicated.epoch);
     write_txn(replicated.finished_below, builder.reborrow().init_finished_below());
     let mut list = builder.init_committed(length(replicated.committed.len()));
-    for (index, (txn, number)) in (0..).zip(&replicated.committed) {
+    for (index, AppliedState { txn, number, pledge }) in (0..).zip(&replicated.committed) {
         let mut builder = list.reborrow().get(index);
         builder.set_number(number.0);
-        write_txn(*txn, builder.init_txn());
+        write_txn(*txn, builder.reborrow().init_txn());
+        if let Some(pledge) = pledge {
+            write_pledge(pledge, builder.init_pledge());
+        }
     }
 }

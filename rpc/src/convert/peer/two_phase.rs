@@ -3,22 +3,25 @@
 use std::sync::Arc;
 
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Prepare, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
 };
-use kvorum_replication::{Answer, NodeId, Query};
+use kvorum_replication::{Answer, NodeId, Page, Query, Range};
 use kvorum_schema::peer_capnp::{
-    self as schema, inform, maybe_value, query, read_answer, two_phase_message as message, vote,
+    self as schema, inform, query, read_answer, two_phase_message as message, vote,
 };
 
 use super::super::client::{
-    read_range, read_rows, read_stamp, read_transaction, transaction_bytes, write_rows,
-    write_stamp, write_transaction,
+    read_held, read_keys, read_range, read_rows, read_stamp, read_transaction, read_values,
+    transaction_bytes, write_held, write_keys, write_rows, write_stamp, write_transaction,
+    write_values,
 };
 use super::super::{
-    MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, bound, check_list, key, length, text,
-    value,
+    MEMBERS_MAX, MESSAGES_MAX, Rejected, bound, check_list, key, length, text, value,
 };
 use super::catch_up;
+
+/// Transactions in one answer to a restarted coordinator: more than a participant puts there.
+const RECALLED_MAX: usize = 1 << 16;
 
 type MessagesReader<'a> = capnp::struct_list::Reader<'a, message::Owned>;
 
@@ -49,7 +52,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
             Message::Read { query, .. } => match query {
                 Query::Get(key) => key.len(),
                 Query::GetMany(keys) => keys.iter().map(|key| key.len() + 16).sum(),
-                Query::Scan(range) => {
+                Query::Scan(range) | Query::Page(Page { range, .. }) => {
                     range.start.len() + range.end.as_ref().map_or(0, |end| end.len())
                 }
             },
@@ -59,15 +62,21 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                     values.iter().flatten().map(|value| value.len()).sum::<usize>()
                         + 24 * values.len()
                 }
-                Answer::Rows { rows, .. } => {
+                Answer::Rows { rows, .. } | Answer::Page { rows, .. } => {
                     rows.iter().map(|(key, value)| key.len() + value.len() + 32).sum()
                 }
                 Answer::Failed(reason) => reason.len(),
+                Answer::NotHeld | Answer::TooManyHeld | Answer::TooLarge { .. } => 0,
             },
+            Message::Recovered { recalled, .. } => {
+                let bytes = |recalled: &Recalled| 96 + 4 * recalled.participants.len();
+                recalled.iter().map(bytes).sum()
+            }
             Message::Decide { .. }
             | Message::Acknowledge { .. }
             | Message::Inquire { .. }
-            | Message::Inform { .. } => 0,
+            | Message::Inform { .. }
+            | Message::Recover { .. } => 0,
             message => catch_up::message_bytes(message),
         }
 }
@@ -85,6 +94,7 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
                 txn: read_txn(decide.get_txn()?),
                 decision: read_decision(decide.get_decision()?, decide.get_commit_number())?,
                 finished_below: read_txn(decide.get_finished_below()?),
+                epoch: decide.get_epoch(),
             }
         }
         message::Acknowledge(txn) => Message::Acknowledge { txn: read_txn(txn?) },
@@ -97,7 +107,8 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
                 }
                 inform::Undecided(()) => Knowledge::Undecided,
             };
-            Message::Inform { txn: read_txn(inform.get_txn()?), knowledge }
+            let (txn, epoch) = (read_txn(inform.get_txn()?), inform.get_epoch());
+            Message::Inform { txn, knowledge, epoch }
         }
         message::Read(read) => {
             let read = read?;
@@ -115,7 +126,41 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
                 answer: read_answer(answer)?,
             }
         }
+        message::Recover(recover) => {
+            let recover = recover?;
+            Message::Recover { epoch: recover.get_epoch(), first: read_txn(recover.get_first()?) }
+        }
+        message::Recovered(recovered) => read_recovered(recovered?)?,
         message::CatchUp(message) => catch_up::read_message(message?)?,
+    })
+}
+
+fn read_recovered(reader: schema::recovered::Reader<'_>) -> Result<Message, Rejected> {
+    let recalled = reader.get_recalled()?;
+    check_list("recalled transactions", recalled.len(), RECALLED_MAX)?;
+    let next = match reader.get_has_next() {
+        true => Some(read_txn(reader.get_next()?)),
+        false => None,
+    };
+    Ok(Message::Recovered {
+        epoch: reader.get_epoch(),
+        first: read_txn(reader.get_first()?),
+        applied: CommitNumber(reader.get_applied()),
+        recalled: recalled.iter().map(read_recalled).collect::<Result<_, _>>()?,
+        next,
+        is_outside: reader.get_is_outside(),
+    })
+}
+
+fn read_recalled(reader: schema::recalled::Reader<'_>) -> Result<Recalled, Rejected> {
+    let participants = reader.get_participants()?;
+    check_list("participants", participants.len(), MEMBERS_MAX)?;
+    let number = reader.get_commit_number();
+    Ok(Recalled {
+        txn: read_txn(reader.get_txn()?),
+        participants: participants.iter().map(NodeId).collect(),
+        stamp: read_stamp(reader.get_stamp()?),
+        number: (number > 0).then_some(CommitNumber(number)),
     })
 }
 
@@ -144,11 +189,16 @@ fn read_prepare(reader: schema::prepare::Reader<'_>) -> Result<Prepare, Rejected
         true => Some(OnePhase { stamp: read_stamp(reader.get_stamp()?) }),
         false => None,
     };
+    let parallel = match reader.get_parallel() {
+        true => Some(Parallel { stamp: read_stamp(reader.get_stamp()?) }),
+        false => None,
+    };
     Ok(Prepare {
         txn: read_txn(reader.get_txn()?),
         participants: participants.iter().map(NodeId).collect(),
         transaction: Arc::new(read_transaction(reader.get_transaction()?)?),
         one_phase,
+        parallel,
         finished_below: read_txn(reader.get_finished_below()?),
     })
 }
@@ -171,43 +221,37 @@ fn read_vote(reader: schema::vote::Reader<'_>) -> Result<Vote, Rejected> {
 fn read_query(reader: schema::query::Reader<'_>) -> Result<Query, Rejected> {
     Ok(match reader.which()? {
         query::Get(wanted) => Query::Get(key(wanted?)?),
-        query::GetMany(keys) => {
-            let keys = keys?;
-            check_list("keys", keys.len(), OPERATIONS_MAX)?;
-            Query::GetMany(keys.iter().map(|wanted| key(wanted?)).collect::<Result<_, _>>()?)
-        }
-        query::Scan(range) => {
-            let range = range?;
-            Query::Scan(read_range(
-                range.get_start()?,
-                range.get_end()?,
-                range.get_has_end(),
-                range.get_limit(),
-            )?)
+        query::GetMany(keys) => Query::GetMany(read_keys(keys?)?),
+        query::Scan(range) => Query::Scan(read_scanned(range?)?),
+        query::Page(page) => {
+            let page = page?;
+            let range = read_scanned(page.get_range()?)?;
+            Query::Page(Page { range, last: page.get_last(), of: read_held(page.get_of()?) })
         }
     })
+}
+
+fn read_scanned(range: schema::range::Reader<'_>) -> Result<Range, Rejected> {
+    read_range(range.get_start()?, range.get_end()?, range.get_has_end(), range.get_limit())
 }
 
 fn read_answer(reader: schema::read_answer::Reader<'_>) -> Result<Answer, Rejected> {
     Ok(match reader.which()? {
         read_answer::Value(found) => Answer::Value(Some(value(found?)?)),
         read_answer::Missing(()) => Answer::Value(None),
-        read_answer::Values(values) => {
-            let values = values?;
-            check_list("values", values.len(), OPERATIONS_MAX)?;
-            Answer::Values(values.iter().map(read_maybe).collect::<Result<_, _>>()?)
-        }
+        read_answer::Values(values) => Answer::Values(read_values(values?)?),
         read_answer::Rows(rows) => {
             Answer::Rows { rows: read_rows(rows.get_rows()?)?, more: rows.get_more() }
         }
+        read_answer::Page(page) => Answer::Page {
+            rows: read_rows(page.get_rows()?)?,
+            more: page.get_more(),
+            held: read_held(page.get_held()?),
+        },
+        read_answer::NotHeld(()) => Answer::NotHeld,
+        read_answer::TooManyHeld(()) => Answer::TooManyHeld,
+        read_answer::TooLarge(bytes) => Answer::TooLarge { bytes },
         read_answer::Failed(reason) => Answer::Failed(text(reason?)?),
-    })
-}
-
-fn read_maybe(reader: schema::maybe_value::Reader<'_>) -> Result<Option<bytes::Bytes>, Rejected> {
-    Ok(match reader.which()? {
-        maybe_value::Missing(()) => None,
-        maybe_value::Value(found) => Some(value(found?)?),
     })
 }
 
@@ -219,8 +263,9 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
             write_txn(*txn, builder.reborrow().init_txn());
             write_vote(vote, builder);
         }
-        Message::Decide { txn, decision, finished_below } => {
+        Message::Decide { txn, decision, finished_below, epoch } => {
             let mut builder = builder.init_decide();
+            builder.set_epoch(*epoch);
             write_txn(*txn, builder.reborrow().init_txn());
             let (decision, number) = write_decision(*decision);
             builder.set_decision(decision);
@@ -229,8 +274,9 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
         }
         Message::Acknowledge { txn } => write_txn(*txn, builder.init_acknowledge()),
         Message::Inquire { txn } => write_txn(*txn, builder.init_inquire()),
-        Message::Inform { txn, knowledge } => {
+        Message::Inform { txn, knowledge, epoch } => {
             let mut builder = builder.init_inform();
+            builder.set_epoch(*epoch);
             write_txn(*txn, builder.reborrow().init_txn());
             match knowledge {
                 Knowledge::Decided(decision) => {
@@ -253,7 +299,46 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
             builder.set_epoch(*epoch);
             write_answer(answer, builder);
         }
+        Message::Recover { epoch, first } => {
+            let mut builder = builder.init_recover();
+            builder.set_epoch(*epoch);
+            write_txn(*first, builder.init_first());
+        }
+        Message::Recovered { epoch, first, applied, recalled, next, is_outside } => {
+            let mut builder = builder.init_recovered();
+            builder.set_epoch(*epoch);
+            write_txn(*first, builder.reborrow().init_first());
+            builder.set_applied(applied.0);
+            builder.set_is_outside(*is_outside);
+            write_recalled(recalled, builder.reborrow().init_recalled(length(recalled.len())));
+            if let Some(next) = next {
+                builder.set_has_next(true);
+                write_txn(*next, builder.init_next());
+            }
+        }
         message => catch_up::write_message(message, builder.init_catch_up()),
+    }
+}
+
+fn write_recalled(
+    recalled: &[Recalled],
+    mut list: capnp::struct_list::Builder<'_, schema::recalled::Owned>,
+) {
+    for (index, it) in (0..).zip(recalled) {
+        let mut builder = list.reborrow().get(index);
+        write_txn(it.txn, builder.reborrow().init_txn());
+        write_nodes(
+            &it.participants,
+            builder.reborrow().init_participants(length(it.participants.len())),
+        );
+        builder.set_commit_number(it.number.map_or(0, |number| number.0));
+        write_stamp(it.stamp, builder.init_stamp());
+    }
+}
+
+pub(super) fn write_nodes(nodes: &[NodeId], mut list: capnp::primitive_list::Builder<'_, u32>) {
+    for (index, node) in (0..).zip(nodes) {
+        list.set(index, node.0);
     }
 }
 
@@ -273,15 +358,16 @@ fn write_decision(decision: Decision) -> (schema::Decision, u64) {
 
 fn write_prepare(prepare: &Prepare, mut builder: schema::prepare::Builder<'_>) {
     write_txn(prepare.txn, builder.reborrow().init_txn());
-    let mut participants = builder.reborrow().init_participants(length(prepare.participants.len()));
-    for (index, participant) in (0..).zip(prepare.participants.iter()) {
-        participants.set(index, participant.0);
-    }
+    let participants = builder.reborrow().init_participants(length(prepare.participants.len()));
+    write_nodes(&prepare.participants, participants);
     write_transaction(&prepare.transaction, builder.reborrow().init_transaction());
     write_txn(prepare.finished_below, builder.reborrow().init_finished_below());
     if let Some(one_phase) = prepare.one_phase {
         builder.set_one_phase(true);
         write_stamp(one_phase.stamp, builder.init_stamp());
+    } else if let Some(parallel) = prepare.parallel {
+        builder.set_parallel(true);
+        write_stamp(parallel.stamp, builder.init_stamp());
     }
 }
 
@@ -305,22 +391,24 @@ fn write_vote(vote: &Vote, mut builder: schema::vote::Builder<'_>) {
 fn write_query(query: &Query, mut builder: schema::query::Builder<'_>) {
     match query {
         Query::Get(key) => builder.set_get(key),
-        Query::GetMany(keys) => {
-            let mut list = builder.init_get_many(length(keys.len()));
-            for (index, key) in (0..).zip(keys) {
-                list.set(index, key);
-            }
-        }
-        Query::Scan(range) => {
-            let mut builder = builder.init_scan();
-            builder.set_start(&range.start);
-            if let Some(end) = &range.end {
-                builder.set_end(end);
-                builder.set_has_end(true);
-            }
-            builder.set_limit(range.limit);
+        Query::GetMany(keys) => write_keys(keys, builder.init_get_many(length(keys.len()))),
+        Query::Scan(range) => write_range(range, builder.init_scan()),
+        Query::Page(Page { range, last, of }) => {
+            let mut builder = builder.init_page();
+            write_range(range, builder.reborrow().init_range());
+            builder.set_last(*last);
+            write_held(*of, builder.init_of());
         }
     }
+}
+
+fn write_range(range: &Range, mut builder: schema::range::Builder<'_>) {
+    builder.set_start(&range.start);
+    if let Some(end) = &range.end {
+        builder.set_end(end);
+        builder.set_has_end(true);
+    }
+    builder.set_limit(range.limit);
 }
 
 fn write_answer(answer: &Answer, mut builder: schema::read_answer::Builder<'_>) {
@@ -328,19 +416,22 @@ fn write_answer(answer: &Answer, mut builder: schema::read_answer::Builder<'_>) 
         Answer::Value(Some(value)) => builder.set_value(value),
         Answer::Value(None) => builder.set_missing(()),
         Answer::Values(values) => {
-            let mut list = builder.init_values(length(values.len()));
-            for (index, value) in (0..).zip(values) {
-                match value {
-                    Some(value) => list.reborrow().get(index).set_value(value),
-                    None => list.reborrow().get(index).set_missing(()),
-                }
-            }
+            write_values(values, builder.init_values(length(values.len())));
         }
         Answer::Rows { rows, more } => {
             let mut builder = builder.init_rows();
             builder.set_more(*more);
             write_rows(rows, builder.init_rows(length(rows.len())));
         }
+        Answer::Page { rows, more, held } => {
+            let mut builder = builder.init_page();
+            builder.set_more(*more);
+            write_rows(rows, builder.reborrow().init_rows(length(rows.len())));
+            write_held(*held, builder.init_held());
+        }
+        Answer::NotHeld => builder.set_not_held(()),
+        Answer::TooManyHeld => builder.set_too_many_held(()),
+        Answer::TooLarge { bytes } => builder.set_too_large(*bytes),
         Answer::Failed(reason) => builder.set_failed(reason),
     }
 }

@@ -26,7 +26,10 @@ use super::probe;
 use super::random::{Random, hash};
 
 /// A process under trial is ready after this long, or the trial has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// However short the time is, so often, and until something was compared.
+const ROUNDS_MIN: u64 = 2;
 
 /// How long power stays on.
 const POWER_FOR: Duration = Duration::from_millis(150);
@@ -75,7 +78,9 @@ impl Soak {
         let mut power = PowerTrial::new(self.seed);
         let mut shown = Instant::now();
         for round in 0.. {
-            if began.elapsed() >= Duration::from_secs(self.seconds) || report.is_wrong() {
+            let spent = began.elapsed().saturating_sub(Duration::from_secs(self.seconds));
+            let has_begun = round >= ROUNDS_MIN && report.has_compared();
+            if spent > Duration::ZERO && (has_begun || spent > PATIENCE) || report.is_wrong() {
                 break;
             }
             if let Err(error) = self.kill(round, &mut report) {

@@ -137,7 +137,13 @@ fn judge(preconditions: &[Precondition], answer: Answer) -> Result<(), Failure> 
             })
         }
         Answer::Failed(reason) => Err(Failure::Storage { reason }),
-        Answer::Values(_) | Answer::Value(_) | Answer::Rows { .. } => {
+        Answer::Values(_)
+        | Answer::Value(_)
+        | Answer::Rows { .. }
+        | Answer::Page { .. }
+        | Answer::NotHeld
+        | Answer::TooManyHeld
+        | Answer::TooLarge { .. } => {
             let reason = String::from("the store answered something else");
             Err(Failure::Storage { reason })
         }
