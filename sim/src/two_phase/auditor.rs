@@ -586,8 +586,8 @@ impl Auditor {
     fn is_in_rows(&self, node: NodeId, txn: TxnId) -> bool {
         let installed = self.diaries.get(&node).map_or(CommitNumber::ZERO, Diary::installed);
         match self.decisions.get(&txn) {
-            Some(Decision::Commit(number)) => *number <= installed,
-            Some(Decision::Abort) | None => false,
+            Some((Decision::Commit(number), _)) => *number <= installed,
+            Some((Decision::Abort, _)) | None => false,
         }
     }
 
