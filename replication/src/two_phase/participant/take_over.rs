@@ -8,6 +8,7 @@
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::state::{Decided, Promised, Stage};
 use super::{Out, Participant, ParticipantResume};
@@ -103,7 +104,8 @@ impl Participant {
             return;
         };
         if !self.has_room {
-            return self.wait_for_room(now, effects);
+            self.counters.snapshots_without_room += 1;
+            return self.begin_anew_after(self.options.catch_up_interval_max, now, effects);
         }
         let is_useful = piece.last.as_ref().is_none_or(|state| {
             state.finished_below.coordinator == NodeId::COORDINATOR
@@ -127,10 +129,16 @@ impl Participant {
         let incoming = self.catch_up.incoming.as_mut();
         let Some(last) = incoming.and_then(Incoming::staged) else { return };
         match last {
-            _ if !is_kept => self.wait_for_room(now, effects),
+            _ if !is_kept => {
+                self.counters.snapshots_without_room += 1;
+                self.begin_anew_after(self.options.catch_up_interval_max, now, effects);
+            }
             None => self.fetch_piece(now, effects),
-            // A later epoch was promised on the way.
-            Some(state) if self.is_outdated_state(&state) => self.give_up_snapshot(now, effects),
+            // The donor knows its numbers for certain with its next sync.
+            Some(state) if self.is_outdated_state(&state) => {
+                self.counters.outdated_dropped += 1;
+                self.begin_anew_after(self.options.catch_up_interval, now, effects);
+            }
             Some(state) => self.install(mark, &state, effects),
         }
     }
@@ -142,12 +150,11 @@ impl Participant {
 
     /// After a while there may be room to begin anew: not at once, or a replica with a full disk
     /// would have the others send it everything again and again.
-    fn wait_for_room(&mut self, now: Time, effects: &mut Out) {
-        self.counters.snapshots_without_room += 1;
+    fn begin_anew_after(&mut self, wait: Duration, now: Time, effects: &mut Out) {
         self.unstage(effects);
         self.apply_in_order(effects);
         self.nobody_is_asked();
-        self.wait_until(now.after(self.options.catch_up_interval_max));
+        self.wait_until(now.after(wait));
     }
 
     /// All rows are staged, durably. From here on they count, and nothing else does.
