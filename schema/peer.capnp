@@ -2,6 +2,7 @@
 @0xb1f0c6d1b1a40d02;
 
 using AnyReplica = import "any_replica.capnp";
+using CatchUp = import "catch_up.capnp";
 using Client = import "client.capnp";
 using Paxos = import "paxos.capnp";
 
@@ -94,7 +95,8 @@ struct TwoPhaseMessage {
     readAnswer @7 :ReadAnswer;
     recover @8 :Recover;
     recovered @9 :Recovered;
-    view @10 :ViewMessage;
+    catchUp @10 :CatchUp.Message;
+    view @11 :ViewMessage;
   }
 }
 
@@ -111,6 +113,8 @@ struct ViewMessage {
       # Nanoseconds by the clock of who asks.
       at @3 :UInt64;
       view @4 :UInt64;
+      # The newest commit.
+      applied @14 :UInt64;
     }
     grant :group {
       incarnation @5 :UInt64;
@@ -201,6 +205,8 @@ struct Recovered {
   # Where to go on, if these were not all.
   next @4 :TxnId;
   hasNext @5 :Bool;
+  # It has lost what it had promised.
+  isOutside @6 :Bool;
 }
 
 struct Recalled {

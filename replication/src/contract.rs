@@ -98,9 +98,10 @@ pub struct RequestId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadId(pub u64);
 
-/// Names a whole state of a store: the mark of the last batch that is in it. Under a protocol that
-/// copies stores from node to node the marks mean the same on all of them, so it names the same rows
-/// everywhere.
+/// Names a whole state of a store, on the node whose store it is: what is staged and installed, by
+/// the mark that the store has from then on; what is held for others, by one that is not below the
+/// mark of the last batch in it. Under Multi-Paxos marks are slots, and mean the same on all nodes.
+/// Where they are positions in a node's own log, a snapshot changes its name on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(pub u64);
 
@@ -227,7 +228,7 @@ pub enum Effect<M, P, R> {
     /// [`Input::Staged`]. What a crash leaves behind without a record that rests on it may be thrown
     /// away.
     Stage {
-        /// To be what.
+        /// To be what. The name that comes with the last rows counts.
         snapshot: SnapshotId,
         /// Throw away what was staged before.
         first: bool,

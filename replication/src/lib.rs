@@ -20,6 +20,7 @@ pub mod points;
 pub mod random;
 pub mod request;
 mod sessions;
+pub mod transfer;
 pub mod two_phase;
 
 pub use contract::{

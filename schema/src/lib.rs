@@ -8,9 +8,12 @@
 mod generated {
     pub mod admin_capnp;
     pub mod any_replica_capnp;
+    pub mod catch_up_capnp;
     pub mod client_capnp;
     pub mod paxos_capnp;
     pub mod peer_capnp;
 }
 
-pub use generated::{admin_capnp, any_replica_capnp, client_capnp, paxos_capnp, peer_capnp};
+pub use generated::{
+    admin_capnp, any_replica_capnp, catch_up_capnp, client_capnp, paxos_capnp, peer_capnp,
+};

@@ -135,17 +135,25 @@ const OF_PAXOS: &[Fault] = &[
     Fault::LeaderHalfIsolated,
     Fault::LongAbsence,
     Fault::DiedOverSnapshot,
-    Fault::DiskLost,
     Fault::MembersChanged,
     Fault::RoleStopped,
     Fault::AcceptorForgot,
 ];
 
+/// Those that only strike where a node can get what it has lost from the others.
+const OF_COPIES: &[Fault] = &[Fault::DiskLost];
+
 impl Fault {
     /// Whether it can strike there.
     #[must_use]
     pub fn strikes(self, place: Place) -> bool {
-        place == Place::Paxos || !OF_PAXOS.contains(&self)
+        match place {
+            Place::Paxos => true,
+            Place::TwoPhase => !OF_PAXOS.contains(&self),
+            Place::AnyReplica | Place::Engine => {
+                !OF_PAXOS.contains(&self) && !OF_COPIES.contains(&self)
+            }
+        }
     }
 }
 

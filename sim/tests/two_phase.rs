@@ -23,6 +23,9 @@ const ACTIVITY: &[&str] = &[
     "replica commits_out_of_order",
     "replica committed_alone",
     "replica informs",
+    "replica joined",
+    "replica learned",
+    "replica snapshots_installed",
     "replica promised_never",
     "replica reads_expired",
     "replica reads_waited",
@@ -52,7 +55,7 @@ fn clusters_keep_their_promises_under_faults() {
 /// Otherwise what is found once could not be found again.
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for seed in [1, 5, 9] {
+    for seed in [1, 9, 180] {
         let (first, second) = (
             two_phase::simulate(&Setup::new(seed).traced()),
             two_phase::simulate(&Setup::new(seed).traced()),
@@ -65,7 +68,7 @@ fn the_same_seed_gives_the_same_run() {
         assert_eq!(first.history, second.history, "seed {seed}");
         assert_eq!(first.faults, second.faults, "seed {seed}");
     }
-    let traces = [1, 5].map(|seed| two_phase::simulate(&Setup::new(seed).traced()).trace);
+    let traces = [1, 9].map(|seed| two_phase::simulate(&Setup::new(seed).traced()).trace);
     assert_ne!(traces[0], traces[1], "another seed gives another run");
 }
 

@@ -11,8 +11,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const SCHEMAS: [&str; 5] =
-    ["admin.capnp", "any_replica.capnp", "client.capnp", "paxos.capnp", "peer.capnp"];
+const SCHEMAS: [&str; 6] = [
+    "admin.capnp",
+    "any_replica.capnp",
+    "catch_up.capnp",
+    "client.capnp",
+    "paxos.capnp",
+    "peer.capnp",
+];
 const CHECKSUMS: &str = "SOURCES";
 
 /// Writes the generated code into `schema/src/generated`.

@@ -9,6 +9,7 @@ mod paxos;
 mod two_phase;
 
 pub(crate) use self::paxos::installs as paxos_installs;
+pub(crate) use self::two_phase::installs as two_phase_installs;
 
 use bytes::Bytes;
 use kvorum_replication::Protocol;

@@ -2,17 +2,18 @@
 //! parallel commit added have kinds of their own, and what it added to a record has a new kind of
 //! that record: logs from before it are read as they are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvorum_replication::ClientId;
 use kvorum_replication::two_phase::CommitMode;
-use kvorum_replication::two_phase::message::{CommitNumber, Decision, Parallel, TxnId};
+use kvorum_replication::two_phase::message::{Commit, CommitNumber, Decision, Parallel, TxnId};
 use kvorum_replication::two_phase::record::{
     CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord, DecidedState,
-    Member, ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState, SessionTable,
-    View,
+    Member, Missed, ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState,
+    SessionTable, View,
 };
+use kvorum_replication::{ClientId, Transaction};
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
 
 use super::StoredRecord;
@@ -39,6 +40,10 @@ const PREPARED_PARALLEL: u8 = 37;
 const PROMISED: u8 = 38;
 const PARTICIPANT_CHECKPOINT: u8 = 39;
 const PARTICIPANT_VIEW: u8 = 44;
+const LEARNED: u8 = 40;
+const INSTALLED: u8 = 41;
+const OUTSIDE: u8 = 42;
+const JOINED: u8 = 43;
 
 impl StoredRecord for CoordinatorRecord {
     fn encode(&self, payload: &mut Vec<u8>) -> u8 {
@@ -163,23 +168,33 @@ impl StoredRecord for ParticipantRecord {
                 COMMITTED_ALONE
             }
             Self::Checkpoint(checkpoint) => {
-                put_varint(payload, checkpoint.incarnation);
-                put_varint(payload, checkpoint.promised);
-                put_list(payload, &checkpoint.prepared, |payload, prepared| {
-                    put_prepared(payload, prepared);
-                    put_parallel(payload, prepared.parallel);
-                });
-                put_list(payload, &checkpoint.decided, |payload, decided| {
-                    put_txn(payload, &decided.txn);
-                    put_decision(payload, decided.decision);
-                    put_pledge(payload, decided.pledge.as_ref());
-                });
-                put_list(payload, &checkpoint.coordinators, |payload, progress| {
-                    put_txn(payload, &progress.finished_below);
-                    put_varint(payload, progress.applied.0);
-                });
-                put_sessions(payload, &checkpoint.sessions);
+                put_participant_checkpoint(payload, checkpoint);
                 PARTICIPANT_CHECKPOINT
+            }
+            Self::Learned { finished_below, commits } => {
+                put_txn(payload, finished_below);
+                put_list(payload, commits, |payload, commit| {
+                    put_varint(payload, commit.number.0);
+                    put_txn(payload, &commit.txn);
+                    put_pledge(payload, commit.pledge.as_ref());
+                    put_list(payload, &commit.transaction.writes, put_write);
+                });
+                LEARNED
+            }
+            Self::Installed { mark, checkpoint } => {
+                put_varint(payload, *mark);
+                put_participant_checkpoint(payload, checkpoint);
+                INSTALLED
+            }
+            Self::Outside { life } => {
+                put_varint(payload, *life);
+                OUTSIDE
+            }
+            Self::Joined { life, from, serve_from } => {
+                put_varint(payload, *life);
+                put_txn(payload, from);
+                put_varint(payload, serve_from.0);
+                JOINED
             }
         }
     }
@@ -208,6 +223,19 @@ impl StoredRecord for ParticipantRecord {
                 let is_old = kind == OLD_PARTICIPANT_CHECKPOINT;
                 Self::Checkpoint(Box::new(participant_checkpoint(&mut fields, is_old)?))
             }
+            LEARNED => {
+                Self::Learned { finished_below: txn(&mut fields)?, commits: fields.list(commit)? }
+            }
+            INSTALLED => Self::Installed {
+                mark: fields.number()?,
+                checkpoint: Box::new(participant_checkpoint(&mut fields, false)?),
+            },
+            OUTSIDE => Self::Outside { life: fields.number()? },
+            JOINED => Self::Joined {
+                life: fields.number()?,
+                from: txn(&mut fields)?,
+                serve_from: CommitNumber(fields.number()?),
+            },
             _ => return Err(Malformed("not a kind of record that a participant keeps")),
         };
         fields.finish()?;
@@ -215,8 +243,14 @@ impl StoredRecord for ParticipantRecord {
     }
 
     fn is_checkpoint(kind: u8) -> bool {
-        matches!(kind, OLD_PARTICIPANT_CHECKPOINT | PARTICIPANT_CHECKPOINT)
+        matches!(kind, OLD_PARTICIPANT_CHECKPOINT | PARTICIPANT_CHECKPOINT | INSTALLED)
     }
+}
+
+/// The mark under which the staged rows are installed that a record stands for, if it is such a one.
+pub(crate) fn installs(kind: u8, payload: &Bytes) -> Option<u64> {
+    let mark = Fields::new(payload).number().ok()?;
+    (kind == INSTALLED).then_some(mark)
 }
 
 /// An old one was written when nothing was committed in parallel.
@@ -257,6 +291,11 @@ fn put_view(payload: &mut Vec<u8>, view: &View) {
     put_varint(payload, view.min_replicas as u64);
     put_varint(payload, u64::try_from(view.lease.as_nanos()).unwrap_or(u64::MAX));
     payload.push(u8::from(view.is_founded));
+    put_list(payload, &view.missed, |payload, missed| {
+        put_varint(payload, missed.replica.0.into());
+        put_varint(payload, missed.epoch);
+        put_varint(payload, missed.commits.0);
+    });
 }
 
 fn view(fields: &mut Fields<'_>) -> Result<View, Malformed> {
@@ -271,11 +310,37 @@ fn view(fields: &mut Fields<'_>) -> Result<View, Malformed> {
             1 => true,
             _ => return Err(Malformed("neither founded nor not")),
         },
+        missed: fields.list(|fields| {
+            Ok(Missed {
+                replica: fields.node()?,
+                epoch: fields.number()?,
+                commits: CommitNumber(fields.number()?),
+            })
+        })?,
     })
 }
 
 fn replicas(fields: &mut Fields<'_>) -> Result<usize, Malformed> {
     usize::try_from(fields.number()?).map_err(|_| Malformed("more replicas than there can be"))
+}
+
+fn put_participant_checkpoint(payload: &mut Vec<u8>, checkpoint: &ParticipantCheckpoint) {
+    put_varint(payload, checkpoint.incarnation);
+    put_varint(payload, checkpoint.promised);
+    put_list(payload, &checkpoint.prepared, |payload, prepared| {
+        put_prepared(payload, prepared);
+        put_parallel(payload, prepared.parallel);
+    });
+    put_list(payload, &checkpoint.decided, |payload, decided| {
+        put_txn(payload, &decided.txn);
+        put_decision(payload, decided.decision);
+        put_pledge(payload, decided.pledge.as_ref());
+    });
+    put_list(payload, &checkpoint.coordinators, |payload, progress| {
+        put_txn(payload, &progress.finished_below);
+        put_varint(payload, progress.applied.0);
+    });
+    put_sessions(payload, &checkpoint.sessions);
 }
 
 /// As [`coordinator_checkpoint`].
@@ -305,6 +370,14 @@ fn participant_checkpoint(
     })?;
     let sessions = sessions(fields)?;
     Ok(ParticipantCheckpoint { incarnation, promised, prepared, decided, coordinators, sessions })
+}
+
+fn commit(fields: &mut Fields<'_>) -> Result<Commit, Malformed> {
+    let (number, txn) = (CommitNumber(fields.number()?), txn(fields)?);
+    let pledge = pledge(fields)?;
+    let writes = fields.list(Fields::write)?;
+    let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+    Ok(Commit { number, txn, pledge, transaction })
 }
 
 pub(super) fn put_txn(payload: &mut Vec<u8>, txn: &TxnId) {
@@ -451,6 +524,37 @@ mod tests {
         Prepared { txn: id(10), parallel: Some(Parallel { stamp: stamp() }), ..a_prepared() }
     }
 
+    fn a_pledge() -> Pledge {
+        Pledge { participants: [NodeId(1), NodeId(2)].into(), stamp: stamp() }
+    }
+
+    fn a_commit(number: u64, pledge: Option<Pledge>) -> Commit {
+        let writes = a_prepared().writes;
+        let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+        Commit { number: CommitNumber(number), txn: id(5), pledge, transaction }
+    }
+
+    fn a_checkpoint() -> ParticipantCheckpoint {
+        ParticipantCheckpoint {
+            incarnation: 2,
+            promised: 300,
+            prepared: vec![a_prepared(), a_parallel()],
+            decided: vec![
+                DecidedState {
+                    txn: id(1),
+                    decision: Decision::Commit(CommitNumber(1 << 40)),
+                    pledge: Some(a_pledge()),
+                },
+                DecidedState { txn: id(2), decision: Decision::Abort, pledge: None },
+            ],
+            coordinators: vec![CoordinatorProgress {
+                finished_below: id(1),
+                applied: CommitNumber(300),
+            }],
+            sessions: table(),
+        }
+    }
+
     fn coordinator_records() -> Vec<CoordinatorRecord> {
         vec![
             CoordinatorRecord::Started { epoch: 7, commit: CommitMode::AfterDecision },
@@ -473,6 +577,11 @@ mod tests {
                 min_replicas: 2,
                 lease: Duration::from_millis(375),
                 is_founded: true,
+                missed: vec![Missed {
+                    replica: NodeId(2),
+                    epoch: 7,
+                    commits: CommitNumber(1 << 20),
+                }],
             })),
             CoordinatorRecord::Checkpoint(Box::new(CoordinatorCheckpoint {
                 epoch: 7,
@@ -507,27 +616,14 @@ mod tests {
                 stamp: None,
                 writes: a_prepared().writes,
             },
-            ParticipantRecord::Checkpoint(Box::new(ParticipantCheckpoint {
-                incarnation: 2,
-                promised: 300,
-                prepared: vec![a_prepared(), a_parallel()],
-                decided: vec![
-                    DecidedState {
-                        txn: id(1),
-                        decision: Decision::Commit(CommitNumber(1 << 40)),
-                        pledge: Some(Pledge {
-                            participants: [NodeId(1), NodeId(2)].into(),
-                            stamp: stamp(),
-                        }),
-                    },
-                    DecidedState { txn: id(2), decision: Decision::Abort, pledge: None },
-                ],
-                coordinators: vec![CoordinatorProgress {
-                    finished_below: id(1),
-                    applied: CommitNumber(300),
-                }],
-                sessions: table(),
-            })),
+            ParticipantRecord::Checkpoint(Box::new(a_checkpoint())),
+            ParticipantRecord::Learned {
+                finished_below: id(3),
+                commits: vec![a_commit(300, None), a_commit(301, Some(a_pledge()))],
+            },
+            ParticipantRecord::Installed { mark: 1 << 33, checkpoint: Box::new(a_checkpoint()) },
+            ParticipantRecord::Outside { life: 3 },
+            ParticipantRecord::Joined { life: 3, from: id(8), serve_from: CommitNumber(300) },
         ]
     }
 
@@ -615,7 +711,10 @@ mod tests {
         }
         for record in participant_records() {
             let kind = record.encode(&mut Vec::new());
-            let checkpoint = matches!(record, ParticipantRecord::Checkpoint(_));
+            let checkpoint = matches!(
+                record,
+                ParticipantRecord::Checkpoint(_) | ParticipantRecord::Installed { .. }
+            );
             assert_eq!(ParticipantRecord::is_checkpoint(kind), checkpoint);
         }
     }

@@ -18,7 +18,7 @@ use kvorum_storage::repair::{Loss, Mending, Repaired, Target, repair};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{Error, LogItem, Options, Position, ReplayedRecord};
 
-use crate::codec::{is_checkpoint, paxos_installs, protocol_of};
+use crate::codec::{is_checkpoint, paxos_installs, protocol_of, two_phase_installs};
 use crate::error::NodeError;
 use crate::identity::{FILE, Identity, LOCK, NEW_FILE, read_identity};
 
@@ -243,7 +243,8 @@ fn owner(whose: &Whose) -> Owner {
     };
     let installs: Option<fn(&ReplayedRecord) -> Option<u64>> = match kind.protocol {
         Protocol::Paxos => Some(|record| paxos_installs(record.kind, &record.payload)),
-        Protocol::TwoPhase | Protocol::AnyReplica => None,
+        Protocol::TwoPhase => Some(|record| two_phase_installs(record.kind, &record.payload)),
+        Protocol::AnyReplica => None,
     };
     Owner { layout: Some(layout), installs, ..NODE }
 }

@@ -7,7 +7,8 @@ use core::fmt;
 use super::failing::PaxosRole;
 use super::record::Replicated;
 use crate::contract::{NodeId, SnapshotId};
-use crate::request::{Key, Row, Stamp, Transaction};
+use crate::request::{Key, Stamp, Transaction};
+use crate::transfer::Piece;
 
 /// The number of a proposal (Paxos Made Simple §2.2): rounds first, so that one can always outbid
 /// what one has heard of; then the node, so that no two proposers share a number.
@@ -320,15 +321,5 @@ pub struct ReadName {
     pub number: u64,
 }
 
-/// A piece of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotPiece {
-    /// Of which.
-    pub snapshot: SnapshotId,
-    /// From this key on, as asked.
-    pub from: Key,
-    /// In byte order of their keys.
-    pub rows: Vec<Row>,
-    /// With the last piece: the replicated state that is not rows.
-    pub last: Option<Arc<Replicated>>,
-}
+/// A piece of a snapshot, which is named by the last slot in it.
+pub type SnapshotPiece = Piece<Replicated>;

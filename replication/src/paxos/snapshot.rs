@@ -15,49 +15,23 @@
 //!
 //! A snapshot is named by the last slot in it. All replicas have the same rows after the same slot.
 
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use super::message::{Message, Slot, SnapshotPiece};
 use super::planted::Bug;
 use super::record::{Record, Replicated};
 use super::{Alarm, Out, Replica, Resume, points};
 use crate::contract::{Effect, NodeId, ReadId, SnapshotId, Time, Urgency};
-use crate::request::{Answer, Key, Query, Range};
+use crate::request::{Answer, Key};
+use crate::transfer::{Incoming, Outgoing, Sent, Taken};
 
-/// Pieces that the store is about to read; each learner asks for one at a time.
-pub(super) const PIECES_MAX: usize = 64;
-
-/// A snapshot that is held for learners.
-#[derive(Clone, Debug)]
-struct Held {
-    state: Arc<Replicated>,
-    used: Time,
-}
-
-/// A snapshot that is coming in.
-#[derive(Clone, Debug)]
-struct Incoming {
-    from: NodeId,
-    /// `None` until the first piece names it.
-    snapshot: Option<SnapshotId>,
-    /// Rows from this key on are missing.
-    next: Key,
-    /// How often in a row no piece came in time.
-    silences: u32,
-    /// The store has not said yet that it took a piece; what came with it, if it was the last.
-    staging: Option<Option<Arc<Replicated>>>,
-}
+pub(super) use crate::transfer::PIECES_MAX;
 
 /// What is known of snapshots.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshots {
-    held: BTreeMap<SnapshotId, Held>,
-    /// Pieces that the store is asked for: for whom, of which, from where.
-    pieces: BTreeMap<ReadId, (NodeId, SnapshotId, Key)>,
-    incoming: Option<Incoming>,
+    outgoing: Outgoing<Replicated>,
+    incoming: Option<Incoming<Replicated>>,
     /// All is staged, and its record on its way to the disk.
     installing: Option<Arc<Replicated>>,
 }
@@ -69,7 +43,7 @@ impl Snapshots {
 
     /// How much there is of snapshots held, and of pieces that are being read.
     pub(super) fn lengths(&self) -> (usize, usize) {
-        (self.held.len(), self.pieces.len())
+        self.outgoing.lengths()
     }
 
     pub(super) fn is_fetching(&self) -> bool {
@@ -86,9 +60,7 @@ impl Replica {
             self.counters.duplicates_dropped += 1;
             return;
         }
-        let next = Key::new();
-        let incoming = Incoming { from, snapshot: None, next, silences: 0, staging: None };
-        self.snapshots.incoming = Some(incoming);
+        self.snapshots.incoming = Some(Incoming::new(from));
         self.fetch(now, effects);
     }
 
@@ -103,31 +75,23 @@ impl Replica {
     /// A piece did not come in time. After some tries another replica may do better.
     pub(super) fn fetch_again(&mut self, now: Time, effects: &mut Out) {
         let Some(incoming) = &mut self.snapshots.incoming else { return };
-        incoming.silences += 1;
-        if incoming.silences < 8 {
+        if incoming.is_silent() {
             return self.fetch(now, effects);
         }
         self.give_up_snapshot(now, effects);
     }
 
     fn give_up_snapshot(&mut self, now: Time, effects: &mut Out) {
-        let incoming = self.snapshots.incoming.take();
-        self.unstage(incoming, effects);
+        if let Some(incoming) = self.snapshots.incoming.take() {
+            incoming.unstage(effects);
+        }
         self.counters.snapshots_given_up += 1;
         self.answer_came();
         self.catch_up(now, None, effects);
     }
 
-    /// Rows that nobody will install take no room.
-    fn unstage(&mut self, incoming: Option<Incoming>, effects: &mut Out) {
-        if let Some(snapshot) = incoming.and_then(|incoming| incoming.snapshot) {
-            let rows = Vec::new();
-            effects.push_unheld(Effect::Stage { snapshot, first: true, rows, last: false });
-        }
-    }
-
     pub(super) fn snapshot_gone(&mut self, now: Time, snapshot: SnapshotId, effects: &mut Out) {
-        let is_incoming = |incoming: &Incoming| incoming.snapshot == Some(snapshot);
+        let is_incoming = |incoming: &Incoming<_>| incoming.snapshot == Some(snapshot);
         if self.snapshots.incoming.as_ref().is_some_and(is_incoming) {
             self.give_up_snapshot(now, effects);
         }
@@ -142,7 +106,7 @@ impl Replica {
         from: Key,
         effects: &mut Out,
     ) {
-        if self.snapshots.pieces.len() >= PIECES_MAX {
+        if self.snapshots.outgoing.is_full() {
             self.counters.overloaded += 1;
             return;
         }
@@ -150,63 +114,39 @@ impl Replica {
             Some(snapshot) => snapshot,
             None => self.snapshot_for_learner(now, effects),
         };
-        let Some(held) = self.snapshots.held.get_mut(&snapshot) else {
-            let message = Message::SnapshotGone { snapshot };
-            return effects.push_unheld(Effect::Send { to, message });
-        };
-        held.used = now;
         let read = self.next_read();
-        let limit = self.options.snapshot_rows_max;
-        let query = Query::Scan(Range { start: from.clone(), end: None, limit });
-        self.snapshots.pieces.insert(read, (to, snapshot, from));
-        effects.push_unheld(Effect::ReadSnapshot { read, snapshot, query: Box::new(query) });
+        let asked = (read, self.options.snapshot_rows_max);
+        if !self.snapshots.outgoing.read(now, to, (snapshot, from), asked, effects) {
+            let message = Message::SnapshotGone { snapshot };
+            effects.push_unheld(Effect::Send { to, message });
+        }
     }
 
     /// The newest snapshot held, if the log goes on where it ends; else a new one.
     fn snapshot_for_learner(&mut self, now: Time, effects: &mut Out) -> SnapshotId {
         let reaches = self.learner.first_retained().0.saturating_sub(1);
-        if let Some((newest, _)) = self.snapshots.held.last_key_value()
+        if let Some((newest, _)) = self.snapshots.outgoing.newest()
             && newest.0 >= reaches
         {
-            return *newest;
-        }
-        while self.snapshots.held.len() >= self.options.snapshots_max {
-            let idlest = self.snapshots.held.iter().min_by_key(|(_, held)| held.used);
-            let Some(idlest) = idlest.map(|(snapshot, _)| *snapshot) else { break };
-            self.drop_snapshot(idlest, effects);
+            return newest;
         }
         let mut state = self.learner.replicated();
         if self.options.planted.has(Bug::SnapshotForgetsSessions) {
             state.sessions.clear();
         }
-        let state = Arc::new(state);
         let snapshot = state.snapshot();
         self.counters.snapshots_taken += 1;
-        if self.snapshots.held.is_empty() {
+        let held_max = self.options.snapshots_max;
+        if self.snapshots.outgoing.hold(now, snapshot, state, held_max, effects) {
             self.alarms.set(now.after(self.options.snapshot_idle_max), Alarm::SnapshotIdle);
         }
-        self.snapshots.held.insert(snapshot, Held { state, used: now });
-        effects.push_unheld(Effect::TakeSnapshot(snapshot));
         snapshot
     }
 
-    fn drop_snapshot(&mut self, snapshot: SnapshotId, effects: &mut Out) {
-        self.snapshots.held.remove(&snapshot);
-        effects.push_unheld(Effect::DropSnapshot(snapshot));
-    }
-
     pub(super) fn snapshot_idle_alarm(&mut self, now: Time, effects: &mut Out) {
-        let idle = self.options.snapshot_idle_max;
-        let is_idle = |held: &Held| now.since(held.used) >= idle;
-        let mut idle: Vec<SnapshotId> = Vec::new();
-        idle.extend(
-            self.snapshots.held.iter().filter(|(_, it)| is_idle(it)).map(|(snapshot, _)| *snapshot),
-        );
-        for snapshot in idle {
-            self.drop_snapshot(snapshot, effects);
-        }
-        if !self.snapshots.held.is_empty() {
-            self.alarms.set(now.after(self.options.snapshot_idle_max), Alarm::SnapshotIdle);
+        let idle_max = self.options.snapshot_idle_max;
+        if self.snapshots.outgoing.let_idle_go(now, idle_max, effects) {
+            self.alarms.set(now.after(idle_max), Alarm::SnapshotIdle);
         }
     }
 
@@ -217,17 +157,14 @@ impl Replica {
         answer: &mut Option<Answer>,
         effects: &mut Out,
     ) -> bool {
-        let Some((to, snapshot, from)) = self.snapshots.pieces.remove(&read) else { return false };
-        let held = self.snapshots.held.get(&snapshot);
-        let (Some(held), Some(Answer::Rows { rows, more })) = (held, answer.take()) else {
-            // Dropped meanwhile, or the store can't be read: the learner asks somebody else.
-            let message = Message::SnapshotGone { snapshot };
-            effects.push_unheld(Effect::Send { to, message });
-            return true;
+        let (to, message) = match self.snapshots.outgoing.came(read, answer) {
+            None => return false,
+            Some(Sent::Gone(to, snapshot)) => (to, Message::SnapshotGone { snapshot }),
+            Some(Sent::Piece(to, piece)) => {
+                self.counters.snapshot_pieces_sent += 1;
+                (to, Message::SnapshotPiece(piece))
+            }
         };
-        let last = (!more).then(|| held.state.clone());
-        self.counters.snapshot_pieces_sent += 1;
-        let message = Message::SnapshotPiece(SnapshotPiece { snapshot, from, rows, last });
         effects.push_unheld(Effect::Send { to, message });
         true
     }
@@ -240,41 +177,23 @@ impl Replica {
         piece: SnapshotPiece,
         effects: &mut Out,
     ) {
-        let SnapshotPiece { snapshot, from: first, rows, last } = piece;
-        let is_wanted = |it: &&mut Incoming| {
-            it.from == from
-                && it.snapshot.is_none_or(|named| named == snapshot)
-                && it.next == first
-                && it.staging.is_none()
-        };
+        let snapshot = piece.snapshot;
         let applied = self.learner.applied;
-        let Some(incoming) = self.snapshots.incoming.as_mut().filter(is_wanted) else {
+        let incoming = self.snapshots.incoming.as_mut();
+        let Some(incoming) = incoming.filter(|incoming| incoming.wants(from, &piece)) else {
             self.counters.duplicates_dropped += 1;
             return;
         };
-        let in_order = rows.windows(2).all(|pair| pair[0].0 < pair[1].0)
-            && rows.first().is_none_or(|(key, _)| *key >= first);
-        let is_whole = last.as_ref().is_none_or(|state| state.snapshot() == snapshot);
-        let leads_on = last.is_some() || !rows.is_empty();
+        let is_whole = piece.last.as_ref().is_none_or(|state| state.snapshot() == snapshot);
         if !self.has_room {
             return self.wait_for_room(now, effects);
         }
-        if snapshot.0 <= applied.0 || !in_order || !is_whole || !leads_on {
+        if snapshot.0 <= applied.0 || !piece.is_sound() || !is_whole {
             return self.give_up_snapshot(now, effects);
         }
-        let is_first = incoming.snapshot.is_none();
-        incoming.snapshot = Some(snapshot);
-        incoming.silences = 0;
-        if let Some((key, _)) = rows.last() {
-            // The shortest key behind it.
-            let mut next = Vec::from(&key[..]);
-            next.push(0);
-            incoming.next = Key::from(next);
-        }
+        let Taken { first, rows, last } = incoming.take(piece);
         self.counters.snapshot_pieces += 1;
-        let is_last = last.is_some();
-        incoming.staging = Some(last);
-        effects.push_unheld(Effect::Stage { snapshot, first: is_first, rows, last: is_last });
+        effects.push_unheld(Effect::Stage { snapshot, first, rows, last });
         effects.point_unheld(points::LEARNER_SNAPSHOT_STAGED);
     }
 
@@ -288,7 +207,7 @@ impl Replica {
     ) {
         let incoming = self.snapshots.incoming.as_mut();
         let incoming = incoming.filter(|incoming| incoming.snapshot == Some(snapshot));
-        let Some(last) = incoming.and_then(|incoming| incoming.staging.take()) else { return };
+        let Some(last) = incoming.and_then(Incoming::staged) else { return };
         match last {
             _ if !is_kept => self.wait_for_room(now, effects),
             _ if snapshot.0 <= self.learner.applied.0 => self.give_up_snapshot(now, effects),
@@ -303,7 +222,7 @@ impl Replica {
         let Some(incoming) = self.snapshots.incoming.take() else { return };
         self.counters.snapshots_without_room += 1;
         self.wait_for(incoming.from, now.after(self.options.resend_interval));
-        self.unstage(Some(incoming), effects);
+        incoming.unstage(effects);
     }
 
     /// All rows are staged. From here on nothing is applied before they are in place.

@@ -40,6 +40,10 @@ pub struct ParticipantAudit {
     pub applied: CommitNumber,
     /// One-phase commits that are not durable yet.
     pub alone: usize,
+    /// Whether it takes part in nothing.
+    pub is_outside: bool,
+    /// Whether rows of another replica are about to take the place of its own.
+    pub is_installing: bool,
     /// Whether its log contradicts itself.
     pub is_unfit: bool,
     /// What it keeps.

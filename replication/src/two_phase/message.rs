@@ -8,8 +8,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::contract::{NodeId, Time};
+use super::record::{Pledge, Replicated};
+use crate::contract::{NodeId, SnapshotId, Time};
 use crate::request::{Answer, Key, Query, Stamp, Transaction};
+use crate::transfer::Piece;
 
 /// Names a transaction, for ever: the epoch is persisted before the first transaction of it, so a
 /// restarted coordinator never reuses a number. Of one coordinator, later transactions are greater.
@@ -162,7 +164,27 @@ pub struct Recovered {
     pub recalled: Vec<Recalled>,
     /// Where to go on; none if these were the last.
     pub next: Option<TxnId>,
+    /// Whether this replica has lost what it had promised, and takes part in nothing: what it does
+    /// not tell of it may have promised all the same.
+    pub is_outside: bool,
 }
+
+/// A commit, with what it wrote, for a replica that missed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Its place in the serial order.
+    pub number: CommitNumber,
+    /// Which transaction.
+    pub txn: TxnId,
+    /// Of a parallel commit, what its coordinator may have lost with the record of it.
+    pub pledge: Option<Pledge>,
+    /// What it wrote. Its preconditions held, and say nothing any more: they do not travel.
+    pub transaction: Arc<Transaction>,
+}
+
+/// A piece of a snapshot: the rows of a replica, and what follows besides from the commits that it
+/// had applied. The name of the snapshot means something to the donor only.
+pub type SnapshotPiece = Piece<Replicated>;
 
 /// Everything that travels between the nodes of a two-phase commit cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,6 +258,72 @@ pub enum Message {
     },
     /// The answer to [`Message::Recover`]: the promise is durable.
     Recovered(Box<Recovered>),
+    /// Replica to replica: it misses commits from this one on.
+    FetchCommits {
+        /// The first that it misses.
+        from: CommitNumber,
+    },
+    /// An answer to [`Message::FetchCommits`]: some of them, without a gap; none if there are none.
+    Commits {
+        /// As asked.
+        from: CommitNumber,
+        /// From there on.
+        commits: Vec<Commit>,
+        /// The newest that the sender has applied.
+        applied: CommitNumber,
+        /// As the sender knows it of the coordinator. What is committed below is applied there.
+        finished_below: TxnId,
+        /// Of the coordinator that the numbers are from, as in [`Message::Decide`].
+        epoch: u64,
+    },
+    /// An answer to [`Message::FetchCommits`]: the sender does not have them any more.
+    Truncated {
+        /// The first that it has.
+        first: CommitNumber,
+    },
+    /// Replica to replica: asks for a piece of a snapshot.
+    FetchSnapshot {
+        /// Of this one; of the newest, if none is named.
+        snapshot: Option<SnapshotId>,
+        /// Rows from this key on.
+        from: Key,
+    },
+    /// The answer to [`Message::FetchSnapshot`].
+    SnapshotPiece(SnapshotPiece),
+    /// The answer to [`Message::FetchSnapshot`] of one that is not held any more: begin anew.
+    SnapshotGone {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// Replica to coordinator: this one has lost what it had promised, takes part in nothing, and
+    /// asks to be let in again.
+    Outside {
+        /// Which life of the replica this is; greater than those before it.
+        life: u64,
+        /// How far it has come.
+        applied: CommitNumber,
+        /// The newest epoch that it has told a coordinator of all it knows of, or has all from.
+        promised: u64,
+    },
+    /// Coordinator to replica: there are commits up to here.
+    CatchUp {
+        /// The newest.
+        to: CommitNumber,
+        /// What the replica has applied may have other numbers at the others: it needs their rows.
+        anew: bool,
+    },
+    /// Coordinator to a replica outside: it takes part from here on.
+    Join {
+        /// The life that was let in; no other is.
+        life: u64,
+        /// In this transaction and all later ones. What the replica promised in an earlier life on
+        /// transactions before is void: they are over, or committed up to `serve_from`.
+        from: TxnId,
+        /// It promises and reads nothing before it has applied this commit.
+        serve_from: CommitNumber,
+        /// It is in this view.
+        view: u64,
+    },
     /// Of views and leases.
     View(ViewMessage),
 }
@@ -258,6 +346,8 @@ pub enum ViewMessage {
         at: Time,
         /// The newest view that it knows, durably.
         view: u64,
+        /// How far it has come.
+        applied: CommitNumber,
     },
     /// The answer to [`ViewMessage::Renew`]: fresh reads may be served for so long from then on.
     Grant {

@@ -34,6 +34,9 @@ pub struct CoordinatorOptions {
     pub commit: CommitMode,
     /// For the choice of the replica that a read goes to.
     pub seed: u64,
+    /// A replica that was left out and is back may lag by so many commits when it is taken in again.
+    /// New transactions wait until it has them: less than the blink of an eye.
+    pub join_lag_max: u64,
     /// What a request may ask for.
     pub limits: Limits,
     /// Transactions begun and not ended; more are refused as overload. Enough for a second of
@@ -84,6 +87,7 @@ impl Default for CoordinatorOptions {
             exclude_after: Duration::from_millis(500),
             commit: CommitMode::default(),
             seed: 0,
+            join_lag_max: 4096,
             limits: Limits::default(),
             in_flight_max: 16_384,
             in_flight_bytes_max: 64 << 20,
@@ -110,6 +114,10 @@ impl Default for CoordinatorOptions {
 pub struct ParticipantOptions {
     /// This replica.
     pub id: NodeId,
+    /// Which life of this replica begins if its disk is empty: 0 for one that never had another,
+    /// else greater than those before, and then it takes part in nothing before it is let in again.
+    /// A disk that is not empty says it itself.
+    pub life: u64,
     /// Spreads the inquiries of participants that fell into doubt together.
     pub seed: u64,
     /// What a transaction or a read may ask for.
@@ -149,6 +157,27 @@ pub struct ParticipantOptions {
     pub outstanding_per_session_max: usize,
     /// One phase: as the coordinator's limit of this name.
     pub outstanding_max: usize,
+    /// How long a gap in the commits may last before another replica is asked. Above the
+    /// coordinator's `resend_interval`: mostly a message was lost, and comes again.
+    pub catch_up_after: Duration,
+    /// How long one replica may take to answer before another is asked; twice as long each time
+    /// that nothing comes of it.
+    pub catch_up_interval: Duration,
+    /// At most so long.
+    pub catch_up_interval_max: Duration,
+    /// Bytes of recent commits kept in memory for replicas that lag: seconds of writes at full
+    /// speed. Who lags further gets a snapshot.
+    pub recent_bytes_max: usize,
+    /// Bytes of commits in one answer to a replica that lags; one commit may be larger.
+    pub piece_bytes_max: usize,
+    /// Commits in one answer.
+    pub piece_commits_max: usize,
+    /// Rows of one piece of a snapshot; the shell bounds its bytes.
+    pub snapshot_rows_max: u32,
+    /// Snapshots held for others at a time. Each keeps what it shows from being thrown away.
+    pub snapshots_max: usize,
+    /// A snapshot that nobody has asked for this long is dropped.
+    pub snapshot_idle_max: Duration,
     /// A bug on purpose.
     pub planted: Planted,
 }
@@ -157,6 +186,7 @@ impl Default for ParticipantOptions {
     fn default() -> Self {
         Self {
             id: NodeId(1),
+            life: 0,
             seed: 0,
             limits: Limits::default(),
             prepared_max: 16_384,
@@ -173,6 +203,15 @@ impl Default for ParticipantOptions {
             sessions_max: 65_536,
             outstanding_per_session_max: 1024,
             outstanding_max: 1 << 20,
+            catch_up_after: Duration::from_secs(1),
+            catch_up_interval: Duration::from_millis(500),
+            catch_up_interval_max: Duration::from_secs(8),
+            recent_bytes_max: 64 << 20,
+            piece_bytes_max: 1 << 20,
+            piece_commits_max: 1024,
+            snapshot_rows_max: 10_000,
+            snapshots_max: 2,
+            snapshot_idle_max: Duration::from_secs(30),
             planted: Planted::default(),
         }
     }

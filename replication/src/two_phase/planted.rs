@@ -112,6 +112,27 @@ crate::planted_bugs! {
     ReadsNotLookedAtAgain => "reads-not-looked-at-again",
         "a read that waits when a restarted coordinator asks goes on waiting for no more than before",
         "what somebody has seen everybody sees who comes later";
+    CatchUpOverGap => "catch-up-over-gap",
+        "a donor whose memory begins later sends what it has, and the taker does not see the gap",
+        "commits are applied in the order of their numbers everywhere";
+    LearnTwice => "learn-twice",
+        "a commit that comes from another replica is applied although it was applied before",
+        "a commit is applied once";
+    InstallOlder => "install-older",
+        "a snapshot is installed although the replica has come further meanwhile",
+        "what a replica holds never goes back";
+    SnapshotForgetsOutcomes => "snapshot-forgets-outcomes",
+        "a snapshot comes without the commits in it that are not over, so that they are not acknowledged",
+        "a decision is kept until every participant has it durably";
+    ApplyWhileInstalling => "apply-while-installing",
+        "commits are applied while staged rows wait for their record",
+        "what was applied is not replaced by older rows";
+    ServeOutside => "serve-outside",
+        "a replica that has lost its disk takes part before it has caught up",
+        "who has forgotten its promises takes part in nothing";
+    JoinKeepsOldVotes => "join-keeps-old-votes",
+        "the coordinator lets a replica in again that has lost its disk, and still counts its earlier votes",
+        "votes of an earlier life are void";
     CommitBeforeViewIsKnown => "commit-before-view-is-known",
         "transactions count as committed without a replica that is left out before all others know that it is",
         "whoever is asked for the view knows those under which something is committed";
@@ -133,6 +154,12 @@ crate::planted_bugs! {
     PromiseNeverInView => "promise-never-in-view",
         "a participant that has not voted answers one in doubt with abort, although it may come to be left out",
         "only who is needed can stand in the way";
+    TrustMissedNumbers => "trust-missed-numbers",
+        "a replica that was away when the coordinator started goes on from where it was, although commits may have other numbers now",
+        "a commit has one number";
+    JoinBeforeDecided => "join-before-decided",
+        "a replica is let in again before all that was begun without it is decided",
+        "who serves reads has all that was committed without it";
     CheckpointForgetsView => "checkpoint-forgets-view",
         "the coordinator's checkpoint leaves out the view",
         "a checkpoint stands for every record before it";

@@ -54,6 +54,12 @@ pub const PARTICIPANT_APPLIED: &str = "participant-applied";
 pub const PARTICIPANT_BEFORE_ACKNOWLEDGE: &str = "participant-before-acknowledge";
 /// The acknowledgement is sent.
 pub const PARTICIPANT_ACKNOWLEDGED: &str = "participant-acknowledged";
+/// Some rows of another replica are staged; no record says anything of them.
+pub const PARTICIPANT_SNAPSHOT_STAGED: &str = "participant-snapshot-staged";
+/// The record of all of them is durable; they are not in place.
+pub const PARTICIPANT_SNAPSHOT_DURABLE: &str = "participant-snapshot-durable";
+/// They are in place; nothing is acknowledged.
+pub const PARTICIPANT_SNAPSHOT_INSTALLED: &str = "participant-snapshot-installed";
 /// The promise to a restarted coordinator is durable; nothing is told.
 pub const PARTICIPANT_EPOCH_PROMISED: &str = "participant-epoch-promised";
 /// The participant knows a view, durably; the coordinator does not know that.
@@ -158,6 +164,22 @@ pub const PARTICIPANT: &[Point] = &[
     Point {
         name: PARTICIPANT_EPOCH_PROMISED,
         moment: "a restarted coordinator's epoch is promised, durably; nothing is told",
+    },
+];
+
+/// Those of a participant that takes over the rows of another.
+pub const SNAPSHOT: &[Point] = &[
+    Point {
+        name: PARTICIPANT_SNAPSHOT_STAGED,
+        moment: "some rows of another replica are staged; no record says so",
+    },
+    Point {
+        name: PARTICIPANT_SNAPSHOT_DURABLE,
+        moment: "the record of all of them is durable; they are not in place",
+    },
+    Point {
+        name: PARTICIPANT_SNAPSHOT_INSTALLED,
+        moment: "they are in place; nothing is acknowledged",
     },
 ];
 

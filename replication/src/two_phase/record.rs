@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::message::{CommitNumber, Decision, Parallel, TxnId};
+use super::message::{Commit, CommitNumber, Decision, Parallel, TxnId};
 use super::options::CommitMode;
 use crate::contract::NodeId;
 use crate::request::{ClientId, Key, Stamp, Write};
@@ -74,6 +74,8 @@ pub struct View {
     /// Whether all replicas know, durably, that they need a lease, and whom to ask without one. None
     /// is left out before.
     pub is_founded: bool,
+    /// Of replicas that are left out, those that have not answered a coordinator that started.
+    pub missed: Vec<Missed>,
 }
 
 impl View {
@@ -82,6 +84,18 @@ impl View {
     pub fn member(&self, replica: NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.replica == replica)
     }
+}
+
+/// A replica that was not there when a coordinator started. Commits behind those in the log may have
+/// been given other numbers then than it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// Which.
+    pub replica: NodeId,
+    /// The coordinator's epoch, the first such.
+    pub epoch: u64,
+    /// Up to this commit the log said which is which.
+    pub commits: CommitNumber,
 }
 
 /// A replica that writes need.
@@ -210,6 +224,35 @@ pub enum ParticipantRecord {
     },
     /// All that the records before it say and is still needed.
     Checkpoint(Box<ParticipantCheckpoint>),
+    /// Commits that were never prepared here, learnt from another replica. They follow on those
+    /// applied before.
+    Learned {
+        /// Of the coordinator, everything below is over: outcomes below need not be remembered.
+        finished_below: TxnId,
+        /// In the order of their numbers.
+        commits: Vec<Commit>,
+    },
+    /// The rows of another replica have taken the place of those here.
+    Installed {
+        /// The mark under which they were staged: above those of all that was applied before.
+        mark: u64,
+        /// The whole state then; it stands for every record before it.
+        checkpoint: Box<ParticipantCheckpoint>,
+    },
+    /// This replica has lost what it had promised, and takes part in nothing from here on.
+    Outside {
+        /// Which life this is.
+        life: u64,
+    },
+    /// It takes part again.
+    Joined {
+        /// Which life this is.
+        life: u64,
+        /// As in the message.
+        from: TxnId,
+        /// As in the message.
+        serve_from: CommitNumber,
+    },
 }
 
 /// A transaction that a participant has promised to commit if told so.
@@ -273,4 +316,28 @@ pub struct ParticipantCheckpoint {
     pub coordinators: Vec<CoordinatorProgress>,
     /// Sessions whose writes this participant committed alone.
     pub sessions: SessionTable,
+}
+
+/// What follows from the commits up to one, besides the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicated {
+    /// Up to which.
+    pub applied: CommitNumber,
+    /// Of the coordinator, everything below is over.
+    pub finished_below: TxnId,
+    /// The commits that are not over.
+    pub committed: Vec<AppliedState>,
+    /// Of the coordinator that their numbers are from, as in a decision.
+    pub epoch: u64,
+}
+
+/// A commit that is applied and not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedState {
+    /// Which.
+    pub txn: TxnId,
+    /// Its place in the serial order.
+    pub number: CommitNumber,
+    /// As in [`DecidedState::pledge`].
+    pub pledge: Option<Pledge>,
 }

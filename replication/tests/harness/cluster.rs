@@ -123,6 +123,12 @@ impl<R: Room> Cluster<R> {
         }
     }
 
+    /// What of a node's log a crash leaves.
+    pub(crate) fn durable_log(&self, node: NodeId) -> &[RecordOf<R>] {
+        let disk = self.disk(node);
+        &disk.log[..disk.durable]
+    }
+
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
         self.machine(node).is_some()
     }

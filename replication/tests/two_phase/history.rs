@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
+use kvorum_replication::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::{Happened, Operation, Outcome, Query, RequestId, Stamp, Transaction};
 
@@ -90,24 +90,50 @@ fn replay(
 fn same_decisions(cluster: &Cluster, recorded: &Recorded) -> Result<(), String> {
     let alone = cluster.coordinator_options.replicas.len() == 1;
     for node in cluster.nodes().into_iter().skip(1) {
-        let mut seen = BTreeSet::new();
+        // The rows of another replica stand for the commits up to here.
+        let mut base = 0;
+        // What was said before does not count any more then.
+        let mut wrong = None;
+        let mut seen: BTreeSet<TxnId> = BTreeSet::new();
         for record in cluster.log(node) {
-            let Of::Participant(ParticipantRecord::Decided { txn, decision }) = record else {
-                continue;
-            };
-            let right = match decision {
-                Decision::Commit(number) => {
-                    seen.insert(*txn);
-                    recorded.get(txn).map(|(number, _)| number) == Some(number)
+            let decided = match record {
+                Of::Participant(ParticipantRecord::Decided { txn, decision }) => {
+                    vec![(*txn, *decision)]
                 }
-                Decision::Abort => !recorded.contains_key(txn),
+                Of::Participant(ParticipantRecord::Learned { commits, .. }) => {
+                    let decided = |it: &Commit| (it.txn, Decision::Commit(it.number));
+                    commits.iter().map(decided).collect()
+                }
+                Of::Participant(ParticipantRecord::Installed { checkpoint, .. }) => {
+                    let applied = checkpoint.coordinators.iter().map(|it| it.applied.0);
+                    base = applied.max().unwrap_or_default();
+                    wrong = None;
+                    checkpoint.decided.iter().map(|it| (it.txn, it.decision)).collect()
+                }
+                _ => continue,
             };
-            if !right {
-                return Err(format!("{node} decided {decision:?} on {txn}"));
+            for (txn, decision) in decided {
+                let right = match decision {
+                    Decision::Commit(number) => {
+                        seen.insert(txn);
+                        recorded.get(&txn).map(|(number, _)| *number) == Some(number)
+                    }
+                    Decision::Abort => !recorded.contains_key(&txn),
+                };
+                if !right && wrong.is_none() {
+                    wrong = Some(format!("{node} decided {decision:?} on {txn}"));
+                }
             }
         }
-        if !alone && seen.len() != recorded.len() {
-            return Err(format!("{node} knows {} of {} commits", seen.len(), recorded.len()));
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
+        let is_missing = |(txn, (number, _)): &(&TxnId, &(CommitNumber, _))| {
+            number.0 > base && !seen.contains(txn)
+        };
+        let missing = recorded.iter().find(is_missing);
+        if let Some((txn, _)) = missing.filter(|_| !alone) {
+            return Err(format!("{node} does not know that {txn} is committed"));
         }
     }
     Ok(())

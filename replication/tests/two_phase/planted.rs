@@ -1,6 +1,6 @@
-//! Each bug on purpose that parallel commit may have is found by a script that comes out differently,
-//! and most are by random schedules too. (All of them, the older ones too, are hunted in the
-//! simulator: `kvorum-lab planted`.)
+//! Each bug on purpose that parallel commit may have, or the way in which a replica gets what it
+//! missed, is found by a script that comes out differently, or by random schedules, and most are by
+//! both. (All of them, the older ones too, are hunted in the simulator: `kvorum-lab planted`.)
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +11,7 @@ use crate::{random, script};
 /// Schedules that each bug is looked for in.
 const SEEDS: std::ops::Range<u64> = 0..2_000;
 
-const OF_PARALLEL_COMMIT: &[Bug] = &[
+const BUGS: &[Bug] = &[
     Bug::AbortWithoutRecord,
     Bug::CheckpointForgetsAborts,
     Bug::EndBeforeRecord,
@@ -23,6 +23,13 @@ const OF_PARALLEL_COMMIT: &[Bug] = &[
     Bug::CheckpointForgetsPledges,
     Bug::TakeOldNumbers,
     Bug::ReadsNotLookedAtAgain,
+    Bug::CatchUpOverGap,
+    Bug::LearnTwice,
+    Bug::InstallOlder,
+    Bug::SnapshotForgetsOutcomes,
+    Bug::ApplyWhileInstalling,
+    Bug::ServeOutside,
+    Bug::JoinKeepsOldVotes,
 ];
 
 /// What a schedule says of a bug, if it is not that all is well.
@@ -40,7 +47,7 @@ fn every_planted_bug_is_found() {
     // Panics are expected, and their words are not.
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();
-    for bug in OF_PARALLEL_COMMIT {
+    for bug in BUGS {
         if only.as_ref().is_some_and(|only| only != bug.name()) {
             continue;
         }

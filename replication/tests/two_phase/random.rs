@@ -5,26 +5,30 @@ use std::time::Duration;
 
 use kvorum_replication::random::Random;
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, Recovered,
-    TxnId, Vote,
+    Commit, CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled,
+    Recovered, SnapshotPiece, TxnId, Vote,
 };
 use kvorum_replication::two_phase::planted::Planted;
+use kvorum_replication::two_phase::record::{AppliedState, ParticipantRecord, Pledge, Replicated};
 use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions, points};
 use kvorum_replication::{
-    Answer, ClientId, Happened, NodeId, Operation, Outcome, Query, RequestId, Stamp,
+    Answer, ClientId, Happened, NodeId, Operation, Outcome, Query, RequestId, SnapshotId, Stamp,
 };
 
 use crate::harness::schedule::{self, Client, Driver, keep_every_promise, stop_nobody};
 use crate::history;
+use crate::node::Of;
 use crate::room::{COORDINATOR, Cluster, Packet, TwoPhase};
 
-type Schedule = schedule::Schedule<Nodes>;
+pub(crate) type Schedule = schedule::Schedule<Nodes>;
 
 /// How hostile a schedule is.
 #[derive(Clone, Copy, Debug)]
-struct Hostility {
+pub(crate) struct Hostility {
     common: schedule::Hostility,
     replicas: u32,
+    /// So many have to remain, if fewer than there are may go on.
+    min_replicas: usize,
     asks_peers: bool,
     commit: CommitMode,
     /// The coordinator does not commit in the same way in all its lives.
@@ -32,12 +36,20 @@ struct Hostility {
     /// The coordinator dies again and again, and comes back at once.
     restless: bool,
     batches_voting_max: usize,
+    /// Replicas that are down may lose their disks.
+    wipes: bool,
+    /// What replicas keep of recent commits is this much.
+    recent_bytes: usize,
+    /// After so many milliseconds a replica asks for what it misses.
+    catch_up_after: u64,
 }
 
 /// What only these schedules remember.
-struct Nodes {
+pub(crate) struct Nodes {
     changes_mode: bool,
     restless: bool,
+    wipes: bool,
+    wiped: u64,
 }
 
 fn schedule(seed: u64, tracing: bool) -> Schedule {
@@ -55,6 +67,8 @@ fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
     let coordinator = CoordinatorOptions {
         replicas: (1..=hostility.replicas).map(NodeId).collect(),
         commit: hostility.commit,
+        min_replicas: hostility.min_replicas,
+        exclude_after: Duration::from_millis(700),
         batches_voting_max: hostility.batches_voting_max,
         seed,
         read_timeout: Duration::from_secs(4),
@@ -71,6 +85,11 @@ fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
         inquire_after,
         inquiries_before_peers,
         recalled_max: 2,
+        recent_bytes_max: hostility.recent_bytes,
+        piece_commits_max: 2,
+        catch_up_after: Duration::from_millis(hostility.catch_up_after),
+        catch_up_interval: Duration::from_millis(100),
+        snapshot_idle_max: Duration::from_secs(2),
         planted,
         ..ParticipantOptions::default()
     };
@@ -78,8 +97,8 @@ fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
     // With one replica, a message that outlives both its sender's and its receiver's process
     // would be new to both: links have to die with them, as TCP's do.
     cluster.links_die = hostility.replicas == 1;
-    let Hostility { changes_mode, restless, .. } = hostility;
-    let driver = Nodes { changes_mode, restless };
+    let Hostility { changes_mode, restless, wipes, .. } = hostility;
+    let driver = Nodes { changes_mode, restless, wipes, wiped: 0 };
     Schedule::of(seed, hostility.common, cluster, driver)
 }
 
@@ -100,6 +119,17 @@ impl Driver for Nodes {
         "refused_by_promise",
         "reads_looked_at_again",
         "outdated_dropped",
+        "learned",
+        "commits_passed_on",
+        "truncated_sent",
+        "snapshots_installed",
+        "snapshots_given_up",
+        "votes_voided",
+        "excluded",
+        "left_out",
+        "rejoined",
+        "reads_unleased",
+        "joined",
     ];
 
     fn hostility(seed: u64) -> Hostility {
@@ -119,14 +149,27 @@ impl Driver for Nodes {
         let changes_mode = random.below(8) == 0;
         let restless = random.below(3) == 0;
         let batches_voting_max = [1, 2, usize::MAX][random.below(3) as usize];
+        let wipes = random.below(3) == 0;
+        let min_replicas = match replicas {
+            2 | 3 if random.below(2) == 0 => replicas as usize - 1,
+            _ => usize::MAX,
+        };
+        // Who is left out has not what was committed without it: a disk lost then may be the last.
+        let wipes = wipes && min_replicas == usize::MAX;
+        let recent_bytes = if random.below(3) > 0 { 400 } else { 1 << 20 };
+        let catch_up_after = if random.below(2) == 0 { 1 } else { 300 };
         Hostility {
             common,
             replicas,
+            min_replicas,
             asks_peers,
             commit,
             changes_mode,
             restless,
             batches_voting_max,
+            wipes,
+            recent_bytes,
+            catch_up_after,
         }
     }
 
@@ -149,9 +192,10 @@ impl Driver for Nodes {
             960 if hostility.crashes && schedule.one_in(4) => schedule.crash_all(),
             960..964 if hostility.crashes => schedule.crash(),
             964..966 if hostility.cuts => schedule.cut(),
-            966..970 => schedule.checkpoint(),
-            970..1000 if schedule.one_in(2) => schedule.restart(),
-            970..1000 => schedule.heal(),
+            966..968 => schedule.checkpoint(),
+            968..971 if schedule.driver.wipes => schedule.lose_disk(),
+            971..1000 if schedule.one_in(2) => schedule.restart(),
+            971..1000 => schedule.heal(),
             _ => {}
         }
     }
@@ -164,8 +208,18 @@ impl Driver for Nodes {
         (schedule.some_node(), Operation::Read(query), Duration::from_secs(5))
     }
 
-    fn points(_schedule: &mut Schedule, node: NodeId) -> Vec<&'static str> {
-        let list = if node == COORDINATOR { points::COORDINATOR } else { points::PARTICIPANT };
+    fn points(schedule: &mut Schedule, node: NodeId) -> Vec<&'static str> {
+        if node == COORDINATOR {
+            let list = points::COORDINATOR.iter().chain(points::COORDINATOR_VIEWS);
+            return list.map(|point| point.name).collect();
+        }
+        if schedule.one_in(8) {
+            return points::PARTICIPANT_VIEWS.iter().map(|point| point.name).collect();
+        }
+        let list = match !schedule.is_whole(node) && !schedule.one_in(4) {
+            true => points::SNAPSHOT,
+            false => points::PARTICIPANT,
+        };
         list.iter().map(|point| point.name).collect()
     }
 
@@ -208,6 +262,35 @@ impl Driver for Nodes {
 }
 
 impl Schedule {
+    /// A replica loses its disk, if all others have what it had: who was let in again since it lost
+    /// its own has, once that is durable.
+    fn lose_disk(&mut self) {
+        let node = self.some_node();
+        let replicas = self.cluster.nodes().into_iter().skip(1);
+        let mut others = replicas.filter(|other| *other != node);
+        if node == COORDINATOR
+            || self.cluster.nodes().len() < 3
+            || others.any(|other| !self.is_whole(other))
+        {
+            return;
+        }
+        if self.cluster.is_up(node) {
+            self.cluster.crash(node, 0);
+        }
+        self.driver.wiped += 1;
+        self.cluster.wipe(node, self.driver.wiped);
+        self.counts.add("disks lost", 1);
+    }
+
+    fn is_whole(&self, node: NodeId) -> bool {
+        if !self.cluster.lives.contains_key(&node) {
+            return true;
+        }
+        let is_joined =
+            |record: &_| matches!(record, Of::Participant(ParticipantRecord::Joined { .. }));
+        self.cluster.durable_log(node).iter().any(is_joined)
+    }
+
     /// The coordinator dies and is back before anybody has done anything.
     fn restart_coordinator(&mut self) {
         let keep = self.below(3);
@@ -236,7 +319,7 @@ impl Schedule {
         let (from, to) = (self.pick(&nodes), self.pick(&nodes));
         let (txn, finished_below) = (self.some_txn(), self.some_txn());
         let decision = self.some_decision();
-        let message = match self.below(10) {
+        let message = match self.below(16) {
             0 => {
                 let participants = [self.pick(&nodes), self.pick(&nodes)];
                 let count = 1 + self.below(2);
@@ -277,15 +360,61 @@ impl Schedule {
                 let recalled = vec![Recalled { txn, participants, stamp: None, number }];
                 let (epoch, applied) = (self.random.below(5), CommitNumber(self.random.below(8)));
                 let (first, next) = (TxnId::FIRST, self.one_in(3).then_some(finished_below));
-                let answer = Recovered { epoch, first, applied, recalled, next };
+                let is_outside = self.one_in(3);
+                let answer = Recovered { epoch, first, applied, recalled, next, is_outside };
                 Message::Recovered(Box::new(answer))
             }
+            9 => self.some_commits(),
+            10 => Message::Truncated { first: self.some_number() },
+            11 => {
+                let snapshot = self.one_in(2).then_some(SnapshotId(self.random.below(20)));
+                Message::FetchSnapshot { snapshot, from: self.some_key() }
+            }
+            12 => self.some_piece(),
+            13 => Message::CatchUp { to: self.some_number(), anew: false },
+            14 => Message::FetchCommits { from: self.some_number() },
             _ => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));
                 Message::ReadAnswer { read, epoch, answer: Answer::Values(vec![None]) }
             }
         };
         self.cluster.network.push(Packet { from, to, message });
+    }
+
+    fn some_number(&mut self) -> CommitNumber {
+        CommitNumber(self.random.below(12))
+    }
+
+    fn some_commits(&mut self) -> Message {
+        let from = self.some_number();
+        let numbers = (from.0..).take(self.below(3));
+        let commits = numbers.map(|number| Commit {
+            number: CommitNumber(number),
+            txn: self.some_txn(),
+            pledge: self.some_pledge(),
+            transaction: self.some_transaction().into(),
+        });
+        let commits = commits.collect();
+        let (applied, finished_below) = (self.some_number(), self.some_txn());
+        let epoch = self.random.below(5);
+        Message::Commits { from, commits, applied, finished_below, epoch }
+    }
+
+    fn some_pledge(&mut self) -> Option<Pledge> {
+        let participants = self.cluster.nodes().into_iter().skip(1).collect();
+        self.one_in(2).then_some(Pledge { participants, stamp: None })
+    }
+
+    fn some_piece(&mut self) -> Message {
+        let (txn, number, pledge) = (self.some_txn(), self.some_number(), self.some_pledge());
+        let committed = vec![AppliedState { txn, number, pledge }];
+        let (applied, finished_below) = (self.some_number(), self.some_txn());
+        let epoch = self.random.below(5);
+        let state = Replicated { applied, finished_below, committed, epoch };
+        let rows = vec![(self.some_key(), self.some_key())];
+        let (snapshot, last) = (SnapshotId(self.random.below(20)), self.one_in(2));
+        let (from, last) = (bytes::Bytes::new(), last.then(|| state.into()));
+        Message::SnapshotPiece(SnapshotPiece { snapshot, from, rows, last })
     }
 
     fn some_txn(&mut self) -> TxnId {
@@ -326,6 +455,8 @@ fn forged_messages_stop_nobody() {
 
 #[test]
 fn random_schedules_keep_every_promise() {
-    let points = points::COORDINATOR.iter().chain(points::PARTICIPANT).map(|point| point.name);
-    keep_every_promise(schedule, points.chain(["power cuts", "restarts at once"]));
+    let points = points::COORDINATOR.iter().chain(points::PARTICIPANT).chain(points::SNAPSHOT);
+    let points = points.chain(points::COORDINATOR_VIEWS).chain(points::PARTICIPANT_VIEWS);
+    let points = points.map(|point| point.name);
+    keep_every_promise(schedule, points.chain(["power cuts", "restarts at once", "disks lost"]));
 }

@@ -29,6 +29,8 @@ pub(crate) struct TwoPhase {
     participant_options: ParticipantOptions,
     /// Whether messages to a node that died are lost with its links, as over TCP.
     pub(crate) links_die: bool,
+    /// Which life a replica with an empty disk is given.
+    pub(crate) lives: BTreeMap<NodeId, u64>,
     /// Commits in the order in which they were decided. A parallel one is as soon as the coordinator
     /// writes of it, even if the record is lost; of any other the record has to be durable.
     pub(crate) order: Vec<TxnId>,
@@ -55,6 +57,7 @@ impl Cluster {
             coordinator_options,
             participant_options,
             links_die: false,
+            lives: BTreeMap::new(),
             order: Vec::new(),
             begun: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -90,13 +93,14 @@ impl Room for TwoPhase {
 
     const RECORDS_FIRST: bool = false;
     const APPLIES_BEHIND_RECORDS: bool = true;
-    const COPIES_STORES: bool = false;
+    const COPIES_STORES: bool = true;
 
     fn core(&self, node: NodeId, _records: usize, armed: &[String]) -> Node {
         if node == COORDINATOR {
             return Node::coordinator(Coordinator::new(self.coordinator_options.clone()), armed);
         }
-        let options = ParticipantOptions { id: node, ..self.participant_options.clone() };
+        let life = self.lives.get(&node).copied().unwrap_or_default();
+        let options = ParticipantOptions { id: node, life, ..self.participant_options.clone() };
         Node::participant(Participant::new(options), armed)
     }
 
@@ -187,6 +191,13 @@ impl Room for TwoPhase {
             {
                 self.decided(*txn);
             }
+        }
+    }
+
+    fn wiped(&mut self, node: NodeId, life: u64) {
+        // Only replicas have lives: nobody else knows what the coordinator has decided.
+        if node != COORDINATOR {
+            self.lives.insert(node, life);
         }
     }
 

@@ -51,6 +51,8 @@ fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
             "prepared_max" => participant.prepared_max = number,
             "unfinished_span_max" => coordinator.unfinished_span_max = number as u64,
             "retries_per_transaction_max" => coordinator.retries_per_transaction_max = number,
+            "recent_bytes_max" => participant.recent_bytes_max = number,
+            "piece_commits_max" => participant.piece_commits_max = number,
             "waiting_reads_max" => participant.waiting_reads_max = number,
             "reads_in_flight_max" => coordinator.reads_in_flight_max = number,
             "key_bytes_max" => {
@@ -197,6 +199,14 @@ scripts! {
     parallel_chunks
     parallel_checkpoints
     parallel_aborts_kept
+    parallel_lost_disk
+    catch_up
+    learnt_once
+    lost_disk
+    void_votes
+    snapshot
+    snapshot_too_old
+    installing
     view_founded
     view_exclusion
     view_stale_read
@@ -207,4 +217,8 @@ scripts! {
     view_brief
     view_in_doubt
     view_checkpoints
+    view_rejoin
+    view_rejoin_busy
+    view_missed_numbers
+    view_lost_join
 }

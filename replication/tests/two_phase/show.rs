@@ -2,10 +2,11 @@
 
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{
-    Decision, Knowledge, Message, Prepare, Recalled, Recovered, TxnId, ViewMessage, Vote,
+    Commit, Decision, Knowledge, Message, Prepare, Recalled, Recovered, TxnId, ViewMessage, Vote,
 };
 use kvorum_replication::two_phase::record::{
-    CoordinatorRecord, DecidedState, Member, ParticipantRecord, Prepared, SessionTable, View,
+    AppliedState, CoordinatorRecord, DecidedState, Member, ParticipantCheckpoint,
+    ParticipantRecord, Pledge, Prepared, SessionTable, View,
 };
 use kvorum_replication::{Key, NodeId, Page, Query, Range, Time};
 
@@ -65,6 +66,15 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::View(ViewMessage::Excluded { .. }) => "excluded",
         Message::View(ViewMessage::Ask { .. }) => "ask",
         Message::View(ViewMessage::Heard { .. }) => "heard",
+        Message::FetchCommits { .. } => "fetch",
+        Message::Commits { .. } => "commits",
+        Message::Truncated { .. } => "truncated",
+        Message::FetchSnapshot { .. } => "fetch-rows",
+        Message::SnapshotPiece(_) => "rows",
+        Message::SnapshotGone { .. } => "gone",
+        Message::Outside { .. } => "outside",
+        Message::CatchUp { .. } => "catch-up",
+        Message::Join { .. } => "join",
     }
 }
 
@@ -96,11 +106,46 @@ pub(crate) fn message(message: &Message) -> String {
         }
         Message::Recover { epoch, first } => format!("{kind} epoch {epoch} from {}", txn(first)),
         Message::Recovered(answer) => {
-            let Recovered { epoch, applied, recalled, next, .. } = &**answer;
+            let Recovered { epoch, applied, recalled, next, is_outside, .. } = &**answer;
             let next = next.map_or_else(String::new, |next| format!(" next {}", txn(&next)));
             let recalled: Vec<String> = recalled.iter().map(self::recalled).collect();
             let recalled = recalled.join("; ");
-            format!("{kind} epoch {epoch} applied {applied} [{recalled}]{next}")
+            let outside = if *is_outside { " outside" } else { "" };
+            format!("{kind} epoch {epoch} applied {applied} [{recalled}]{next}{outside}")
+        }
+        Message::FetchCommits { from } => format!("{kind} {from}"),
+        Message::Commits { from, commits: list, applied, finished_below, epoch } => {
+            let (list, below) = (commits(list), txn(finished_below));
+            format!("{kind} {from} [{list}] applied {applied} below {below} epoch {epoch}")
+        }
+        Message::Truncated { first } => format!("{kind} {first}"),
+        Message::FetchSnapshot { snapshot, from } => {
+            let of = snapshot.map_or_else(|| "newest".to_owned(), |it| it.0.to_string());
+            format!("{kind} {of} from {:?}", text(from))
+        }
+        Message::SnapshotPiece(piece) => {
+            let last = piece.last.as_ref().map_or_else(String::new, |state| {
+                let open = state.committed.iter();
+                let open = open.map(|AppliedState { txn: id, number, pledge: of }| {
+                    format!("{} {number}{}", txn(id), pledge(of.as_ref()))
+                });
+                let open = open.collect::<Vec<_>>().join("; ");
+                let (applied, below, epoch) =
+                    (state.applied, txn(&state.finished_below), state.epoch);
+                format!(" applied {applied} below {below} [{open}] epoch {epoch}")
+            });
+            let of = piece.snapshot.0;
+            format!("{kind} {of} from {:?}: {}{last}", text(&piece.from), piece.rows.len())
+        }
+        Message::SnapshotGone { snapshot } => format!("{kind} {}", snapshot.0),
+        Message::Outside { life, applied, .. } => format!("{kind} life {life} applied {applied}"),
+        Message::CatchUp { to, anew } => {
+            let anew = if *anew { " anew" } else { "" };
+            format!("{kind} {to}{anew}")
+        }
+        Message::Join { life, from, serve_from, view } => {
+            let view = if *view > 0 { format!(" view {view}") } else { String::new() };
+            format!("{kind} life {life} from {} serve {serve_from}{view}", txn(from))
         }
         Message::View(message) => view_message(kind, *message),
     }
@@ -109,7 +154,9 @@ pub(crate) fn message(message: &Message) -> String {
 fn view_message(kind: &str, message: ViewMessage) -> String {
     match message {
         ViewMessage::Announce { view, others } => format!("{kind} view {view} others {others}"),
-        ViewMessage::Renew { at, view, .. } => format!("{kind} at {} view {view}", millis(at)),
+        ViewMessage::Renew { at, view, applied, .. } => {
+            format!("{kind} at {} view {view} applied {applied}", millis(at))
+        }
         ViewMessage::Grant { at, lease, .. } => {
             format!("{kind} {}ms for {}", lease.as_millis(), millis(at))
         }
@@ -143,6 +190,14 @@ fn recalled(recalled: &Recalled) -> String {
     let Recalled { txn: id, participants, stamp: of, number } = recalled;
     let number = number.map_or_else(String::new, |number| format!(" {number}"));
     format!("{}{number}{} by {}", txn(id), stamp(*of), nodes(participants))
+}
+
+fn commits(list: &[Commit]) -> String {
+    let shown = |it: &Commit| {
+        let (number, id, of) = (it.number, txn(&it.txn), pledge(it.pledge.as_ref()));
+        format!("{number} {id}{of} {}", writes(&it.transaction.writes))
+    };
+    list.iter().map(shown).collect::<Vec<_>>().join("; ")
 }
 
 fn prepare_words(prepare: &Prepare) -> String {
@@ -256,35 +311,50 @@ fn participant_record(record: &ParticipantRecord) -> String {
         ParticipantRecord::CommittedAlone { txn: id, stamp: of, writes: list } => {
             format!("committed alone {}{} {}", txn(id), stamp(*of), writes(list))
         }
-        ParticipantRecord::Checkpoint(checkpoint) => {
-            let promised: Vec<String> = checkpoint.prepared.iter().map(prepared).collect();
-            let decided: Vec<String> = checkpoint
-                .decided
-                .iter()
-                .map(|DecidedState { txn: id, decision: known, pledge }| {
-                    let pledge = pledge.as_ref().map_or_else(String::new, |pledge| {
-                        format!("{} by {}", stamp(pledge.stamp), nodes(&pledge.participants))
-                    });
-                    format!("{} {}{pledge}", txn(id), decision(*known))
-                })
-                .collect();
-            let progress: Vec<String> = checkpoint
-                .coordinators
-                .iter()
-                .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
-                .collect();
-            let epoch = match checkpoint.promised {
-                0 => String::new(),
-                epoch => format!(" promised {epoch}"),
-            };
-            format!(
-                "checkpoint incarnation {}{epoch} prepared [{}] decided [{}] {} sessions {}",
-                checkpoint.incarnation,
-                promised.join("; "),
-                decided.join("; "),
-                progress.join("; "),
-                sessions(&checkpoint.sessions)
-            )
+        ParticipantRecord::Checkpoint(checkpoint) => format!("checkpoint {}", state(checkpoint)),
+        ParticipantRecord::Learned { finished_below, commits: list } => {
+            format!("learned {} below {}", commits(list), txn(finished_below))
+        }
+        ParticipantRecord::Installed { mark, checkpoint } => {
+            format!("installed {mark} {}", state(checkpoint))
+        }
+        ParticipantRecord::Outside { life } => format!("outside life {life}"),
+        ParticipantRecord::Joined { life, from, serve_from } => {
+            format!("joined life {life} from {} serve {serve_from}", txn(from))
         }
     }
+}
+
+fn pledge(pledge: Option<&Pledge>) -> String {
+    pledge.map_or_else(String::new, |pledge| {
+        format!("{} by {}", stamp(pledge.stamp), nodes(&pledge.participants))
+    })
+}
+
+fn state(checkpoint: &ParticipantCheckpoint) -> String {
+    let promised: Vec<String> = checkpoint.prepared.iter().map(prepared).collect();
+    let decided: Vec<String> = checkpoint
+        .decided
+        .iter()
+        .map(|DecidedState { txn: id, decision: known, pledge: of }| {
+            format!("{} {}{}", txn(id), decision(*known), pledge(of.as_ref()))
+        })
+        .collect();
+    let progress: Vec<String> = checkpoint
+        .coordinators
+        .iter()
+        .map(|it| format!("below {} applied {}", txn(&it.finished_below), it.applied))
+        .collect();
+    let epoch = match checkpoint.promised {
+        0 => String::new(),
+        epoch => format!(" promised {epoch}"),
+    };
+    format!(
+        "incarnation {}{epoch} prepared [{}] decided [{}] {} sessions {}",
+        checkpoint.incarnation,
+        promised.join("; "),
+        decided.join("; "),
+        progress.join("; "),
+        sessions(&checkpoint.sessions)
+    )
 }

@@ -1,6 +1,7 @@
 //! Whatever there is to say goes there and back; whatever comes is a value or an error.
 
 mod any_replica;
+mod catch_up;
 mod paxos;
 
 use std::sync::Arc;
@@ -166,10 +167,11 @@ fn recalled() -> impl Strategy<Value = Recalled> {
 
 fn recovered() -> impl Strategy<Value = Message> {
     let next = proptest::option::of(txn());
-    (any::<u64>(), txn(), any::<u64>(), vec(recalled(), 0..5), next).prop_map(
-        |(epoch, first, applied, recalled, next)| {
+    (any::<u64>(), txn(), any::<u64>(), vec(recalled(), 0..5), next, any::<bool>()).prop_map(
+        |(epoch, first, applied, recalled, next, is_outside)| {
             let applied = CommitNumber(applied);
-            Message::Recovered(Box::new(Recovered { epoch, first, applied, recalled, next }))
+            let answer = Recovered { epoch, first, applied, recalled, next, is_outside };
+            Message::Recovered(Box::new(answer))
         },
     )
 }
@@ -179,10 +181,9 @@ fn of_view() -> impl Strategy<Value = ViewMessage> {
     prop_oneof![
         (number(), any::<u32>())
             .prop_map(|(view, others)| ViewMessage::Announce { view, others: others as usize }),
-        (number(), number(), number()).prop_map(|(incarnation, at, view)| ViewMessage::Renew {
-            incarnation,
-            at: Time(at),
-            view
+        (number(), number(), number(), number()).prop_map(|(incarnation, at, view, applied)| {
+            let applied = CommitNumber(applied);
+            ViewMessage::Renew { incarnation, at: Time(at), view, applied }
         }),
         (number(), number(), number()).prop_map(|(incarnation, at, lease)| ViewMessage::Grant {
             incarnation,
@@ -229,6 +230,7 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (any::<u64>(), any::<u64>(), answer())
             .prop_map(|(read, epoch, answer)| Message::ReadAnswer { read, epoch, answer }),
+        catch_up::message(),
     ]
 }
 

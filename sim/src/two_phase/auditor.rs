@@ -68,6 +68,10 @@ pub(super) struct Auditor {
     pub(super) messages: BTreeMap<TxnId, u64>,
     /// Records that each transaction has left in logs.
     pub(super) records: BTreeMap<TxnId, u64>,
+    /// What replicas got from each other.
+    pub(super) learned: u64,
+    pub(super) snapshots_installed: u64,
+    pub(super) let_in: u64,
 }
 
 impl Auditor {
@@ -90,7 +94,23 @@ impl Auditor {
             looked: BTreeMap::new(),
             messages: BTreeMap::new(),
             records: BTreeMap::new(),
+            learned: 0,
+            snapshots_installed: 0,
+            let_in: 0,
         }
+    }
+
+    /// A replica has lost its disk, and is bound by nothing that it knows of.
+    pub(super) fn lost_disk(&mut self, node: NodeId) {
+        self.diaries.insert(node, Diary::default());
+        self.looked.remove(&node);
+        self.newest_acknowledged.remove(&node);
+        self.bound.retain(|(bound, _)| *bound != node);
+    }
+
+    /// Whether this life of a replica was let in, durably.
+    pub(super) fn is_let_in(&self, node: NodeId, life: u64) -> bool {
+        self.has(node, |diary| diary.is_let_in(life))
     }
 
     /// Transactions with a place in the order.
@@ -168,6 +188,21 @@ impl Auditor {
                 Note::Decided { txn, decision: Decision::Commit(number) } => {
                     self.takes_number(node, *txn, *number)?;
                 }
+                Note::Learned { commits } => {
+                    self.learned += commits.len() as u64;
+                    for (txn, number) in commits {
+                        self.takes_number(node, *txn, *number)?;
+                    }
+                }
+                Note::Installed { decided, .. } => {
+                    self.snapshots_installed += 1;
+                    for (txn, decision) in decided {
+                        if let Decision::Commit(number) = decision {
+                            self.takes_number(node, *txn, *number)?;
+                        }
+                    }
+                }
+                Note::Joined { .. } => self.let_in += 1,
                 Note::Decided { .. }
                 | Note::Aborted { .. }
                 | Note::Promised { .. }
@@ -353,6 +388,15 @@ impl Auditor {
             | Message::Recover { .. }
             | Message::Read { .. }
             | Message::ReadAnswer { .. }
+            | Message::FetchCommits { .. }
+            | Message::Commits { .. }
+            | Message::Truncated { .. }
+            | Message::FetchSnapshot { .. }
+            | Message::SnapshotPiece(_)
+            | Message::SnapshotGone { .. }
+            | Message::Outside { .. }
+            | Message::CatchUp { .. }
+            | Message::Join { .. }
             | Message::View(_) => Ok(()),
         }
     }
@@ -528,6 +572,11 @@ impl Auditor {
                 *newest = number.max(*newest);
                 Ok(())
             }
+            // Its rows came from another replica, who had it.
+            None if self.is_in_rows(node, txn) => {
+                self.acknowledged.insert((txn, node));
+                Ok(())
+            }
             known => broken(
                 Promise::WaitsForDisk,
                 format!(
@@ -535,6 +584,14 @@ impl Auditor {
                      {known:?}"
                 ),
             ),
+        }
+    }
+
+    fn is_in_rows(&self, node: NodeId, txn: TxnId) -> bool {
+        let installed = self.diaries.get(&node).map_or(CommitNumber::ZERO, Diary::installed);
+        match self.decisions.get(&txn) {
+            Some((Decision::Commit(number), _)) => *number <= installed,
+            Some((Decision::Abort, _)) | None => false,
         }
     }
 
@@ -633,7 +690,7 @@ impl Auditor {
         let alone = self.diary(node).alone_len();
         let seen = (audit.applied, alone);
         let last = self.looked.get(&node).copied();
-        if last == Some(seen) || audit.alone > 0 {
+        if last == Some(seen) || audit.alone > 0 || audit.is_installing {
             return Ok(());
         }
         let acknowledged = self.newest_acknowledged.get(&node).copied().unwrap_or_default();

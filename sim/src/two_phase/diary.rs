@@ -44,6 +44,19 @@ pub(crate) enum Note {
         asked: Option<Asked>,
         writes: Vec<Write>,
     },
+    /// Commits that another replica has passed on.
+    Learned {
+        commits: Vec<(TxnId, CommitNumber)>,
+    },
+    /// The rows of another replica, with the commits in them that are not over.
+    Installed {
+        applied: CommitNumber,
+        decided: Vec<(TxnId, Decision)>,
+    },
+    /// A life of this number is let in.
+    Joined {
+        life: u64,
+    },
     Other,
 }
 
@@ -80,7 +93,22 @@ impl From<ParticipantRecord> for Note {
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
                 Self::Alone { txn, asked: stamp.map(asked), writes }
             }
-            ParticipantRecord::View { .. } | ParticipantRecord::Checkpoint(_) => Self::Other,
+            ParticipantRecord::Learned { commits, .. } => Self::Learned {
+                commits: commits.into_iter().map(|commit| (commit.txn, commit.number)).collect(),
+            },
+            ParticipantRecord::Installed { checkpoint, .. } => Self::Installed {
+                applied: checkpoint
+                    .coordinators
+                    .iter()
+                    .map(|it| it.applied)
+                    .max()
+                    .unwrap_or_default(),
+                decided: checkpoint.decided.into_iter().map(|it| (it.txn, it.decision)).collect(),
+            },
+            ParticipantRecord::Joined { life, .. } => Self::Joined { life },
+            ParticipantRecord::View { .. }
+            | ParticipantRecord::Outside { .. }
+            | ParticipantRecord::Checkpoint(_) => Self::Other,
         }
     }
 }
@@ -100,6 +128,9 @@ pub(super) struct Diary {
     aborted: BTreeMap<TxnId, Position>,
     promised: BTreeMap<u64, Position>,
     started: BTreeMap<u64, Position>,
+    /// Up to which commit the rows of another replica reach.
+    installed: Vec<(CommitNumber, Position)>,
+    let_in: BTreeMap<u64, Position>,
 }
 
 impl Diary {
@@ -128,6 +159,17 @@ impl Diary {
             Note::Promised { epoch } => {
                 self.promised.insert(*epoch, at);
             }
+            Note::Learned { commits } => {
+                let decided = |(txn, number): &_| (*txn, (Decision::Commit(*number), at));
+                self.decided.extend(commits.iter().map(decided));
+            }
+            Note::Installed { applied, decided } => {
+                self.installed.push((*applied, at));
+                self.decided.extend(decided.iter().map(|(txn, it)| (*txn, (*it, at))));
+            }
+            Note::Joined { life } => {
+                self.let_in.entry(*life).or_insert(at);
+            }
             Note::Ended { .. } | Note::Other => {}
         }
         self.notes.insert(at, note);
@@ -154,6 +196,8 @@ impl Diary {
         self.aborted.retain(|_, at| kept(at));
         self.promised.retain(|_, at| kept(at));
         self.started.retain(|_, at| kept(at));
+        self.installed.retain(|(_, at)| kept(at));
+        self.let_in.retain(|_, at| kept(at));
         self.durable = last;
     }
 
@@ -199,6 +243,16 @@ impl Diary {
     /// What the node wrote down of the end of a transaction, durably or not.
     pub(super) fn decided(&self, txn: TxnId) -> Option<(Decision, bool)> {
         self.decided.get(&txn).map(|(decision, at)| (*decision, *at <= self.durable))
+    }
+
+    /// The newest commit in rows of another replica that stand here durably.
+    pub(super) fn installed(&self) -> CommitNumber {
+        let durable = self.installed.iter().filter(|(_, at)| *at <= self.durable);
+        durable.map(|(applied, _)| *applied).max().unwrap_or_default()
+    }
+
+    pub(super) fn is_let_in(&self, life: u64) -> bool {
+        self.has(self.let_in.get(&life))
     }
 
     pub(super) fn has_alone(&self, txn: TxnId) -> bool {

@@ -19,6 +19,7 @@ use kvorum_storage::vfs::Vfs;
 use self::auditor::{Auditor, Facts};
 use self::diary::Note;
 use self::sizes::Sizes;
+use crate::faults::Fault;
 use crate::machine::Asked;
 use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
 use crate::{Planted, Run, Setup};
@@ -32,6 +33,9 @@ pub fn simulate(setup: &Setup) -> Run {
 /// Where each machine keeps its data.
 const DIR: &str = "/data";
 
+/// A replica that has lost its disk gets everything from another one.
+const STRIKES: &[(u64, Fault)] = &[(4, Fault::DiskLost)];
+
 const CLUSTER: ClusterId = ClusterId(*b"simulated-------");
 
 struct Cluster {
@@ -40,6 +44,8 @@ struct Cluster {
     auditor: Auditor,
     /// Who has written down that it belongs to the cluster.
     joined: BTreeSet<NodeId>,
+    /// Under which life a replica begins that finds an empty disk.
+    lives: BTreeMap<NodeId, u64>,
 }
 
 impl Cluster {
@@ -47,7 +53,7 @@ impl Cluster {
         let sizes = Sizes::new(setup.seed, setup.planted);
         let nodes = std::iter::once(NodeId::COORDINATOR).chain(sizes.replicas());
         let (planted, auditor) = (setup.planted, Auditor::new(nodes));
-        Self { sizes, planted, auditor, joined: BTreeSet::new() }
+        Self { sizes, planted, auditor, joined: BTreeSet::new(), lives: BTreeMap::new() }
     }
 
     /// As a server does before it opens a node: the directory must be this node's, and once it has
@@ -115,7 +121,8 @@ impl Protocol for Cluster {
 
     fn members(&self) -> Vec<(NodeId, Vec<&'static str>)> {
         let coordinator = (NodeId::COORDINATOR, names(points::COORDINATOR));
-        let replicas = self.sizes.replicas().map(|node| (node, names(points::PARTICIPANT)));
+        let of_replica = [names(points::PARTICIPANT), names(points::SNAPSHOT)].concat();
+        let replicas = self.sizes.replicas().map(|node| (node, of_replica.clone()));
         std::iter::once(coordinator).chain(replicas).collect()
     }
 
@@ -136,17 +143,20 @@ impl Protocol for Cluster {
             let armed = owned(points::COORDINATOR);
             self.set_up(Node::open_log(vfs, dir, self.sizes.log_options(), core, armed)?)
         } else {
-            let core = Participant::new(self.sizes.participant(node, seed));
-            let armed = owned(points::PARTICIPANT);
+            // No server gives one yet: its identity file knows no lives under this protocol.
+            let life = self.lives.get(&node).copied().unwrap_or_default();
+            let core = Participant::new(self.sizes.participant(node, seed, life));
+            let mut armed = owned(points::PARTICIPANT);
+            armed.extend(owned(points::SNAPSHOT));
             self.set_up(Node::open_store(vfs, dir, self.sizes.store_options(), core, armed)?)
         };
         // Once there is a log, as servers do.
         identity.adopt_cluster(CLUSTER)?;
-        self.joined.insert(node);
         Ok(process)
     }
 
     fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
+        self.joined.insert(node);
         self.auditor.reopened(node, end)
     }
 
@@ -171,8 +181,51 @@ impl Protocol for Cluster {
         None
     }
 
-    fn unrest(&self, _nodes: &[(NodeId, Facts)]) -> Option<String> {
-        None
+    fn unrest(&self, nodes: &[(NodeId, Facts)]) -> Option<String> {
+        let newest = self.auditor.order().len() as u64;
+        nodes.iter().find_map(|(node, facts)| match facts {
+            Facts::Participant(audit) if audit.is_outside => {
+                Some(format!("{node} is not let in again"))
+            }
+            Facts::Participant(audit) if audit.applied.0 != newest => {
+                let applied = audit.applied;
+                Some(format!("{node} has applied {applied}, and the newest commit is #{newest}"))
+            }
+            Facts::Participant(_) | Facts::Coordinator(_) => None,
+        })
+    }
+
+    fn own_strikes(&self) -> &'static [(u64, Fault)] {
+        STRIKES
+    }
+
+    /// Not the one that decides, and only if all others have what it had: who was let in again since
+    /// it lost its own disk has. What one of them has promised may be all that says that a parallel
+    /// transaction is committed: these replicas keep their disks.
+    fn may_lose_disk(&self, node: NodeId) -> bool {
+        let mut others = self.sizes.replicas().filter(|other| *other != node);
+        let is_whole = |other: NodeId| match self.lives.get(&other) {
+            Some(life) => self.auditor.is_let_in(other, *life),
+            None => true,
+        };
+        node != NodeId::COORDINATOR
+            && self.sizes.replicas > 1
+            && !self.sizes.may_be_parallel()
+            && others.all(is_whole)
+    }
+
+    fn lost_disk(&mut self, node: NodeId) {
+        *self.lives.entry(node).or_default() += 1;
+        self.joined.remove(&node);
+        self.auditor.lost_disk(node);
+    }
+
+    fn happened(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("commits learnt from another replica", self.auditor.learned),
+            ("snapshots installed", self.auditor.snapshots_installed),
+            ("replicas let in again that had lost their disks", self.auditor.let_in),
+        ]
     }
 
     fn counted(&self) -> Vec<(&'static str, u64)> {

@@ -34,6 +34,12 @@ pub(super) struct Sizes {
     inquiries_before_peers: u32,
     commit: Commit,
     recalled_max: usize,
+    /// Milliseconds.
+    catch_up_after: u64,
+    catch_up_interval: u64,
+    recent_bytes_max: usize,
+    piece_commits_max: usize,
+    snapshot_rows_max: u32,
     planted: Planted,
 }
 
@@ -69,6 +75,11 @@ impl Sizes {
                 (1, Commit::AsTheSeedSays),
             ]),
             recalled_max: *chance.pick(&[1, 3, 4096]),
+            catch_up_after: *chance.pick(&[5, 100, 1_000]),
+            catch_up_interval: *chance.pick(&[20, 500]),
+            recent_bytes_max: *chance.pick(&[500, 5_000, 64 << 20]),
+            piece_commits_max: *chance.pick(&[1, 3, 1024]),
+            snapshot_rows_max: *chance.pick(&[1, 3, 10_000]),
             planted,
         }
     }
@@ -79,6 +90,14 @@ impl Sizes {
 
     pub(super) fn may_expire_sessions(&self) -> bool {
         self.sessions_max == FEW_SESSIONS
+    }
+
+    /// Whether a transaction may be committed before its coordinator has a record of it.
+    pub(super) fn may_be_parallel(&self) -> bool {
+        match self.commit {
+            Commit::Always(CommitMode::AfterDecision) => false,
+            Commit::Always(CommitMode::Parallel) | Commit::AsTheSeedSays => true,
+        }
     }
 
     pub(super) fn log_options(&self) -> LogOptions {
@@ -124,12 +143,18 @@ impl Sizes {
         }
     }
 
-    pub(super) fn participant(&self, id: NodeId, seed: u64) -> ParticipantOptions {
+    pub(super) fn participant(&self, id: NodeId, seed: u64, life: u64) -> ParticipantOptions {
         let defaults = ParticipantOptions::default();
         let decided_max = usize::try_from(2 * self.unfinished_span_max).unwrap_or(usize::MAX);
         ParticipantOptions {
             id,
+            life,
             seed,
+            catch_up_after: Duration::from_millis(self.catch_up_after),
+            catch_up_interval: Duration::from_millis(self.catch_up_interval),
+            recent_bytes_max: self.recent_bytes_max,
+            piece_commits_max: self.piece_commits_max,
+            snapshot_rows_max: self.snapshot_rows_max,
             sessions_max: self.sessions_max,
             prepared_max: self.prepared_max,
             recalled_max: self.recalled_max,

@@ -40,17 +40,40 @@ pub(super) fn message(message: &Message) -> String {
             format!("promise epoch {epoch}, and tell what you have prepared from {first} on")
         }
         Message::Recovered(answer) => {
-            let Recovered { epoch, applied, recalled, next, .. } = &**answer;
+            let Recovered { epoch, applied, recalled, next, is_outside, .. } = &**answer;
             let words = |it: &Recalled| {
                 let number = it.number.map_or_else(String::new, |number| format!(" as {number}"));
                 format!("{}{number}", it.txn)
             };
             let recalled: Vec<String> = recalled.iter().map(words).collect();
             let more = if next.is_some() { ", and more" } else { "" };
+            let outside = if *is_outside { ", outside" } else { "" };
             format!(
-                "epoch {epoch} is promised; applied {applied}, prepared [{}]{more}",
+                "epoch {epoch} is promised; applied {applied}, prepared [{}]{more}{outside}",
                 recalled.join(" ")
             )
+        }
+        Message::FetchCommits { from } => format!("commits from {from} on?"),
+        Message::Commits { from, commits, applied, .. } => {
+            format!("{} commits from {from} on, of those up to {applied}", commits.len())
+        }
+        Message::Truncated { first } => format!("the first commit here is {first}"),
+        Message::FetchSnapshot { snapshot, from } => {
+            let of = snapshot.map_or_else(|| "newest".to_owned(), |it| it.0.to_string());
+            format!("rows of snapshot {of} from {:?} on?", text(from))
+        }
+        Message::SnapshotPiece(piece) => {
+            let last = piece.last.as_ref();
+            let last = last.map_or_else(String::new, |it| format!(", the last, of {}", it.applied));
+            format!("{} rows of snapshot {}{last}", piece.rows.len(), piece.snapshot.0)
+        }
+        Message::SnapshotGone { snapshot } => format!("snapshot {} is gone", snapshot.0),
+        Message::Outside { life, applied, .. } => {
+            format!("in life {life} this one is outside, with the commits up to {applied}")
+        }
+        Message::CatchUp { to, .. } => format!("there are commits up to {to}"),
+        Message::Join { life, from, serve_from, .. } => {
+            format!("life {life} is let in, from {from} on, once it has {serve_from}")
         }
     }
 }
@@ -101,6 +124,9 @@ pub(super) fn note(note: &Note) -> String {
         Note::Promised { epoch } => format!("nothing older than epoch {epoch} any more"),
         Note::Decided { txn, decision } => format!("{txn} is {}", self::decision(*decision)),
         Note::Alone { txn, .. } => format!("{txn} is committed, alone"),
+        Note::Learned { commits } => format!("{} commits, learnt", commits.len()),
+        Note::Installed { applied, .. } => format!("rows of another replica, up to {applied}"),
+        Note::Joined { life } => format!("life {life} is let in"),
         Note::Other => "a session, or a checkpoint".to_owned(),
     }
 }

@@ -60,7 +60,19 @@ impl Transactions {
                 matches!(decision, Decision::Commit(_)).then_some(prepared.writes)
             }
             ParticipantRecord::CommittedAlone { writes, .. } => Some(writes),
-            ParticipantRecord::Checkpoint(checkpoint) => {
+            ParticipantRecord::Outside { .. } | ParticipantRecord::Joined { .. } => None,
+            ParticipantRecord::Learned { commits, .. } => {
+                for commit in &commits {
+                    if self.prepared.remove(&commit.txn).is_some() {
+                        self.locked.retain(|_, holder| *holder != commit.txn);
+                    }
+                }
+                let writes = commits.iter().flat_map(|commit| commit.transaction.writes.clone());
+                Some(writes.collect())
+            }
+            // Of an installed one, too, the rows before are of no more interest.
+            ParticipantRecord::Checkpoint(checkpoint)
+            | ParticipantRecord::Installed { checkpoint, .. } => {
                 self.prepared.clear();
                 self.locked.clear();
                 checkpoint.prepared.into_iter().try_for_each(|prepared| self.prepare(prepared))?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kvorum_replication::paxos::record::Record as PaxosRecord;
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::any_replica::record::Record as AnyReplicaRecord;
-use kvorum_replication::two_phase::message::{Decision, Parallel, TxnId};
+use kvorum_replication::two_phase::message::{Commit, Decision, Parallel, TxnId};
 use kvorum_replication::two_phase::record::{
     CoordinatorCheckpoint, CoordinatorRecord, ParticipantCheckpoint, ParticipantRecord,
 };
@@ -144,27 +144,42 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
             let fields = stamped(stamp).into_iter().collect();
             Meaning { writes, ..named("committed-alone", Some(txn), fields) }
         }
-        ParticipantRecord::Checkpoint(checkpoint) => {
-            let ParticipantCheckpoint {
-                incarnation,
-                promised,
-                prepared,
-                decided,
-                coordinators,
-                sessions,
-            } = *checkpoint;
-            let applied = coordinators.iter().map(|progress| progress.applied.0).max();
+        ParticipantRecord::Checkpoint(checkpoint) => named("checkpoint", None, state(&checkpoint)),
+        ParticipantRecord::Learned { commits, .. } => {
+            let number = |commit: Option<&Commit>| commit.map_or(0, |it| it.number.0).to_string();
+            let fields = vec![("from", number(commits.first())), ("to", number(commits.last()))];
+            let writes = commits.iter().flat_map(|commit| commit.transaction.writes.clone());
+            Meaning { writes: writes.collect(), ..named("learned", None, fields) }
+        }
+        ParticipantRecord::Installed { mark, checkpoint } => {
+            let mut fields = vec![("mark", mark.to_string())];
+            fields.extend(state(&checkpoint));
+            named("installed", None, fields)
+        }
+        ParticipantRecord::Outside { life } => {
+            named("outside", None, vec![("life", life.to_string())])
+        }
+        ParticipantRecord::Joined { life, from, serve_from } => {
             let fields = vec![
-                ("incarnation", incarnation.to_string()),
-                ("promised", promised.to_string()),
-                ("applied", applied.unwrap_or_default().to_string()),
-                ("in-doubt", prepared.len().to_string()),
-                ("outcomes", decided.len().to_string()),
-                ("sessions", sessions.sessions.len().to_string()),
+                ("life", life.to_string()),
+                ("from", from.to_string()),
+                ("serve-from", serve_from.0.to_string()),
             ];
-            named("checkpoint", None, fields)
+            named("joined", None, fields)
         }
     }
+}
+
+fn state(checkpoint: &ParticipantCheckpoint) -> Vec<(&'static str, String)> {
+    let applied = checkpoint.coordinators.iter().map(|progress| progress.applied.0).max();
+    vec![
+        ("incarnation", checkpoint.incarnation.to_string()),
+        ("promised", checkpoint.promised.to_string()),
+        ("applied", applied.unwrap_or_default().to_string()),
+        ("in-doubt", checkpoint.prepared.len().to_string()),
+        ("outcomes", checkpoint.decided.len().to_string()),
+        ("sessions", checkpoint.sessions.sessions.len().to_string()),
+    ]
 }
 
 fn named(name: &'static str, txn: Option<TxnId>, fields: Vec<(&'static str, String)>) -> Meaning {

@@ -152,6 +152,13 @@ impl Coordinator {
                 format!("a write needs every replica, and {} is not reachable", down.join(", "));
             return Err(Failure::Unavailable { reason });
         }
+        let outside = self.outside.iter().find(|(_, until)| **until > now);
+        if let Some((replica, _)) = outside {
+            let reason = format!(
+                "a write needs every replica, and {replica} has lost its disk and catches up"
+            );
+            return Err(Failure::Unavailable { reason });
+        }
         if deadline <= now {
             let reason = String::from("the deadline had passed when the request arrived");
             return Err(Failure::Unavailable { reason });

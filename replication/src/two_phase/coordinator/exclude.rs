@@ -23,7 +23,7 @@ use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::message::{Message, TxnId, ViewMessage};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
-use crate::two_phase::record::CoordinatorRecord;
+use crate::two_phase::record::{CoordinatorRecord, View};
 
 impl Coordinator {
     /// The coordinator serves: it begins to listen for who is there.
@@ -31,7 +31,7 @@ impl Coordinator {
         if !self.views.are_kept() {
             return;
         }
-        self.views.start(now);
+        self.views.start(now, self.commits);
         self.view_alarm(now, effects);
     }
 
@@ -42,8 +42,13 @@ impl Coordinator {
         self.announce(effects);
     }
 
-    fn change_view(&mut self, now: Time, effects: &mut Out) {
-        let Some(view) = self.views.next(now) else { return };
+    pub(super) fn change_view(&mut self, now: Time, effects: &mut Out) {
+        let round = self.round.as_ref().map(|_| (self.epoch, self.commits));
+        let Some(view) = self.views.next(now, round) else { return };
+        self.log_view(now, view, effects);
+    }
+
+    pub(super) fn log_view(&mut self, now: Time, view: View, effects: &mut Out) {
         if self.options.planted.has(Bug::ExcludeBeforeDurable) {
             self.view_is_durable(now, effects);
             return self.persist(CoordinatorRecord::View(Box::new(view)), Urgency::Now, effects);
@@ -61,6 +66,8 @@ impl Coordinator {
         self.counters.excluded += left_out.len() as u64;
         self.announce(effects);
         for replica in left_out {
+            self.joining.remove(&replica);
+            self.outside.remove(&replica);
             self.redirect_reads_of(now, replica, effects);
         }
         self.go_on(now, effects);
@@ -90,7 +97,7 @@ impl Coordinator {
         message: ViewMessage,
         effects: &mut Out,
     ) {
-        let ViewMessage::Renew { incarnation, at, view } = message else {
+        let ViewMessage::Renew { incarnation, at, view, applied } = message else {
             self.counters.strange_dropped += 1;
             return;
         };
@@ -101,6 +108,7 @@ impl Coordinator {
         }
         let was_settled = self.views.is_settled();
         self.views.knows(from, view);
+        self.views.has_applied(from, applied);
         if view < self.views.current().number {
             self.announce(effects);
         }

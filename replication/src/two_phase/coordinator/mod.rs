@@ -11,6 +11,7 @@ mod complete;
 mod exclude;
 mod reads;
 mod recover;
+mod rejoin;
 mod round;
 mod state;
 mod view;
@@ -22,6 +23,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::batches::Batches;
+use self::rejoin::{Joining, Returned};
 use self::round::{Parked, Round};
 use self::state::{Active, PendingRead, Phase};
 use self::view::Views;
@@ -96,6 +98,9 @@ counters! {
         views,
         excluded,
         leases,
+        votes_voided,
+        joins_sent,
+        rejoined,
         duplicates_dropped,
         strange_dropped,
         dropped_not_serving,
@@ -145,6 +150,11 @@ pub struct Coordinator {
     reads: BTreeMap<u64, PendingRead>,
     last_read: u64,
     peers_up: BTreeSet<NodeId>,
+    /// Replicas that have lost their disks and are not let in again, as far as they said so lately:
+    /// until then writes are refused at once instead of waiting for their votes.
+    outside: BTreeMap<NodeId, Time>,
+    /// Members that are back and were not let in, or not for sure.
+    joining: BTreeMap<NodeId, Joining>,
     alarms: Alarms<Alarm>,
     counters: Counters,
 }
@@ -190,6 +200,8 @@ impl Coordinator {
             reads: BTreeMap::new(),
             last_read: 0,
             peers_up: BTreeSet::new(),
+            outside: BTreeMap::new(),
+            joining: BTreeMap::new(),
             alarms: Alarms::new(),
             counters: Counters::default(),
             options,
@@ -239,11 +251,22 @@ impl Coordinator {
                 self.read_answer(now, from, read, epoch, answer, effects);
             }
             Message::Recovered(answer) => self.recovered(now, from, *answer, effects),
+            Message::Outside { life, applied, promised } => {
+                self.outside(now, from, Returned { life, applied, promised }, effects);
+            }
             Message::Prepare(_)
             | Message::Decide { .. }
             | Message::Inform { .. }
             | Message::Recover { .. }
-            | Message::Read { .. } => self.counters.strange_dropped += 1,
+            | Message::Read { .. }
+            | Message::FetchCommits { .. }
+            | Message::Commits { .. }
+            | Message::Truncated { .. }
+            | Message::FetchSnapshot { .. }
+            | Message::SnapshotPiece(_)
+            | Message::SnapshotGone { .. }
+            | Message::CatchUp { .. }
+            | Message::Join { .. } => self.counters.strange_dropped += 1,
         }
     }
 
@@ -387,6 +410,7 @@ impl Core for Coordinator {
             // A coordinator has no store, and so never asks one.
             Input::Read { .. } | Input::Staged { .. } => self.counters.strange_dropped += 1,
         }
+        self.let_in(effects);
         self.alarms.ask(now, effects);
     }
 

@@ -20,6 +20,7 @@ impl Coordinator {
     /// A new epoch, durable before the first transaction gets its number.
     pub(super) fn start(&mut self, effects: &mut Out) {
         self.epoch += 1;
+        self.views.begins_epoch(self.epoch, self.commits);
         self.begin_round();
         if self.is_parallel() {
             self.parallel_epoch = self.epoch;
@@ -58,6 +59,7 @@ impl Coordinator {
         match record {
             CoordinatorRecord::Started { epoch, commit } => {
                 self.epoch = epoch;
+                self.views.begins_epoch(epoch, self.commits);
                 if commit == CommitMode::Parallel {
                     self.parallel_epoch = epoch;
                 }

@@ -11,7 +11,7 @@
 //! it, and may take any number that is free. All numbers that were given out are taken again, since
 //! whatever had one is prepared or committed everywhere; if not, somebody has lost a log.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -36,6 +36,9 @@ pub(super) struct Round {
     applied: CommitNumber,
     /// What is prepared somewhere and has no record here.
     found: BTreeMap<TxnId, Found>,
+    /// Who has lost what it had promised: it holds for others what they hold, and nothing else is
+    /// asked of it.
+    outside: BTreeSet<NodeId>,
     /// Why the answers can't be true together, or with the log: no write is taken on then.
     pub(super) contradiction: Option<String>,
     /// Writes that came meanwhile, and their bytes.
@@ -180,7 +183,7 @@ impl Coordinator {
         answer: Recovered,
         effects: &mut Out,
     ) {
-        let Recovered { epoch, first, applied, recalled, next } = answer;
+        let Recovered { epoch, first, applied, recalled, next, is_outside } = answer;
         self.counters.recovered += 1;
         let Some(round) = self.round.as_mut().filter(|_| epoch == self.epoch) else {
             self.counters.duplicates_dropped += 1;
@@ -195,6 +198,9 @@ impl Coordinator {
             return;
         }
         round.applied = round.applied.max(applied);
+        if is_outside {
+            round.outside.insert(from);
+        }
         for recalled in recalled {
             self.recall(from, recalled);
         }
@@ -302,8 +308,11 @@ impl Coordinator {
         let mut unnumbered = VecDeque::new();
         let mut aborts = Vec::new();
         for (txn, found) in &round.found {
+            // What a replica that has lost its disk had promised it can't say. That nobody has a
+            // record of an abort is enough: nobody was told of one.
             let is_needed = |node: NodeId| {
-                self.views.counts(node, *txn) || self.options.planted.has(Bug::RecoverByOldView)
+                (self.views.counts(node, *txn) || self.options.planted.has(Bug::RecoverByOldView))
+                    && !round.outside.contains(&node)
             };
             let lacks = |node: &&NodeId| is_needed(**node) && !found.holders.contains(node);
             let stranger = found.participants.iter().find(|it| !self.options.replicas.contains(it));

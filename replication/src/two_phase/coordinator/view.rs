@@ -21,10 +21,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::contract::{NodeId, Time};
-use crate::two_phase::message::TxnId;
+use crate::two_phase::message::{CommitNumber, TxnId};
 use crate::two_phase::options::CoordinatorOptions;
 use crate::two_phase::planted::{Bug, Planted};
-use crate::two_phase::record::{Member, View};
+use crate::two_phase::record::{Member, Missed, View};
 
 /// What the coordinator knows of one replica, in this run.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +34,8 @@ struct Replica {
     heard: Time,
     /// The newest view that it has said to know, durably.
     knows: u64,
-    /// It is a member, and has not come so far that it could vote.
-    is_joining: bool,
+    /// It is a member that was taken back, and is not known to have come so far that it could vote.
+    needs: Option<CommitNumber>,
 }
 
 /// The view and what it rests on.
@@ -59,8 +59,7 @@ pub(super) struct Views {
 
 impl Views {
     pub(super) fn new(options: &CoordinatorOptions, replicas: &[NodeId]) -> Self {
-        let replica =
-            |id: &NodeId| Replica { id: *id, heard: Time(0), knows: 0, is_joining: false };
+        let replica = |id: &NodeId| Replica { id: *id, heard: Time(0), knows: 0, needs: None };
         let member = |id: &NodeId| Member { replica: *id, from: TxnId::FIRST };
         let min_replicas = options.min_replicas.clamp(1, replicas.len());
         Self {
@@ -75,6 +74,7 @@ impl Views {
                 min_replicas: replicas.len(),
                 lease: Duration::ZERO,
                 is_founded: false,
+                missed: Vec::new(),
             },
             pending: None,
             replicas: replicas.iter().map(replica).collect(),
@@ -94,12 +94,14 @@ impl Views {
     }
 
     /// A run begins. Whoever was granted a lease before it is heard of now: nobody remembers when.
-    pub(super) fn start(&mut self, now: Time) {
+    pub(super) fn start(&mut self, now: Time, commits: CommitNumber) {
         let longer = self.current.lease.saturating_sub(self.lease);
         for replica in &mut self.replicas {
             replica.heard = now.after(longer + longer / 8);
             replica.knows = 0;
-            replica.is_joining = false;
+            let was_away =
+                self.current.member(replica.id).is_some_and(|member| member.from > TxnId::FIRST);
+            replica.needs = was_away.then_some(commits);
         }
         self.left_out = self.current.number;
         self.looked = now;
@@ -159,7 +161,7 @@ impl Views {
         let is_in = |view: &View| view.member(to).is_some();
         let stays = is_in(&self.current) && self.pending.as_ref().is_none_or(is_in);
         let replica = self.replicas.iter().find(|replica| replica.id == to)?;
-        let is_aware = replica.knows >= self.current.number && !replica.is_joining;
+        let is_aware = replica.knows >= self.current.number && replica.needs.is_none();
         (stays && is_aware).then(|| self.lease.min(self.current.lease))
     }
 
@@ -176,7 +178,7 @@ impl Views {
     /// Whether the cluster can go on without these, once they have been silent for long enough.
     pub(super) fn can_do_without(&self, silent: &[NodeId]) -> bool {
         let stays = |replica: &&Replica| {
-            self.is_member(replica.id) && !replica.is_joining && !silent.contains(&replica.id)
+            self.is_member(replica.id) && replica.needs.is_none() && !silent.contains(&replica.id)
         };
         let least = self.current.min_replicas.max(self.min_replicas);
         self.current.is_founded && self.replicas.iter().filter(stays).count() >= least
@@ -192,7 +194,7 @@ impl Views {
     }
 
     /// The view to log now, if it is to change.
-    pub(super) fn next(&mut self, now: Time) -> Option<View> {
+    pub(super) fn next(&mut self, now: Time, round: Option<(u64, CommitNumber)>) -> Option<View> {
         if now.since(self.looked) > self.exclude_after / 2 {
             // It was stopped itself, and what came meanwhile is yet to be heard.
             for replica in &mut self.replicas {
@@ -203,7 +205,7 @@ impl Views {
         if self.pending.is_some() || !self.are_kept() {
             return None;
         }
-        let next = self.founding().or_else(|| self.excluding(now))?;
+        let next = self.founding().or_else(|| self.excluding(now, round))?;
         self.pending = Some(next.clone());
         Some(next)
     }
@@ -211,12 +213,13 @@ impl Views {
     /// How few may remain is changed, and what a lease is, while all are there. Nobody is left out
     /// before all replicas know that they need a lease, and how many others to ask without one.
     fn founding(&self) -> Option<View> {
-        let View { number, ref members, min_replicas, lease, is_founded } = self.current;
+        let View { number, ref members, min_replicas, lease, is_founded, .. } = self.current;
         let number_next = number + 1;
         let all_know = self.replicas.iter().all(|replica| replica.knows >= number);
         let lowers = self.min_replicas < min_replicas;
         let longest = lease.max(self.lease);
         let next = |number, is_founded| View {
+            missed: self.current.missed.clone(),
             number,
             members: members.clone(),
             min_replicas: self.min_replicas,
@@ -234,18 +237,89 @@ impl Views {
         changes.then(|| next(number_next, is_founded))
     }
 
-    fn excluding(&self, now: Time) -> Option<View> {
+    /// Who is left out while a coordinator that has started asks may not have answered.
+    fn excluding(&self, now: Time, round: Option<(u64, CommitNumber)>) -> Option<View> {
         let silent = self.silent(now);
         if silent.is_empty() || !self.can_do_without(&silent) {
             return None;
         }
         let stay = self.current.members.iter().filter(|member| !silent.contains(&member.replica));
+        let missed = round.into_iter().flat_map(|(epoch, commits)| {
+            silent.iter().map(move |replica| Missed { replica: *replica, epoch, commits })
+        });
         Some(View {
             number: self.current.number + 1,
             members: stay.copied().collect(),
             lease: self.lease,
+            missed: self.current.missed.iter().copied().chain(missed).collect(),
             ..self.current.clone()
         })
+    }
+
+    /// A coordinator starts, and hears from the members only how far the numbers of commits are known.
+    pub(super) fn begins_epoch(&mut self, epoch: u64, commits: CommitNumber) {
+        let is_outside = |replica: &&Replica| self.current.member(replica.id).is_none();
+        let outside: Vec<NodeId> =
+            self.replicas.iter().filter(is_outside).map(|replica| replica.id).collect();
+        for replica in outside {
+            self.misses(Missed { replica, epoch, commits });
+        }
+    }
+
+    /// The first start that a replica misses is the one that counts.
+    fn misses(&mut self, missed: Missed) {
+        if self.current.missed.iter().all(|it| it.replica != missed.replica) {
+            self.current.missed.push(missed);
+        }
+    }
+
+    /// Whether what a replica has applied up to here may have got other numbers.
+    pub(super) fn is_suspect(&self, replica: NodeId, applied: CommitNumber, promised: u64) -> bool {
+        let missed = self.current.missed.iter().find(|it| it.replica == replica);
+        missed.is_some_and(|it| applied > it.commits && promised < it.epoch)
+    }
+
+    /// The view in which a replica is back, from this transaction on; none if not now.
+    pub(super) fn with(&mut self, replica: NodeId, from: TxnId) -> Option<View> {
+        let knows = |it: &Replica| it.id == replica && it.knows >= self.current.number;
+        let is_ready = self.current.is_founded
+            && self.pending.is_none()
+            && self.is_settled()
+            && self.replicas.iter().any(knows);
+        if !is_ready {
+            return None;
+        }
+        let mut next = self.current.clone();
+        next.number += 1;
+        next.members.push(Member { replica, from });
+        next.members.sort_unstable_by_key(|member| member.replica);
+        next.missed.retain(|missed| missed.replica != replica);
+        self.pending = Some(next.clone());
+        self.needs(replica, CommitNumber(u64::MAX));
+        Some(next)
+    }
+
+    /// Before it has applied this commit a replica does not count among those that remain: it may be
+    /// held by others only.
+    pub(super) fn needs(&mut self, replica: NodeId, commit: CommitNumber) {
+        if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
+            it.needs = Some(commit);
+        }
+    }
+
+    /// A replica has come so far.
+    pub(super) fn has_applied(&mut self, replica: NodeId, applied: CommitNumber) {
+        if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
+            it.needs = it.needs.filter(|needed| *needed > applied);
+        }
+    }
+
+    /// A member says that it takes part in nothing: it is left out, if that may be.
+    pub(super) fn is_lost(&mut self, replica: NodeId) {
+        if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
+            it.heard = Time(0);
+            it.needs = Some(CommitNumber(u64::MAX));
+        }
     }
 
     /// The record of the next view is durable: it is in force. Who is left out by it.

@@ -2,10 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::state::{Decided, Promised, Stage, Told};
+use super::state::{Decided, Early, Promised, Stage, Told};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
-use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId};
+use crate::request::Write;
+use crate::two_phase::message::{Commit, CommitNumber, Decision, Message, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
@@ -77,7 +78,7 @@ impl Participant {
                 if let Some(alarm) = alarm.take() {
                     self.alarms.cancel(alarm, Alarm::Inquire(txn));
                 }
-                self.early.insert(number, txn);
+                self.early.insert(number, Early::Prepared(txn));
                 self.apply_in_order(effects);
             }
             // No vote of ours is out, or another commit has this number: not from our coordinator.
@@ -91,9 +92,12 @@ impl Participant {
     /// epoch. That epoch's coordinator was not told of the number, and may have given another.
     fn is_outdated(&self, txn: TxnId, told: Told) -> bool {
         let is_parallel = |promised: &Promised| promised.parallel.is_some();
-        told.epoch < self.promised
-            && self.transactions.get(&txn).is_some_and(is_parallel)
-            && !self.options.planted.has(Bug::TakeOldNumbers)
+        self.is_of_before(told.epoch) && self.transactions.get(&txn).is_some_and(is_parallel)
+    }
+
+    /// Whether the numbers of parallel commits are from before the promise to a later epoch.
+    pub(super) fn is_of_before(&self, epoch: u64) -> bool {
+        epoch < self.promised && !self.options.planted.has(Bug::TakeOldNumbers)
     }
 
     /// A commit of a transaction that is not prepared here. It was committed here, or nothing is
@@ -114,7 +118,11 @@ impl Participant {
                 self.counters.duplicates_dropped += 1;
                 self.acknowledge(txn, effects);
             }
-            None => self.counters.strange_dropped += 1,
+            // It was never prepared here, or that is forgotten: others have it.
+            None => {
+                self.counters.strange_dropped += 1;
+                self.hear_of(number);
+            }
         }
     }
 
@@ -123,52 +131,107 @@ impl Participant {
     /// decision is durable at the coordinator, who keeps it until it is acknowledged; if this
     /// replica crashes before its own record is durable, the transaction is in doubt again, and
     /// locked, so nobody can see that it was applied too early.
-    fn apply_in_order(&mut self, effects: &mut Out) {
-        let mut turn: Vec<(CommitNumber, TxnId, Promised)> = Vec::new();
-        while let Some(entry) = self.early.first_entry() {
-            let is_next = *entry.key() == self.applied.next();
-            if !is_next && !self.options.planted.has(Bug::ApplyOutOfOrder) {
-                break;
-            }
-            let (number, txn) = entry.remove_entry();
-            self.applied = self.applied.max(number);
-            turn.push((number, txn, self.forget(txn)));
-        }
+    pub(super) fn apply_in_order(&mut self, effects: &mut Out) {
+        let turn = self.take_turn();
         if turn.is_empty() {
-            self.counters.commits_out_of_order += 1;
+            self.counters.commits_out_of_order += u64::from(!self.early.is_empty());
             return;
         }
         effects.point(points::PARTICIPANT_DECISION_RECEIVED);
         let mut mark = self.last;
-        for (_, _, promised) in &turn {
+        for entry in &turn {
             mark = mark.next();
-            let writes = promised.transaction.writes.clone();
-            effects.push(Effect::Apply { mark: mark.0, writes });
+            effects.push(Effect::Apply { mark: mark.0, writes: entry.writes() });
         }
         effects.point(points::PARTICIPANT_APPLIED);
-        for (number, txn, promised) in &turn {
-            self.counters.committed += 1;
-            let decision = Decision::Commit(*number);
-            let epoch = match &promised.stage {
-                Stage::Prepared { commit: Some(told), .. } => told.epoch,
-                _ => unreachable!("only what is prepared and decided has its turn"),
+        let mut ended: Vec<(TxnId, Stage)> = Vec::new();
+        for entry in turn {
+            match entry {
+                Turn::Prepared(commit, promised) => {
+                    let decision = Decision::Commit(commit.number);
+                    let record = ParticipantRecord::Decided { txn: commit.txn, decision };
+                    self.persist(record, Urgency::Soon, effects);
+                    self.acknowledge_when_durable(commit.txn, effects);
+                    ended.push((commit.txn, promised.stage));
+                }
+                Turn::Learned(commits) => {
+                    let finished_below = self.finished_below;
+                    let open: Vec<TxnId> = commits.iter().map(|commit| commit.txn).collect();
+                    let record = ParticipantRecord::Learned { finished_below, commits };
+                    self.persist(record, Urgency::Soon, effects);
+                    for txn in open.into_iter().filter(|txn| *txn >= finished_below) {
+                        self.acknowledge_when_durable(txn, effects);
+                    }
+                }
+            }
+        }
+        for (txn, stage) in ended {
+            self.wake_reads(txn, stage, effects);
+        }
+    }
+
+    /// The commits whose turn has come, one entry for each record.
+    fn take_turn(&mut self) -> Vec<Turn> {
+        let mut turn: Vec<Turn> = Vec::new();
+        // Rows that are staged take the place of all that is applied.
+        if self.is_installing() && !self.options.planted.has(Bug::ApplyWhileInstalling) {
+            return turn;
+        }
+        while let Some(entry) = self.early.first_entry() {
+            let is_next = *entry.key() == self.applied.next()
+                || self.options.planted.has(Bug::LearnTwice) && *entry.key() <= self.applied;
+            if !is_next && !self.options.planted.has(Bug::ApplyOutOfOrder) {
+                break;
+            }
+            let (number, early) = entry.remove_entry();
+            self.applied = self.applied.max(number);
+            let commit = match early {
+                Early::Prepared(txn) => {
+                    let promised = self.forget(txn);
+                    let Stage::Prepared { commit: Some(told), .. } = &promised.stage else {
+                        unreachable!("only what is prepared and decided has its turn");
+                    };
+                    let (pledge, epoch) = (promised.pledge(), told.epoch);
+                    let transaction = promised.transaction.clone();
+                    let commit = Commit { number, txn, pledge, transaction };
+                    self.remember_commit(&commit, epoch);
+                    turn.push(Turn::Prepared(commit.clone(), promised));
+                    commit
+                }
+                Early::Learned { commit, epoch } => {
+                    if commit.txn >= self.finished_below {
+                        self.remember_commit(&commit, epoch);
+                    }
+                    match turn.last_mut() {
+                        Some(Turn::Learned(commits)) => commits.push(commit.clone()),
+                        Some(Turn::Prepared(..)) | None => {
+                            turn.push(Turn::Learned(Vec::from([commit.clone()])));
+                        }
+                    }
+                    commit
+                }
             };
-            let pledge = promised.pledge();
-            self.decided.insert(*txn, Decided { epoch, pledge, ..Decided::new(decision, false) });
-            let record = ParticipantRecord::Decided { txn: *txn, decision };
-            self.persist(record, Urgency::Soon, effects);
-            effects.point(points::PARTICIPANT_BEFORE_ACKNOWLEDGE);
-            self.counters.acknowledgements_sent += 1;
-            let message = Message::Acknowledge { txn: *txn };
-            let acknowledgement = Effect::Send { to: txn.coordinator, message };
-            let bug = Bug::AcknowledgeBeforeDurable;
-            effects.push_held(acknowledgement, self.options.planted.has(bug));
-            effects.point(points::PARTICIPANT_ACKNOWLEDGED);
-            effects.push(Effect::Resume(ParticipantResume::Decided(*txn)));
+            self.recent.push(commit, self.options.recent_bytes_max);
         }
-        for (_, txn, promised) in turn {
-            self.wake_reads(txn, promised.stage, effects);
-        }
+        turn
+    }
+
+    fn remember_commit(&mut self, commit: &Commit, epoch: u64) {
+        let (pledge, decision) = (commit.pledge.clone(), Decision::Commit(commit.number));
+        self.decided.insert(commit.txn, Decided { epoch, pledge, ..Decided::new(decision, false) });
+    }
+
+    /// A commit is applied, and the record that says so is the last one.
+    fn acknowledge_when_durable(&mut self, txn: TxnId, effects: &mut Out) {
+        self.counters.committed += 1;
+        effects.point(points::PARTICIPANT_BEFORE_ACKNOWLEDGE);
+        self.counters.acknowledgements_sent += 1;
+        let acknowledgement =
+            Effect::Send { to: txn.coordinator, message: Message::Acknowledge { txn } };
+        let bug = Bug::AcknowledgeBeforeDurable;
+        effects.push_held(acknowledgement, self.options.planted.has(bug));
+        effects.point(points::PARTICIPANT_ACKNOWLEDGED);
+        effects.push(Effect::Resume(ParticipantResume::Decided(txn)));
     }
 
     fn learn_abort(&mut self, txn: TxnId, effects: &mut Out) {
@@ -218,11 +281,26 @@ impl Participant {
         if finished_below <= self.finished_below {
             return;
         }
-        self.finished_below = finished_below;
-        self.decided = self.decided.split_off(&finished_below);
+        self.remember_below(finished_below);
+        // What is committed below may still be on its way to a replica that has just come back.
+        if self.is_current() {
+            self.abort_what_is_over(effects);
+        }
+    }
+
+    /// Outcomes below are asked for by nobody any more.
+    pub(super) fn remember_below(&mut self, finished_below: TxnId) {
+        if finished_below > self.finished_below {
+            self.finished_below = finished_below;
+            self.decided = self.decided.split_off(&finished_below);
+        }
+    }
+
+    /// What is still prepared below was aborted.
+    pub(super) fn abort_what_is_over(&mut self, effects: &mut Out) {
         let over: Vec<TxnId> = self
             .transactions
-            .range(..finished_below)
+            .range(..self.finished_below)
             .filter(|(_, promised)| match &promised.stage {
                 Stage::Checking { .. } | Stage::Logging => true,
                 Stage::Prepared { commit, .. } => commit.is_none(),
@@ -234,6 +312,26 @@ impl Participant {
         for txn in over {
             self.counters.aborted_below_finished += 1;
             self.abort(txn, effects);
+        }
+    }
+}
+
+/// Commits that are applied under one mark.
+enum Turn {
+    /// This one was prepared here; its outcome is all that has to be written.
+    Prepared(Commit, Promised),
+    /// These were not.
+    Learned(Vec<Commit>),
+}
+
+impl Turn {
+    fn writes(&self) -> Vec<Write> {
+        match self {
+            Self::Prepared(commit, _) => commit.transaction.writes.clone(),
+            Self::Learned(commits) => commits
+                .iter()
+                .flat_map(|commit| commit.transaction.writes.iter().cloned())
+                .collect(),
         }
     }
 }

@@ -95,11 +95,8 @@ impl Participant {
             None => {}
         }
         match self.decided.get(&txn) {
-            // The coordinator has said so. If it forgets the number, this participant tells it when
-            // it asks; what is durable here it has told to whom it has promised.
-            Some(Decided { decision: Decision::Commit(number), durable, epoch, .. }) => {
-                let known = if *durable { self.promised.max(*epoch) } else { *epoch };
-                Some((decided(Decision::Commit(*number)), known))
+            Some(known @ Decided { decision: Decision::Commit(number), .. }) => {
+                Some((decided(Decision::Commit(*number)), self.epoch_known(known)))
             }
             Some(Decided { decision: Decision::Abort, durable: true, .. }) => {
                 Some((decided(Decision::Abort), self.promised))
@@ -108,6 +105,8 @@ impl Participant {
             Some(Decided { decision: Decision::Abort, durable: false, .. }) => {
                 Some((Knowledge::Undecided, self.promised))
             }
+            // An earlier life of this replica may have voted on it.
+            None if self.is_before_joining(txn) => Some((Knowledge::Undecided, self.promised)),
             // Who is left out is not waited for: what is over may be committed all the same, and a
             // promise not to vote is worth nothing, since one day the vote may not be needed.
             None if self.lease.view() > 0 && !planted.has(Bug::PromiseNeverInView) => {
@@ -116,6 +115,16 @@ impl Participant {
             // A commit is not over while the one who asks has not acknowledged it.
             None if txn < self.finished_below => Some((decided(Decision::Abort), self.promised)),
             None => None,
+        }
+    }
+
+    /// Of which epoch's coordinator a commit's number is. One has said so. If it forgets the number,
+    /// this participant tells it when it asks; what is durable here it has told to whom it has
+    /// promised.
+    pub(super) fn epoch_known(&self, decided: &Decided) -> u64 {
+        match decided.durable {
+            true => self.promised.max(decided.epoch),
+            false => decided.epoch,
         }
     }
 

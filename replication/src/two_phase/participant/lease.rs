@@ -149,6 +149,10 @@ impl Participant {
             }
             return;
         }
+        self.know_view(view, others, effects);
+    }
+
+    fn know_view(&mut self, view: u64, others: usize, effects: &mut Out) {
         self.lease.view = view;
         self.lease.others = others;
         self.persist_view(effects);
@@ -159,6 +163,9 @@ impl Participant {
     pub(super) fn view_is_durable(&mut self, now: Time, view: u64, effects: &mut Out) {
         self.lease.durable = self.lease.durable.max(view);
         self.renew(now, effects);
+        if self.standing.is_outside && !self.misses_some() {
+            self.ask_to_join(now, effects);
+        }
     }
 
     /// Asks for a lease, and says which view it knows.
@@ -174,7 +181,8 @@ impl Participant {
         if self.peers_up.contains(&NodeId::COORDINATOR) {
             self.counters.renewals_sent += 1;
             let (incarnation, view) = (self.incarnation, self.lease.durable);
-            let renew = ViewMessage::Renew { incarnation, at: now, view };
+            let applied = self.applied;
+            let renew = ViewMessage::Renew { incarnation, at: now, view, applied };
             self.send_of_view(NodeId::COORDINATOR, renew, effects);
         }
     }
@@ -203,12 +211,31 @@ impl Participant {
         }
     }
 
-    /// The coordinator goes on without this replica.
+    /// The coordinator goes on without this replica. It may be a late word, from before it was let in
+    /// again.
     fn is_left_out(&mut self, view: u64, effects: &mut Out) {
+        if view < self.lease.view || self.lease.view == 0 || self.alone > 0 {
+            self.counters.outdated_dropped += 1;
+            return;
+        }
+        // It will be said again.
+        if self.standing.is_outside || self.is_installing() {
+            return;
+        }
         self.lease.excluded_by = view;
+        self.lease.until = Time(0);
+        self.go_outside(effects);
         for Unleased { asker, .. } in core::mem::take(&mut self.lease.waiting) {
             let failure = self.no_lease();
             self.fail_read(asker, failure, effects);
+        }
+    }
+
+    /// It is in this view, and was let in.
+    pub(super) fn is_let_in(&mut self, view: u64, effects: &mut Out) {
+        self.lease.excluded_by = 0;
+        if view > self.lease.view {
+            self.know_view(view, self.lease.others, effects);
         }
     }
 
@@ -264,7 +291,7 @@ impl Participant {
     fn tell_view(&mut self, to: NodeId, round: u64, incarnation: u64, effects: &mut Out) {
         let view = self.lease.view;
         // It may have been told of one, and lost its disk.
-        if view > 0 {
+        if view > 0 && !self.is_outside() {
             let heard = ViewMessage::Heard { round, incarnation, view };
             self.send_of_view(to, heard, effects);
         }

@@ -4,27 +4,36 @@
 //! reads of them wait, until the coordinator or another participant says how it ended.
 
 mod alone;
+mod catch_up;
 mod decide;
+mod donor;
 mod doubt;
 mod lease;
 mod prepare;
 mod reads;
 mod recall;
+mod recent;
 mod recover;
+mod standing;
 mod state;
+mod take_over;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use self::catch_up::{CatchUp, Commits};
 use self::decide::Learnt;
 use self::lease::Lease;
-use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
+use self::recent::Recent;
+use self::standing::Standing;
+use self::state::{Asker, Decided, Early, Promised, Stage, WaitingRead};
+use self::take_over::Installing;
 use super::audit::{ParticipantAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::ParticipantOptions;
-use super::record::ParticipantRecord;
+use super::record::{ParticipantRecord, Replicated};
 use crate::alarms::Alarms;
 use crate::contract::{
     Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
@@ -33,6 +42,7 @@ use crate::counters::counters;
 use crate::random::Random;
 use crate::request::{Answer, ClientId, Failure, Outcome};
 use crate::sessions::{Origin, SessionLimits, Sessions};
+use crate::transfer::{Outgoing, PIECES_MAX};
 
 type Out = Effects<Message, ParticipantRecord, ParticipantResume>;
 
@@ -56,6 +66,10 @@ pub enum ParticipantResume {
     },
     /// That there is this view.
     View(u64),
+    /// That it takes part in nothing.
+    Outside,
+    /// That another replica's rows take the place of those here; they are in place.
+    Installed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +77,9 @@ enum Alarm {
     Inquire(TxnId),
     Read(ReadId),
     Lease,
+    CatchUp,
+    SnapshotIdle,
+    Join,
 }
 
 counters! {
@@ -92,6 +109,7 @@ counters! {
         reads_waited,
         reads_expired,
         reads_unleased,
+        left_out,
         renewals_sent,
         inquiries,
         informs,
@@ -100,6 +118,17 @@ counters! {
         refused_by_promise,
         reads_looked_at_again,
         outdated_dropped,
+        catch_ups_sent,
+        truncated_sent,
+        commits_passed_on,
+        learned,
+        snapshots_taken,
+        snapshot_pieces_sent,
+        snapshot_pieces,
+        snapshots_installed,
+        snapshots_given_up,
+        snapshots_without_room,
+        joined,
         duplicates_dropped,
         strange_dropped,
         dropped_not_serving,
@@ -140,7 +169,14 @@ pub struct Participant {
     /// The newest commit applied; all before it were too.
     applied: CommitNumber,
     /// Commits that wait for the one before them.
-    early: BTreeMap<CommitNumber, TxnId>,
+    early: BTreeMap<CommitNumber, Early>,
+    /// The newest commits, for replicas that miss them; and snapshots for those that miss more.
+    recent: Recent,
+    outgoing: Outgoing<Replicated>,
+    /// What this replica misses itself.
+    catch_up: CatchUp,
+    installing: Option<Installing>,
+    standing: Standing,
     /// One phase: the writes that this participant committed.
     sessions: Sessions<()>,
     last_read: u64,
@@ -187,6 +223,11 @@ impl Participant {
             lease: Lease::new(options.renew_interval),
             applied: CommitNumber::ZERO,
             early: BTreeMap::new(),
+            recent: Recent::default(),
+            outgoing: Outgoing::default(),
+            catch_up: CatchUp::default(),
+            installing: None,
+            standing: Standing::new(),
             sessions: Sessions::new(Origin::Learnt, limits),
             last_read: 0,
             checks: BTreeMap::new(),
@@ -209,7 +250,12 @@ impl Participant {
         };
         // What is being prepared gets an outcome that is remembered, room or not.
         let outcomes_max = options.decided_max.saturating_add(options.prepared_max);
+        let (held, pieces) = self.outgoing.lengths();
         let tables = [
+            ("snapshots held", held, options.snapshots_max),
+            ("pieces read", pieces, PIECES_MAX),
+            ("bytes of recent commits", self.recent.bytes(), options.recent_bytes_max),
+            ("prepares put off", self.standing.put_off_len(), options.prepared_max),
             ("transactions", self.transactions.len(), options.prepared_max),
             ("bytes prepared", self.prepared_bytes, options.prepared_bytes_max),
             ("outcomes", self.decided.len(), outcomes_max),
@@ -224,13 +270,15 @@ impl Participant {
             lock_holders: self.locks.holders().collect(),
             applied: self.applied,
             alone: self.alone,
+            is_outside: self.standing.is_outside,
+            is_installing: self.is_installing(),
             is_unfit: self.unfit.is_some(),
             tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
         }
     }
 
     fn message(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Out) {
-        if !self.serving {
+        if !self.serving || (self.is_outside() && !Self::hears_outside(&message)) {
             self.counters.dropped_not_serving += 1;
             return;
         }
@@ -249,10 +297,28 @@ impl Participant {
                 self.read(now, asker, *query, Time::NEVER, effects);
             }
             Message::View(message) => self.of_view(now, from, message, effects),
+            Message::FetchCommits { from: number } => self.fetch_commits(from, number, effects),
+            Message::Commits { from: _, commits, applied, finished_below, epoch } => {
+                let piece = Commits { commits, applied, finished_below, epoch };
+                self.commits_came(now, from, piece, effects);
+            }
+            Message::Truncated { first } => self.truncated(now, from, first, effects),
+            Message::FetchSnapshot { snapshot, from: key } => {
+                self.fetch_snapshot(now, from, snapshot, key, effects);
+            }
+            Message::SnapshotPiece(piece) => self.stage(now, from, piece, effects),
+            Message::SnapshotGone { snapshot } => self.snapshot_gone(now, from, snapshot, effects),
+            Message::CatchUp { to, anew } => {
+                self.told_to_catch_up(now, from, (to, anew), effects);
+            }
+            Message::Join { life, from: first, serve_from, view } => {
+                self.join(from, life, (first, serve_from, view), effects);
+            }
             Message::Vote { .. }
             | Message::Acknowledge { .. }
             | Message::ReadAnswer { .. }
-            | Message::Recovered(_) => {
+            | Message::Recovered(_)
+            | Message::Outside { .. } => {
                 self.counters.strange_dropped += 1;
             }
         }
@@ -263,12 +329,14 @@ impl Participant {
         if self.serving && peer == NodeId::COORDINATOR {
             self.renew(now, effects);
             self.inquire_about_all(effects);
+            self.ask_to_join(now, effects);
         }
     }
 
-    fn peer_down(&mut self, peer: NodeId) {
+    fn peer_down(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.remove(&peer);
         self.drop_reads_of(peer);
+        self.lose_donor(now, peer, effects);
     }
 
     fn timer(&mut self, now: Time, effects: &mut Out) {
@@ -278,6 +346,9 @@ impl Participant {
                 Some(Alarm::Inquire(txn)) => self.inquire_alarm(now, txn, effects),
                 Some(Alarm::Read(read)) => self.read_alarm(read, effects),
                 Some(Alarm::Lease) => self.lease_alarm(now, effects),
+                Some(Alarm::CatchUp) => self.catch_up_alarm(now, effects),
+                Some(Alarm::SnapshotIdle) => self.snapshot_idle_alarm(now, effects),
+                Some(Alarm::Join) => self.ask_to_join(now, effects),
                 None => return,
             }
         }
@@ -292,11 +363,18 @@ impl Participant {
             ParticipantResume::Promised { epoch, first } => {
                 self.epoch_is_promised(epoch, first, effects);
             }
+            ParticipantResume::Outside => self.outside_is_durable(now, effects),
             ParticipantResume::View(view) => self.view_is_durable(now, view, effects),
+            ParticipantResume::Installed => self.installed(now, effects),
         }
     }
 
     fn store_answered(&mut self, read: ReadId, answer: Answer, effects: &mut Out) {
+        let mut answer = Some(answer);
+        if self.piece_came(read, &mut answer, effects) {
+            return;
+        }
+        let answer = answer.expect("it was asked something else");
         if let Some(txn) = self.checks.remove(&read) {
             self.checked(txn, answer, effects);
         } else if let Some(asker) = self.asked.remove(&read) {
@@ -335,17 +413,17 @@ impl Core for Participant {
             Input::Request(request) => self.request(now, request, effects),
             Input::Message { from, message } => self.message(now, from, message, effects),
             Input::PeerUp(peer) => self.peer_up(now, peer, effects),
-            Input::PeerDown(peer) => self.peer_down(peer),
+            Input::PeerDown(peer) => self.peer_down(now, peer, effects),
             Input::Timer => self.timer(now, effects),
             Input::Read { read, answer } => self.store_answered(read, answer, effects),
             Input::Resume(resume) => self.resume(now, resume, effects),
             Input::Room(room) => self.has_room = room,
             Input::Checkpoint => self.checkpoint(effects),
-            // It copies no stores, so nothing is ever staged.
-            Input::Staged { .. } => {}
+            Input::Staged { snapshot, is_kept } => self.staged(now, snapshot, is_kept, effects),
             // Nobody can stand in for it.
             Input::Stopping => {}
         }
+        self.look_for_gap(now);
         self.alarms.ask(now, effects);
     }
 

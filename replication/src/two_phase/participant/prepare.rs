@@ -22,6 +22,9 @@ impl Participant {
             self.counters.strange_dropped += 1;
             return;
         }
+        if !self.is_current() {
+            return self.put_off(from, prepare.clone(), effects);
+        }
         self.counters.prepares += 1;
         self.adopt(prepare.finished_below, effects);
         if self.is_known(prepare, effects) || self.joins_retry(prepare) {
@@ -74,7 +77,9 @@ impl Participant {
             }
             return true;
         }
-        if txn < self.finished_below && !self.options.planted.has(Bug::StalePrepare) {
+        if self.is_before_joining(txn)
+            || txn < self.finished_below && !self.options.planted.has(Bug::StalePrepare)
+        {
             self.counters.duplicates_dropped += 1;
             self.send_vote(txn, Vote::Refused, effects);
             return true;

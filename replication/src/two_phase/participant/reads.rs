@@ -30,6 +30,10 @@ impl Participant {
                 let reason = format!("{} is starting", self.options.id);
                 reply_failed(id, Failure::Unavailable { reason }, effects);
             }
+            Operation::Read(_) | Operation::ReadStale(_) if !self.is_current() => {
+                let reason = format!("{} is catching up with the others", self.options.id);
+                reply_failed(id, Failure::Unavailable { reason }, effects);
+            }
             Operation::Read(query) if !self.may_read(now) => {
                 self.read_without_lease(now, Asker::Client(id), query, deadline, effects);
             }
@@ -53,6 +57,11 @@ impl Participant {
         deadline: Time,
         effects: &mut Out,
     ) {
+        if !self.is_current() {
+            // The coordinator asks another.
+            self.counters.dropped_not_serving += 1;
+            return;
+        }
         self.counters.reads += 1;
         if let Err(reason) = self.options.limits.check_query(&query) {
             return self.fail_read(asker, Failure::Invalid { reason }, effects);
@@ -196,6 +205,22 @@ impl Participant {
             .collect();
         for id in dropped {
             self.stop_waiting(id);
+        }
+    }
+
+    /// Nobody will say how a transaction ended.
+    pub(super) fn fail_reads(&mut self, stage: Stage, effects: &mut Out) {
+        let Stage::Prepared { reads, .. } = stage else { return };
+        for id in reads {
+            let Some(read) = self.waiting.remove(&id) else { continue };
+            self.alarms.cancel(read.alarm, Alarm::Read(id));
+            for txn in &read.waits_for {
+                if self.transactions.contains_key(txn) {
+                    self.reads_waiting_for(*txn).remove(&id);
+                }
+            }
+            let reason = format!("the others go on without {}", self.options.id);
+            self.fail_read(read.asker, Failure::Unavailable { reason }, effects);
         }
     }
 

@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::state::{Promised, Stage};
+use super::state::{Early, Promised, Stage};
 use super::{Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
 use crate::two_phase::message::{Decision, Message, Recalled, Recovered, TxnId};
@@ -41,6 +41,7 @@ impl Participant {
         self.promised = epoch;
         self.promise_is_durable = false;
         self.drop_checks();
+        self.drop_old_numbers();
         self.look_again();
         self.persist(ParticipantRecord::Promised { epoch }, Urgency::Now, effects);
         effects.point(points::PARTICIPANT_EPOCH_PROMISED);
@@ -58,6 +59,21 @@ impl Participant {
             .collect();
         for txn in checks {
             self.forget(txn);
+        }
+    }
+
+    /// What another replica has passed on and is not applied is not told either. It may get another
+    /// number, and is passed on again.
+    fn drop_old_numbers(&mut self) {
+        let is_old = |early: &Early| match early {
+            Early::Learned { commit, epoch } => {
+                commit.pledge.is_some() && self.is_of_before(*epoch)
+            }
+            Early::Prepared(_) => false,
+        };
+        let old = self.early.iter().filter(|(_, early)| is_old(early));
+        for number in old.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.early.remove(&number);
         }
     }
 
@@ -79,7 +95,8 @@ impl Participant {
         recalled.truncate(max);
         self.counters.recovered_sent += 1;
         let applied = self.applied;
-        let answer = Recovered { epoch, first, applied, recalled, next };
+        let is_outside = self.is_outside();
+        let answer = Recovered { epoch, first, applied, recalled, next, is_outside };
         let message = Message::Recovered(Box::new(answer));
         effects.push(Effect::Send { to: NodeId::COORDINATOR, message });
     }
@@ -92,7 +109,9 @@ impl Participant {
                 Stage::Prepared { commit, .. } => commit.map(|told| told.number),
                 Stage::Checking { .. } | Stage::Logging | Stage::Alone(_) => return None,
             };
-            Some(Recalled { txn: *txn, participants, stamp, number })
+            // What is being installed has it among the outcomes.
+            let recalled = Recalled { txn: *txn, participants, stamp, number };
+            (!self.is_ended(*txn)).then_some(recalled)
         })
     }
 

@@ -11,7 +11,7 @@ use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Position, Time, Urgency};
 use crate::request::Transaction;
 use crate::two_phase::locks::{LockSet, LockTable};
-use crate::two_phase::message::{CommitNumber, Decision, TxnId};
+use crate::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
     CoordinatorProgress, DecidedState, ParticipantCheckpoint, ParticipantRecord, Prepared,
@@ -24,6 +24,7 @@ impl Participant {
             // Neither votes nor answers: better one replica less than a wrong one.
             return;
         }
+        self.begin_outside(effects);
         self.incarnation += 1;
         let record = ParticipantRecord::Started { incarnation: self.incarnation };
         self.persist(record, Urgency::Now, effects);
@@ -50,6 +51,15 @@ impl Participant {
             self.inquire_about_all(effects);
         }
         self.renew(now, effects);
+        self.ask_to_join(now, effects);
+    }
+
+    /// Whoever is outside has no promises that anybody waits for.
+    fn forget_all(&mut self) {
+        self.transactions.clear();
+        self.locks = LockTable::default();
+        self.prepared_bytes = 0;
+        self.early.clear();
     }
 
     /// Takes back one record; commits are applied again, under the marks they had.
@@ -72,6 +82,20 @@ impl Participant {
             }
             ParticipantRecord::View { number, others } => self.lease.replay(number, others),
             ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(*checkpoint),
+            ParticipantRecord::Learned { finished_below, commits } => {
+                self.replay_learned(at, finished_below, commits, effects);
+            }
+            ParticipantRecord::Installed { mark, checkpoint } => {
+                self.replay_installed(mark, *checkpoint, effects);
+            }
+            ParticipantRecord::Outside { life } => {
+                self.standing.replay_outside(life);
+                self.forget_all();
+            }
+            ParticipantRecord::Joined { life, from, serve_from } => {
+                self.standing.replay_joined(life, from, serve_from);
+                self.hear_of(serve_from);
+            }
         }
     }
 
@@ -118,6 +142,9 @@ impl Participant {
                 pledge = promised.pledge();
                 let writes = promised.transaction.writes.clone();
                 effects.push(Effect::Apply { mark: at.0, writes });
+                let pledge = pledge.clone();
+                let commit = Commit { number, txn, pledge, transaction: promised.transaction };
+                self.recent.push(commit, self.options.recent_bytes_max);
             }
         }
         if txn >= self.finished_below {
@@ -126,7 +153,7 @@ impl Participant {
     }
 
     /// A checkpoint stands for every record before it.
-    fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
+    pub(super) fn replay_checkpoint(&mut self, checkpoint: ParticipantCheckpoint) {
         self.incarnation = checkpoint.incarnation;
         self.promised = checkpoint.promised;
         checkpoint.sessions.restore_into(&mut self.sessions);
@@ -151,10 +178,21 @@ impl Participant {
 
     /// The whole durable state in one record, after which older ones are not needed.
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
-        if self.unfit.is_some() {
-            // It would replace the records that show what went wrong.
+        if self.unfit.is_some() || self.is_installing() {
+            // It would replace the records that show what went wrong, or that are about to count.
             return;
         }
+        let checkpoint = self.checkpoint_now();
+        let record = ParticipantRecord::Checkpoint(Box::new(checkpoint));
+        self.persist(record, Urgency::Now, effects);
+        let at = self.last;
+        self.persist_standing(effects);
+        self.persist_view(effects);
+        effects.push(Effect::Release(at));
+    }
+
+    /// What a checkpoint holds.
+    pub(super) fn checkpoint_now(&self) -> ParticipantCheckpoint {
         let progress =
             CoordinatorProgress { finished_below: self.finished_below, applied: self.applied };
         let in_log = |promised: &Promised| match promised.stage {
@@ -169,7 +207,7 @@ impl Participant {
             prepared: self
                 .transactions
                 .iter()
-                .filter(|(_, promised)| in_log(promised))
+                .filter(|(txn, promised)| in_log(promised) && !self.is_ended(**txn))
                 .map(|(txn, promised)| promised.record(*txn))
                 .collect(),
             decided: self.decided.iter().map(|(txn, it)| self.decided_state(*txn, it)).collect(),
@@ -182,10 +220,7 @@ impl Participant {
                 session.committed.clear();
             }
         }
-        self.persist(ParticipantRecord::Checkpoint(Box::new(checkpoint)), Urgency::Now, effects);
-        let at = self.last;
-        self.persist_view(effects);
-        effects.push(Effect::Release(at));
+        checkpoint
     }
 
     fn decided_state(&self, txn: TxnId, decided: &Decided) -> DecidedState {

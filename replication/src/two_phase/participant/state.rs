@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::contract::{NodeId, ReadId, RequestId, Time};
 use crate::request::{Query, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
-use crate::two_phase::message::{CommitNumber, Decision, OnePhase, Parallel, TxnId};
+use crate::two_phase::message::{Commit, CommitNumber, Decision, OnePhase, Parallel, TxnId};
 use crate::two_phase::record::{Pledge, Prepared};
 
 /// A transaction whose prepare has come and whose outcome has not.
@@ -74,6 +74,19 @@ pub(super) struct Alone {
     pub(super) stamp: Option<Stamp>,
     /// Later transactions of the same stamp, which get the same vote.
     pub(super) retries: Vec<TxnId>,
+}
+
+/// A commit whose turn has not come.
+#[derive(Clone, Debug)]
+pub(super) enum Early {
+    /// It is prepared here.
+    Prepared(TxnId),
+    /// Another replica has passed it on.
+    Learned {
+        commit: Commit,
+        /// Of the coordinator that its number comes from.
+        epoch: u64,
+    },
 }
 
 /// A commit's number, as it was told.

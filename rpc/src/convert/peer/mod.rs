@@ -5,14 +5,18 @@
 //! [`Carried`] is where the two meet.
 
 pub(crate) mod any_replica;
+mod catch_up;
 mod hello;
 pub(crate) mod paxos;
 pub(crate) mod two_phase;
 
-use kvorum_replication::Protocol;
+use bytes::Bytes;
 use kvorum_replication::paxos::message::Message as PaxosMessage;
 use kvorum_replication::two_phase::any_replica::message::Message as AnyReplicaMessage;
 use kvorum_replication::two_phase::message::Message as TwoPhaseMessage;
+use kvorum_replication::{Key, Protocol};
+
+use super::{KEY_BYTES_MAX, Rejected};
 
 pub(crate) use hello::{Hello, VERSION, read_hello, write_hello};
 
@@ -117,5 +121,16 @@ impl Delivery {
             Self::AnyReplica(messages) => messages.iter().map(any_replica::message_bytes).sum(),
             Self::Paxos(messages) => messages.iter().map(paxos::message_bytes).sum(),
         }
+    }
+}
+
+/// Where a piece of a snapshot begins: behind a key, which may be one of the longest.
+fn place(bytes: &[u8]) -> Result<Key, Rejected> {
+    match bytes.len() > KEY_BYTES_MAX + 1 {
+        true => Err(Rejected::Invalid(format!(
+            "a place of {} bytes in a snapshot; keys have at most {KEY_BYTES_MAX}",
+            bytes.len()
+        ))),
+        false => Ok(Bytes::copy_from_slice(bytes)),
     }
 }

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kvorum_replication::paxos::message::{
     Accepted, Ballot, Batch, Command, Member, Message, Promise, ReadName, Slot, SnapshotPiece,
 };
 use kvorum_replication::paxos::record::{Replicated, SessionState, Settled};
-use kvorum_replication::{ClientId, Key, NodeId, SnapshotId, Stamp};
+use kvorum_replication::{ClientId, NodeId, SnapshotId, Stamp};
 use kvorum_schema::paxos_capnp::{self as schema, command, message, settled};
 
 use super::super::client::{read_rows, read_transaction, write_rows, write_transaction};
-use super::super::{
-    KEY_BYTES_MAX, MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length,
-};
+use super::super::{MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length};
+use super::place;
 
 /// Slots that one message may speak of; more than ever are sent.
 const SLOTS_MAX: usize = 65_536;
@@ -390,17 +388,6 @@ fn write_piece(piece: &SnapshotPiece, mut builder: schema::snapshot_piece::Build
     if let Some(replicated) = &piece.last {
         builder.set_is_last(true);
         write_replicated(replicated, builder.init_replicated());
-    }
-}
-
-/// Where a piece begins: behind a key, which may be one of the longest.
-fn place(bytes: &[u8]) -> Result<Key, Rejected> {
-    match bytes.len() > KEY_BYTES_MAX + 1 {
-        true => Err(Rejected::Invalid(format!(
-            "a place of {} bytes in a snapshot; keys have at most {KEY_BYTES_MAX}",
-            bytes.len()
-        ))),
-        false => Ok(Bytes::copy_from_slice(bytes)),
     }
 }
 

@@ -19,6 +19,7 @@ use super::super::client::{
 use super::super::{
     MEMBERS_MAX, MESSAGES_MAX, Rejected, bound, check_list, key, length, text, value,
 };
+use super::catch_up;
 
 mod view;
 
@@ -80,6 +81,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
             | Message::Inform { .. }
             | Message::Recover { .. }
             | Message::View(_) => 0,
+            message => catch_up::message_bytes(message),
         }
 }
 
@@ -134,6 +136,7 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
         }
         message::Recovered(recovered) => read_recovered(recovered?)?,
         message::View(of_view) => Message::View(view::read(of_view?)?),
+        message::CatchUp(message) => catch_up::read_message(message?)?,
     })
 }
 
@@ -150,6 +153,7 @@ fn read_recovered(reader: schema::recovered::Reader<'_>) -> Result<Message, Reje
         applied: CommitNumber(reader.get_applied()),
         recalled: recalled.iter().map(read_recalled).collect::<Result<_, _>>()?,
         next,
+        is_outside: reader.get_is_outside(),
     })))
 }
 
@@ -165,7 +169,7 @@ fn read_recalled(reader: schema::recalled::Reader<'_>) -> Result<Recalled, Rejec
     })
 }
 
-fn read_txn(reader: schema::txn_id::Reader<'_>) -> TxnId {
+pub(super) fn read_txn(reader: schema::txn_id::Reader<'_>) -> TxnId {
     TxnId {
         coordinator: NodeId(reader.get_coordinator()),
         epoch: reader.get_epoch(),
@@ -307,17 +311,19 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
         }
         Message::View(message) => view::write(*message, builder.init_view()),
         Message::Recovered(answer) => {
-            let Recovered { epoch, first, applied, recalled, next } = &**answer;
+            let Recovered { epoch, first, applied, recalled, next, is_outside } = &**answer;
             let mut builder = builder.init_recovered();
             builder.set_epoch(*epoch);
             write_txn(*first, builder.reborrow().init_first());
             builder.set_applied(applied.0);
+            builder.set_is_outside(*is_outside);
             write_recalled(recalled, builder.reborrow().init_recalled(length(recalled.len())));
             if let Some(next) = next {
                 builder.set_has_next(true);
                 write_txn(*next, builder.init_next());
             }
         }
+        message => catch_up::write_message(message, builder.init_catch_up()),
     }
 }
 
@@ -337,13 +343,13 @@ fn write_recalled(
     }
 }
 
-fn write_nodes(nodes: &[NodeId], mut list: capnp::primitive_list::Builder<'_, u32>) {
+pub(super) fn write_nodes(nodes: &[NodeId], mut list: capnp::primitive_list::Builder<'_, u32>) {
     for (index, node) in (0..).zip(nodes) {
         list.set(index, node.0);
     }
 }
 
-fn write_txn(txn: TxnId, mut builder: schema::txn_id::Builder<'_>) {
+pub(super) fn write_txn(txn: TxnId, mut builder: schema::txn_id::Builder<'_>) {
     builder.set_coordinator(txn.coordinator.0);
     builder.set_epoch(txn.epoch);
     builder.set_number(txn.number);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kvorum_replication::Time;
-use kvorum_replication::two_phase::message::ViewMessage;
+use kvorum_replication::two_phase::message::{CommitNumber, ViewMessage};
 use kvorum_schema::peer_capnp::view_message as schema;
 
 use super::super::super::{Rejected, length};
@@ -18,6 +18,7 @@ pub(super) fn read(reader: schema::Reader<'_>) -> Result<ViewMessage, Rejected> 
             incarnation: it.get_incarnation(),
             at: Time(it.get_at()),
             view: it.get_view(),
+            applied: CommitNumber(it.get_applied()),
         },
         schema::Grant(it) => ViewMessage::Grant {
             incarnation: it.get_incarnation(),
@@ -43,11 +44,12 @@ pub(super) fn write(message: ViewMessage, mut builder: schema::Builder<'_>) {
             builder.set_view(view);
             builder.set_others(length(others));
         }
-        ViewMessage::Renew { incarnation, at, view } => {
+        ViewMessage::Renew { incarnation, at, view, applied } => {
             let mut builder = builder.init_renew();
             builder.set_incarnation(incarnation);
             builder.set_at(at.0);
             builder.set_view(view);
+            builder.set_applied(applied.0);
         }
         ViewMessage::Grant { incarnation, at, lease } => {
             let mut builder = builder.init_grant();
