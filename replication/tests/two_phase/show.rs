@@ -2,7 +2,7 @@
 
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{
-    Commit, Decision, Knowledge, Message, Prepare, Recalled, TxnId, Vote,
+    Commit, Decision, Knowledge, Message, Prepare, Recalled, Recovered, TxnId, Vote,
 };
 use kvorum_replication::two_phase::record::{
     AppliedState, CoordinatorRecord, DecidedState, ParticipantCheckpoint, ParticipantRecord,
@@ -59,7 +59,7 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::Read { .. } => "read",
         Message::ReadAnswer { .. } => "answer",
         Message::Recover { .. } => "recover",
-        Message::Recovered { .. } => "recovered",
+        Message::Recovered(_) => "recovered",
         Message::FetchCommits { .. } => "fetch",
         Message::Commits { .. } => "commits",
         Message::Truncated { .. } => "truncated",
@@ -99,7 +99,8 @@ pub(crate) fn message(message: &Message) -> String {
             format!("{kind} {epoch}.{read} {}", answer(found))
         }
         Message::Recover { epoch, first } => format!("{kind} epoch {epoch} from {}", txn(first)),
-        Message::Recovered { epoch, first: _, applied, recalled, next, is_outside } => {
+        Message::Recovered(answer) => {
+            let Recovered { epoch, first: _, applied, recalled, next, is_outside } = &**answer;
             let next = next.map_or_else(String::new, |next| format!(" next {}", txn(&next)));
             let recalled: Vec<String> = recalled.iter().map(self::recalled).collect();
             let recalled = recalled.join("; ");

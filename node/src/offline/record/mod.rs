@@ -73,15 +73,16 @@ fn of_coordinator(record: CoordinatorRecord) -> Meaning {
             named("aborted", Some(txn), vec![("over-below", finished_below.to_string())])
         }
         CoordinatorRecord::Ended { txn } => named("ended", Some(txn), Vec::new()),
-        CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
-            epoch,
-            parallel_epoch,
-            finished_below,
-            sessions,
-            commits,
-            committed,
-            aborted,
-        }) => {
+        CoordinatorRecord::Checkpoint(checkpoint) => {
+            let CoordinatorCheckpoint {
+                epoch,
+                parallel_epoch,
+                finished_below,
+                sessions,
+                commits,
+                committed,
+                aborted,
+            } = *checkpoint;
             let fields = vec![
                 ("epoch", epoch.to_string()),
                 ("parallel-epoch", parallel_epoch.to_string()),

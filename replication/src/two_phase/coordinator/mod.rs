@@ -230,10 +230,7 @@ impl Coordinator {
             Message::ReadAnswer { read, epoch, answer } => {
                 self.read_answer(now, from, read, epoch, answer, effects);
             }
-            Message::Recovered { epoch, first, applied, recalled, next, is_outside } => {
-                let answer = round::Recovered { epoch, first, applied, recalled, next, is_outside };
-                self.recovered(now, from, answer, effects);
-            }
+            Message::Recovered(answer) => self.recovered(now, from, *answer, effects),
             Message::Outside { life, applied } => self.outside(now, from, life, applied, effects),
             Message::Prepare(_)
             | Message::Decide { .. }

@@ -1,12 +1,13 @@
 //! A restarted coordinator asks what is prepared here. Its record of a parallel commit may be lost,
 //! and then the promises are all that says so.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::state::{Early, Promised, Stage};
 use super::{Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
-use crate::two_phase::message::{Decision, Message, Recalled, TxnId};
+use crate::two_phase::message::{Decision, Message, Recalled, Recovered, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::{ParticipantRecord, Pledge};
@@ -95,7 +96,8 @@ impl Participant {
         self.counters.recovered_sent += 1;
         let applied = self.applied;
         let is_outside = self.is_outside();
-        let message = Message::Recovered { epoch, first, applied, recalled, next, is_outside };
+        let answer = Recovered { epoch, first, applied, recalled, next, is_outside };
+        let message = Message::Recovered(Box::new(answer));
         effects.push(Effect::Send { to: NodeId::COORDINATOR, message });
     }
 

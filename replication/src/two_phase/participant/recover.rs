@@ -1,5 +1,6 @@
 //! What a participant finds in its log, and what it writes there about itself.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::sync::Arc;
@@ -56,7 +57,7 @@ impl Participant {
     pub(super) fn replay(&mut self, at: Position, record: ParticipantRecord, effects: &mut Out) {
         match record {
             ParticipantRecord::Started { incarnation } => self.incarnation = incarnation,
-            ParticipantRecord::Prepared(prepared) => self.replay_prepared(prepared),
+            ParticipantRecord::Prepared(prepared) => self.replay_prepared(*prepared),
             ParticipantRecord::Promised { epoch } => self.promised = self.promised.max(epoch),
             ParticipantRecord::Decided { txn, decision } => {
                 self.replay_decided(at, txn, decision, effects);
@@ -70,12 +71,12 @@ impl Participant {
                 }
                 self.remember_alone(txn, true);
             }
-            ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(checkpoint),
+            ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(*checkpoint),
             ParticipantRecord::Learned { finished_below, commits } => {
                 self.replay_learned(at, finished_below, commits, effects);
             }
             ParticipantRecord::Installed { mark, checkpoint } => {
-                self.replay_installed(mark, checkpoint, effects);
+                self.replay_installed(mark, *checkpoint, effects);
             }
             ParticipantRecord::Outside { life } => self.standing.replay_outside(life),
             ParticipantRecord::Joined { life, from, serve_from } => {
@@ -167,7 +168,7 @@ impl Participant {
             // It would replace the records that show what went wrong, or that are about to count.
             return;
         }
-        let checkpoint = self.checkpoint_now();
+        let checkpoint = Box::new(self.checkpoint_now());
         self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         let at = self.last;
         self.persist_standing(effects);

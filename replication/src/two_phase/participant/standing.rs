@@ -119,7 +119,7 @@ impl Participant {
             // Who takes part in nothing hands nothing on.
             Message::FetchCommits { .. }
             | Message::FetchSnapshot { .. }
-            | Message::Recovered { .. } => false,
+            | Message::Recovered(_) => false,
             Message::Prepare(_)
             | Message::Vote { .. }
             | Message::Decide { .. }
@@ -188,12 +188,12 @@ impl Participant {
     }
 
     /// A prepare that can't be judged yet.
-    pub(super) fn put_off(&mut self, from: NodeId, prepare: Prepare, effects: &mut Out) {
+    pub(super) fn put_off(&mut self, from: NodeId, prepare: &Prepare, effects: &mut Out) {
         if self.standing.put_off.len() >= self.options.prepared_max {
             self.counters.overloaded += 1;
             return self.send_vote(prepare.txn, Vote::Overloaded, effects);
         }
-        self.standing.put_off.push((from, prepare));
+        self.standing.put_off.push((from, prepare.clone()));
     }
 
     pub(super) fn take_up_what_was_put_off(&mut self, effects: &mut Out) {
@@ -201,7 +201,7 @@ impl Participant {
             return;
         }
         for (from, prepare) in core::mem::take(&mut self.standing.put_off) {
-            self.prepare(from, prepare, effects);
+            self.prepare(from, &prepare, effects);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! of records here, so that is above all that was applied, and below all that will be, as long as
 //! nothing is applied until the rows are in place.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -165,7 +166,7 @@ impl Participant {
         let ended = self.adopt_state(state);
         let adopted = state.committed.iter().map(|it| it.txn).collect();
         self.installing = Some(Installing { ended, adopted });
-        let (mark, checkpoint) = (mark.0, self.checkpoint_now());
+        let (mark, checkpoint) = (mark.0, Box::new(self.checkpoint_now()));
         self.persist(ParticipantRecord::Installed { mark, checkpoint }, Urgency::Now, effects);
         let at = self.last;
         self.persist_standing(effects);

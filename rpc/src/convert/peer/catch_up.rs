@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvorum_replication::two_phase::message::{Commit, CommitNumber, Message, SnapshotPiece, TxnId};
+use kvorum_replication::two_phase::message::{Commit, CommitNumber, Message, SnapshotPiece};
 use kvorum_replication::two_phase::record::{AppliedState, Pledge, Replicated};
 use kvorum_replication::{NodeId, SnapshotId, Transaction};
 use kvorum_schema::catch_up_capnp::{self as schema, message};
@@ -184,7 +184,7 @@ pub(super) fn write_message(message: &Message, mut builder: message::Builder<'_>
         | Message::Inquire { .. }
         | Message::Inform { .. }
         | Message::Recover { .. }
-        | Message::Recovered { .. }
+        | Message::Recovered(_)
         | Message::Read { .. }
         | Message::ReadAnswer { .. } => unreachable!("these have a place of their own"),
     }

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kvorum_replication::paxos::message::{
     Accepted, Ballot, Batch, Command, Member, Message, Promise, ReadName, Slot, SnapshotPiece,
 };
 use kvorum_replication::paxos::record::{Replicated, SessionState, Settled};
-use kvorum_replication::{ClientId, Key, NodeId, SnapshotId, Stamp};
+use kvorum_replication::{ClientId, NodeId, SnapshotId, Stamp};
 use kvorum_schema::paxos_capnp::{self as schema, command, message, settled};
 
 use super::super::client::{read_rows, read_transaction, write_rows, write_transaction};
-use super::super::{
-    KEY_BYTES_MAX, MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length,
-};
+use super::super::{MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length};
+use super::place;
 
 /// Slots that one message may speak of; more than ever are sent.
 const SLOTS_MAX: usize = 65_536;
