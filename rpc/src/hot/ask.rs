@@ -75,7 +75,7 @@ impl Store {
         call.set_method_id(method.number());
         call.reborrow().init_target().set_imported_cap(self.import);
         write(call.init_params().init_content().init_as());
-        self.wire.say(&message);
+        self.wire.say_promptly(&message);
         Ok(question)
     }
 }

@@ -58,6 +58,14 @@ impl Serving {
             self.ledger.ask_slow(call)?;
             return Ok(false);
         };
+        let place = match self.worker.requests.read(&operation, place) {
+            Ok(outcome) => {
+                self.ledger.check_new(question)?;
+                wire.say_promptly(&answer(question, method, outcome, &self.worker.service));
+                return Ok(true);
+            }
+            Err(place) => place,
+        };
         self.ledger.ask_hot(question)?;
         wire.note_question();
         let bytes = key_value::operation_bytes(&operation);
@@ -165,28 +173,35 @@ pub(crate) struct Answering {
 impl Answering {
     /// Answers the call. No word is needed back: nothing is kept for it here.
     pub(crate) fn answer(self, outcome: Outcome, service: &Service) {
-        let wanted = self.ledger.return_hot(self.question);
-        let mut answer = new_answer(value_bytes(&outcome));
-        match wanted {
-            true => {
-                let content =
-                    begin_answer(self.question, &mut answer).init_results().init_content();
-                if let Err(error) = write_results(self.method, outcome, service, content) {
-                    answer = new_answer(0);
-                    self.write_exception(&error, &mut answer);
-                }
+        let answer = match self.ledger.return_hot(self.question) {
+            true => answer(self.question, self.method, outcome, service),
+            false => {
+                let mut answer = new_answer(0);
+                begin_answer(self.question, &mut answer).set_canceled(());
+                answer
             }
-            false => begin_answer(self.question, &mut answer).set_canceled(()),
-        }
+        };
         self.wire.note_answer(false);
-        self.wire.say(&answer);
+        self.wire.say_promptly(&answer);
     }
+}
 
-    fn write_exception(&self, error: &Error, answer: &mut Builder<HeapAllocator>) {
-        let mut builder = begin_answer(self.question, answer).init_exception();
+/// The answer to a call.
+fn answer(
+    question: u32,
+    method: Method,
+    outcome: Outcome,
+    service: &Service,
+) -> Builder<HeapAllocator> {
+    let mut answer = new_answer(value_bytes(&outcome));
+    let content = begin_answer(question, &mut answer).init_results().init_content();
+    if let Err(error) = write_results(method, outcome, service, content) {
+        answer = new_answer(0);
+        let mut builder = begin_answer(question, &mut answer).init_exception();
         builder.set_type(exception::Type::Failed);
         builder.set_reason(&error.extra);
     }
+    answer
 }
 
 /// Begins the answer to a question: one that needs no word back.
