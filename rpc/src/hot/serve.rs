@@ -8,14 +8,15 @@ use capnp::Error;
 use capnp::any_pointer;
 use capnp::message::{Builder, HeapAllocator};
 use capnp_rpc::rpc_capnp::{call, exception, message, payload, return_};
-use kvorum_replication::{Answer, Operation, Outcome};
+use kvorum_replication::{Answer, Operation, Outcome, Query, Write};
 use kvorum_schema::client_capnp::key_value::{
     delete_params, delete_results, get_params, get_results, put_params, put_results,
     transact_params, transact_results,
 };
 
+use super::shapes::{CommittedAnswer, GetCall, PutCall, ValueAnswer};
 use super::{Deliveries, Ledger, Method};
-use crate::convert::Rejected;
+use crate::convert::{Rejected, key, value};
 use crate::server::{Asker, Connection, Kind, Service, Share, Worker, key_value};
 use crate::vat::{Held, Peeked, Shortcut, Wire};
 
@@ -46,22 +47,35 @@ impl Serving {
             self.ledger.ask_slow(call)?;
             return Ok(false);
         };
-        let question = call.get_question_id();
+        let is_taken = self.take(wire, method, call.get_question_id(), || read(method, call))?;
+        if !is_taken {
+            // Whatever is wrong with a call, capnp-rpc and the store know how to say so.
+            self.ledger.ask_slow(call)?;
+        }
+        Ok(is_taken)
+    }
+
+    /// Answers a call, or asks the node for its answer; false if it cannot be read.
+    fn take(
+        &self,
+        wire: &Rc<Wire>,
+        method: Method,
+        question: u32,
+        read: impl FnOnce() -> Option<(Operation, u32)>,
+    ) -> Result<bool, Error> {
         // Refused before anything was done for it: not even its key is looked at.
         let Some(place) = self.share.admit(kind(method), Instant::now) else {
             self.ledger.check_new(question)?;
             self.worker.refuse(wire, method, question);
             return Ok(true);
         };
-        // Whatever is wrong with a call, capnp-rpc and the store know how to say so.
-        let Some((operation, timeout_ms)) = read(method, call) else {
-            self.ledger.ask_slow(call)?;
+        let Some((operation, timeout_ms)) = read() else {
             return Ok(false);
         };
         let place = match self.worker.requests.read(&operation, place) {
             Ok(outcome) => {
                 self.ledger.check_new(question)?;
-                wire.say_promptly(&answer(question, method, outcome, &self.worker.service));
+                say_answer(wire, question, method, outcome, &self.worker.service);
                 return Ok(true);
             }
             Err(place) => place,
@@ -108,6 +122,16 @@ fn read(method: Method, call: call::Reader<'_>) -> Option<(Operation, u32)> {
     read_params(method, params).ok()?
 }
 
+fn read_get(call: &GetCall<'_>) -> Option<(Operation, u32)> {
+    let query = Query::Get(key(call.key).ok()?);
+    Some((key_value::reading(query, call.stale), call.timeout_ms))
+}
+
+fn read_put(call: &PutCall<'_>) -> Option<(Operation, u32)> {
+    let write = Write::Put(key(call.key).ok()?, value(call.value).ok()?);
+    Some((key_value::single(call.stamp, write), call.timeout_ms))
+}
+
 /// What is asked; `None` if not by a hot method.
 fn read_params(
     method: Method,
@@ -126,6 +150,18 @@ fn read_params(
 }
 
 impl Shortcut for Serving {
+    fn recognise(&self, wire: &Rc<Wire>, message: &[u8]) -> Result<bool, Error> {
+        if let Some(call) = GetCall::read(message) {
+            return Ok(self.ledger.may_call(call.target)
+                && self.take(wire, Method::Get, call.question, || read_get(&call))?);
+        }
+        let Some(call) = PutCall::read(message) else {
+            return Ok(false);
+        };
+        Ok(self.ledger.may_call(call.target)
+            && self.take(wire, Method::Put, call.question, || read_put(&call))?)
+    }
+
     fn receive(
         &self,
         wire: &Rc<Wire>,
@@ -173,16 +209,28 @@ pub(crate) struct Answering {
 impl Answering {
     /// Answers the call. No word is needed back: nothing is kept for it here.
     pub(crate) fn answer(self, outcome: Outcome, service: &Service) {
-        let answer = match self.ledger.return_hot(self.question) {
-            true => answer(self.question, self.method, outcome, service),
-            false => {
-                let mut answer = new_answer(0);
-                begin_answer(self.question, &mut answer).set_canceled(());
-                answer
-            }
-        };
-        self.wire.note_answer(false);
-        self.wire.say_promptly(&answer);
+        let Self { wire, ledger, question, method, _held } = self;
+        if ledger.return_hot(question) {
+            say_answer(&wire, question, method, outcome, service);
+        } else {
+            let mut answer = new_answer(0);
+            begin_answer(question, &mut answer).set_canceled(());
+            wire.say_promptly(&answer);
+        }
+        wire.note_answer(false);
+    }
+}
+
+/// Answers a call.
+fn say_answer(wire: &Wire, question: u32, method: Method, outcome: Outcome, service: &Service) {
+    match (method, &outcome) {
+        (Method::Get, Outcome::Answer(Answer::Value(Some(value)))) if !value.is_empty() => {
+            wire.say_with(|to| ValueAnswer { question, value }.write(to));
+        }
+        (Method::Put | Method::Delete | Method::Transact, Outcome::Committed) => {
+            wire.say_with(|to| CommittedAnswer { question }.write(to));
+        }
+        _ => wire.say_promptly(&answer(question, method, outcome, service)),
     }
 }
 

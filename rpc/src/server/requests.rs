@@ -1,7 +1,6 @@
 //! One worker's requests: gathered for the node, and matched with its answers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use super::admission::{Admission, KINDS, Place, Share};
 use super::door::Post;
 use super::hub::{Service, count};
 use crate::hot::Answering;
+use crate::numbers::NumberMap;
 use crate::turn::end_of_turn;
 
 const WORKER_SHIFT: u32 = 56;
@@ -33,7 +33,7 @@ pub(crate) struct Requests {
     service: Arc<Service>,
     worker: usize,
     number: Cell<u64>,
-    waiting: RefCell<HashMap<RequestId, Waiting>>,
+    waiting: RefCell<NumberMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
     admission: Rc<Admission>,
     /// Refusals since it was last said in the log, and when that was.

@@ -124,6 +124,11 @@ fn take_shortcut(wire: &Rc<Wire>, peeked: &Peeked<'_>) -> Result<bool, Error> {
     let Some(shortcut) = wire.shortcut() else {
         return Ok(false);
     };
+    if let Some(message) = peeked.only_segment()
+        && shortcut.recognise(wire, message)?
+    {
+        return Ok(true);
+    }
     let options = reader_options(peeked.bytes(), wire.limits.nesting_max);
     let reader = Reader::new(peeked, options);
     shortcut.receive(wire, peeked, reader.get_root()?)

@@ -211,6 +211,22 @@ impl Wire {
         self.budget.get()
     }
 
+    /// Sends a message that is appended, with its framing, to what waits; promptly, as below.
+    pub(crate) fn say_with(&self, append: impl FnOnce(&mut Vec<u8>)) {
+        if self.is_ending() {
+            return;
+        }
+        self.messages_out.set(self.messages_out.get() + 1);
+        self.is_prompt.set(true);
+        let mut queued = self.queued.borrow_mut();
+        let was_empty = queued.is_empty();
+        append(&mut queued);
+        drop(queued);
+        if was_empty {
+            self.note_queued();
+        }
+    }
+
     /// As [`Wire::say`], as soon as whoever is at work is done: for those who have nothing to add.
     pub(crate) fn say_promptly(&self, message: &Builder<HeapAllocator>) {
         self.is_prompt.set(true);
@@ -234,19 +250,11 @@ impl Wire {
 
     /// Sends a message that was serialised before, with another number at this place in it.
     pub(crate) fn say_again(&self, message: &[u8], number_at: usize, number: u32) {
-        if self.is_ending() {
-            return;
-        }
-        self.messages_out.set(self.messages_out.get() + 1);
-        self.is_prompt.set(true);
-        let mut queued = self.queued.borrow_mut();
-        let start = queued.len();
-        queued.extend_from_slice(message);
-        queued[start + number_at..][..4].copy_from_slice(&number.to_le_bytes());
-        drop(queued);
-        if start == 0 {
-            self.note_queued();
-        }
+        self.say_with(|queued| {
+            let start = queued.len();
+            queued.extend_from_slice(message);
+            queued[start + number_at..][..4].copy_from_slice(&number.to_le_bytes());
+        });
     }
 
     /// Closes the connection for a reason that the other side is told. Calls under way fail.
