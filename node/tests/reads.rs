@@ -70,14 +70,14 @@ fn what_is_prepared_is_in_the_way_until_it_is_decided() {
     let writes = vec![Write::Put(Bytes::from_static(b"a"), Bytes::from_static(b"new"))];
     tell(
         &mut node,
-        Message::Prepare(Prepare {
+        Message::Prepare(Arc::new(Prepare {
             txn: TXN,
             participants: [ONE, NodeId(2)].into(),
             transaction: Arc::new(Transaction { preconditions: Vec::new(), writes }),
             one_phase: None,
             parallel: None,
             finished_below: TXN,
-        }),
+        })),
     );
     assert!(node.reads_at_once(NOW, &get("a")), "the vote is not out, so nobody can have decided");
     sync(&mut node);
