@@ -164,6 +164,7 @@ scripts! {
     commit
     batches
     counts
+    gathered
     disk_full
     conflict
     preconditions
