@@ -22,8 +22,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::client::{Told, read_failure, write_failure};
-use super::peer::two_phase::{read_messages, write_message};
-use super::peer::{Hello, PeerMessage, read_hello, write_hello};
+use super::peer::two_phase::{read_messages, write_messages};
+use super::peer::{Hello, Delivery, read_hello, write_hello};
 
 fn key() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 1..40).prop_map(Bytes::from)
@@ -210,11 +210,7 @@ fn message() -> impl Strategy<Value = Message> {
 
 fn encode(messages: &[Message]) -> Vec<u8> {
     let mut builder = Builder::new_default();
-    let params = builder.init_root::<inbox::deliver_params::Builder<'_>>();
-    let mut list = params.init_messages(super::length(messages.len()));
-    for (index, message) in (0..).zip(messages) {
-        write_message(message, list.reborrow().get(index));
-    }
+    write_messages(messages, builder.init_root::<inbox::deliver_params::Builder<'_>>());
     let mut bytes = Vec::new();
     serialize::write_message(&mut bytes, &builder).unwrap();
     bytes
@@ -236,8 +232,8 @@ proptest! {
 
     #[test]
     fn the_estimate_of_a_size_is_not_far_off(messages in vec(message(), 1..8)) {
-        let (real, estimate) =
-            (encode(&messages).len(), messages.iter().map(|it| PeerMessage::from(it.clone()).bytes()).sum::<usize>());
+        let real = encode(&messages).len();
+        let estimate = Delivery::TwoPhase(messages).bytes();
         prop_assert!(estimate * 3 + 256 > real, "{} estimated, {} real", estimate, real);
         prop_assert!(real * 3 + 256 > estimate, "{} estimated, {} real", estimate, real);
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::queue::{LinkOf, Peer};
 use crate::convert::Rejected;
-use crate::convert::peer::{Delivery, PeerMessage, any_replica, paxos, two_phase};
+use crate::convert::peer::{Delivery, any_replica, paxos, two_phase};
 use crate::hot::{Deliveries, Mailslot};
 use crate::server::{Connection, Post, Service, Worker};
 use crate::turn::end_of_turn;
@@ -90,10 +90,7 @@ impl Link {
             self.ready.notified().await;
             end_of_turn().await;
             while self.has_room() {
-                let (batch, bytes) = self.peer.take(self.id, options);
-                if batch.is_empty() {
-                    break;
-                }
+                let Some((batch, bytes)) = self.peer.take(self.id, options) else { break };
                 self.deliver(&batch, bytes);
             }
         }
@@ -105,12 +102,12 @@ impl Link {
         batches < options.window && bytes <= options.window_bytes
     }
 
-    fn deliver(&self, batch: &[PeerMessage], bytes: usize) {
-        let protocol = self.service.door.protocol();
-        self.deliveries.deliver(&self.wire, method_of(protocol), bytes, |params| match protocol {
-            Protocol::TwoPhase => write_two_phase(batch, params.init_as()),
-            Protocol::Paxos => write_paxos(batch, params.init_as()),
-            Protocol::AnyReplica => write_any_replica(batch, params.init_as()),
+    fn deliver(&self, batch: &Delivery, bytes: usize) {
+        let method = method_of(self.service.door.protocol());
+        self.deliveries.deliver(&self.wire, method, bytes, |params| match batch {
+            Delivery::TwoPhase(batch) => two_phase::write_messages(batch, params.init_as()),
+            Delivery::Paxos(batch) => paxos::write_messages(batch, params.init_as()),
+            Delivery::AnyReplica(batch) => any_replica::write_messages(batch, params.init_as()),
         });
     }
 
@@ -169,42 +166,6 @@ fn method_of(protocol: Protocol) -> u16 {
         Protocol::Paxos => 2,
         Protocol::AnyReplica => 3,
     }
-}
-
-fn write_two_phase(batch: &[PeerMessage], params: inbox::deliver_params::Builder<'_>) {
-    let mut messages = params.init_messages(count(batch));
-    for (index, message) in (0..).zip(batch) {
-        let PeerMessage::TwoPhase(message) = message else { foreign(message) };
-        two_phase::write_message(message, messages.reborrow().get(index));
-    }
-}
-
-fn write_paxos(batch: &[PeerMessage], params: inbox::deliver_paxos_params::Builder<'_>) {
-    let mut messages = params.init_messages(count(batch));
-    for (index, message) in (0..).zip(batch) {
-        let PeerMessage::Paxos(message) = message else { foreign(message) };
-        paxos::write_message(message, messages.reborrow().get(index));
-    }
-}
-
-fn write_any_replica(
-    batch: &[PeerMessage],
-    params: inbox::deliver_any_replica_params::Builder<'_>,
-) {
-    let mut messages = params.init_messages(count(batch));
-    for (index, message) in (0..).zip(batch) {
-        let PeerMessage::AnyReplica(message) = message else { foreign(message) };
-        any_replica::write_message(message, messages.reborrow().get(index));
-    }
-}
-
-fn count(batch: &[PeerMessage]) -> u32 {
-    u32::try_from(batch.len()).expect("a batch is bounded far below")
-}
-
-/// A node says what its protocol has words for.
-fn foreign(message: &PeerMessage) -> ! {
-    unreachable!("a server carries its own node's messages, and this is another's: {message:?}")
 }
 
 /// Whether the other side has been let in: its first delivery may overtake our decision.
