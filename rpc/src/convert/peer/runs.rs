@@ -93,14 +93,14 @@ pub(super) fn read_prepares(
     make_room(messages, prepares.len())?;
     for reader in prepares {
         let stamp = read_stamp(reader);
-        messages.push(Message::Prepare(Prepare {
+        messages.push(Message::Prepare(Arc::new(Prepare {
             txn: TxnId { coordinator, epoch, number: reader.get_number() },
             participants: Arc::clone(&participants),
             transaction: Arc::new(read_prepared(reader)?),
             one_phase: is_one_phase.then_some(OnePhase { stamp }),
             parallel: is_parallel.then_some(Parallel { stamp }),
             finished_below,
-        }));
+        })));
     }
     Ok(())
 }

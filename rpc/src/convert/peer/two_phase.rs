@@ -1,7 +1,7 @@
 //! The messages of two-phase commit.
 
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, Recalled, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, Recalled, Recovered, TxnId, Vote,
 };
 use kvorum_replication::{Answer, NodeId, Page, Query, Range};
 use kvorum_schema::peer_capnp::{
@@ -54,7 +54,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                     0
                 }
             },
-            Message::Read { query, .. } => match query {
+            Message::Read { query, .. } => match &**query {
                 Query::Get(key) => key.len(),
                 Query::GetMany(keys) => keys.iter().map(|key| key.len() + 16).sum(),
                 Query::Scan(range) | Query::Page(Page { range, .. }) => {
@@ -73,9 +73,9 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                 Answer::Failed(reason) => reason.len(),
                 Answer::NotHeld | Answer::TooManyHeld | Answer::TooLarge { .. } => 0,
             },
-            Message::Recovered { recalled, .. } => {
+            Message::Recovered(answer) => {
                 let bytes = |recalled: &Recalled| 96 + 4 * recalled.participants.len();
-                recalled.iter().map(bytes).sum()
+                answer.recalled.iter().map(bytes).sum()
             }
             Message::Decide { .. }
             | Message::Inquire { .. }
@@ -126,7 +126,7 @@ fn read_run(reader: message::Reader<'_>, messages: &mut Vec<Message>) -> Result<
             Message::Read {
                 read: read.get_read(),
                 epoch: read.get_epoch(),
-                query: read_query(read.get_query()?)?,
+                query: Box::new(read_query(read.get_query()?)?),
             }
         }
         message::ReadAnswer(answer) => {
@@ -153,13 +153,13 @@ fn read_recovered(reader: schema::recovered::Reader<'_>) -> Result<Message, Reje
         true => Some(read_txn(reader.get_next()?)),
         false => None,
     };
-    Ok(Message::Recovered {
+    Ok(Message::Recovered(Box::new(Recovered {
         epoch: reader.get_epoch(),
         first: read_txn(reader.get_first()?),
         applied: CommitNumber(reader.get_applied()),
         recalled: recalled.iter().map(read_recalled).collect::<Result<_, _>>()?,
         next,
-    })
+    })))
 }
 
 fn read_recalled(reader: schema::recalled::Reader<'_>) -> Result<Recalled, Rejected> {
@@ -303,7 +303,8 @@ fn write_run(run: &[Message], builder: message::Builder<'_>) {
             builder.set_epoch(*epoch);
             write_txn(*first, builder.init_first());
         }
-        Message::Recovered { epoch, first, applied, recalled, next } => {
+        Message::Recovered(answer) => {
+            let Recovered { epoch, first, applied, recalled, next } = &**answer;
             let mut builder = builder.init_recovered();
             builder.set_epoch(*epoch);
             write_txn(*first, builder.reborrow().init_first());
