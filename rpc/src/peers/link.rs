@@ -23,6 +23,9 @@ use crate::vat::Wire;
 /// How often an inbox looks whether a node that had too much waiting can take more.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
+/// What a message takes in a mailbox beside its bytes on the wire.
+const MESSAGE_BYTES: usize = 64;
+
 /// The sending half of a link.
 pub(crate) struct Link {
     service: Arc<Service>,
@@ -223,7 +226,12 @@ impl Inbox {
 }
 
 impl Mailslot for Inbox {
-    fn take(&self, method: u16, params: any_pointer::Reader<'_>) -> Result<bool, Error> {
+    fn take(
+        &self,
+        method: u16,
+        params: any_pointer::Reader<'_>,
+        bytes: usize,
+    ) -> Result<bool, Error> {
         let protocol = self.worker.service.door.protocol();
         if !self.admission.is_open() || method != method_of(protocol) {
             return Ok(false);
@@ -242,7 +250,9 @@ impl Mailslot for Inbox {
                 any_replica::read_messages(params.get_messages()?).map(Delivery::AnyReplica)
             }
         };
-        self.put(delivery.map_err(|rejected| self.reject(rejected.into()))?);
+        let delivery = delivery.map_err(|rejected| self.reject(rejected.into()))?;
+        let bytes = bytes + MESSAGE_BYTES * delivery.len();
+        self.put(delivery, bytes);
         Ok(true)
     }
 
@@ -317,7 +327,8 @@ impl Inbox {
             return Err(self.reject(Error::failed(error)));
         }
         let delivery = read.map_err(|rejected| self.reject(rejected.into()))?;
-        self.put(delivery);
+        let bytes = delivery.bytes();
+        self.put(delivery, bytes);
         // The answer is what makes room in the sender's window: a node that cannot keep up delays it.
         while !self.has_room() {
             sleep(BACKLOG_PAUSE).await;
@@ -325,8 +336,7 @@ impl Inbox {
         Ok(())
     }
 
-    fn put(&self, delivery: Delivery) {
-        let bytes = delivery.bytes();
+    fn put(&self, delivery: Delivery, bytes: usize) {
         self.worker.requests.post(Post::Delivered { from: self.from, delivery, bytes });
     }
 

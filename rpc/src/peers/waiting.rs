@@ -77,3 +77,65 @@ impl Waiting {
         Some((messages, bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kvorum_replication::NodeId;
+    use kvorum_replication::two_phase::message::{Message, TxnId};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::convert::peer::Carried as _;
+
+    fn inquire(number: u64) -> Message {
+        Message::Inquire { txn: TxnId { coordinator: NodeId(0), epoch: 1, number } }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_the_first_that_was_pushed_in_portions_within_limits(
+            turns in vec((0..20_u64, any::<bool>()), 1..20),
+            batch_messages_max in 1..30_usize,
+            batch_bytes_max in 1..2000_usize,
+            queue_messages_max in 0..60_usize,
+            queue_bytes_max in 1..5000_usize,
+        ) {
+            let options = PeerOptions {
+                batch_messages_max,
+                batch_bytes_max,
+                queue_messages_max,
+                queue_bytes_max,
+                ..PeerOptions::default()
+            };
+            let size = Message::together(vec![inquire(0)]).bytes();
+            let mut waiting = Waiting::default();
+            let (mut expected, mut number) = (VecDeque::new(), 0);
+            for (count, takes) in turns {
+                let said: Vec<_> = (number..number + count).map(inquire).collect();
+                number += count;
+                let held = expected.len();
+                let room = queue_messages_max
+                    .saturating_sub(held)
+                    .min(queue_bytes_max.saturating_sub(held * size) / size)
+                    .max(usize::from(held == 0))
+                    .min(said.len());
+                expected.extend(said[..room].to_vec());
+                let dropped = waiting.push(Message::together(said.clone()), &options);
+                prop_assert_eq!(dropped, said.len() - room);
+                if !takes {
+                    continue;
+                }
+                if let Some((taken, bytes)) = waiting.take(&options) {
+                    prop_assert_eq!(bytes, taken.bytes());
+                    prop_assert!(taken.len() <= batch_messages_max);
+                    prop_assert!(bytes <= batch_bytes_max || taken.len() == 1);
+                    let taken = Message::of(taken).unwrap();
+                    prop_assert_eq!(&taken, &expected.drain(..taken.len()).collect::<Vec<_>>());
+                }
+                prop_assert_eq!(waiting.len(), expected.len());
+                prop_assert_eq!(waiting.is_empty(), expected.is_empty());
+            }
+        }
+    }
+}

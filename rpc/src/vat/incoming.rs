@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use capnp::Error;
 use capnp::message::Reader;
+use capnp::{Error, Word};
 use capnp_rpc::rpc_capnp::message;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -20,8 +20,9 @@ use super::wire::{Held, Wire};
 const READ_BYTES: usize = 64 << 10;
 
 thread_local! {
-    /// One for all connections of a thread: an idle connection then owns hardly any memory.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    /// One for all connections of a thread: an idle connection then owns hardly any memory. Made of
+    /// words, as messages are read where they arrive.
+    static SCRATCH: RefCell<Vec<Word>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The receiving half of a connection.
@@ -41,27 +42,36 @@ impl<R> Input<R> {
     /// The next message that is capnp-rpc's, if it is already here and may be handed out. Those
     /// before it that take the shortcut are dealt with.
     pub(super) fn next(&mut self, wire: &Rc<Wire>) -> Result<Option<Incoming>, Error> {
-        loop {
-            if let Some(reason) = wire.closing() {
-                return Err(reason);
-            }
-            if self.buffer.is_empty() || wire.is_gated() {
-                return Ok(None);
-            }
-            let found = frame::peek(self.buffer.unread(), wire.limits.message_bytes_max)?;
-            let Some((peeked, taken)) = found else {
-                return Ok(None);
-            };
-            let incoming = match take_shortcut(wire, &peeked)? {
-                true => None,
-                false => Some(Incoming::new(wire, peeked.to_frame())),
-            };
-            self.buffer.take(taken);
-            wire.note_message();
-            if let Some(incoming) = incoming {
-                incoming.account(wire)?;
-                return Ok(Some(incoming));
-            }
+        let (taken, incoming) = cut(wire, self.buffer.unread())?;
+        self.buffer.take(taken);
+        Ok(incoming)
+    }
+}
+
+/// Deals with the messages in `bytes` up to the first that is capnp-rpc's, as far as they are here
+/// and may be handed out. Says how many bytes they are, that one included.
+fn cut(wire: &Rc<Wire>, bytes: &[u8]) -> Result<(usize, Option<Incoming>), Error> {
+    let mut start = 0;
+    loop {
+        if let Some(reason) = wire.closing() {
+            return Err(reason);
+        }
+        let rest = &bytes[start..];
+        if rest.is_empty() || wire.is_gated() {
+            return Ok((start, None));
+        }
+        let Some((peeked, taken)) = frame::peek(rest, wire.limits.message_bytes_max)? else {
+            return Ok((start, None));
+        };
+        let incoming = match take_shortcut(wire, &peeked)? {
+            true => None,
+            false => Some(Incoming::new(wire, peeked.to_frame())),
+        };
+        start += taken;
+        wire.note_message();
+        if let Some(incoming) = incoming {
+            incoming.account(wire)?;
+            return Ok((start, Some(incoming)));
         }
     }
 }
@@ -93,15 +103,16 @@ impl<R: AsyncRead + Unpin> Input<R> {
             }
             self.buffer.tidy();
             self.hold_unfinished(wire);
-            if ready!(self.poll_fill(context))? == 0 {
-                return Poll::Ready(match self.buffer.is_empty() {
-                    true => Ok(None),
-                    false => Err(Error::disconnected(
+            match ready!(self.poll_fill(wire, context))? {
+                Filled::Some(None) => {}
+                Filled::Some(Some(message)) => return Poll::Ready(Ok(Some(message))),
+                Filled::End if self.buffer.is_empty() => return Poll::Ready(Ok(None)),
+                Filled::End => {
+                    return Poll::Ready(Err(Error::disconnected(
                         "the connection ended in the middle of a message".to_owned(),
-                    )),
-                });
+                    )));
+                }
             }
-            wire.note_received();
         }
     }
 
@@ -116,14 +127,51 @@ impl<R: AsyncRead + Unpin> Input<R> {
         }
     }
 
-    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut into = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut into)).map_err(broken)?;
-            self.buffer.append(into.filled());
-            Poll::Ready(Ok(into.filled().len()))
-        })
+    /// Reads once. Mostly that is whole messages: then they are dealt with where they are, and only
+    /// what is left of them goes into the buffer.
+    fn poll_fill(
+        &mut self,
+        wire: &Rc<Wire>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Filled, Error>> {
+        // Whoever deals with a message has no use for it, but might read.
+        let mut scratch = SCRATCH.take();
+        if scratch.is_empty() {
+            scratch = Word::allocate_zeroed_vec(READ_BYTES / 8);
+        }
+        let filled = self.fill(wire, context, Word::words_to_bytes_mut(&mut scratch));
+        SCRATCH.set(scratch);
+        filled
     }
+
+    fn fill(
+        &mut self,
+        wire: &Rc<Wire>,
+        context: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Filled, Error>> {
+        let mut into = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut into)).map_err(broken)?;
+        let bytes = into.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(Filled::End));
+        }
+        wire.note_received();
+        let (taken, message) = match self.buffer.is_empty() {
+            true => cut(wire, bytes)?,
+            false => (0, None),
+        };
+        self.buffer.append(&bytes[taken..]);
+        Poll::Ready(Ok(Filled::Some(message)))
+    }
+}
+
+/// What reading came to.
+enum Filled {
+    /// Bytes, and what was capnp-rpc's among them if it was looked for.
+    Some(Option<Incoming>),
+    /// There will be no more.
+    End,
 }
 
 /// A connection that breaks is no violation: the other side is gone.

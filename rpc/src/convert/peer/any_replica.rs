@@ -135,7 +135,10 @@ fn read_vote(reader: vote::Reader<'_>) -> Result<Vote, Rejected> {
 }
 
 /// Writes what a delivery carries, in its order.
-pub(crate) fn write_messages(batch: &[Message], params: inbox::deliver_any_replica_params::Builder<'_>) {
+pub(crate) fn write_messages(
+    batch: &[Message],
+    params: inbox::deliver_any_replica_params::Builder<'_>,
+) {
     let mut messages = params.init_messages(length(batch.len()));
     for (index, message) in (0..).zip(batch) {
         write_message(message, messages.reborrow().get(index));

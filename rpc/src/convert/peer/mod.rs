@@ -111,7 +111,9 @@ impl Delivery {
             Self::AnyReplica(messages) => {
                 within(messages, any_replica::message_bytes, messages_max, bytes_max)
             }
-            Self::Paxos(messages) => within(messages, paxos::message_bytes, messages_max, bytes_max),
+            Self::Paxos(messages) => {
+                within(messages, paxos::message_bytes, messages_max, bytes_max)
+            }
         }
     }
 

@@ -172,11 +172,7 @@ fn make_room(messages: &mut Vec<Message>, more: u32) -> Result<(), Rejected> {
 }
 
 /// Writes a run of prepares, which begins with this one.
-pub(super) fn write_prepares(
-    first: &Prepare,
-    run: &[Message],
-    mut builder: prepares::Builder<'_>,
-) {
+pub(super) fn write_prepares(first: &Prepare, run: &[Message], mut builder: prepares::Builder<'_>) {
     let common = Common::of(first);
     builder.set_coordinator(common.coordinator.0);
     builder.set_epoch(common.epoch);

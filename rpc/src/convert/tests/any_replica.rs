@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::super::peer::Delivery;
 use super::super::peer::any_replica::{read_messages, write_messages};
-use super::super::{KEY_BYTES_MAX, MEMBERS_MAX, OPERATIONS_MAX, length};
+use super::super::{KEY_BYTES_MAX, MEMBERS_MAX, OPERATIONS_MAX};
 use super::{key, transaction};
 
 fn txn() -> impl Strategy<Value = TxnId> {

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use super::super::peer::Delivery;
 use super::super::peer::paxos::{read_messages, write_messages};
-use super::super::{KEY_BYTES_MAX, MEMBERS_MAX, OPERATIONS_MAX, length};
+use super::super::{KEY_BYTES_MAX, MEMBERS_MAX, OPERATIONS_MAX};
 use super::{key, transaction, value};
 
 fn ballot() -> impl Strategy<Value = Ballot> {
