@@ -45,10 +45,8 @@ pub struct Node<C: Core> {
     effects: EffectsOf<C>,
     /// How many of these were looked at for records, which are in the log.
     appended: usize,
-    /// What is taken from them rests on this record.
-    behind: Option<Position>,
-    /// What waits for its record, by position.
-    waiting: VecDeque<(Position, EffectOf<C>)>,
+    /// What waits, each behind the record that it rests on, which stands here too.
+    waiting: VecDeque<EffectOf<C>>,
     /// The first of these is an install for which there was no room. It is tried again from then on,
     /// and nothing overtakes it.
     install_again: Option<Time>,
@@ -123,7 +121,6 @@ where
             keeper,
             effects: Effects::with_points(armed),
             appended: 0,
-            behind: None,
             waiting: VecDeque::new(),
             install_again: None,
             fed_back: VecDeque::new(),
@@ -175,17 +172,34 @@ where
             }
             other => other,
         };
-        self.fed_back.push_back(input);
-        self.settle(now)
+        let time = self.begin(now);
+        // Answers and resumes go first.
+        if self.fed_back.is_empty() {
+            self.core.step(time, input, &mut self.effects);
+        } else {
+            self.fed_back.push_back(input);
+        }
+        self.go_on(time)
     }
 
     /// Goes on where a fail point stopped, releases what waited for records that are durable now,
     /// and feeds back what comes of it. Stops at the next armed fail point.
     pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
+        let now = self.begin(now);
+        self.go_on(now)
+    }
+
+    /// Looks at what may have changed besides, and says what time it is for the core.
+    fn begin(&mut self, now: Time) -> Time {
         let now = self.clock.read(now);
         self.install_again.take_if(|again| *again <= now);
         self.notice_room();
         self.keeper.drop_expired(now);
+        now
+    }
+
+    /// Performs what may be performed, and what comes of it.
+    fn go_on(&mut self, now: Time) -> Result<(), NodeError> {
         loop {
             self.append_records(now)?;
             self.finish_step(now)?;
@@ -194,16 +208,19 @@ where
             }
             if let Some(input) = self.fed_back.pop_front() {
                 self.core.step(now, input, &mut self.effects);
-                self.behind = None;
-            } else if self.next_waiting_is_durable() {
-                let (_, effect) = self.waiting.pop_front().expect("it was just looked at");
-                if let Effect::Point(name) = effect {
-                    self.stopped_at = Some(name);
-                    return Ok(());
-                }
-                self.perform(now, effect)?;
             } else {
-                return Ok(());
+                match self.take_durable() {
+                    // Nothing stands before it: it need not be queued.
+                    Some(Effect::Resume(resume)) => {
+                        self.core.step(now, Input::Resume(resume), &mut self.effects);
+                    }
+                    Some(Effect::Point(name)) => {
+                        self.stopped_at = Some(name);
+                        return Ok(());
+                    }
+                    Some(effect) => self.perform(now, effect)?,
+                    None => return Ok(()),
+                }
             }
         }
     }
@@ -301,15 +318,22 @@ where
         &self.core
     }
 
-    fn next_waiting_is_durable(&self) -> bool {
+    /// The next of what waits, if its record is durable.
+    fn take_durable(&mut self) -> Option<EffectOf<C>> {
         if self.install_again.is_some() {
-            return false;
+            return None;
         }
-        let reached = match self.planted.has(Bug::ReleaseBeforeSync) {
-            true => self.last(),
-            false => self.durable(),
-        };
-        self.waiting.front().is_some_and(|(behind, _)| *behind <= reached)
+        while let Effect::Persist { at, .. } = self.waiting.front()? {
+            let reached = match self.planted.has(Bug::ReleaseBeforeSync) {
+                true => self.last(),
+                false => self.durable(),
+            };
+            if *at > reached {
+                return None;
+            }
+            self.waiting.pop_front();
+        }
+        self.waiting.pop_front()
     }
 
     /// Appends the step's records, up to a fail point that nothing has to be durable for. An apply
@@ -317,8 +341,7 @@ where
     /// never writes to a segment what the log could forget: that holds for points between the two as
     /// well.
     fn append_records(&mut self, now: Time) -> Result<(), NodeError> {
-        let mut waits = self.behind.is_some();
-        let (mut applies, mut is_checkpoint) = (false, false);
+        let (mut waits, mut applies, mut is_checkpoint) = (false, false, false);
         for effect in self.effects.iter().skip(self.appended) {
             match effect {
                 // A point that waits for a record must not hold up the records after it: those of
@@ -343,21 +366,28 @@ where
 
     /// Performs the step at hand to its end, or to a fail point.
     fn finish_step(&mut self, now: Time) -> Result<(), NodeError> {
-        while let Some(effect) = self.effects.pop() {
+        while let Some(effect) = self.effects.pop_unheld() {
             self.appended = self.appended.saturating_sub(1);
-            match (effect, self.behind) {
-                (Effect::Persist { at, .. }, _) => self.behind = Some(at),
-                (effect @ Effect::Release(_), Some(_))
-                    if self.planted.has(Bug::CutBeforeCheckpointDurable) =>
-                {
-                    self.perform(now, effect)?;
-                }
-                (effect, Some(behind)) => self.waiting.push_back((behind, effect)),
-                (Effect::Point(name), None) => {
-                    self.stopped_at = Some(name);
-                    return Ok(());
-                }
-                (effect, None) => self.perform(now, effect)?,
+            if let Effect::Point(name) = effect {
+                self.stopped_at = Some(name);
+                return Ok(());
+            }
+            self.perform(now, effect)?;
+        }
+        if self.planted.has(Bug::CutBeforeCheckpointDurable) {
+            self.release_early()?;
+        }
+        // All its records are in the log: a point that would have kept them out stands before them.
+        self.appended = 0;
+        self.effects.append_held_to(&mut self.waiting);
+        Ok(())
+    }
+
+    /// By a planted bug.
+    fn release_early(&mut self) -> Result<(), NodeError> {
+        for effect in self.effects.iter() {
+            if let Effect::Release(position) = effect {
+                self.keeper.release(storage::Position(position.0))?;
             }
         }
         Ok(())
@@ -373,7 +403,7 @@ where
                 self.keeper.apply(mark, self.log().last(), writes)?;
             }
             Effect::Read { read, query } => {
-                let answer = self.keeper.read(now, query);
+                let answer = self.keeper.read(now, *query);
                 self.fed_back.push_back(Input::Read { read, answer });
             }
             Effect::SetTimer(at) => self.timer = (at != Time::NEVER).then_some(at),
@@ -383,7 +413,7 @@ where
             }
             Effect::TakeSnapshot(snapshot) => self.keeper.take_snapshot(snapshot),
             Effect::ReadSnapshot { read, snapshot, query } => {
-                let answer = self.keeper.read_snapshot(snapshot, query);
+                let answer = self.keeper.read_snapshot(snapshot, *query);
                 self.fed_back.push_back(Input::Read { read, answer });
             }
             Effect::DropSnapshot(snapshot) => self.keeper.drop_snapshot(snapshot),
@@ -411,7 +441,7 @@ where
             Err(error @ storage::Error::DiskFull { .. }) => {
                 tracing::error!(%error, "a snapshot waits for room to be installed");
                 let effect = Effect::Install(snapshot);
-                self.waiting.push_front((Position::ZERO, effect));
+                self.waiting.push_front(effect);
                 self.install_again = Some(now.after(INSTALL_PAUSE));
                 Ok(())
             }

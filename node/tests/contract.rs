@@ -31,8 +31,7 @@ fn put(key: &'static str, value: &'static str) -> Vec<Write> {
 }
 
 fn get(read: u64, key: &'static str) -> Order {
-    let query = Query::Get(Bytes::from_static(key.as_bytes()));
-    Effect::Read { read: ReadId(read), query }
+    Effect::read(ReadId(read), Query::Get(Bytes::from_static(key.as_bytes())))
 }
 
 #[test]

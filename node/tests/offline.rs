@@ -67,7 +67,7 @@ fn prepare(node: &mut Node<Participant>, number: u64) -> Vec<Write> {
         parallel: None,
         finished_below: txn(number.saturating_sub(3).max(1)),
     };
-    step(node, Message::Prepare(prepare));
+    step(node, Message::Prepare(Arc::new(prepare)));
     writes
 }
 

@@ -23,6 +23,7 @@
 //! Rules a core keeps: same inputs, same effects. No clock, no hash-map iteration, no chance but
 //! from the seed it was built with. Every queue and table it grows has a limit with a name.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -202,7 +203,7 @@ pub enum Effect<M, P, R> {
         /// The core's name for it.
         read: ReadId,
         /// What is asked.
-        query: Query,
+        query: Box<Query>,
     },
     /// Hold the store as it is now, everything applied before this effect included, under this name,
     /// which is not below the mark of the last [`Effect::Apply`]. A snapshot does not outlive the
@@ -217,7 +218,7 @@ pub enum Effect<M, P, R> {
         /// Of which.
         snapshot: SnapshotId,
         /// What is asked.
-        query: Query,
+        query: Box<Query>,
     },
     /// The snapshot is not needed any more.
     DropSnapshot(SnapshotId),
@@ -250,6 +251,14 @@ pub enum Effect<M, P, R> {
     Release(Position),
     /// A named point at which a test may make the process die or pause; emitted only when armed.
     Point(&'static str),
+}
+
+impl<M, P, R> Effect<M, P, R> {
+    /// An [`Effect::Read`].
+    #[must_use]
+    pub fn read(read: ReadId, query: Query) -> Self {
+        Self::Read { read, query: Box::new(query) }
+    }
 }
 
 /// Collects the effects of steps.
@@ -322,15 +331,20 @@ impl<M, P, R> Effects<M, P, R> {
         self.list.drain(..)
     }
 
-    /// Takes the first of what was collected.
-    pub fn pop(&mut self) -> Option<Effect<M, P, R>> {
-        let first = self.list.pop_front();
-        self.held_from = match self.held_from {
-            // All that is left stands behind the record.
-            Some(0) | None => self.held_from.filter(|_| !self.list.is_empty()),
-            Some(from) => Some(from - 1),
-        };
-        first
+    /// Takes the first of what was collected, if it rests on no record: no [`Effect::Persist`].
+    pub fn pop_unheld(&mut self) -> Option<Effect<M, P, R>> {
+        if let Some(held_from) = &mut self.held_from {
+            *held_from = held_from.checked_sub(1)?;
+        }
+        self.list.pop_front()
+    }
+
+    /// Moves the first [`Effect::Persist`] and what stands behind it to the end of `into`. Nothing
+    /// stands before it any more.
+    pub fn append_held_to(&mut self, into: &mut VecDeque<Effect<M, P, R>>) {
+        debug_assert!(self.held_from.is_none_or(|held_from| held_from == 0), "that goes first");
+        self.held_from = None;
+        into.append(&mut self.list);
     }
 
     /// What was collected and not taken, in order.

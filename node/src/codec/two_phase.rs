@@ -102,7 +102,7 @@ impl StoredRecord for CoordinatorRecord {
             ENDED => Self::Ended { txn: txn(&mut fields)? },
             OLD_COORDINATOR_CHECKPOINT | COORDINATOR_CHECKPOINT => {
                 let is_old = kind == OLD_COORDINATOR_CHECKPOINT;
-                Self::Checkpoint(coordinator_checkpoint(&mut fields, is_old)?)
+                Self::Checkpoint(Box::new(coordinator_checkpoint(&mut fields, is_old)?))
             }
             _ => return Err(Malformed("not a kind of record that a coordinator keeps")),
         };
@@ -173,11 +173,11 @@ impl StoredRecord for ParticipantRecord {
         let mut fields = Fields::new(payload);
         let record = match kind {
             PARTICIPANT_STARTED => Self::Started { incarnation: fields.number()? },
-            PREPARED => Self::Prepared(prepared(&mut fields)?),
+            PREPARED => Self::Prepared(Box::new(prepared(&mut fields)?)),
             PREPARED_PARALLEL => {
                 let prepared = prepared(&mut fields)?;
                 let parallel = Some(Parallel { stamp: fields.stamp()? });
-                Self::Prepared(Prepared { parallel, ..prepared })
+                Self::Prepared(Box::new(Prepared { parallel, ..prepared }))
             }
             PROMISED => Self::Promised { epoch: fields.number()? },
             DECIDED => Self::Decided { txn: txn(&mut fields)?, decision: decision(&mut fields)? },
@@ -188,7 +188,7 @@ impl StoredRecord for ParticipantRecord {
             },
             OLD_PARTICIPANT_CHECKPOINT | PARTICIPANT_CHECKPOINT => {
                 let is_old = kind == OLD_PARTICIPANT_CHECKPOINT;
-                Self::Checkpoint(participant_checkpoint(&mut fields, is_old)?)
+                Self::Checkpoint(Box::new(participant_checkpoint(&mut fields, is_old)?))
             }
             _ => return Err(Malformed("not a kind of record that a participant keeps")),
         };
@@ -416,7 +416,7 @@ mod tests {
             },
             CoordinatorRecord::Aborted { txn: id(2), finished_below: id(1) },
             CoordinatorRecord::Ended { txn: id(u64::MAX) },
-            CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
+            CoordinatorRecord::Checkpoint(Box::new(CoordinatorCheckpoint {
                 epoch: 7,
                 parallel_epoch: 6,
                 finished_below: id(1),
@@ -428,15 +428,15 @@ mod tests {
                     number: CommitNumber(299),
                     participants: [NodeId(1), NodeId(2)].into(),
                 }],
-            }),
+            })),
         ]
     }
 
     fn participant_records() -> Vec<ParticipantRecord> {
         vec![
             ParticipantRecord::Started { incarnation: 2 },
-            ParticipantRecord::Prepared(a_prepared()),
-            ParticipantRecord::Prepared(a_parallel()),
+            ParticipantRecord::Prepared(Box::new(a_prepared())),
+            ParticipantRecord::Prepared(Box::new(a_parallel())),
             ParticipantRecord::Promised { epoch: 300 },
             ParticipantRecord::Decided {
                 txn: id(1),
@@ -448,7 +448,7 @@ mod tests {
                 stamp: None,
                 writes: a_prepared().writes,
             },
-            ParticipantRecord::Checkpoint(ParticipantCheckpoint {
+            ParticipantRecord::Checkpoint(Box::new(ParticipantCheckpoint {
                 incarnation: 2,
                 promised: 300,
                 prepared: vec![a_prepared(), a_parallel()],
@@ -468,7 +468,7 @@ mod tests {
                     applied: CommitNumber(300),
                 }],
                 sessions: table(),
-            }),
+            })),
         ]
     }
 
@@ -509,7 +509,7 @@ mod tests {
             number: CommitNumber(299),
             participants: [NodeId(1)].into(),
         }];
-        let expected = CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
+        let expected = CoordinatorRecord::Checkpoint(Box::new(CoordinatorCheckpoint {
             epoch: 7,
             parallel_epoch: 0,
             finished_below: TxnId::FIRST,
@@ -517,7 +517,7 @@ mod tests {
             commits: CommitNumber(300),
             committed,
             aborted: Vec::new(),
-        });
+        }));
         assert_eq!(decoded, Ok(expected));
 
         let mut payload = Vec::new();
@@ -533,7 +533,7 @@ mod tests {
         });
         put_sessions(&mut payload, &table());
         let decoded = ParticipantRecord::decode(OLD_PARTICIPANT_CHECKPOINT, &payload.into());
-        let expected = ParticipantRecord::Checkpoint(ParticipantCheckpoint {
+        let expected = ParticipantRecord::Checkpoint(Box::new(ParticipantCheckpoint {
             incarnation: 2,
             promised: 0,
             prepared: vec![a_prepared()],
@@ -543,7 +543,7 @@ mod tests {
                 applied: CommitNumber(300),
             }],
             sessions: table(),
-        });
+        }));
         assert_eq!(decoded, Ok(expected));
     }
 

@@ -133,7 +133,7 @@ impl Replica {
     fn ask_store(&mut self, request: RequestId, query: Query, effects: &mut Out) {
         let read = self.next_read();
         self.reads.at_store.insert(read, request);
-        effects.push_unheld(Effect::Read { read, query });
+        effects.push_unheld(Effect::read(read, query));
     }
 
     /// Asks the leader how far to wait, for all reads that have come since it was asked last. One

@@ -15,6 +15,7 @@
 //!
 //! A snapshot is named by the last slot in it. All replicas have the same rows after the same slot.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -158,7 +159,7 @@ impl Replica {
         let limit = self.options.snapshot_rows_max;
         let query = Query::Scan(Range { start: from.clone(), end: None, limit });
         self.snapshots.pieces.insert(read, (to, snapshot, from));
-        effects.push_unheld(Effect::ReadSnapshot { read, snapshot, query });
+        effects.push_unheld(Effect::ReadSnapshot { read, snapshot, query: Box::new(query) });
     }
 
     /// The newest snapshot held, if the log goes on where it ends; else a new one.

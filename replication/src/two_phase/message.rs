@@ -1,5 +1,6 @@
 //! What coordinator and participants say to each other.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -147,11 +148,26 @@ pub struct Recalled {
     pub number: Option<CommitNumber>,
 }
 
+/// The answer to [`Message::Recover`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// As in the question.
+    pub epoch: u64,
+    /// As in the question.
+    pub first: TxnId,
+    /// The newest commit applied here.
+    pub applied: CommitNumber,
+    /// Parallel transactions of older epochs from there on, in order.
+    pub recalled: Vec<Recalled>,
+    /// Where to go on; none if these were the last.
+    pub next: Option<TxnId>,
+}
+
 /// Everything that travels between the nodes of a two-phase commit cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Coordinator to participant.
-    Prepare(Prepare),
+    /// Coordinator to participant. All of them are sent the same one.
+    Prepare(Arc<Prepare>),
     /// Participant to coordinator.
     Vote {
         /// On which.
@@ -198,7 +214,7 @@ pub enum Message {
         /// The coordinator's epoch, so that an answer to its predecessor is not taken for its own.
         epoch: u64,
         /// What is asked.
-        query: Query,
+        query: Box<Query>,
     },
     /// The answer to [`Message::Read`].
     ReadAnswer {
@@ -218,16 +234,9 @@ pub enum Message {
         first: TxnId,
     },
     /// The answer to [`Message::Recover`]: the promise is durable.
-    Recovered {
-        /// As in the question.
-        epoch: u64,
-        /// As in the question.
-        first: TxnId,
-        /// The newest commit applied here.
-        applied: CommitNumber,
-        /// Parallel transactions of older epochs from there on, in order.
-        recalled: Vec<Recalled>,
-        /// Where to go on; none if these were the last.
-        next: Option<TxnId>,
-    },
+    Recovered(Box<Recovered>),
 }
+
+/// Each write is six messages, and each of them is moved from queue to queue: what is large and rare
+/// stands behind a pointer.
+const _: () = assert!(size_of::<Message>() <= 88);

@@ -1,5 +1,6 @@
 //! What coordinator and participants keep in their logs.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -52,7 +53,7 @@ pub enum CoordinatorRecord {
         txn: TxnId,
     },
     /// All that the records before it say and is still needed.
-    Checkpoint(CoordinatorCheckpoint),
+    Checkpoint(Box<CoordinatorCheckpoint>),
 }
 
 /// The coordinator's whole durable state.
@@ -138,7 +139,7 @@ pub enum ParticipantRecord {
         incarnation: u64,
     },
     /// The promise to commit if told so, with all that is needed to do it. Durable before the vote.
-    Prepared(Prepared),
+    Prepared(Box<Prepared>),
     /// The promise to a restarted coordinator to prepare nothing of an older epoch any more. Durable
     /// before the answer.
     Promised {
@@ -163,7 +164,7 @@ pub enum ParticipantRecord {
         writes: Vec<Write>,
     },
     /// All that the records before it say and is still needed.
-    Checkpoint(ParticipantCheckpoint),
+    Checkpoint(Box<ParticipantCheckpoint>),
 }
 
 /// A transaction that a participant has promised to commit if told so.

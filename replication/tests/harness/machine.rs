@@ -278,7 +278,7 @@ impl<R: Room> Machine<R> {
             }
             Effect::ReadSnapshot { read, snapshot, query } => {
                 let rows = self.snapshots.get(&snapshot).expect("it is held");
-                let Query::Scan(mut range) = query else { panic!("a piece is a scan") };
+                let Query::Scan(mut range) = *query else { panic!("a piece is a scan") };
                 range.limit = range.limit.min(PIECE_ROWS_MAX);
                 let answer = rows::answer(rows, &Query::Scan(range));
                 self.fed_back.push_back(Input::Read { read, answer });

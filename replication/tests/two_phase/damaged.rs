@@ -1,6 +1,8 @@
 //! A log that contradicts itself: no run of this program writes one, so nothing that rests on it may
 //! be said.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kvorum_replication::two_phase::message::{Message, Prepare, TxnId};
 use kvorum_replication::two_phase::record::{ParticipantRecord, Prepared};
@@ -19,14 +21,14 @@ fn write() -> Write {
 }
 
 fn prepared(number: u64) -> ParticipantRecord {
-    ParticipantRecord::Prepared(Prepared {
+    ParticipantRecord::Prepared(Box::new(Prepared {
         txn: txn(number),
         participants: [NodeId(1), NodeId(2)].into(),
         writes: vec![write()],
         checked: Vec::new(),
         finished_below: txn(1),
         parallel: None,
-    })
+    }))
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn a_replica_whose_log_contradicts_itself_neither_votes_nor_answers() {
             parallel: None,
             finished_below: txn(3),
         };
-        let message = Message::Prepare(prepare);
+        let message = Message::Prepare(Arc::new(prepare));
         core.step(Time(1), Input::Message { from: NodeId::COORDINATOR, message }, &mut effects);
         core.step(Time(2), Input::Checkpoint, &mut effects);
         assert!(effects.is_empty(), "it says nothing: {effects:?}");

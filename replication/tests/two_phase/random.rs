@@ -1,10 +1,12 @@
 //! Random schedules: clients write through the coordinator and read anywhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kvorum_replication::random::Random;
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, Recovered,
+    TxnId, Vote,
 };
 use kvorum_replication::two_phase::planted::Planted;
 use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions, points};
@@ -240,14 +242,14 @@ impl Schedule {
                 let count = 1 + self.below(2);
                 let client = ClientId(self.random.below(4));
                 let stamp = Stamp { client, sequence: self.random.below(4), answered_below: 0 };
-                Message::Prepare(Prepare {
+                Message::Prepare(Arc::new(Prepare {
                     txn,
                     participants: participants[..count].into(),
                     transaction: self.some_transaction().into(),
                     one_phase: self.one_in(2).then_some(OnePhase { stamp: Some(stamp) }),
                     parallel: self.one_in(2).then_some(Parallel { stamp: Some(stamp) }),
                     finished_below,
-                })
+                }))
             }
             1 => Message::Vote { txn, vote: self.some_vote() },
             2 => {
@@ -265,7 +267,7 @@ impl Schedule {
             }
             6 => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));
-                Message::Read { read, epoch, query: Query::Get(self.some_key()) }
+                Message::Read { read, epoch, query: Box::new(Query::Get(self.some_key())) }
             }
             7 => Message::Recover { epoch: self.random.below(5), first: txn },
             8 => {
@@ -275,7 +277,8 @@ impl Schedule {
                 let recalled = vec![Recalled { txn, participants, stamp: None, number }];
                 let (epoch, applied) = (self.random.below(5), CommitNumber(self.random.below(8)));
                 let (first, next) = (TxnId::FIRST, self.one_in(3).then_some(finished_below));
-                Message::Recovered { epoch, first, applied, recalled, next }
+                let answer = Recovered { epoch, first, applied, recalled, next };
+                Message::Recovered(Box::new(answer))
             }
             _ => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));

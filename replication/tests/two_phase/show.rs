@@ -2,7 +2,7 @@
 
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{
-    Decision, Knowledge, Message, Prepare, Recalled, TxnId, Vote,
+    Decision, Knowledge, Message, Prepare, Recalled, Recovered, TxnId, Vote,
 };
 use kvorum_replication::two_phase::record::{
     CoordinatorRecord, DecidedState, ParticipantRecord, Prepared, SessionTable,
@@ -58,7 +58,7 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::Read { .. } => "read",
         Message::ReadAnswer { .. } => "answer",
         Message::Recover { .. } => "recover",
-        Message::Recovered { .. } => "recovered",
+        Message::Recovered(_) => "recovered",
     }
 }
 
@@ -89,7 +89,8 @@ pub(crate) fn message(message: &Message) -> String {
             format!("{kind} {epoch}.{read} {}", answer(found))
         }
         Message::Recover { epoch, first } => format!("{kind} epoch {epoch} from {}", txn(first)),
-        Message::Recovered { epoch, applied, recalled, next, .. } => {
+        Message::Recovered(answer) => {
+            let Recovered { epoch, applied, recalled, next, .. } = &**answer;
             let next = next.map_or_else(String::new, |next| format!(" next {}", txn(&next)));
             let recalled: Vec<String> = recalled.iter().map(self::recalled).collect();
             let recalled = recalled.join("; ");

@@ -10,7 +10,8 @@ use capnp::message::{Builder, ReaderOptions};
 use capnp::serialize;
 use kvorum_node::ClusterId;
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, Recovered,
+    TxnId, Vote,
 };
 use kvorum_replication::{
     Answer, ClientId, Failure, Held, NodeId, Page, Precondition, Protocol, Query, Range, Stamp,
@@ -165,12 +166,9 @@ fn recalled() -> impl Strategy<Value = Recalled> {
 fn recovered() -> impl Strategy<Value = Message> {
     let next = proptest::option::of(txn());
     (any::<u64>(), txn(), any::<u64>(), vec(recalled(), 0..5), next).prop_map(
-        |(epoch, first, applied, recalled, next)| Message::Recovered {
-            epoch,
-            first,
-            applied: CommitNumber(applied),
-            recalled,
-            next,
+        |(epoch, first, applied, recalled, next)| {
+            let applied = CommitNumber(applied);
+            Message::Recovered(Box::new(Recovered { epoch, first, applied, recalled, next }))
         },
     )
 }
@@ -179,7 +177,7 @@ fn message() -> impl Strategy<Value = Message> {
     let knowledge =
         prop_oneof![decision().prop_map(Knowledge::Decided), Just(Knowledge::Undecided)];
     prop_oneof![
-        prepare().prop_map(Message::Prepare),
+        prepare().prop_map(|prepare| Message::Prepare(Arc::new(prepare))),
         (txn(), vote()).prop_map(|(txn, vote)| Message::Vote { txn, vote }),
         (txn(), decision(), txn(), any::<u64>()).prop_map(
             |(txn, decision, finished_below, epoch)| Message::Decide {
@@ -201,7 +199,7 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<u64>(), query()).prop_map(|(read, epoch, query)| Message::Read {
             read,
             epoch,
-            query
+            query: Box::new(query)
         }),
         (any::<u64>(), any::<u64>(), answer())
             .prop_map(|(read, epoch, answer)| Message::ReadAnswer { read, epoch, answer }),
@@ -323,7 +321,7 @@ fn lists_beyond_their_limit_are_refused() {
     let too_many = Message::Read {
         read: 1,
         epoch: 1,
-        query: Query::GetMany(vec![Bytes::from_static(b"k"); super::OPERATIONS_MAX + 1]),
+        query: Box::new(Query::GetMany(vec![Bytes::from_static(b"k"); super::OPERATIONS_MAX + 1])),
     };
     let error = decode(&encode(&[too_many])).unwrap_err();
     assert!(error.extra.contains("16385 keys"), "{error}");

@@ -79,7 +79,7 @@ fn a_message_larger_than_a_batch_travels_alone() {
     let one = replica(1);
     let coordinator = coordinator(&[(NodeId(1), one.address)]);
     coordinator.wait_for(|seen| *seen == Seen::Up(NodeId(1)));
-    let large = Message::Prepare(Prepare {
+    let large = Message::Prepare(Arc::new(Prepare {
         txn: txn(1),
         participants: Arc::from([NodeId(1)]),
         transaction: Arc::new(Transaction {
@@ -89,7 +89,7 @@ fn a_message_larger_than_a_batch_travels_alone() {
         one_phase: None,
         parallel: None,
         finished_below: txn(1),
-    });
+    }));
     let sends = [inquire(1), large.clone(), inquire(2)].map(|message| (NodeId(1), message));
     coordinator.say(sends.into());
     assert_eq!(collect(&one, COORDINATOR, 3).0, [inquire(1), large, inquire(2)]);

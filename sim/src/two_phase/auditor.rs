@@ -324,12 +324,15 @@ impl Auditor {
 
     /// A message is sent.
     pub(super) fn says(&mut self, from: NodeId, to: NodeId, message: &Message) -> Judgement {
-        if let Message::Prepare(Prepare { txn, .. })
-        | Message::Vote { txn, .. }
-        | Message::Decide { txn, .. }
-        | Message::Acknowledge { txn } = message
-        {
-            *self.messages.entry(*txn).or_default() += 1;
+        let counted = match message {
+            Message::Prepare(prepare) => Some(prepare.txn),
+            Message::Vote { txn, .. }
+            | Message::Decide { txn, .. }
+            | Message::Acknowledge { txn } => Some(*txn),
+            _ => None,
+        };
+        if let Some(txn) = counted {
+            *self.messages.entry(txn).or_default() += 1;
         }
         match message {
             Message::Prepare(prepare) => self.prepares(prepare),
@@ -342,7 +345,7 @@ impl Auditor {
             Message::Inform { txn, knowledge: Knowledge::Decided(decision), epoch } => {
                 self.decides(from, to, *txn, (*decision, *epoch))
             }
-            Message::Recovered { epoch, .. } => self.promises_epoch(from, *epoch),
+            Message::Recovered(answer) => self.promises_epoch(from, answer.epoch),
             Message::Acknowledge { txn } => self.acknowledges(from, *txn),
             Message::Vote { .. }
             | Message::Inform { .. }

@@ -1,6 +1,8 @@
 //! Messages in a few words, for the trace.
 
-use kvorum_replication::two_phase::message::{Decision, Knowledge, Message, Recalled, Vote};
+use kvorum_replication::two_phase::message::{
+    Decision, Knowledge, Message, Recalled, Recovered, Vote,
+};
 
 use super::diary::Note;
 use crate::words::{asked, found, text, transaction};
@@ -36,7 +38,8 @@ pub(super) fn message(message: &Message) -> String {
         Message::Recover { epoch, first } => {
             format!("promise epoch {epoch}, and tell what you have prepared from {first} on")
         }
-        Message::Recovered { epoch, applied, recalled, next, .. } => {
+        Message::Recovered(answer) => {
+            let Recovered { epoch, applied, recalled, next, .. } = &**answer;
             let words = |it: &Recalled| {
                 let number = it.number.map_or_else(String::new, |number| format!(" as {number}"));
                 format!("{}{number}", it.txn)

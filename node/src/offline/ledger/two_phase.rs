@@ -48,7 +48,7 @@ impl Transactions {
         Ok(match record {
             ParticipantRecord::Started { .. } | ParticipantRecord::Promised { .. } => None,
             ParticipantRecord::Prepared(prepared) => {
-                self.prepare(prepared)?;
+                self.prepare(*prepared)?;
                 None
             }
             ParticipantRecord::Decided { txn, decision } => {

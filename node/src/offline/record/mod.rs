@@ -73,15 +73,16 @@ fn of_coordinator(record: CoordinatorRecord) -> Meaning {
             named("aborted", Some(txn), vec![("over-below", finished_below.to_string())])
         }
         CoordinatorRecord::Ended { txn } => named("ended", Some(txn), Vec::new()),
-        CoordinatorRecord::Checkpoint(CoordinatorCheckpoint {
-            epoch,
-            parallel_epoch,
-            finished_below,
-            sessions,
-            commits,
-            committed,
-            aborted,
-        }) => {
+        CoordinatorRecord::Checkpoint(checkpoint) => {
+            let CoordinatorCheckpoint {
+                epoch,
+                parallel_epoch,
+                finished_below,
+                sessions,
+                commits,
+                committed,
+                aborted,
+            } = *checkpoint;
             let fields = vec![
                 ("epoch", epoch.to_string()),
                 ("parallel-epoch", parallel_epoch.to_string()),
@@ -129,14 +130,15 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
             let fields = stamped(stamp).into_iter().collect();
             Meaning { writes, ..named("committed-alone", Some(txn), fields) }
         }
-        ParticipantRecord::Checkpoint(ParticipantCheckpoint {
-            incarnation,
-            promised,
-            prepared,
-            decided,
-            coordinators,
-            sessions,
-        }) => {
+        ParticipantRecord::Checkpoint(checkpoint) => {
+            let ParticipantCheckpoint {
+                incarnation,
+                promised,
+                prepared,
+                decided,
+                coordinators,
+                sessions,
+            } = *checkpoint;
             let applied = coordinators.iter().map(|progress| progress.applied.0).max();
             let fields = vec![
                 ("incarnation", incarnation.to_string()),

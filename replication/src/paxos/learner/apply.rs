@@ -36,7 +36,7 @@ impl Replica {
             let keys = keys_checked(batch);
             if !keys.is_empty() {
                 let read = self.next_read();
-                effects.push_unheld(Effect::Read { read, query: Query::GetMany(keys.clone()) });
+                effects.push_unheld(Effect::read(read, Query::GetMany(keys.clone())));
                 self.learner.applying = Some(Applying { read, keys });
                 break;
             }

@@ -129,7 +129,7 @@ impl Replica {
     fn ask_store(&mut self, request: RequestId, query: Query, effects: &mut Out) {
         let read = self.next_read();
         self.reads.asked.insert(read, request);
-        effects.push_unheld(Effect::Read { read, query });
+        effects.push_unheld(Effect::read(read, query));
     }
 
     /// A transaction has its outcome, and if that is a commit, its writes are applied.

@@ -51,7 +51,7 @@ impl Coordinator {
     /// Takes a transaction into the next batch.
     pub(super) fn gather(&mut self, prepare: Prepare, effects: &mut Out) {
         if self.options.batches_voting_max == usize::MAX {
-            return self.send_prepares(&prepare, effects);
+            return self.send_prepares(prepare, effects);
         }
         let active = self.transactions.get_mut(&prepare.txn).expect("it has just begun");
         active.batch = Membership::Gathered;
@@ -92,7 +92,7 @@ impl Coordinator {
             active.expect("what is given up is gathered no more").batch = Membership::Voting(batch);
             // More may be over than when it began.
             prepare.finished_below = self.finished_below();
-            self.send_prepares(&prepare, effects);
+            self.send_prepares(prepare, effects);
         }
     }
 

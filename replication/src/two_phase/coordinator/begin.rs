@@ -202,11 +202,12 @@ impl Coordinator {
         self.gather(prepare, effects);
     }
 
-    pub(super) fn send_prepares(&mut self, prepare: &Prepare, effects: &mut Out) {
-        let participants: &[NodeId] = &prepare.participants;
-        for (index, to) in participants.iter().enumerate() {
+    pub(super) fn send_prepares(&mut self, prepare: Prepare, effects: &mut Out) {
+        let prepare = Arc::new(prepare);
+        for (index, to) in prepare.participants.iter().enumerate() {
             self.counters.prepares_sent += 1;
-            effects.push(Effect::Send { to: *to, message: Message::Prepare(prepare.clone()) });
+            let message = Message::Prepare(Arc::clone(&prepare));
+            effects.push(Effect::Send { to: *to, message });
             if index == 0 {
                 effects.point(points::COORDINATOR_SOME_PREPARES_SENT);
             }

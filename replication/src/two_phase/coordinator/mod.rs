@@ -223,10 +223,7 @@ impl Coordinator {
             Message::ReadAnswer { read, epoch, answer } => {
                 self.read_answer(now, from, read, epoch, answer, effects);
             }
-            Message::Recovered { epoch, first, applied, recalled, next } => {
-                let answer = round::Recovered { epoch, first, applied, recalled, next };
-                self.recovered(now, from, answer, effects);
-            }
+            Message::Recovered(answer) => self.recovered(now, from, *answer, effects),
             Message::Prepare(_)
             | Message::Decide { .. }
             | Message::Inform { .. }

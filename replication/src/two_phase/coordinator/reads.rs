@@ -1,5 +1,6 @@
 //! Reads go to a random replica that can be reached, and to another if that one does not answer.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -51,7 +52,8 @@ impl Coordinator {
         read.alarm = now.after(self.options.read_retry_interval).min(read.deadline);
         self.alarms.set(read.alarm, Alarm::Read(id));
         self.counters.reads_sent += 1;
-        let message = Message::Read { read: id, epoch: self.epoch, query: read.query.clone() };
+        let message =
+            Message::Read { read: id, epoch: self.epoch, query: Box::new(read.query.clone()) };
         effects.push(Effect::Send { to: replica, message });
         self.reads.insert(id, read);
     }

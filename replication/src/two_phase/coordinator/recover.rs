@@ -1,5 +1,6 @@
 //! What the coordinator finds in its log, and what it writes there about itself.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -129,7 +130,7 @@ impl Coordinator {
                 session.committed.clear();
             }
         }
-        self.persist(CoordinatorRecord::Checkpoint(checkpoint), Urgency::Now, effects);
+        self.persist(CoordinatorRecord::Checkpoint(Box::new(checkpoint)), Urgency::Now, effects);
         effects.push(Effect::Release(self.last));
     }
 }

@@ -23,7 +23,7 @@ use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
-use crate::two_phase::message::{CommitNumber, Message, Recalled, TxnId};
+use crate::two_phase::message::{CommitNumber, Message, Recalled, Recovered, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 
@@ -60,15 +60,6 @@ struct Found {
     number: Option<CommitNumber>,
     /// Who has prepared or committed it.
     holders: Vec<NodeId>,
-}
-
-/// An answer, as the message has it.
-pub(super) struct Recovered {
-    pub(super) epoch: u64,
-    pub(super) first: TxnId,
-    pub(super) applied: CommitNumber,
-    pub(super) recalled: Vec<Recalled>,
-    pub(super) next: Option<TxnId>,
 }
 
 /// How what was found ends.

@@ -225,7 +225,7 @@ impl Participant {
             return;
         }
         match message {
-            Message::Prepare(prepare) => self.prepare(from, prepare, effects),
+            Message::Prepare(prepare) => self.prepare(from, &prepare, effects),
             Message::Decide { txn, decision, finished_below, epoch } => {
                 self.decide(from, txn, Learnt { decision, epoch }, finished_below, effects);
             }
@@ -236,12 +236,12 @@ impl Participant {
             Message::Recover { epoch, first } => self.promise_epoch(from, epoch, first, effects),
             Message::Read { read, epoch, query } => {
                 let asker = Asker::Coordinator { from, read, epoch };
-                self.read(now, asker, query, Time::NEVER, effects);
+                self.read(now, asker, *query, Time::NEVER, effects);
             }
             Message::Vote { .. }
             | Message::Acknowledge { .. }
             | Message::ReadAnswer { .. }
-            | Message::Recovered { .. } => {
+            | Message::Recovered(_) => {
                 self.counters.strange_dropped += 1;
             }
         }

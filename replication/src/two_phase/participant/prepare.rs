@@ -1,7 +1,9 @@
 //! From a prepare to the vote.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::state::{Promised, Stage};
@@ -15,17 +17,17 @@ use crate::two_phase::points;
 use crate::two_phase::record::ParticipantRecord;
 
 impl Participant {
-    pub(super) fn prepare(&mut self, from: NodeId, prepare: Prepare, effects: &mut Out) {
-        if !self.is_sensible(from, &prepare) {
+    pub(super) fn prepare(&mut self, from: NodeId, prepare: &Prepare, effects: &mut Out) {
+        if !self.is_sensible(from, prepare) {
             self.counters.strange_dropped += 1;
             return;
         }
         self.counters.prepares += 1;
         self.adopt(prepare.finished_below, effects);
-        if self.is_known(&prepare, effects) || self.joins_retry(&prepare) {
+        if self.is_known(prepare, effects) || self.joins_retry(prepare) {
             return;
         }
-        match self.admit(&prepare) {
+        match self.admit(prepare) {
             Ok((locks, bytes)) => self.begin(prepare, locks, bytes, effects),
             // One phase, and the stamp is of a write that is committed already.
             Err(Vote::Committed) => self.send_vote(prepare.txn, Vote::Committed, effects),
@@ -105,9 +107,10 @@ impl Participant {
         Ok((locks, bytes))
     }
 
-    fn begin(&mut self, prepare: Prepare, locks: LockSet, bytes: usize, effects: &mut Out) {
-        let Prepare { txn, participants, transaction, one_phase, parallel, finished_below } =
-            prepare;
+    fn begin(&mut self, prepare: &Prepare, locks: LockSet, bytes: usize, effects: &mut Out) {
+        let Prepare { txn, one_phase, parallel, finished_below, .. } = *prepare;
+        let (participants, transaction) =
+            (Arc::clone(&prepare.participants), Arc::clone(&prepare.transaction));
         let keys: Vec<Key> = transaction
             .preconditions
             .iter()
@@ -124,7 +127,7 @@ impl Participant {
             self.promise(txn, effects);
         } else {
             self.checks.insert(read, txn);
-            effects.push_unheld(Effect::Read { read, query: Query::GetMany(keys) });
+            effects.push_unheld(Effect::read(read, Query::GetMany(keys)));
         }
     }
 
@@ -174,7 +177,7 @@ impl Participant {
         }
         let record = promised.record(txn);
         effects.point(points::PARTICIPANT_BEFORE_VOTE);
-        self.persist(ParticipantRecord::Prepared(record), Urgency::Now, effects);
+        self.persist(ParticipantRecord::Prepared(Box::new(record)), Urgency::Now, effects);
         effects.point(points::PARTICIPANT_VOTE_DURABLE);
         self.counters.votes_yes_sent += 1;
         let message = Message::Vote { txn, vote: Vote::Yes };

@@ -131,7 +131,7 @@ impl Participant {
     fn ask_store(&mut self, asker: Asker, query: Query, effects: &mut Out) {
         let read = self.next_read();
         self.asked.insert(read, asker);
-        effects.push_unheld(Effect::Read { read, query });
+        effects.push_unheld(Effect::read(read, query));
     }
 
     /// A transaction has its outcome, and if that is a commit, its writes are applied.

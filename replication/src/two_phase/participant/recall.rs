@@ -1,12 +1,13 @@
 //! A restarted coordinator asks what is prepared here. Its record of a parallel commit may be lost,
 //! and then the promises are all that says so.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::state::{Promised, Stage};
 use super::{Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
-use crate::two_phase::message::{Decision, Message, Recalled, TxnId};
+use crate::two_phase::message::{Decision, Message, Recalled, Recovered, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::{ParticipantRecord, Pledge};
@@ -78,7 +79,8 @@ impl Participant {
         recalled.truncate(max);
         self.counters.recovered_sent += 1;
         let applied = self.applied;
-        let message = Message::Recovered { epoch, first, applied, recalled, next };
+        let answer = Recovered { epoch, first, applied, recalled, next };
+        let message = Message::Recovered(Box::new(answer));
         effects.push(Effect::Send { to: NodeId::COORDINATOR, message });
     }
 

@@ -1,5 +1,6 @@
 //! What a participant finds in its log, and what it writes there about itself.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::sync::Arc;
@@ -54,7 +55,7 @@ impl Participant {
     pub(super) fn replay(&mut self, at: Position, record: ParticipantRecord, effects: &mut Out) {
         match record {
             ParticipantRecord::Started { incarnation } => self.incarnation = incarnation,
-            ParticipantRecord::Prepared(prepared) => self.replay_prepared(prepared),
+            ParticipantRecord::Prepared(prepared) => self.replay_prepared(*prepared),
             ParticipantRecord::Promised { epoch } => self.promised = self.promised.max(epoch),
             ParticipantRecord::Decided { txn, decision } => {
                 self.replay_decided(at, txn, decision, effects);
@@ -68,7 +69,7 @@ impl Participant {
                 }
                 self.remember_alone(txn, true);
             }
-            ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(checkpoint),
+            ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(*checkpoint),
         }
     }
 
@@ -179,7 +180,7 @@ impl Participant {
                 session.committed.clear();
             }
         }
-        self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
+        self.persist(ParticipantRecord::Checkpoint(Box::new(checkpoint)), Urgency::Now, effects);
         effects.push(Effect::Release(self.last));
     }
 

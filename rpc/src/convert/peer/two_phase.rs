@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, Recovered,
+    TxnId, Vote,
 };
 use kvorum_replication::{Answer, NodeId, Page, Query, Range};
 use kvorum_schema::peer_capnp::{
@@ -48,7 +49,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                     0
                 }
             },
-            Message::Read { query, .. } => match query {
+            Message::Read { query, .. } => match &**query {
                 Query::Get(key) => key.len(),
                 Query::GetMany(keys) => keys.iter().map(|key| key.len() + 16).sum(),
                 Query::Scan(range) | Query::Page(Page { range, .. }) => {
@@ -67,9 +68,9 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                 Answer::Failed(reason) => reason.len(),
                 Answer::NotHeld | Answer::TooManyHeld | Answer::TooLarge { .. } => 0,
             },
-            Message::Recovered { recalled, .. } => {
+            Message::Recovered(answer) => {
                 let bytes = |recalled: &Recalled| 96 + 4 * recalled.participants.len();
-                recalled.iter().map(bytes).sum()
+                answer.recalled.iter().map(bytes).sum()
             }
             Message::Decide { .. }
             | Message::Acknowledge { .. }
@@ -81,7 +82,7 @@ pub(super) fn message_bytes(message: &Message) -> usize {
 
 fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
     Ok(match reader.which()? {
-        message::Prepare(prepare) => Message::Prepare(read_prepare(prepare?)?),
+        message::Prepare(prepare) => Message::Prepare(Arc::new(read_prepare(prepare?)?)),
         message::Vote(vote) => {
             let vote = vote?;
             Message::Vote { txn: read_txn(vote.get_txn()?), vote: read_vote(vote)? }
@@ -113,7 +114,7 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
             Message::Read {
                 read: read.get_read(),
                 epoch: read.get_epoch(),
-                query: read_query(read.get_query()?)?,
+                query: Box::new(read_query(read.get_query()?)?),
             }
         }
         message::ReadAnswer(answer) => {
@@ -139,13 +140,13 @@ fn read_recovered(reader: schema::recovered::Reader<'_>) -> Result<Message, Reje
         true => Some(read_txn(reader.get_next()?)),
         false => None,
     };
-    Ok(Message::Recovered {
+    Ok(Message::Recovered(Box::new(Recovered {
         epoch: reader.get_epoch(),
         first: read_txn(reader.get_first()?),
         applied: CommitNumber(reader.get_applied()),
         recalled: recalled.iter().map(read_recalled).collect::<Result<_, _>>()?,
         next,
-    })
+    })))
 }
 
 fn read_recalled(reader: schema::recalled::Reader<'_>) -> Result<Recalled, Rejected> {
@@ -300,7 +301,8 @@ pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
             builder.set_epoch(*epoch);
             write_txn(*first, builder.init_first());
         }
-        Message::Recovered { epoch, first, applied, recalled, next } => {
+        Message::Recovered(answer) => {
+            let Recovered { epoch, first, applied, recalled, next } = &**answer;
             let mut builder = builder.init_recovered();
             builder.set_epoch(*epoch);
             write_txn(*first, builder.reborrow().init_first());

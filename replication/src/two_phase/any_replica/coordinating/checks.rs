@@ -34,7 +34,7 @@ impl Replica {
         let read = self.next_read();
         self.coordinating.checks.insert(read, age);
         self.errand(age).state = State::Checking(txn, read);
-        effects.push_unheld(Effect::Read { read, query: Query::GetMany(keys) });
+        effects.push_unheld(Effect::read(read, Query::GetMany(keys)));
     }
 
     fn check_standing(&mut self, age: Age, stamp: Stamp) -> Result<(), Outcome> {
