@@ -46,10 +46,32 @@ impl<A: Copy + Ord> Alarms<A> {
         Some(alarm)
     }
 
+    /// When the first one is due; never, if there is none.
+    pub(crate) fn first(&self) -> Time {
+        self.by_time.first().map_or(Time::NEVER, |(first, _)| *first)
+    }
+
+    /// The time last asked of the shell; never, if it has come.
+    pub(crate) fn asked(&self) -> Time {
+        self.asked
+    }
+
     /// Asks the shell for a timer if the one it keeps is too late.
     pub(crate) fn ask<M, P, R>(&mut self, now: Time, effects: &mut Effects<M, P, R>) {
-        let Some((first, _)) = self.by_time.first() else { return };
-        let wanted = if *first > now { *first } else { now.after(PAUSE) };
+        self.ask_for(self.first(), now, effects);
+    }
+
+    /// As [`Alarms::ask`], for an alarm that is due then and may be kept elsewhere.
+    pub(crate) fn ask_for<M, P, R>(
+        &mut self,
+        first: Time,
+        now: Time,
+        effects: &mut Effects<M, P, R>,
+    ) {
+        if first == Time::NEVER {
+            return;
+        }
+        let wanted = if first > now { first } else { now.after(PAUSE) };
         if wanted < self.asked {
             self.asked = wanted;
             effects.push_unheld(Effect::SetTimer(wanted));

@@ -1,6 +1,5 @@
 //! From a client's request to the prepares.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -51,7 +50,7 @@ impl Coordinator {
     }
 
     fn in_flight(&self, stamp: Stamp) -> Option<TxnId> {
-        self.by_stamp.get(&stamp.client)?.get(&stamp.sequence).copied()
+        self.by_stamp.get(&(stamp.client, stamp.sequence)).copied()
     }
 
     /// The same write is in flight: both requests get its outcome.
@@ -97,7 +96,7 @@ impl Coordinator {
             );
             return Err(Outcome::Failed(Failure::Invalid { reason }));
         }
-        let in_flight = self.by_stamp.get(&stamp.client).map_or(0, BTreeMap::len);
+        let in_flight = self.in_flight_of.get(&stamp.client).copied().unwrap_or(0);
         match self.sessions.standing(stamp, in_flight) {
             Standing::New => Ok(()),
             Standing::Settled(()) if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
@@ -176,7 +175,7 @@ impl Coordinator {
         self.counters.begun += 1;
         self.in_flight_bytes += active.bytes;
         if let Some(stamp) = active.stamp {
-            self.by_stamp.entry(stamp.client).or_default().insert(stamp.sequence, txn);
+            self.remember_stamp(stamp, txn);
         }
         if let Some(alarm) = active.alarm {
             self.alarms.set(alarm, Alarm::Transaction(txn));

@@ -310,7 +310,7 @@ impl Coordinator {
             .transactions
             .iter()
             .filter(|(_, active)| waits_for(active))
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in given_up {
             let reason = format!("the link to {peer} broke before it voted");
@@ -371,13 +371,22 @@ impl Coordinator {
         active
     }
 
+    pub(super) fn remember_stamp(&mut self, stamp: Stamp, txn: TxnId) {
+        if self.by_stamp.insert((stamp.client, stamp.sequence), txn).is_none() {
+            *self.in_flight_of.entry(stamp.client).or_default() += 1;
+        }
+    }
+
     fn forget_stamp(&mut self, stamp: Option<Stamp>) {
         let Some(stamp) = stamp else { return };
-        if let Some(of_session) = self.by_stamp.get_mut(&stamp.client) {
-            of_session.remove(&stamp.sequence);
-            if of_session.is_empty() {
-                self.by_stamp.remove(&stamp.client);
-            }
+        if self.by_stamp.remove(&(stamp.client, stamp.sequence)).is_none() {
+            return;
+        }
+        let in_flight = self.in_flight_of.get_mut(&stamp.client);
+        let in_flight = in_flight.expect("a stamp in flight is counted");
+        *in_flight -= 1;
+        if *in_flight == 0 {
+            self.in_flight_of.remove(&stamp.client);
         }
     }
 

@@ -219,7 +219,7 @@ impl Participant {
             return;
         }
         self.finished_below = finished_below;
-        self.decided = self.decided.split_off(&finished_below);
+        self.decided.remove_below(&finished_below);
         let over: Vec<TxnId> = self
             .transactions
             .range(..finished_below)
@@ -229,7 +229,7 @@ impl Participant {
                 // The coordinator has given up waiting for the vote, not decided.
                 Stage::Alone(_) => false,
             })
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in over {
             self.counters.aborted_below_finished += 1;
