@@ -12,9 +12,10 @@
 
 use std::collections::VecDeque;
 use std::env;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvorum_replication::two_phase::message::Message;
+use kvorum_replication::two_phase::message::{Message, Prepare};
 use kvorum_replication::two_phase::{
     Coordinator, CoordinatorOptions, Participant, ParticipantOptions,
 };
@@ -185,6 +186,7 @@ impl Cluster {
             participant.turn(self.now, participant_turn, &mut said);
         }
         for (from, to, message) in said.messages {
+            let message = received(message);
             match to {
                 NodeId::COORDINATOR => {
                     self.coordinator.arrived.push(Input::Message { from, message });
@@ -226,10 +228,22 @@ impl Cluster {
     }
 }
 
-/// Keys of sixteen bytes, and no key twice in flight.
-fn put(number: u64, value: &Key, outstanding: u64) -> Operation {
-    let key = Key::from(format!("key{:013}", number.wrapping_mul(7919) % 1_000_003));
-    let writes = vec![Write::Put(key, value.clone())];
+/// A message as it comes out of its frame, which nobody shares.
+fn received(message: Message) -> Message {
+    let Message::Prepare(prepare) = &message else { return message };
+    Message::Prepare(Arc::new(Prepare {
+        participants: prepare.participants.to_vec().into(),
+        transaction: Arc::new(Transaction::clone(&prepare.transaction)),
+        ..Prepare::clone(prepare)
+    }))
+}
+
+/// Keys of sixteen bytes, and no key twice in flight. Key and value are parts of one frame.
+fn put(number: u64, value_bytes: usize, outstanding: u64) -> Operation {
+    let mut frame = format!("key{:013}", number.wrapping_mul(7919) % 1_000_003).into_bytes();
+    frame.resize(16 + value_bytes, b'v');
+    let frame = Key::from(frame);
+    let writes = vec![Write::Put(frame.slice(..16), frame.slice(16..))];
     let transaction = Transaction { preconditions: Vec::new(), writes };
     let client = ClientId(1 + number % outstanding);
     let sequence = 1 + number / outstanding;
@@ -240,11 +254,10 @@ fn put(number: u64, value: &Key, outstanding: u64) -> Operation {
 fn measure(outstanding: u64, value_bytes: usize, puts: u64) {
     let mut cluster = Cluster::new();
     cluster.open_sessions(outstanding);
-    let value = Key::from(vec![b'v'; value_bytes]);
     let (mut asked, mut answered, mut turns) = (0, 0, 0_u64);
     while answered < puts {
         while asked < answered + outstanding && asked < puts {
-            cluster.ask(asked, put(asked, &value, outstanding));
+            cluster.ask(asked, put(asked, value_bytes, outstanding));
             asked += 1;
         }
         for outcome in cluster.turn() {

@@ -13,6 +13,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Alarms<A> {
     by_time: BTreeSet<(Time, A)>,
+    /// When the first of them is due: each step looks at it.
+    first: Time,
     /// The time last asked of the shell, unless it has come. It may be too early, which costs a
     /// wasted timer and saves asking again with every alarm.
     asked: Time,
@@ -20,15 +22,21 @@ pub(crate) struct Alarms<A> {
 
 impl<A: Copy + Ord> Alarms<A> {
     pub(crate) fn new() -> Self {
-        Self { by_time: BTreeSet::new(), asked: Time::NEVER }
+        Self { by_time: BTreeSet::new(), first: Time::NEVER, asked: Time::NEVER }
     }
 
     pub(crate) fn set(&mut self, at: Time, alarm: A) {
         self.by_time.insert((at, alarm));
+        self.first = self.first.min(at);
     }
 
     pub(crate) fn cancel(&mut self, at: Time, alarm: A) {
         self.by_time.remove(&(at, alarm));
+        self.find_first();
+    }
+
+    fn find_first(&mut self) {
+        self.first = self.by_time.first().map_or(Time::NEVER, |(first, _)| *first);
     }
 
     /// The timer has come.
@@ -38,17 +46,17 @@ impl<A: Copy + Ord> Alarms<A> {
 
     /// Takes the next alarm that is due.
     pub(crate) fn due(&mut self, now: Time) -> Option<A> {
-        let (at, alarm) = *self.by_time.first()?;
-        if at > now {
+        if self.first > now {
             return None;
         }
-        self.by_time.pop_first();
+        let (_, alarm) = self.by_time.pop_first()?;
+        self.find_first();
         Some(alarm)
     }
 
     /// When the first one is due; never, if there is none.
     pub(crate) fn first(&self) -> Time {
-        self.by_time.first().map_or(Time::NEVER, |(first, _)| *first)
+        self.first
     }
 
     /// The time last asked of the shell; never, if it has come.

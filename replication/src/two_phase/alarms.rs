@@ -78,7 +78,15 @@ impl<A: TxnAlarm> TxnAlarms<A> {
     }
 
     /// Asks the shell for a timer if the one it keeps is too late.
+    #[inline]
     pub(super) fn ask<M, P, R>(&mut self, now: Time, effects: &mut Effects<M, P, R>) {
+        let first = self.others.first().min(self.soonest);
+        if first < self.others.asked() || !self.due.is_empty() {
+            self.ask_for_first(now, effects);
+        }
+    }
+
+    fn ask_for_first<M, P, R>(&mut self, now: Time, effects: &mut Effects<M, P, R>) {
         self.drop_cancelled();
         let mut first = self.others.first();
         if let Some((at, _)) = self.due.last() {

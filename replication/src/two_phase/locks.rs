@@ -22,6 +22,11 @@ pub(super) struct LockSet {
 
 impl LockSet {
     pub(super) fn of(transaction: &Transaction) -> Self {
+        // Most transactions are one write.
+        if let ([write], []) = (&transaction.writes[..], &transaction.preconditions[..]) {
+            let exclusive = SmallVec::from_buf([write.key().clone()]);
+            return Self { exclusive, shared: Vec::new() };
+        }
         let checked = transaction.preconditions.iter().map(|precondition| precondition.key());
         Self::new(&transaction.writes, checked.cloned().collect())
     }
@@ -41,10 +46,8 @@ impl LockSet {
     pub(super) fn new(writes: &[Write], mut checked: Vec<Key>) -> Self {
         let mut exclusive: SmallVec<[Key; 1]> =
             writes.iter().map(|write| write.key().clone()).collect();
-        if exclusive.len() > 1 {
-            exclusive.sort_unstable();
-            exclusive.dedup();
-        }
+        exclusive.sort_unstable();
+        exclusive.dedup();
         checked.sort_unstable();
         checked.dedup();
         checked.retain(|key| exclusive.binary_search(key).is_err());

@@ -63,6 +63,18 @@ impl<T> TxnTable<T> {
     }
 
     pub(super) fn insert(&mut self, txn: TxnId, value: T) -> Option<T> {
+        // Nearly always it is the one that follows the last.
+        let place = txn.number.wrapping_sub(self.first);
+        let is_next = place == self.window.len() as u64 && 0 < place && place < WINDOW_MAX;
+        if is_next && (txn.coordinator, txn.epoch) == self.line {
+            self.window.push_back(Some(value));
+            self.in_window += 1;
+            return None;
+        }
+        self.insert_anywhere(txn, value)
+    }
+
+    fn insert_anywhere(&mut self, txn: TxnId, value: T) -> Option<T> {
         let Some(place) = self.make_place(&txn) else { return self.below.insert(txn, value) };
         let old = self.window[place].replace(value);
         self.in_window += usize::from(old.is_none());

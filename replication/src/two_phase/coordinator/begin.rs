@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
@@ -37,7 +37,7 @@ impl Coordinator {
                     phase: self.first_phase(),
                     participants: self.participants.clone(),
                     stamp,
-                    waiters: Vec::from([request]),
+                    waiters: Waiters::from_slice(&[request]),
                     locks,
                     bytes,
                     alarm: Some(alarm),
@@ -143,13 +143,10 @@ impl Coordinator {
     }
 
     fn check_reach(&self, now: Time, deadline: Time) -> Result<(), Failure> {
-        let down: Vec<String> = self
-            .participants
-            .iter()
-            .filter(|replica| !self.peers_up.contains(replica))
-            .map(|replica| format!("{replica}"))
-            .collect();
-        if !down.is_empty() {
+        let is_down = |replica: &&NodeId| !self.peers_up.contains(replica);
+        if self.participants.iter().any(|replica| is_down(&replica)) {
+            let down = self.participants.iter().filter(is_down);
+            let down: Vec<String> = down.map(|replica| format!("{replica}")).collect();
             let reason =
                 format!("a write needs every replica, and {} is not reachable", down.join(", "));
             return Err(Failure::Unavailable { reason });
@@ -164,7 +161,7 @@ impl Coordinator {
     fn first_phase(&self) -> Phase {
         match self.participants.len() {
             1 => Phase::Alone,
-            _ => Phase::Voting { missing: self.participants.to_vec() },
+            _ => Phase::Voting { missing: Nodes::from_slice(&self.participants) },
         }
     }
 

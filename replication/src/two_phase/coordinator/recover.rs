@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
@@ -157,10 +157,14 @@ fn committed_state((txn, active): (TxnId, &Active)) -> Option<CommittedState> {
 
 fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
     Active {
-        phase: Phase::Committed { number, unacknowledged: participants.to_vec(), recorded: true },
+        phase: Phase::Committed {
+            number,
+            unacknowledged: Nodes::from_slice(&participants),
+            recorded: true,
+        },
         participants,
         stamp: None,
-        waiters: Vec::new(),
+        waiters: Waiters::new(),
         locks: LockSet::default(),
         bytes: 0,
         alarm: None,

@@ -5,9 +5,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
-use crate::contract::{Effect, NodeId, RequestId, Time, Urgency};
+use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::request::{Failure, Outcome, Stamp};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
 use crate::two_phase::planted::Bug;
@@ -72,7 +72,7 @@ impl Coordinator {
     fn count_vote(&mut self, now: Time, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
         if vote == Vote::Yes {
             let active = &self.transactions[&txn];
-            if active.phase == (Phase::Voting { missing: Vec::new() }) {
+            if active.phase == (Phase::Voting { missing: Nodes::new() }) {
                 self.commit(now, txn, effects);
             }
         } else {
@@ -184,7 +184,7 @@ impl Coordinator {
     fn is_told(&mut self, now: Time, txn: TxnId, number: CommitNumber, recorded: bool) {
         let alarm = now.after(self.options.resend_interval);
         let active = self.transactions.get_mut(&txn).expect("it is being committed");
-        let unacknowledged = active.participants.to_vec();
+        let unacknowledged = Nodes::from_slice(&active.participants);
         active.phase = Phase::Committed { number, unacknowledged, recorded };
         active.alarm = Some(alarm);
         let (locks, stamp) = (core::mem::take(&mut active.locks), active.stamp.take());
@@ -408,7 +408,7 @@ impl Coordinator {
     }
 }
 
-fn fail_all(waiters: Vec<RequestId>, failure: &Failure, effects: &mut Out) {
+fn fail_all(waiters: Waiters, failure: &Failure, effects: &mut Out) {
     for request in waiters {
         reply_failed(request, failure.clone(), effects);
     }

@@ -144,9 +144,12 @@ impl Participant {
     }
 
     /// A transaction has its outcome, and if that is a commit, its writes are applied.
-    pub(super) fn wake_reads(&mut self, txn: TxnId, stage: Stage, effects: &mut Out) {
+    pub(super) fn wake_reads(&mut self, txn: TxnId, stage: &mut Stage, effects: &mut Out) {
         let Stage::Prepared { reads, .. } = stage else { return };
-        for id in reads {
+        if reads.is_empty() {
+            return;
+        }
+        for id in core::mem::take(reads) {
             let read = self.waiting.get_mut(&id).expect("an expired read waits for nobody");
             read.waits_for.remove(&txn);
             if read.waits_for.is_empty() {
