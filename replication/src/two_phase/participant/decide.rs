@@ -1,10 +1,14 @@
 //! From the decision to the acknowledgement.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use smallvec::SmallVec;
 
 use super::state::{Decided, Promised, Stage, Told};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
+use crate::request::{Transaction, Write};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
@@ -77,8 +81,7 @@ impl Participant {
                 if let Some(alarm) = alarm.take() {
                     self.alarms.cancel(alarm, Alarm::Inquire(txn));
                 }
-                self.early.insert(number, txn);
-                self.apply_in_order(effects);
+                self.apply_in_order(number, txn, effects);
             }
             // No vote of ours is out, or another commit has this number: not from our coordinator.
             Some(
@@ -123,14 +126,14 @@ impl Participant {
     /// decision is durable at the coordinator, who keeps it until it is acknowledged; if this
     /// replica crashes before its own record is durable, the transaction is in doubt again, and
     /// locked, so nobody can see that it was applied too early.
-    fn apply_in_order(&mut self, effects: &mut Out) {
-        let mut turn: Vec<(CommitNumber, TxnId, Promised)> = Vec::new();
-        while let Some(entry) = self.early.first_entry() {
-            let is_next = *entry.key() == self.applied.next();
-            if !is_next && !self.options.planted.has(Bug::ApplyOutOfOrder) {
-                break;
-            }
-            let (number, txn) = entry.remove_entry();
+    fn apply_in_order(&mut self, number: CommitNumber, txn: TxnId, effects: &mut Out) {
+        // Mostly it is the next one, alone, and takes no place among those that wait.
+        let mut next = (number == self.applied.next()).then_some((number, txn));
+        if next.is_none() {
+            self.early.insert(number, txn);
+        }
+        let mut turn: SmallVec<[(CommitNumber, TxnId, Promised); 1]> = SmallVec::new();
+        while let Some((number, txn)) = next.take().or_else(|| self.next_early()) {
             self.applied = self.applied.max(number);
             turn.push((number, txn, self.forget(txn)));
         }
@@ -140,9 +143,9 @@ impl Participant {
         }
         effects.point(points::PARTICIPANT_DECISION_RECEIVED);
         let mut mark = self.last;
-        for (_, _, promised) in &turn {
+        for (_, _, promised) in &mut turn {
             mark = mark.next();
-            let writes = promised.transaction.writes.clone();
+            let writes = take_writes(&mut promised.transaction);
             effects.push(Effect::Apply { mark: mark.0, writes });
         }
         effects.point(points::PARTICIPANT_APPLIED);
@@ -166,9 +169,17 @@ impl Participant {
             effects.point(points::PARTICIPANT_ACKNOWLEDGED);
             effects.push(Effect::Resume(ParticipantResume::Decided(*txn)));
         }
-        for (_, txn, promised) in turn {
-            self.wake_reads(txn, promised.stage, effects);
+        for (_, txn, promised) in &mut turn {
+            self.wake_reads(*txn, &mut promised.stage, effects);
         }
+    }
+
+    /// The commit whose turn it is, if it has been heard of.
+    fn next_early(&mut self) -> Option<(CommitNumber, TxnId)> {
+        let entry = self.early.first_entry()?;
+        let is_next = *entry.key() == self.applied.next();
+        let is_taken = is_next || self.options.planted.has(Bug::ApplyOutOfOrder);
+        is_taken.then(|| entry.remove_entry())
     }
 
     fn learn_abort(&mut self, txn: TxnId, effects: &mut Out) {
@@ -188,14 +199,14 @@ impl Participant {
 
     /// Undoes a promise, or what would have become one.
     pub(super) fn abort(&mut self, txn: TxnId, effects: &mut Out) {
-        let promised = self.forget(txn);
+        let mut promised = self.forget(txn);
         self.counters.aborted += 1;
         if !matches!(promised.stage, Stage::Checking { .. }) {
             let decision = Decision::Abort;
             self.decided.insert(txn, Decided::new(decision, true));
             self.persist(ParticipantRecord::Decided { txn, decision }, Urgency::Soon, effects);
         }
-        self.wake_reads(txn, promised.stage, effects);
+        self.wake_reads(txn, &mut promised.stage, effects);
     }
 
     pub(super) fn acknowledge(&mut self, txn: TxnId, effects: &mut Out) {
@@ -219,7 +230,7 @@ impl Participant {
             return;
         }
         self.finished_below = finished_below;
-        self.decided = self.decided.split_off(&finished_below);
+        self.decided.remove_below(&finished_below);
         let over: Vec<TxnId> = self
             .transactions
             .range(..finished_below)
@@ -229,11 +240,20 @@ impl Participant {
                 // The coordinator has given up waiting for the vote, not decided.
                 Stage::Alone(_) => false,
             })
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in over {
             self.counters.aborted_below_finished += 1;
             self.abort(txn, effects);
         }
+    }
+}
+
+/// The writes of a transaction that is over here. Nobody else has it mostly: the message that brought
+/// it is long gone.
+fn take_writes(transaction: &mut Arc<Transaction>) -> Vec<Write> {
+    match Arc::get_mut(transaction) {
+        Some(transaction) => core::mem::take(&mut transaction.writes),
+        None => transaction.writes.clone(),
     }
 }

@@ -18,12 +18,13 @@ use alloc::vec::Vec;
 
 use self::decide::Learnt;
 use self::state::{Asker, Decided, Promised, Stage, WaitingRead};
+use super::alarms::{TxnAlarm, TxnAlarms};
 use super::audit::{ParticipantAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::ParticipantOptions;
 use super::record::ParticipantRecord;
-use crate::alarms::Alarms;
+use super::table::TxnTable;
 use crate::contract::{
     Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
 };
@@ -58,6 +59,19 @@ pub enum ParticipantResume {
 enum Alarm {
     Inquire(TxnId),
     Read(ReadId),
+}
+
+impl TxnAlarm for Alarm {
+    fn of(txn: TxnId) -> Self {
+        Self::Inquire(txn)
+    }
+
+    fn txn(self) -> Option<TxnId> {
+        match self {
+            Self::Inquire(txn) => Some(txn),
+            Self::Read(_) => None,
+        }
+    }
 }
 
 counters! {
@@ -113,7 +127,7 @@ pub struct Participant {
     /// Why it may not take part at all: its log contradicts itself.
     unfit: Option<String>,
     /// Everything between the arrival of its prepare and its outcome.
-    transactions: BTreeMap<TxnId, Promised>,
+    transactions: TxnTable<Promised>,
     prepared_bytes: usize,
     /// One-phase commits whose records are not durable; their writes are applied in the order of
     /// the records, so no other write may be applied meanwhile.
@@ -122,7 +136,7 @@ pub struct Participant {
     alone_stamps: BTreeMap<(ClientId, u64), TxnId>,
     locks: LockTable,
     /// Outcomes, until they are known to be over everywhere.
-    decided: BTreeMap<TxnId, Decided>,
+    decided: TxnTable<Decided>,
     /// Of the coordinator, everything below is over.
     finished_below: TxnId,
     /// Nothing of an older epoch is prepared any more.
@@ -143,7 +157,7 @@ pub struct Participant {
     /// Reads of keys that are in doubt.
     waiting: BTreeMap<ReadId, WaitingRead>,
     peers_up: BTreeSet<NodeId>,
-    alarms: Alarms<Alarm>,
+    alarms: TxnAlarms<Alarm>,
     counters: Counters,
 }
 
@@ -167,12 +181,12 @@ impl Participant {
             serving: false,
             has_room: true,
             unfit: None,
-            transactions: BTreeMap::new(),
+            transactions: TxnTable::default(),
             prepared_bytes: 0,
             alone: 0,
             alone_stamps: BTreeMap::new(),
-            locks: LockTable::default(),
-            decided: BTreeMap::new(),
+            locks: LockTable::new(options.seed),
+            decided: TxnTable::default(),
             finished_below: TxnId::FIRST,
             promised: 0,
             promise_is_durable: true,
@@ -184,7 +198,7 @@ impl Participant {
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             peers_up: BTreeSet::new(),
-            alarms: Alarms::new(),
+            alarms: TxnAlarms::new(),
             counters: Counters::default(),
             options,
         }
@@ -209,9 +223,9 @@ impl Participant {
         ];
         let open = self.transactions.iter();
         ParticipantAudit {
-            open: open.clone().map(|(txn, _)| *txn).collect(),
-            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| *txn).collect(),
-            lock_holders: self.locks.holders().collect(),
+            open: open.clone().map(|(txn, _)| txn).collect(),
+            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| txn).collect(),
+            lock_holders: self.locks.holders(),
             applied: self.applied,
             alone: self.alone,
             is_unfit: self.unfit.is_some(),

@@ -54,7 +54,7 @@ impl Participant {
             .transactions
             .iter()
             .filter(|(txn, promised)| txn.epoch < self.promised && is_check(promised))
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in checks {
             self.forget(txn);
@@ -92,7 +92,7 @@ impl Participant {
                 Stage::Prepared { commit, .. } => commit.map(|told| told.number),
                 Stage::Checking { .. } | Stage::Logging | Stage::Alone(_) => return None,
             };
-            Some(Recalled { txn: *txn, participants, stamp, number })
+            Some(Recalled { txn, participants, stamp, number })
         })
     }
 
@@ -102,7 +102,7 @@ impl Participant {
             let Pledge { participants, stamp } = decided.pledge.clone()?;
             match decided.decision {
                 Decision::Commit(number) => {
-                    Some(Recalled { txn: *txn, participants, stamp, number: Some(number) })
+                    Some(Recalled { txn, participants, stamp, number: Some(number) })
                 }
                 Decision::Abort => None,
             }
