@@ -313,17 +313,23 @@ impl<M, P, R> Effects<M, P, R> {
     }
 
     /// Marks a fail point, if it is armed: a run that arms none pays for one comparison.
+    #[inline]
     pub fn point(&mut self, name: &'static str) {
-        if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
+        if !self.armed.is_empty() && self.is_armed(name) {
             self.list.push_back(Effect::Point(name));
         }
     }
 
     /// As [`Effects::point`], among the effects that rest on no record.
     pub fn point_unheld(&mut self, name: &'static str) {
-        if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
+        if !self.armed.is_empty() && self.is_armed(name) {
             self.push_unheld(Effect::Point(name));
         }
+    }
+
+    #[cold]
+    fn is_armed(&self, name: &str) -> bool {
+        self.armed.iter().any(|armed| armed == name)
     }
 
     /// Takes what was collected, in order.

@@ -1,4 +1,4 @@
-//! Reading: bytes gathered in one buffer, messages cut out of it one at a time.
+//! Reading: messages cut out of what arrives one at a time, what is left gathered in one buffer.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -36,28 +36,9 @@ impl Input {
     /// The next message that is capnp-rpc's, if it is already here and may be handed out. Those
     /// before it that take the shortcut are dealt with.
     pub(super) fn next(&mut self, wire: &Rc<Wire>) -> Found {
-        loop {
-            if let Some(reason) = wire.closing() {
-                return Err(reason);
-            }
-            if self.buffer.is_empty() || wire.is_gated() {
-                return Ok(None);
-            }
-            let found = frame::peek(self.buffer.unread(), wire.limits.message_bytes_max)?;
-            let Some((peeked, taken)) = found else {
-                return Ok(None);
-            };
-            let incoming = match take_shortcut(wire, &peeked)? {
-                true => None,
-                false => Some(Incoming::new(wire, peeked.to_frame())),
-            };
-            self.buffer.take(taken);
-            wire.note_message();
-            if let Some(incoming) = incoming {
-                incoming.account(wire)?;
-                return Ok(Some(incoming));
-            }
-        }
+        let (taken, incoming) = cut(wire, self.buffer.unread())?;
+        self.buffer.take(taken);
+        Ok(incoming)
     }
 
     /// Deals with what has arrived, up to a message that is capnp-rpc's; whether more may be read.
@@ -83,8 +64,23 @@ impl Input {
         }
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8]) {
-        self.buffer.append(bytes);
+    /// Deals with bytes that have just arrived. Mostly they are whole messages: those are read where
+    /// they are, and only what is left is kept.
+    pub(super) fn take_in(&mut self, wire: &Rc<Wire>, bytes: &[u8]) {
+        let found = match self.buffer.is_empty() {
+            true => cut(wire, bytes),
+            false => Ok((0, None)),
+        };
+        let (taken, found) = match found {
+            Ok((taken, None)) => (taken, None),
+            Ok((taken, message)) => (taken, Some(Ok(message))),
+            Err(reason) => (bytes.len(), Some(Err(reason))),
+        };
+        self.buffer.append(&bytes[taken..]);
+        match found {
+            Some(found) => self.give(found),
+            None => drop(self.goes_on(wire)),
+        }
     }
 
     /// Nothing more will arrive.
@@ -116,6 +112,34 @@ impl Input {
             Part::hold(&mut self.unfinished, wire, self.buffer.held_bytes());
         } else if self.unfinished.is_some() {
             self.unfinished = None;
+        }
+    }
+}
+
+/// Deals with the messages in `bytes` up to the first that is capnp-rpc's, as far as they are here
+/// and may be handed out. Says how many bytes they are, that one included.
+fn cut(wire: &Rc<Wire>, bytes: &[u8]) -> Result<(usize, Option<Incoming>), Error> {
+    let mut start = 0;
+    loop {
+        if let Some(reason) = wire.closing() {
+            return Err(reason);
+        }
+        let rest = &bytes[start..];
+        if rest.is_empty() || wire.is_gated() {
+            return Ok((start, None));
+        }
+        let Some((peeked, taken)) = frame::peek(rest, wire.limits.message_bytes_max)? else {
+            return Ok((start, None));
+        };
+        let incoming = match take_shortcut(wire, &peeked)? {
+            true => None,
+            false => Some(Incoming::new(wire, peeked.to_frame())),
+        };
+        start += taken;
+        wire.note_message();
+        if let Some(incoming) = incoming {
+            incoming.account(wire)?;
+            return Ok((start, Some(incoming)));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   RpcSystem ── send() ──► one buffer ─── pump, once a turn ────► one write
 //!       ▲                    ▲                                       │ stream
-//!       └── receive ◄── frames ◄── one buffer ◄── one read of 64 KiB ┘
+//!       └── receive ◄── frames ◄────────────── one read of 64 KiB ───┘
 //!                         └──► a shortcut may take them here, and answer
 //! ```
 //!

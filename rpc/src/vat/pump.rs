@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::thread;
 
-use capnp::Error;
+use capnp::{Error, Word};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
@@ -24,8 +24,9 @@ const READ_BYTES: usize = 64 << 10;
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
 thread_local! {
-    /// One for all connections of a thread: an idle connection then owns hardly any memory.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    /// One for all connections of a thread: an idle connection then owns hardly any memory. Made of
+    /// words, since messages are read where they arrive.
+    static SCRATCH: RefCell<Vec<Word>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Reads and writes until the connection ends, then closes the stream. The stream must not keep
@@ -110,28 +111,32 @@ where
         let Some(stream) = self.read.as_mut().filter(|_| input.goes_on(&self.wire)) else {
             return false;
         };
-        let read = SCRATCH.with_borrow_mut(|scratch| {
-            let mut into = ReadBuf::new(scratch);
-            let read = Pin::new(stream).poll_read(context, &mut into);
-            input.append(into.filled());
-            read.map_ok(|()| into.filled().len())
-        });
-        match read {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => {
+        // It is nobody else's while messages in it are dealt with.
+        let mut scratch = SCRATCH.take();
+        if scratch.is_empty() {
+            scratch = Word::allocate_zeroed_vec(READ_BYTES / 8);
+        }
+        let mut into = ReadBuf::new(Word::words_to_bytes_mut(&mut scratch));
+        let has_read = match Pin::new(stream).poll_read(context, &mut into) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) if into.filled().is_empty() => {
                 self.read = None;
                 input.end();
+                true
+            }
+            Poll::Ready(Ok(())) => {
+                self.wire.note_received();
+                input.take_in(&self.wire, into.filled());
+                true
             }
             Poll::Ready(Err(error)) => {
                 self.read = None;
                 input.fail(broken(error));
+                true
             }
-            Poll::Ready(Ok(_)) => {
-                self.wire.note_received();
-                input.goes_on(&self.wire);
-            }
-        }
-        true
+        };
+        SCRATCH.set(scratch);
+        has_read
     }
 
     /// Writes what was said, as far as the other side takes it.

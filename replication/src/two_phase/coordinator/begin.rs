@@ -1,13 +1,12 @@
 //! From a client's request to the prepares.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
@@ -38,7 +37,7 @@ impl Coordinator {
                     phase: self.first_phase(),
                     participants: self.participants.clone(),
                     stamp,
-                    waiters: Vec::from([request]),
+                    waiters: Waiters::from_slice(&[request]),
                     locks,
                     bytes,
                     alarm: Some(alarm),
@@ -51,7 +50,7 @@ impl Coordinator {
     }
 
     fn in_flight(&self, stamp: Stamp) -> Option<TxnId> {
-        self.by_stamp.get(&stamp.client)?.get(&stamp.sequence).copied()
+        self.by_stamp.get(&(stamp.client, stamp.sequence)).copied()
     }
 
     /// The same write is in flight: both requests get its outcome.
@@ -97,7 +96,7 @@ impl Coordinator {
             );
             return Err(Outcome::Failed(Failure::Invalid { reason }));
         }
-        let in_flight = self.by_stamp.get(&stamp.client).map_or(0, BTreeMap::len);
+        let in_flight = self.in_flight_of.get(&stamp.client).copied().unwrap_or(0);
         match self.sessions.standing(stamp, in_flight) {
             Standing::New => Ok(()),
             Standing::Settled(()) if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
@@ -144,13 +143,10 @@ impl Coordinator {
     }
 
     fn check_reach(&self, now: Time, deadline: Time) -> Result<(), Failure> {
-        let down: Vec<String> = self
-            .participants
-            .iter()
-            .filter(|replica| !self.peers_up.contains(replica))
-            .map(|replica| format!("{replica}"))
-            .collect();
-        if !down.is_empty() {
+        let is_down = |replica: &&NodeId| !self.peers_up.contains(replica);
+        if self.participants.iter().any(|replica| is_down(&replica)) {
+            let down = self.participants.iter().filter(is_down);
+            let down: Vec<String> = down.map(|replica| format!("{replica}")).collect();
             let reason =
                 format!("a write needs every replica, and {} is not reachable", down.join(", "));
             return Err(Failure::Unavailable { reason });
@@ -172,7 +168,7 @@ impl Coordinator {
     fn first_phase(&self) -> Phase {
         match self.participants.len() {
             1 => Phase::Alone,
-            _ => Phase::Voting { missing: self.participants.to_vec() },
+            _ => Phase::Voting { missing: Nodes::from_slice(&self.participants) },
         }
     }
 
@@ -183,7 +179,7 @@ impl Coordinator {
         self.counters.begun += 1;
         self.in_flight_bytes += active.bytes;
         if let Some(stamp) = active.stamp {
-            self.by_stamp.entry(stamp.client).or_default().insert(stamp.sequence, txn);
+            self.remember_stamp(stamp, txn);
         }
         if let Some(alarm) = active.alarm {
             self.alarms.set(alarm, Alarm::Transaction(txn));

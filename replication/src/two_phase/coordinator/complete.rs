@@ -62,7 +62,7 @@ impl Coordinator {
                 Phase::Committed { number, unacknowledged, .. }
                     if unacknowledged.contains(&peer) =>
                 {
-                    Some((*number, *txn))
+                    Some((*number, txn))
                 }
                 _ => None,
             })

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
@@ -40,9 +40,11 @@ impl Coordinator {
     pub(super) fn serve(&mut self, now: Time, effects: &mut Out) {
         self.serving = true;
         let alarm = now.after(self.options.resend_interval);
-        for (txn, active) in &mut self.transactions {
+        let open: Vec<TxnId> = self.transactions.keys().collect();
+        for txn in open {
+            let active = self.transactions.get_mut(&txn).expect("its name was just read");
             active.alarm = Some(alarm);
-            self.alarms.set(alarm, Alarm::Transaction(*txn));
+            self.alarms.set(alarm, Alarm::Transaction(txn));
         }
         let peers: Vec<NodeId> = self.peers_up.iter().copied().collect();
         for peer in peers {
@@ -105,7 +107,7 @@ impl Coordinator {
         self.forget_aborts_below(finished_below);
         let is_aborting = |active: &Active| matches!(active.phase, Phase::Aborting { .. });
         let aborting =
-            self.transactions.iter().filter(|(_, it)| is_aborting(it)).map(|(txn, _)| *txn);
+            self.transactions.iter().filter(|(_, it)| is_aborting(it)).map(|(txn, _)| txn);
         let mut checkpoint = CoordinatorCheckpoint {
             epoch: self.epoch,
             parallel_epoch: self.parallel_epoch,
@@ -137,17 +139,15 @@ impl Coordinator {
 
 /// A commit is in the log from the moment it is decided, durable or not: the checkpoint comes
 /// after it there.
-fn committed_state((txn, active): (&TxnId, &Active)) -> Option<CommittedState> {
+fn committed_state((txn, active): (TxnId, &Active)) -> Option<CommittedState> {
     match &active.phase {
-        Phase::Committing { number } => Some(CommittedState {
-            txn: *txn,
-            number: *number,
-            participants: active.participants.clone(),
-        }),
+        Phase::Committing { number } => {
+            Some(CommittedState { txn, number: *number, participants: active.participants.clone() })
+        }
         // It only waits for its record, which is durable before the checkpoint.
         Phase::Committed { unacknowledged, .. } if unacknowledged.is_empty() => None,
         Phase::Committed { number, unacknowledged, .. } => Some(CommittedState {
-            txn: *txn,
+            txn,
             number: *number,
             participants: unacknowledged.as_slice().into(),
         }),
@@ -157,10 +157,14 @@ fn committed_state((txn, active): (&TxnId, &Active)) -> Option<CommittedState> {
 
 fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
     Active {
-        phase: Phase::Committed { number, unacknowledged: participants.to_vec(), recorded: true },
+        phase: Phase::Committed {
+            number,
+            unacknowledged: Nodes::from_slice(&participants),
+            recorded: true,
+        },
         participants,
         stamp: None,
-        waiters: Vec::new(),
+        waiters: Waiters::new(),
         locks: LockSet::default(),
         bytes: 0,
         alarm: None,

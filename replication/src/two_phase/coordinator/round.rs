@@ -18,7 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Stamp, Transaction};
@@ -343,7 +343,7 @@ impl Coordinator {
             phase: Phase::Committing { number },
             participants,
             stamp,
-            waiters: Vec::new(),
+            waiters: Waiters::new(),
             locks: LockSet::default(),
             bytes: 0,
             alarm: None,

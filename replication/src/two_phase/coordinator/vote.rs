@@ -5,9 +5,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
-use crate::contract::{Effect, NodeId, RequestId, Time, Urgency};
+use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::request::{Failure, Outcome, Stamp};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
 use crate::two_phase::planted::Bug;
@@ -72,7 +72,7 @@ impl Coordinator {
     fn count_vote(&mut self, now: Time, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
         if vote == Vote::Yes {
             let active = &self.transactions[&txn];
-            if active.phase == (Phase::Voting { missing: Vec::new() }) {
+            if active.phase == (Phase::Voting { missing: Nodes::new() }) {
                 self.commit(now, txn, effects);
             }
         } else {
@@ -184,7 +184,7 @@ impl Coordinator {
     fn is_told(&mut self, now: Time, txn: TxnId, number: CommitNumber, recorded: bool) {
         let alarm = now.after(self.options.resend_interval);
         let active = self.transactions.get_mut(&txn).expect("it is being committed");
-        let unacknowledged = active.participants.to_vec();
+        let unacknowledged = Nodes::from_slice(&active.participants);
         active.phase = Phase::Committed { number, unacknowledged, recorded };
         active.alarm = Some(alarm);
         let (locks, stamp) = (core::mem::take(&mut active.locks), active.stamp.take());
@@ -313,7 +313,7 @@ impl Coordinator {
             .transactions
             .iter()
             .filter(|(_, active)| waits_for(active))
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in given_up {
             let reason = format!("the link to {peer} broke before it voted");
@@ -378,13 +378,22 @@ impl Coordinator {
         active
     }
 
+    pub(super) fn remember_stamp(&mut self, stamp: Stamp, txn: TxnId) {
+        if self.by_stamp.insert((stamp.client, stamp.sequence), txn).is_none() {
+            *self.in_flight_of.entry(stamp.client).or_default() += 1;
+        }
+    }
+
     fn forget_stamp(&mut self, stamp: Option<Stamp>) {
         let Some(stamp) = stamp else { return };
-        if let Some(of_session) = self.by_stamp.get_mut(&stamp.client) {
-            of_session.remove(&stamp.sequence);
-            if of_session.is_empty() {
-                self.by_stamp.remove(&stamp.client);
-            }
+        if self.by_stamp.remove(&(stamp.client, stamp.sequence)).is_none() {
+            return;
+        }
+        let in_flight = self.in_flight_of.get_mut(&stamp.client);
+        let in_flight = in_flight.expect("a stamp in flight is counted");
+        *in_flight -= 1;
+        if *in_flight == 0 {
+            self.in_flight_of.remove(&stamp.client);
         }
     }
 
@@ -406,7 +415,7 @@ impl Coordinator {
     }
 }
 
-fn fail_all(waiters: Vec<RequestId>, failure: &Failure, effects: &mut Out) {
+fn fail_all(waiters: Waiters, failure: &Failure, effects: &mut Out) {
     for request in waiters {
         reply_failed(request, failure.clone(), effects);
     }

@@ -165,8 +165,8 @@ impl Participant {
                 }
             }
         }
-        for (txn, stage) in ended {
-            self.wake_reads(txn, stage, effects);
+        for (txn, mut stage) in ended {
+            self.wake_reads(txn, &mut stage, effects);
         }
     }
 
@@ -251,14 +251,14 @@ impl Participant {
 
     /// Undoes a promise, or what would have become one.
     pub(super) fn abort(&mut self, txn: TxnId, effects: &mut Out) {
-        let promised = self.forget(txn);
+        let mut promised = self.forget(txn);
         self.counters.aborted += 1;
         if !matches!(promised.stage, Stage::Checking { .. }) {
             let decision = Decision::Abort;
             self.decided.insert(txn, Decided::new(decision, true));
             self.persist(ParticipantRecord::Decided { txn, decision }, Urgency::Soon, effects);
         }
-        self.wake_reads(txn, promised.stage, effects);
+        self.wake_reads(txn, &mut promised.stage, effects);
     }
 
     pub(super) fn acknowledge(&mut self, txn: TxnId, effects: &mut Out) {
@@ -292,7 +292,7 @@ impl Participant {
     pub(super) fn remember_below(&mut self, finished_below: TxnId) {
         if finished_below > self.finished_below {
             self.finished_below = finished_below;
-            self.decided = self.decided.split_off(&finished_below);
+            self.decided.remove_below(&finished_below);
         }
     }
 
@@ -307,7 +307,7 @@ impl Participant {
                 // The coordinator has given up waiting for the vote, not decided.
                 Stage::Alone(_) => false,
             })
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in over {
             self.counters.aborted_below_finished += 1;

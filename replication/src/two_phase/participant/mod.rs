@@ -27,12 +27,13 @@ use self::recent::Recent;
 use self::standing::Standing;
 use self::state::{Asker, Decided, Early, Promised, Stage, WaitingRead};
 use self::take_over::Installing;
+use super::alarms::{TxnAlarm, TxnAlarms};
 use super::audit::{ParticipantAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::ParticipantOptions;
 use super::record::{ParticipantRecord, Replicated};
-use crate::alarms::Alarms;
+use super::table::TxnTable;
 use crate::contract::{
     Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
 };
@@ -73,6 +74,19 @@ enum Alarm {
     CatchUp,
     SnapshotIdle,
     Join,
+}
+
+impl TxnAlarm for Alarm {
+    fn of(txn: TxnId) -> Self {
+        Self::Inquire(txn)
+    }
+
+    fn txn(self) -> Option<TxnId> {
+        match self {
+            Self::Inquire(txn) => Some(txn),
+            Self::Read(_) | Self::CatchUp | Self::SnapshotIdle | Self::Join => None,
+        }
+    }
 }
 
 counters! {
@@ -139,7 +153,7 @@ pub struct Participant {
     /// Why it may not take part at all: its log contradicts itself.
     unfit: Option<String>,
     /// Everything between the arrival of its prepare and its outcome.
-    transactions: BTreeMap<TxnId, Promised>,
+    transactions: TxnTable<Promised>,
     prepared_bytes: usize,
     /// One-phase commits whose records are not durable; their writes are applied in the order of
     /// the records, so no other write may be applied meanwhile.
@@ -148,7 +162,7 @@ pub struct Participant {
     alone_stamps: BTreeMap<(ClientId, u64), TxnId>,
     locks: LockTable,
     /// Outcomes, until they are known to be over everywhere.
-    decided: BTreeMap<TxnId, Decided>,
+    decided: TxnTable<Decided>,
     /// Of the coordinator, everything below is over.
     finished_below: TxnId,
     /// Nothing of an older epoch is prepared any more.
@@ -176,7 +190,7 @@ pub struct Participant {
     /// Reads of keys that are in doubt.
     waiting: BTreeMap<ReadId, WaitingRead>,
     peers_up: BTreeSet<NodeId>,
-    alarms: Alarms<Alarm>,
+    alarms: TxnAlarms<Alarm>,
     counters: Counters,
 }
 
@@ -200,12 +214,12 @@ impl Participant {
             serving: false,
             has_room: true,
             unfit: None,
-            transactions: BTreeMap::new(),
+            transactions: TxnTable::default(),
             prepared_bytes: 0,
             alone: 0,
             alone_stamps: BTreeMap::new(),
-            locks: LockTable::default(),
-            decided: BTreeMap::new(),
+            locks: LockTable::new(options.seed),
+            decided: TxnTable::default(),
             finished_below: TxnId::FIRST,
             promised: 0,
             promise_is_durable: true,
@@ -222,7 +236,7 @@ impl Participant {
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             peers_up: BTreeSet::new(),
-            alarms: Alarms::new(),
+            alarms: TxnAlarms::new(),
             counters: Counters::default(),
             options,
         }
@@ -252,9 +266,9 @@ impl Participant {
         ];
         let open = self.transactions.iter();
         ParticipantAudit {
-            open: open.clone().map(|(txn, _)| *txn).collect(),
-            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| *txn).collect(),
-            lock_holders: self.locks.holders().collect(),
+            open: open.clone().map(|(txn, _)| txn).collect(),
+            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| txn).collect(),
+            lock_holders: self.locks.holders(),
             applied: self.applied,
             alone: self.alone,
             is_outside: self.standing.is_outside,

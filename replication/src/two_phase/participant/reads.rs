@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use super::state::{Asker, Stage, WaitingRead};
 use super::{Alarm, Out, Participant, reply_failed};
 use crate::contract::{Effect, NodeId, ReadId, Time};
-use crate::request::{Answer, Failure, Operation, Outcome, Page, Query, Request};
+use crate::request::{Answer, Failure, Operation, Outcome, Page, Query, Range, Request};
 use crate::two_phase::message::{Message, TxnId};
 use crate::two_phase::planted::Bug;
 
@@ -134,11 +134,20 @@ impl Participant {
                 keys.iter().filter_map(|key| self.locks.writer(key)).filter(is_out).collect()
             }
             Query::Scan(range) | Query::Page(Page { range, of: None, .. }) => {
-                self.locks.writers_in(range).filter(is_out).collect()
+                self.writers_in(range).collect()
             }
             // What it is read of does not change any more.
             Query::Page(Page { of: Some(_), .. }) => BTreeSet::new(),
         }
+    }
+
+    /// Those that have voted and are about to write a key of the range. They are bounded, and a scan
+    /// costs more than to look at them all.
+    fn writers_in(&self, range: &Range) -> impl Iterator<Item = TxnId> {
+        self.transactions.iter().filter_map(|(txn, promised)| match promised.stage {
+            Stage::Prepared { .. } => promised.locks.writes_in(range).then_some(txn),
+            Stage::Checking { .. } | Stage::Logging | Stage::Alone(_) => None,
+        })
     }
 
     fn reads_waiting_for(&mut self, txn: TxnId) -> &mut BTreeSet<ReadId> {
@@ -158,9 +167,12 @@ impl Participant {
     }
 
     /// A transaction has its outcome, and if that is a commit, its writes are applied.
-    pub(super) fn wake_reads(&mut self, txn: TxnId, stage: Stage, effects: &mut Out) {
+    pub(super) fn wake_reads(&mut self, txn: TxnId, stage: &mut Stage, effects: &mut Out) {
         let Stage::Prepared { reads, .. } = stage else { return };
-        for id in reads {
+        if reads.is_empty() {
+            return;
+        }
+        for id in core::mem::take(reads) {
             let read = self.waiting.get_mut(&id).expect("an expired read waits for nobody");
             read.waits_for.remove(&txn);
             if read.waits_for.is_empty() {

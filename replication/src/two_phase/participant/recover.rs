@@ -34,7 +34,7 @@ impl Participant {
     /// Whatever was prepared when the node stopped is in doubt: locked again, and asked about.
     pub(super) fn serve(&mut self, now: Time, effects: &mut Out) {
         self.serving = true;
-        let in_doubt: Vec<TxnId> = self.transactions.keys().copied().collect();
+        let in_doubt: Vec<TxnId> = self.transactions.keys().collect();
         for txn in in_doubt {
             if self.options.planted.has(Bug::ForgetVoteAtRestart) {
                 self.forget(txn);
@@ -89,7 +89,7 @@ impl Participant {
         let Prepared { txn, participants, writes, checked, finished_below, parallel } = prepared;
         if finished_below > self.finished_below {
             self.finished_below = finished_below;
-            self.decided = self.decided.split_off(&finished_below);
+            self.decided.remove_below(&finished_below);
         }
         let mut locks = LockSet::new(&writes, checked).planted(self.options.planted);
         if self.options.planted.has(Bug::ForgetLocksAtRestart) {
@@ -144,7 +144,7 @@ impl Participant {
         self.promised = checkpoint.promised;
         checkpoint.sessions.restore_into(&mut self.sessions);
         self.transactions.clear();
-        self.locks = LockTable::default();
+        self.locks = LockTable::new(self.options.seed);
         self.prepared_bytes = 0;
         self.decided = checkpoint
             .decided
@@ -191,10 +191,10 @@ impl Participant {
             prepared: self
                 .transactions
                 .iter()
-                .filter(|(txn, promised)| in_log(promised) && !self.is_ended(**txn))
-                .map(|(txn, promised)| promised.record(*txn))
+                .filter(|(txn, promised)| in_log(promised) && !self.is_ended(*txn))
+                .map(|(txn, promised)| promised.record(txn))
                 .collect(),
-            decided: self.decided.iter().map(|(txn, it)| self.decided_state(*txn, it)).collect(),
+            decided: self.decided.iter().map(|(txn, it)| self.decided_state(txn, it)).collect(),
             coordinators: Vec::from([progress]),
             sessions: SessionTable::of(&self.sessions),
         };

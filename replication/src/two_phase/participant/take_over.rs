@@ -199,7 +199,7 @@ impl Participant {
         // The preconditions of these were looked up in rows that are gone. They get no vote.
         let is_checking = |promised: &Promised| matches!(promised.stage, Stage::Checking { .. });
         let checking = self.transactions.iter().filter(|(_, promised)| is_checking(promised));
-        for txn in checking.map(|(txn, _)| *txn).collect::<Vec<_>>() {
+        for txn in checking.map(|(txn, _)| txn).collect::<Vec<_>>() {
             self.forget(txn);
         }
         let is_ended = |txn: &TxnId, stage: &Stage| match stage {
@@ -211,7 +211,7 @@ impl Participant {
             Stage::Checking { .. } | Stage::Alone(_) => false,
         };
         let open = self.transactions.iter();
-        open.filter(|(txn, promised)| is_ended(txn, &promised.stage)).map(|(txn, _)| *txn).collect()
+        open.filter(|(txn, promised)| is_ended(txn, &promised.stage)).map(|(txn, _)| txn).collect()
     }
 
     /// The rows are in place.
@@ -223,8 +223,8 @@ impl Participant {
         for txn in ended {
             // Somebody may have said meanwhile that it was aborted.
             if self.transactions.contains_key(&txn) {
-                let promised = self.forget(txn);
-                self.wake_reads(txn, promised.stage, effects);
+                let mut promised = self.forget(txn);
+                self.wake_reads(txn, &mut promised.stage, effects);
             }
         }
         self.apply_in_order(effects);
