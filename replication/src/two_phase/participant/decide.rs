@@ -317,6 +317,7 @@ impl Participant {
 }
 
 /// Commits that are applied under one mark.
+#[expect(clippy::large_enum_variant, reason = "the large one is nearly all there are")]
 enum Turn {
     /// This one was prepared here; its outcome is all that has to be written.
     Prepared(Commit, Promised),
