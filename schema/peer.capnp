@@ -81,60 +81,101 @@ enum Decision {
   abort @1;
 }
 
-# The messages of two-phase commit, between coordinator and participants.
+# The messages of two-phase commit, between coordinator and participants. What is said of every
+# transaction is said of many at once: consecutive prepares, yes votes, commits or acknowledgements
+# that differ in what lists can hold go as one.
 struct TwoPhaseMessage {
   union {
-    prepare @0 :Prepare;
+    prepares @0 :Prepares;
     vote @1 :Vote;
-    decide @2 :Decide;
-    acknowledge @3 :TxnId;
+    abort @2 :Abort;
+    acknowledgements @3 :Transactions;
     inquire @4 :TxnId;
     inform @5 :Inform;
     read @6 :Read;
     readAnswer @7 :ReadAnswer;
     recover @8 :Recover;
     recovered @9 :Recovered;
+    yesVotes @10 :Transactions;
+    commits @11 :Commits;
   }
 }
 
-struct Prepare {
-  txn @0 :TxnId;
-  participants @1 :List(UInt32);
-  transaction @2 :Client.Transaction;
+# Of one epoch of one coordinator.
+struct Transactions {
+  coordinator @0 :UInt32;
+  epoch @1 :UInt64;
+  numbers @2 :List(UInt64);
+}
+
+# To the same participants, in the same way.
+struct Prepares {
+  # Of the transactions.
+  coordinator @0 :UInt32;
+  epoch @1 :UInt64;
+  participants @2 :List(UInt32);
   finishedBelow @3 :TxnId;
   # The receiver is the only participant and decides.
   onePhase @4 :Bool;
-  # With `onePhase` or `parallel`; client 0 is none.
-  stamp @5 :Client.Stamp;
   # Committed once every participant's promise is durable.
-  parallel @6 :Bool;
+  parallel @5 :Bool;
+  prepares @6 :List(Prepare);
 }
 
-struct Vote {
-  txn @0 :TxnId;
+struct Prepare {
+  number @0 :UInt64;
+  # With `onePhase` or `parallel`, of the stamp; client 0 is none.
+  client @1 :UInt64;
+  sequence @2 :UInt64;
+  answeredBelow @3 :UInt64;
   union {
-    yes @1 :Void;
-    conflict @2 :Data;
-    preconditionFailed :group {
-      index @3 :UInt32;
-      key @4 :Data;
+    transaction @4 :Client.Transaction;
+    # Nothing else is written, and nothing checked.
+    put :group {
+      key @5 :Data;
+      value @6 :Data;
     }
-    refused @5 :Void;
-    overloaded @6 :Void;
-    failed @7 :Text;
-    committed @8 :Void;
-    diskFull @9 :Void;
   }
 }
 
-struct Decide {
+# Any other than a yes.
+struct Vote {
   txn @0 :TxnId;
-  decision @1 :Decision;
+  union {
+    conflict @1 :Data;
+    preconditionFailed :group {
+      index @2 :UInt32;
+      key @3 :Data;
+    }
+    refused @4 :Void;
+    overloaded @5 :Void;
+    failed @6 :Text;
+    committed @7 :Void;
+    diskFull @8 :Void;
+  }
+}
+
+struct Commits {
+  # Of the transactions.
+  coordinator @0 :UInt32;
+  epoch @1 :UInt64;
   finishedBelow @2 :TxnId;
-  # Of a commit, its place in the serial order, from 1; 0 with an abort.
-  commitNumber @3 :UInt64;
+  # The coordinator's, when it says so.
+  saidIn @3 :UInt64;
+  commits @4 :List(Commit);
+}
+
+struct Commit {
+  number @0 :UInt64;
+  # Its place in the serial order, from 1.
+  commitNumber @1 :UInt64;
+}
+
+struct Abort {
+  txn @0 :TxnId;
+  finishedBelow @1 :TxnId;
   # The coordinator's.
-  epoch @4 :UInt64;
+  epoch @2 :UInt64;
 }
 
 struct Inform {

@@ -452,6 +452,13 @@ pub trait Core {
         effects: &mut Effects<Self::Message, Self::Record, Self::Resume>,
     );
 
+    /// Whether the store as it is now answers this query of a client, just as it would if a request
+    /// for it came now. A driver that is told so need not hand the core the request, and may read
+    /// the store at any time from now on until it answers: what it holds then is not older.
+    fn reads_at_once(&mut self, _now: Time, _query: &Query) -> bool {
+        false
+    }
+
     /// What `kvorum status` shows.
     fn status(&self, now: Time) -> Status;
 }

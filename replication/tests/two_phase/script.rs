@@ -162,6 +162,7 @@ scripts! {
     commit
     batches
     counts
+    gathered
     disk_full
     conflict
     preconditions

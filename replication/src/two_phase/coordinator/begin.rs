@@ -177,29 +177,27 @@ impl Coordinator {
         if let Some(alarm) = active.alarm {
             self.alarms.set(alarm, Alarm::Transaction(txn));
         }
-        let one_phase = match active.phase {
-            Phase::Alone => Some(OnePhase { stamp: active.stamp }),
-            Phase::Voting { .. }
-            | Phase::Committing { .. }
-            | Phase::Committed { .. }
-            | Phase::Aborting { .. } => None,
-        };
-        let parallel = self.is_parallel().then_some(Parallel { stamp: active.stamp });
         self.transactions.insert(txn, active);
         effects.point(points::COORDINATOR_BEGUN);
-        let prepare = Prepare {
-            txn,
-            participants: self.participants.clone(),
-            transaction: Arc::new(transaction),
-            one_phase,
-            parallel,
-            finished_below: self.finished_below(),
-        };
-        self.gather(prepare, effects);
+        self.gather(txn, Arc::new(transaction), effects);
     }
 
-    pub(super) fn send_prepares(&mut self, prepare: Prepare, effects: &mut Out) {
-        let prepare = Arc::new(prepare);
+    pub(super) fn send_prepares(
+        &mut self,
+        txn: TxnId,
+        transaction: Arc<Transaction>,
+        effects: &mut Out,
+    ) {
+        let Active { phase, participants, stamp, .. } = &self.transactions[&txn];
+        let prepare = Arc::new(Prepare {
+            txn,
+            participants: participants.clone(),
+            transaction,
+            one_phase: (*phase == Phase::Alone).then_some(OnePhase { stamp: *stamp }),
+            parallel: self.is_parallel().then_some(Parallel { stamp: *stamp }),
+            // More may be over than when it began.
+            finished_below: self.finished_below(),
+        });
         for (index, to) in prepare.participants.iter().enumerate() {
             self.counters.prepares_sent += 1;
             let message = Message::Prepare(Arc::clone(&prepare));

@@ -195,7 +195,7 @@ impl Coordinator {
 
     /// `refused` keeps nothing, so it is not told. What is not known is aborted, so nothing is
     /// written; but of a parallel transaction all participants may still come to be prepared, which
-    /// would commit it if the coordinator had forgotten.
+    /// would commit it if the coordinator had forgotten. Of one that was never sent nobody has heard.
     pub(super) fn abort(
         &mut self,
         txn: TxnId,
@@ -204,6 +204,9 @@ impl Coordinator {
         effects: &mut Out,
     ) {
         self.counters.aborted += 1;
+        if self.is_gathered(txn) {
+            return fail_all(self.forget(txn).waiters, &failure, effects);
+        }
         if !self.is_parallel() || self.options.planted.has(Bug::AbortWithoutRecord) {
             let active = self.forget(txn);
             self.tell_abort(txn, &active.participants, refused, effects);
@@ -320,8 +323,8 @@ impl Coordinator {
 
     fn give_up(&mut self, txn: TxnId, reason: String, effects: &mut Out) {
         match self.transactions[&txn].phase {
-            Phase::Alone => self.unknown_alone(txn, effects),
-            Phase::Voting { .. } => {
+            Phase::Alone if !self.is_gathered(txn) => self.unknown_alone(txn, effects),
+            Phase::Alone | Phase::Voting { .. } => {
                 self.abort(txn, None, Failure::Unavailable { reason }, effects);
             }
             Phase::Committing { .. } | Phase::Committed { .. } | Phase::Aborting { .. } => {
@@ -333,6 +336,10 @@ impl Coordinator {
     pub(super) fn transaction_alarm(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
         let active = self.transactions.get_mut(&txn).expect("what is over has no alarm");
         active.alarm = None;
+        if active.batch == Membership::Gathered {
+            let reason = String::from("its time was over before the replicas were asked");
+            return self.give_up(txn, reason, effects);
+        }
         match &active.phase {
             Phase::Voting { missing } => {
                 let missing: Vec<String> =

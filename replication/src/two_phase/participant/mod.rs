@@ -30,7 +30,7 @@ use crate::contract::{
 };
 use crate::counters::counters;
 use crate::random::Random;
-use crate::request::{Answer, ClientId, Failure, Outcome};
+use crate::request::{Answer, ClientId, Failure, Outcome, Query};
 use crate::sessions::{Origin, SessionLimits, Sessions};
 
 type Out = Effects<Message, ParticipantRecord, ParticipantResume>;
@@ -352,6 +352,10 @@ impl Core for Participant {
     fn recover(&mut self, at: Position, record: ParticipantRecord, effects: &mut Out) {
         self.last = at;
         self.replay(at, record, effects);
+    }
+
+    fn reads_at_once(&mut self, _now: Time, query: &Query) -> bool {
+        self.may_read_at_once(query)
     }
 
     fn status(&self, now: Time) -> Status {

@@ -42,6 +42,19 @@ impl Participant {
         }
     }
 
+    /// Whether a read of one key may be answered from the store without a step: it would ask the
+    /// store at once. The store may be asked later than this, too: whoever was prepared now and
+    /// keeps a read waiting was in the way, and nobody is acknowledged before he is prepared.
+    pub(super) fn may_read_at_once(&mut self, query: &Query) -> bool {
+        let may = self.unfit.is_none()
+            && self.serving
+            && matches!(query, Query::Get(_))
+            && self.options.limits.check_query(query).is_ok()
+            && self.in_the_way(query).is_empty();
+        self.counters.reads += u64::from(may);
+        may
+    }
+
     pub(super) fn read(
         &mut self,
         now: Time,
