@@ -122,6 +122,8 @@ struct Prepares {
   # Committed once every participant's promise is durable.
   parallel @5 :Bool;
   prepares @6 :List(Prepare);
+  # Keys and values of those that say no more than how long these are, one behind the other.
+  bytes @7 :Data;
 }
 
 struct Prepare {
@@ -130,14 +132,12 @@ struct Prepare {
   client @1 :UInt64;
   sequence @2 :UInt64;
   answeredBelow @3 :UInt64;
-  union {
-    transaction @4 :Client.Transaction;
-    # Nothing else is written, and nothing checked.
-    put :group {
-      key @5 :Data;
-      value @6 :Data;
-    }
-  }
+  # If one key is put, and nothing is checked: the next so many of the bytes are the key, and those
+  # behind them the value. No key is empty.
+  keyBytes @4 :UInt32;
+  valueBytes @5 :UInt32;
+  # Else, what is checked and written.
+  transaction @6 :Client.Transaction;
 }
 
 # Any other than a yes.

@@ -413,3 +413,18 @@ fn runs_are_not_longer_together_than_a_delivery_may_be() {
     let error = decode(&encode(&even.chain(odd).collect::<Vec<_>>())).unwrap_err();
     assert!(error.extra.contains("65537 messages"), "{error}");
 }
+
+#[test]
+fn puts_beyond_the_bytes_that_came_are_refused() {
+    let mut builder = Builder::new_default();
+    let params = builder.init_root::<inbox::deliver_params::Builder<'_>>();
+    let mut prepares = params.init_messages(1).get(0).init_prepares();
+    prepares.set_bytes(b"key");
+    let mut prepare = prepares.init_prepares(1).get(0);
+    prepare.set_key_bytes(3);
+    prepare.set_value_bytes(1);
+    let mut bytes = Vec::new();
+    serialize::write_message(&mut bytes, &builder).unwrap();
+    let error = decode(&bytes).unwrap_err();
+    assert!(error.extra.contains("longer than they are together"), "{error}");
+}

@@ -38,7 +38,11 @@ const CAPNP: &[&str] = &["capnp", "capnp-rpc", "capnpc"];
 const CRATES: [Crate; 13] = [
     Crate { folder: "schema", ours: Ours::These(&[]), others: Others::Only(&["capnp"]) },
     Crate { folder: "storage", ours: Ours::These(&[]), others: Others::Never(ASYNC_AND_CAPNP) },
-    Crate { folder: "replication", ours: Ours::These(&[]), others: Others::Only(&["bytes", "hashbrown", "smallvec"]) },
+    Crate {
+        folder: "replication",
+        ours: Ours::These(&[]),
+        others: Others::Only(&["bytes", "hashbrown", "smallvec"]),
+    },
     Crate {
         folder: "node",
         ours: Ours::These(&["replication", "storage"]),

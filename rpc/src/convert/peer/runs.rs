@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Message, OnePhase, Parallel, Prepare, TxnId, Vote,
 };
@@ -89,14 +90,14 @@ pub(super) fn read_prepares(
     let (coordinator, epoch) = (NodeId(reader.get_coordinator()), reader.get_epoch());
     let finished_below = read_txn(reader.get_finished_below()?);
     let (is_one_phase, is_parallel) = (reader.get_one_phase(), reader.get_parallel());
-    let prepares = reader.get_prepares()?;
+    let (prepares, mut bytes) = (reader.get_prepares()?, reader.get_bytes()?);
     make_room(messages, prepares.len())?;
     for reader in prepares {
         let stamp = read_stamp(reader);
         messages.push(Message::Prepare(Arc::new(Prepare {
             txn: TxnId { coordinator, epoch, number: reader.get_number() },
             participants: Arc::clone(&participants),
-            transaction: Arc::new(read_prepared(reader)?),
+            transaction: Arc::new(read_prepared(reader, &mut bytes)?),
             one_phase: is_one_phase.then_some(OnePhase { stamp }),
             parallel: is_parallel.then_some(Parallel { stamp }),
             finished_below,
@@ -105,14 +106,19 @@ pub(super) fn read_prepares(
     Ok(())
 }
 
-fn read_prepared(reader: prepare::Reader<'_>) -> Result<Transaction, Rejected> {
-    Ok(match reader.which()? {
-        prepare::Transaction(transaction) => read_transaction(transaction?)?,
-        prepare::Put(put) => {
-            let put = Write::Put(key(put.get_key()?)?, value(put.get_value()?)?);
-            Transaction { preconditions: Vec::new(), writes: vec![put] }
-        }
-    })
+/// What is to be prepared; if it is a put, the first of the bytes, which are taken off.
+fn read_prepared(reader: prepare::Reader<'_>, bytes: &mut &[u8]) -> Result<Transaction, Rejected> {
+    if reader.get_key_bytes() == 0 {
+        return read_transaction(reader.get_transaction()?);
+    }
+    let mut take = |len: u32| {
+        bytes.split_off(..len as usize).ok_or_else(|| {
+            Rejected::Invalid("keys and values that are longer than they are together".to_owned())
+        })
+    };
+    let put =
+        Write::Put(key(take(reader.get_key_bytes())?)?, value(take(reader.get_value_bytes())?)?);
+    Ok(Transaction { preconditions: Vec::new(), writes: vec![put] })
 }
 
 fn read_stamp(reader: prepare::Reader<'_>) -> Option<Stamp> {
@@ -181,10 +187,40 @@ pub(super) fn write_prepares(first: &Prepare, run: &[Message], mut builder: prep
     write_txn(common.finished_below, builder.reborrow().init_finished_below());
     let participants = builder.reborrow().init_participants(length(common.participants.len()));
     write_nodes(common.participants, participants);
+    write_puts(run, builder.reborrow());
     let mut list = builder.init_prepares(length(run.len()));
     for (index, message) in (0..).zip(run) {
-        let Message::Prepare(prepare) = message else { stranger(message) };
-        write_prepare(prepare, list.reborrow().get(index));
+        write_prepare(prepare_of(message), list.reborrow().get(index));
+    }
+}
+
+/// Writes the keys and values of those that are puts.
+fn write_puts(run: &[Message], builder: prepares::Builder<'_>) {
+    let puts = || run.iter().filter_map(|message| only_put(&prepare_of(message).transaction));
+    let len: usize = puts().map(|(key, value)| key.len() + value.len()).sum();
+    let mut rest = builder.init_bytes(length(len));
+    for part in puts().flat_map(|(key, value)| [key, value]) {
+        let (place, behind) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = behind;
+    }
+}
+
+fn prepare_of(message: &Message) -> &Prepare {
+    let Message::Prepare(prepare) = message else { stranger(message) };
+    prepare
+}
+
+/// Whether a transaction is no more than a put, and goes without a pointer.
+pub(super) fn is_put(transaction: &Transaction) -> bool {
+    only_put(transaction).is_some()
+}
+
+/// Key and value, if a transaction is no more than to put them.
+fn only_put(transaction: &Transaction) -> Option<(&Bytes, &Bytes)> {
+    match (&*transaction.preconditions, &*transaction.writes) {
+        ([], [Write::Put(key, value)]) if !key.is_empty() => Some((key, value)),
+        _ => None,
     }
 }
 
@@ -197,14 +233,12 @@ fn write_prepare(prepare: &Prepare, mut builder: prepare::Builder<'_>) {
         builder.set_sequence(sequence);
         builder.set_answered_below(answered_below);
     }
-    let transaction = &*prepare.transaction;
-    match (&*transaction.preconditions, &*transaction.writes) {
-        ([], [Write::Put(key, value)]) => {
-            let mut put = builder.init_put();
-            put.set_key(key);
-            put.set_value(value);
+    match only_put(&prepare.transaction) {
+        Some((key, value)) => {
+            builder.set_key_bytes(length(key.len()));
+            builder.set_value_bytes(length(value.len()));
         }
-        _ => write_transaction(transaction, builder.init_transaction()),
+        None => write_transaction(&prepare.transaction, builder.init_transaction()),
     }
 }
 

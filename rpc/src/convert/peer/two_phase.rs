@@ -34,12 +34,16 @@ pub(crate) fn read_messages(reader: MessagesReader<'_>) -> Result<Vec<Message>, 
 /// About how many bytes a message takes on the wire, among others of its kind.
 pub(super) fn message_bytes(message: &Message) -> usize {
     const FRAME: usize = 96;
-    const YES: usize = 24;
-    const COMMIT: usize = 48;
+    const YES: usize = 16;
+    const COMMIT: usize = 32;
+    const PUT: usize = 64;
     FRAME
         + match message {
             Message::Vote { vote: Vote::Yes, .. } | Message::Acknowledge { .. } => return YES,
             Message::Decide { decision: Decision::Commit(_), .. } => return COMMIT,
+            Message::Prepare(prepare) if runs::is_put(&prepare.transaction) => {
+                return PUT + transaction_bytes(&prepare.transaction);
+            }
             Message::Prepare(prepare) => {
                 let operations =
                     prepare.transaction.preconditions.len() + prepare.transaction.writes.len();
@@ -245,9 +249,9 @@ fn read_answer(reader: schema::read_answer::Reader<'_>) -> Result<Answer, Reject
 
 /// Writes what a delivery carries, in its order.
 pub(crate) fn write_messages(batch: &[Message], params: inbox::deliver_params::Builder<'_>) {
-    let runs = || batch.chunk_by(runs::goes_on);
-    let mut list = params.init_messages(length(runs().count()));
-    for (index, run) in (0..).zip(runs()) {
+    let runs: Vec<_> = batch.chunk_by(runs::goes_on).collect();
+    let mut list = params.init_messages(length(runs.len()));
+    for (index, run) in (0..).zip(runs) {
         write_run(run, list.reborrow().get(index));
     }
 }
