@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use super::state::{Decided, Early, Promised, Stage, Told};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
@@ -144,7 +146,7 @@ impl Participant {
             effects.push(Effect::Apply { mark: mark.0, writes: entry.writes() });
         }
         effects.point(points::PARTICIPANT_APPLIED);
-        let mut ended: Vec<(TxnId, Stage)> = Vec::new();
+        let mut ended: SmallVec<[(TxnId, Stage); 1]> = SmallVec::new();
         for entry in turn {
             match entry {
                 Turn::Prepared(commit, promised) => {
@@ -171,8 +173,8 @@ impl Participant {
     }
 
     /// The commits whose turn has come, one entry for each record.
-    fn take_turn(&mut self) -> Vec<Turn> {
-        let mut turn: Vec<Turn> = Vec::new();
+    fn take_turn(&mut self) -> SmallVec<[Turn; 1]> {
+        let mut turn: SmallVec<[Turn; 1]> = SmallVec::new();
         // Rows that are staged take the place of all that is applied.
         if self.is_installing() && !self.options.planted.has(Bug::ApplyWhileInstalling) {
             return turn;
