@@ -82,21 +82,25 @@ enum Decision {
   abort @1;
 }
 
-# The messages of two-phase commit, between coordinator and participants.
+# The messages of two-phase commit, between coordinator and participants. What is said of every
+# transaction is said of many at once: consecutive prepares, yes votes, commits or acknowledgements
+# that differ in what lists can hold go as one.
 struct TwoPhaseMessage {
   union {
-    prepare @0 :Prepare;
+    prepares @0 :Prepares;
     vote @1 :Vote;
-    decide @2 :Decide;
-    acknowledge @3 :TxnId;
+    abort @2 :Abort;
+    acknowledgements @3 :Transactions;
     inquire @4 :TxnId;
     inform @5 :Inform;
     read @6 :Read;
     readAnswer @7 :ReadAnswer;
     recover @8 :Recover;
     recovered @9 :Recovered;
-    catchUp @10 :CatchUp.Message;
-    view @11 :ViewMessage;
+    yesVotes @10 :Transactions;
+    commits @11 :Commits;
+    catchUp @12 :CatchUp.Message;
+    view @13 :ViewMessage;
   }
 }
 
@@ -122,8 +126,11 @@ struct ViewMessage {
       # Nanoseconds.
       lease @7 :UInt64;
     }
-    # By this view.
-    excluded @8 :UInt64;
+    excluded :group {
+      # By this view.
+      view @8 :UInt64;
+      others @15 :UInt32;
+    }
     ask :group {
       round @9 :UInt64;
       incarnation @10 :UInt64;
@@ -136,44 +143,81 @@ struct ViewMessage {
   }
 }
 
-struct Prepare {
-  txn @0 :TxnId;
-  participants @1 :List(UInt32);
-  transaction @2 :Client.Transaction;
+# Of one epoch of one coordinator.
+struct Transactions {
+  coordinator @0 :UInt32;
+  epoch @1 :UInt64;
+  numbers @2 :List(UInt64);
+}
+
+# To the same participants, in the same way.
+struct Prepares {
+  # Of the transactions.
+  coordinator @0 :UInt32;
+  epoch @1 :UInt64;
+  participants @2 :List(UInt32);
   finishedBelow @3 :TxnId;
   # The receiver is the only participant and decides.
   onePhase @4 :Bool;
-  # With `onePhase` or `parallel`; client 0 is none.
-  stamp @5 :Client.Stamp;
   # Committed once every participant's promise is durable.
-  parallel @6 :Bool;
+  parallel @5 :Bool;
+  prepares @6 :List(Prepare);
+  # Keys and values of those that say no more than how long these are, one behind the other.
+  bytes @7 :Data;
 }
 
+struct Prepare {
+  number @0 :UInt64;
+  # With `onePhase` or `parallel`, of the stamp; client 0 is none.
+  client @1 :UInt64;
+  sequence @2 :UInt64;
+  answeredBelow @3 :UInt64;
+  # If one key is put, and nothing is checked: the next so many of the bytes are the key, and those
+  # behind them the value. No key is empty.
+  keyBytes @4 :UInt32;
+  valueBytes @5 :UInt32;
+  # Else, what is checked and written.
+  transaction @6 :Client.Transaction;
+}
+
+# Any other than a yes.
 struct Vote {
   txn @0 :TxnId;
   union {
-    yes @1 :Void;
-    conflict @2 :Data;
+    conflict @1 :Data;
     preconditionFailed :group {
-      index @3 :UInt32;
-      key @4 :Data;
+      index @2 :UInt32;
+      key @3 :Data;
     }
-    refused @5 :Void;
-    overloaded @6 :Void;
-    failed @7 :Text;
-    committed @8 :Void;
-    diskFull @9 :Void;
+    refused @4 :Void;
+    overloaded @5 :Void;
+    failed @6 :Text;
+    committed @7 :Void;
+    diskFull @8 :Void;
   }
 }
 
-struct Decide {
-  txn @0 :TxnId;
-  decision @1 :Decision;
+struct Commits {
+  # Of the transactions.
+  coordinator @0 :UInt32;
+  epoch @1 :UInt64;
   finishedBelow @2 :TxnId;
-  # Of a commit, its place in the serial order, from 1; 0 with an abort.
-  commitNumber @3 :UInt64;
+  # The coordinator's, when it says so.
+  saidIn @3 :UInt64;
+  commits @4 :List(Commit);
+}
+
+struct Commit {
+  number @0 :UInt64;
+  # Its place in the serial order, from 1.
+  commitNumber @1 :UInt64;
+}
+
+struct Abort {
+  txn @0 :TxnId;
+  finishedBelow @1 :TxnId;
   # The coordinator's.
-  epoch @4 :UInt64;
+  epoch @2 :UInt64;
 }
 
 struct Inform {

@@ -189,7 +189,7 @@ fn answer(snapshot: &Snapshot, query: Query) -> Answer {
     }
 }
 
-fn answer_get(value: kvorum_storage::Result<Option<bytes::Bytes>>) -> Answer {
+pub(crate) fn answer_get(value: kvorum_storage::Result<Option<bytes::Bytes>>) -> Answer {
     value.map_or_else(failed, Answer::Value)
 }
 

@@ -12,7 +12,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use kvorum_replication::{Input, NodeId, Outcome, Request, RequestId, Time};
+use kvorum_replication::{Answer, Input, NodeId, Outcome, Query, Request, RequestId, Time};
 
 use crate::report::Report;
 
@@ -112,6 +112,9 @@ pub trait Outbox<M>: Send {
 pub(crate) trait Drive: Send + Sync {
     /// Takes a turn with what waits in the mailbox, unless somebody is at it, who then sees to it.
     fn drive(&self);
+
+    /// Answers a query without a turn, unless something is in its way.
+    fn read(&self, query: &Query) -> Option<Answer>;
 }
 
 /// A node's mailbox as its event loop sees it.
@@ -211,6 +214,15 @@ impl<M> Handle<M> {
         let refused = self.mailbox.put(events);
         self.mailbox.drive();
         refused
+    }
+
+    /// Answers a client's query on this thread, without a turn of the node: as if a request for it had
+    /// come now. `None` if something is in its way, be it that somebody is at the node: then it has
+    /// to be asked for.
+    #[must_use]
+    pub fn read(&self, query: &Query) -> Option<Answer> {
+        let driver = self.mailbox.driver.get().and_then(Weak::upgrade)?;
+        driver.read(query)
     }
 
     /// Whether so many bytes of messages wait that links should stop reading for a while.

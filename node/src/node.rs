@@ -16,7 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_replication::{Core, Effect, Effects, Input, Position, Request, Role, SnapshotId, Time};
+use kvorum_replication::{
+    Core, Effect, Effects, Input, Operation, Outcome, Position, Query, Request, Role, SnapshotId,
+    Time,
+};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{self as storage, Log, LogOptions, Options, Store};
 
@@ -167,6 +170,10 @@ where
         let input = match input {
             Input::Request(request) => {
                 self.clock.read(now);
+                if let Some(outcome) = self.read_at_once(now, &request.operation) {
+                    self.turn.replies.push((request.id, outcome));
+                    return self.settle(now);
+                }
                 let deadline = self.clock.inner(request.deadline);
                 Input::Request(Request { deadline, ..request })
             }
@@ -180,6 +187,21 @@ where
             self.fed_back.push_back(input);
         }
         self.go_on(time)
+    }
+
+    /// Whether the store as it is from now on answers this query: see [`Core::reads_at_once`].
+    pub fn reads_at_once(&mut self, now: Time, query: &Query) -> bool {
+        self.core.reads_at_once(self.clock.peek(now), query)
+    }
+
+    fn read_at_once(&mut self, now: Time, operation: &Operation) -> Option<Outcome> {
+        let (Operation::Read(query) | Operation::ReadStale(query)) = operation else {
+            return None;
+        };
+        if !self.reads_at_once(now, query) {
+            return None;
+        }
+        Some(self.keeper.read(self.clock.peek(now), query.clone()).into_outcome())
     }
 
     /// Goes on where a fail point stopped, releases what waited for records that are durable now,

@@ -22,13 +22,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use kvorum_replication::two_phase::points;
-use kvorum_replication::{Core, Input, Time};
+use kvorum_replication::{Answer, Core, Input, Query, Time};
 use kvorum_storage::{Error, Log, Maintenance, MaintenanceOptions, Position, Pressure, Store};
 
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
 use crate::fail_points::{self, DRAIN, FailPoints};
 use crate::inspector::Inspector;
+use crate::keeper::answer_get;
 use crate::mailbox::{Drive, Event, Handle, Mailbox, Outbox};
 use crate::node::Node;
 
@@ -178,6 +179,18 @@ where
                 event_loop.take_turns(TURNS_MAX);
             }
         }
+    }
+
+    fn read(&self, query: &Query) -> Option<Answer> {
+        let (Some(store), Query::Get(key)) = (&self.store, query) else { return None };
+        // Whoever is at the loop may be at it for long: then the query waits for its turn.
+        let mut event_loop = self.event_loop.try_lock().ok()?;
+        let at_rest = event_loop.as_mut().filter(|event_loop| event_loop.ended.is_none())?;
+        if !at_rest.node.reads_at_once(self.mailbox.now(), query) {
+            return None;
+        }
+        drop(event_loop);
+        Some(answer_get(store.get(key)))
     }
 }
 

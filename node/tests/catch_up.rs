@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kvorum_node::Node;
-use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId};
+use kvorum_replication::two_phase::message::{
+    CommitNumber, Decision, Message, Parallel, Prepare, TxnId,
+};
 use kvorum_replication::two_phase::{Participant, ParticipantOptions};
 use kvorum_replication::{Input, NodeId, Time, Transaction, Write};
 use kvorum_storage::vfs::{MemoryVfs, RealVfs, Vfs};
@@ -75,12 +77,12 @@ impl Machine {
             participants: [DONOR, TAKER].into(),
             transaction,
             one_phase: None,
-            parallel: None,
+            parallel: Some(Parallel { stamp: None }),
             finished_below: txn,
         };
         self.hear(NodeId::COORDINATOR, Message::Prepare(prepare.into()));
         let decision = Decision::Commit(CommitNumber(number));
-        let decide = Message::Decide { txn, decision, finished_below: txn, epoch: 0 };
+        let decide = Message::Decide { txn, decision, finished_below: txn, epoch: txn.epoch };
         self.hear(NodeId::COORDINATOR, decide);
     }
 

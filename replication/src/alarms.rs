@@ -13,6 +13,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Alarms<A> {
     by_time: BTreeSet<(Time, A)>,
+    /// When the first of them is due: each step looks at it.
+    first: Time,
     /// The time last asked of the shell, unless it has come. It may be too early, which costs a
     /// wasted timer and saves asking again with every alarm.
     asked: Time,
@@ -20,15 +22,21 @@ pub(crate) struct Alarms<A> {
 
 impl<A: Copy + Ord> Alarms<A> {
     pub(crate) fn new() -> Self {
-        Self { by_time: BTreeSet::new(), asked: Time::NEVER }
+        Self { by_time: BTreeSet::new(), first: Time::NEVER, asked: Time::NEVER }
     }
 
     pub(crate) fn set(&mut self, at: Time, alarm: A) {
         self.by_time.insert((at, alarm));
+        self.first = self.first.min(at);
     }
 
     pub(crate) fn cancel(&mut self, at: Time, alarm: A) {
         self.by_time.remove(&(at, alarm));
+        self.find_first();
+    }
+
+    fn find_first(&mut self) {
+        self.first = self.by_time.first().map_or(Time::NEVER, |(first, _)| *first);
     }
 
     /// The timer has come.
@@ -38,18 +46,40 @@ impl<A: Copy + Ord> Alarms<A> {
 
     /// Takes the next alarm that is due.
     pub(crate) fn due(&mut self, now: Time) -> Option<A> {
-        let (at, alarm) = *self.by_time.first()?;
-        if at > now {
+        if self.first > now {
             return None;
         }
-        self.by_time.pop_first();
+        let (_, alarm) = self.by_time.pop_first()?;
+        self.find_first();
         Some(alarm)
+    }
+
+    /// When the first one is due; never, if there is none.
+    pub(crate) fn first(&self) -> Time {
+        self.first
+    }
+
+    /// The time last asked of the shell; never, if it has come.
+    pub(crate) fn asked(&self) -> Time {
+        self.asked
     }
 
     /// Asks the shell for a timer if the one it keeps is too late.
     pub(crate) fn ask<M, P, R>(&mut self, now: Time, effects: &mut Effects<M, P, R>) {
-        let Some((first, _)) = self.by_time.first() else { return };
-        let wanted = if *first > now { *first } else { now.after(PAUSE) };
+        self.ask_for(self.first(), now, effects);
+    }
+
+    /// As [`Alarms::ask`], for an alarm that is due then and may be kept elsewhere.
+    pub(crate) fn ask_for<M, P, R>(
+        &mut self,
+        first: Time,
+        now: Time,
+        effects: &mut Effects<M, P, R>,
+    ) {
+        if first == Time::NEVER {
+            return;
+        }
+        let wanted = if first > now { first } else { now.after(PAUSE) };
         if wanted < self.asked {
             self.asked = wanted;
             effects.push_unheld(Effect::SetTimer(wanted));

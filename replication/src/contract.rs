@@ -313,17 +313,23 @@ impl<M, P, R> Effects<M, P, R> {
     }
 
     /// Marks a fail point, if it is armed: a run that arms none pays for one comparison.
+    #[inline]
     pub fn point(&mut self, name: &'static str) {
-        if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
+        if !self.armed.is_empty() && self.is_armed(name) {
             self.list.push_back(Effect::Point(name));
         }
     }
 
     /// As [`Effects::point`], among the effects that rest on no record.
     pub fn point_unheld(&mut self, name: &'static str) {
-        if !self.armed.is_empty() && self.armed.iter().any(|armed| armed == name) {
+        if !self.armed.is_empty() && self.is_armed(name) {
             self.push_unheld(Effect::Point(name));
         }
+    }
+
+    #[cold]
+    fn is_armed(&self, name: &str) -> bool {
+        self.armed.iter().any(|armed| armed == name)
     }
 
     /// Takes what was collected, in order.
@@ -446,6 +452,13 @@ pub trait Core {
         record: Self::Record,
         effects: &mut Effects<Self::Message, Self::Record, Self::Resume>,
     );
+
+    /// Whether the store as it is now answers this query of a client, just as it would if a request
+    /// for it came now. A driver that is told so need not hand the core the request, and may read
+    /// the store at any time from now on until it answers: what it holds then is not older.
+    fn reads_at_once(&mut self, _now: Time, _query: &Query) -> bool {
+        false
+    }
 
     /// What `kvorum status` shows.
     fn status(&self, now: Time) -> Status;

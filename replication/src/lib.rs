@@ -13,6 +13,7 @@ mod alarms;
 mod audit;
 pub mod contract;
 mod counters;
+mod hash;
 pub mod limits;
 pub mod paxos;
 mod planted;

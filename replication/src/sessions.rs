@@ -5,9 +5,10 @@
 //! is what it had, evictions included. `V` says how a write was settled: with one
 //! coordinator only commits are remembered, everywhere else refusals too ([`Settled`]).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use crate::hash::{Hashed, Seeded};
 use crate::request::{ClientId, Stamp};
 
 /// Where a table's sessions come from, and so which of them makes room first.
@@ -40,8 +41,8 @@ pub(crate) enum Standing<V> {
 
 #[derive(Clone, Debug)]
 struct Session<V> {
-    /// Its place in the order of eviction.
-    rank: u64,
+    /// Its place in the line of those that make room, if they stand in one.
+    place: u64,
     answered_below: u64,
     settled: BTreeMap<u64, V>,
 }
@@ -52,10 +53,63 @@ pub(crate) struct Sessions<V> {
     origin: Origin,
     limits: SessionLimits,
     next_client: u64,
-    next_rank: u64,
-    by_client: BTreeMap<ClientId, Session<V>>,
-    by_rank: BTreeMap<u64, ClientId>,
+    by_client: Hashed<ClientId, Session<V>>,
+    order: Order,
     outstanding: usize,
+}
+
+/// Which sessions make room before which.
+#[derive(Clone, Debug)]
+enum Order {
+    /// The least recently used first.
+    Used(Line),
+    /// The oldest first.
+    Oldest(BTreeSet<ClientId>),
+}
+
+/// Sessions in a line, each at the end when it was used. It leaves a gap where it stood, since nearly
+/// every use moves one; now and then the line closes up.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    /// The number of the first place.
+    first: u64,
+    places: VecDeque<Option<ClientId>>,
+    gaps: usize,
+}
+
+impl Line {
+    /// The number of the place that the next one gets.
+    fn end(&self) -> u64 {
+        self.first + self.places.len() as u64
+    }
+
+    fn push(&mut self, client: ClientId) -> u64 {
+        self.places.push_back(Some(client));
+        self.end() - 1
+    }
+
+    fn remove(&mut self, place: u64) {
+        let index = usize::try_from(place - self.first).expect("a line stands in memory");
+        self.places[index] = None;
+        self.gaps += 1;
+        while let Some(None) = self.places.front() {
+            self.places.pop_front();
+            self.first += 1;
+            self.gaps -= 1;
+        }
+    }
+
+    /// Whether it is mostly gaps, and closing up costs less than what made them.
+    fn is_loose(&self) -> bool {
+        self.gaps > self.places.len() / 2 + 32
+    }
+
+    /// Closes up; the places are others now.
+    fn close_up(&mut self) -> impl Iterator<Item = (u64, ClientId)> + '_ {
+        self.places.retain(Option::is_some);
+        self.gaps = 0;
+        (self.first..).zip(self.places.iter().flatten().copied())
+    }
 }
 
 /// How a write of a session was settled, where refusals are remembered like commits: another copy of
@@ -108,9 +162,12 @@ impl<V: Clone> Sessions<V> {
             origin,
             limits,
             next_client: 1,
-            next_rank: 0,
-            by_client: BTreeMap::new(),
-            by_rank: BTreeMap::new(),
+            // Sessions are given out, so nobody chooses their numbers.
+            by_client: Hashed::with_hasher(Seeded::new(0)),
+            order: match origin {
+                Origin::Given => Order::Used(Line::default()),
+                Origin::Learnt => Order::Oldest(BTreeSet::new()),
+            },
             outstanding: 0,
         }
     }
@@ -170,13 +227,24 @@ impl<V: Clone> Sessions<V> {
             self.outstanding += 1;
         }
         // A learnt session keeps its place, and the one used last has the last one.
-        if self.origin == Origin::Given && session.rank != self.next_rank {
-            self.by_rank.remove(&session.rank);
-            self.next_rank += 1;
-            session.rank = self.next_rank;
-            self.by_rank.insert(self.next_rank, stamp.client);
+        if let Order::Used(line) = &mut self.order
+            && session.place + 1 != line.end()
+        {
+            line.remove(session.place);
+            session.place = line.push(stamp.client);
+            if line.is_loose() {
+                self.close_up();
+            }
         }
         self.make_room();
+    }
+
+    fn close_up(&mut self) {
+        let Order::Used(line) = &mut self.order else { return };
+        for (place, client) in line.close_up() {
+            let session = self.by_client.get_mut(&client);
+            session.expect("who stands in the line is known").place = place;
+        }
     }
 
     /// Sessions in the table.
@@ -187,7 +255,12 @@ impl<V: Clone> Sessions<V> {
     /// The sessions as a checkpoint keeps them, those that make room first before the others: whose
     /// it is, below what its writes are answered, and how those from there on were settled.
     pub(crate) fn list(&self) -> impl Iterator<Item = (ClientId, u64, &BTreeMap<u64, V>)> {
-        self.by_rank.values().map(|client| {
+        let (used, oldest) = match &self.order {
+            Order::Used(line) => (Some(line.places.iter().flatten()), None),
+            Order::Oldest(clients) => (None, Some(clients.iter())),
+        };
+        let clients = used.into_iter().flatten().chain(oldest.into_iter().flatten());
+        clients.map(|client| {
             let session = &self.by_client[client];
             (*client, session.answered_below, &session.settled)
         })
@@ -210,25 +283,25 @@ impl<V: Clone> Sessions<V> {
     fn insert(&mut self, client: ClientId, answered_below: u64, settled: BTreeMap<u64, V>) {
         self.remove(client);
         self.outstanding += settled.len();
-        let rank = self.new_rank(client);
-        self.by_rank.insert(rank, client);
-        self.by_client.insert(client, Session { rank, answered_below, settled });
+        let place = match &mut self.order {
+            Order::Used(line) => line.push(client),
+            Order::Oldest(clients) => {
+                clients.insert(client);
+                0
+            }
+        };
+        self.by_client.insert(client, Session { place, answered_below, settled });
     }
 
     fn remove(&mut self, client: ClientId) {
         if let Some(session) = self.by_client.remove(&client) {
             self.outstanding -= session.settled.len();
-            self.by_rank.remove(&session.rank);
-        }
-    }
-
-    fn new_rank(&mut self, client: ClientId) -> u64 {
-        match self.origin {
-            Origin::Given => {
-                self.next_rank += 1;
-                self.next_rank
+            match &mut self.order {
+                Order::Used(line) => line.remove(session.place),
+                Order::Oldest(clients) => {
+                    clients.remove(&client);
+                }
             }
-            Origin::Learnt => client.0,
         }
     }
 
@@ -236,7 +309,11 @@ impl<V: Clone> Sessions<V> {
         while self.by_client.len() > self.limits.sessions_max
             || self.outstanding > self.limits.outstanding_max
         {
-            let Some(client) = self.by_rank.values().next().copied() else { return };
+            let first = match &self.order {
+                Order::Used(line) => line.places.front().copied().flatten(),
+                Order::Oldest(clients) => clients.first().copied(),
+            };
+            let Some(client) = first else { return };
             self.remove(client);
             if self.origin == Origin::Learnt {
                 self.next_client = self.next_client.max(client.0.saturating_add(1));
@@ -309,6 +386,34 @@ mod tests {
         table.settle(stamp(2, 1, 1), ());
         assert_eq!(table.standing(stamp(2, 1, 1), 0), Standing::Expired);
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn the_line_of_sessions_stays_short_and_in_order() {
+        let limits = SessionLimits {
+            sessions_max: 50,
+            outstanding_per_session_max: 3,
+            outstanding_max: 999,
+        };
+        let mut table = Sessions::new(Origin::Given, limits);
+        let mut used = Vec::new();
+        for client in 1..=50 {
+            table.opened(ClientId(client));
+            used.push(ClientId(client));
+        }
+        let random = &mut crate::random::Random::new(3);
+        for sequence in 1..3000 {
+            // Some are never used, and stay where they are.
+            let client = ClientId(1 + random.below(30));
+            table.settle(stamp(client.0, sequence, sequence), ());
+            used.retain(|it| *it != client);
+            used.push(client);
+            let order: Vec<ClientId> = table.list().map(|(client, ..)| client).collect();
+            assert_eq!(order, used);
+            let Order::Used(line) = &table.order else { panic!("they were given out") };
+            assert!(line.places.len() <= 2 * 50 + 66, "{} places", line.places.len());
+            assert_eq!(line.places.iter().flatten().count() + line.gaps, line.places.len());
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!    │ has the staged rows for its own    │
 //! ```
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -124,7 +125,7 @@ impl<S> Outgoing<S> {
         held.used = now;
         let query = Query::Scan(Range { start: from.clone(), end: None, limit: rows_max });
         self.reading.insert(read, Reading { to, snapshot, from });
-        effects.push_unheld(Effect::ReadSnapshot { read, snapshot, query: query.into() });
+        effects.push_unheld(Effect::ReadSnapshot { read, snapshot, query: Box::new(query) });
         true
     }
 

@@ -11,6 +11,7 @@ pub mod server;
 
 mod convert;
 mod hot;
+mod numbers;
 mod peers;
 mod turn;
 mod vat;

@@ -125,6 +125,10 @@ impl Bug {
             two_phase::Bug::RecoverWithoutStamps,
             two_phase::Bug::ReadsNotLookedAtAgain,
             two_phase::Bug::TakeOldNumbers,
+            two_phase::Bug::LearnTwice,
+            two_phase::Bug::InstallOlder,
+            two_phase::Bug::ApplyWhileInstalling,
+            two_phase::Bug::JoinKeepsOldVotes,
         ];
         Self::all().filter(|bug| !matches!(bug, Self::TwoPhase(bug) if RARE.contains(bug)))
     }

@@ -26,12 +26,26 @@ impl Malformed {
 
 /// Appends an unsigned integer in 1 to 10 bytes, 7 bits a byte, lowest first; the high bit says
 /// that more follow.
-pub fn put_varint(buffer: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        buffer.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
+pub fn put_varint(buffer: &mut Vec<u8>, value: u64) {
+    // Lengths and kinds mostly: one byte, and no loop around a buffer that may have to grow.
+    if value < 0x80 {
+        buffer.push(value.to_le_bytes()[0]);
+    } else {
+        let (bytes, count) = varint(value);
+        buffer.extend_from_slice(&bytes[..count]);
     }
-    buffer.push(value.to_le_bytes()[0]);
+}
+
+/// What [`put_varint`] appends, and how many bytes of it.
+pub(crate) fn varint(mut value: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
+    let (mut bytes, mut count) = ([0; VARINT_BYTES_MAX], 0);
+    while value >= 0x80 {
+        bytes[count] = value.to_le_bytes()[0] | 0x80;
+        value >>= 7;
+        count += 1;
+    }
+    bytes[count] = value.to_le_bytes()[0];
+    (bytes, count + 1)
 }
 
 /// How many bytes [`put_varint`] takes for `value`.

@@ -356,6 +356,9 @@ mod tests {
         check(|manifest| manifest.flushed_position = Position(u64::MAX));
         check(|manifest| manifest.segments[0].0 = LEVELS);
         check(|manifest| manifest.segments[0].1.smallest = Bytes::from("c"));
+        // Nor may sums of them.
+        check(|manifest| manifest.segments[0].1.entries = u64::MAX);
+        check(|manifest| manifest.segments[0].1.deletes = 11);
         let check_staged = |change: fn(&mut Staged)| {
             let mut manifest = example_staged();
             change(manifest.staged.as_mut().unwrap());

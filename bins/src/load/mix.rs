@@ -65,6 +65,12 @@ impl Mix {
         [Sort::Get, Sort::Scan, Sort::ReadModifyWrite].iter().any(|sort| self.weight(*sort) > 0)
     }
 
+    /// Whether anything writes.
+    pub(super) fn writes(&self) -> bool {
+        let reads = [Sort::Get, Sort::Scan].map(|sort| u64::from(self.weight(sort)));
+        self.total() > reads.iter().sum::<u64>()
+    }
+
     /// Whether anything compares values, so that no two may be the same.
     pub(super) fn compares(&self) -> bool {
         [Sort::CompareAndSet, Sort::ReadModifyWrite].iter().any(|sort| self.weight(*sort) > 0)

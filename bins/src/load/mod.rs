@@ -44,8 +44,8 @@ use std::time::Duration;
 use kvorum_replication::random::Random;
 use kvorum_rpc::client::{Client, ClientError, ClientOptions};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 
 use self::books::Books;
 use self::desk::Desk;
@@ -273,9 +273,9 @@ impl ThreadOfClients {
     fn run(self) -> Result<(), LoadError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .map_err(io_error("starting a runtime"))?;
-        LocalSet::new().block_on(&runtime, self.run_clients())
+        runtime.block_on(self.run_clients())
     }
 
     async fn run_clients(mut self) -> Result<(), LoadError> {
@@ -286,6 +286,9 @@ impl ThreadOfClients {
             return Ok(());
         }
         workers = together(workers.into_iter().map(Worker::fill)).await;
+        if !shared.options.mix.writes() {
+            self.come_back(&mut workers).await?;
+        }
         if !self.begins(Phase::Measure).await {
             return Ok(());
         }
@@ -316,15 +319,7 @@ impl ThreadOfClients {
         let mine = (self.number..options.clients).step_by(options.threads as usize);
         let mut workers = Vec::new();
         for client in mine {
-            let main = Client::connect(self.options_of(client, &self.client.addresses)).await?;
-            let reads = match options.read_from.is_empty() {
-                true => None,
-                false => {
-                    let options = self.options_of(client, &options.read_from);
-                    Some(Client::connect(options).await?)
-                }
-            };
-            let doors = Doors { main, reads };
+            let doors = self.doors(client).await?;
             for slot in 0..options.outstanding {
                 let number = client * options.outstanding + slot;
                 let random = self.random_of(number);
@@ -334,6 +329,27 @@ impl ThreadOfClients {
             }
         }
         Ok(workers)
+    }
+
+    async fn doors(&self, client: u32) -> Result<Doors, LoadError> {
+        let read_from = &self.shared.options.read_from;
+        let main = Client::connect(self.options_of(client, &self.client.addresses)).await?;
+        let reads = match read_from.is_empty() {
+            true => None,
+            false => Some(Client::connect(self.options_of(client, read_from)).await?),
+        };
+        Ok(Doors { main, reads })
+    }
+
+    /// Who wrote keys to be read was sent to where writes go, and would read there.
+    async fn come_back(&self, workers: &mut [Worker<Doors>]) -> Result<(), LoadError> {
+        let outstanding = self.shared.options.outstanding as usize;
+        let mine = (self.number..).step_by(self.shared.options.threads as usize);
+        for (client, workers) in mine.zip(workers.chunks_mut(outstanding)) {
+            let doors = self.doors(client).await?;
+            workers.iter_mut().for_each(|worker| worker.set_store(doors.clone()));
+        }
+        Ok(())
     }
 
     /// Reports that this thread is through with what comes before, and waits for the phase. False if

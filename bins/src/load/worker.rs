@@ -74,6 +74,11 @@ impl<S: Store> Worker<S> {
         Self { number, store, workload, shared, books, pause: PAUSE_MIN, jitter }
     }
 
+    /// From now on it asks there.
+    pub(super) fn set_store(&mut self, store: S) {
+        self.store = store;
+    }
+
     /// Puts its part of the keys that are to be read.
     pub(super) async fn fill(mut self) -> Self {
         while let Some(numbers) = self.shared.next_to_fill() {

@@ -331,7 +331,7 @@ pub enum Message {
 /// What is said of views, and of the leases under which replicas serve fresh reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewMessage {
-    /// Coordinator to replica: there is this view. Repeated until the replica says that it knows it.
+    /// Coordinator to a member: there is this view. Repeated until the replica says that it knows it.
     Announce {
         /// Its number.
         view: u64,
@@ -362,6 +362,8 @@ pub enum ViewMessage {
     Excluded {
         /// The view's number.
         view: u64,
+        /// As in [`ViewMessage::Announce`].
+        others: usize,
     },
     /// Replica to replica: which view do you know?
     Ask {

@@ -41,6 +41,7 @@
 //! [`any_replica`] is a core of its own for clusters without a coordinator process. It shares the names
 //! of transactions and the sets of keys that they lock, and little else.
 
+mod alarms;
 pub mod any_replica;
 pub mod audit;
 pub mod coordinator;
@@ -51,6 +52,7 @@ pub mod participant;
 pub mod planted;
 pub mod points;
 pub mod record;
+mod table;
 
 pub use coordinator::{Coordinator, CoordinatorResume};
 pub use options::{CommitMode, CoordinatorOptions, ParticipantOptions};

@@ -124,7 +124,7 @@ crate::planted_bugs! {
     SnapshotForgetsOutcomes => "snapshot-forgets-outcomes",
         "a snapshot comes without the commits in it that are not over, so that they are not acknowledged",
         "a decision is kept until every participant has it durably";
-    ApplyWhileInstalling => "apply-while-installing",
+    ApplyWhileInstalling => "apply-commits-while-installing",
         "commits are applied while staged rows wait for their record",
         "what was applied is not replaced by older rows";
     ServeOutside => "serve-outside",

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use kvorum_replication::{
-    Core as _, Effect, Effects, Input, NodeId, Outcome, Position, Query, RequestId, Row,
-    SnapshotId, Time, Write,
+    Core as _, Effect, Effects, Input, NodeId, Operation, Outcome, Position, Query, Request,
+    RequestId, Row, SnapshotId, Time, Write,
 };
 
 use super::rows::{self, Rows};
@@ -131,8 +131,30 @@ impl<R: Room> Machine<R> {
 
     /// Hands over an input and does all that can be done without a sync.
     pub(crate) fn step(&mut self, now: Time, input: Input<MessageOf<R>, ResumeOf<R>>) {
+        let at_once = self.answer_at_once(now, &input);
         self.fed_back.push_back(input);
         self.settle(now);
+        if let Some((asked, expected)) = at_once {
+            let is_it = |output: &Output<R>| match output {
+                Output::Reply(request, outcome) => *request == asked && *outcome == expected,
+                Output::Send(..) | Output::Apply(..) | Output::Install(..) => false,
+            };
+            assert!(self.outputs.iter().any(is_it), "it said that it reads r{} at once", asked.0);
+        }
+    }
+
+    /// The answer to a read of which the core says that nothing is in its way.
+    fn answer_at_once(
+        &mut self,
+        now: Time,
+        input: &Input<MessageOf<R>, ResumeOf<R>>,
+    ) -> Option<(RequestId, Outcome)> {
+        let Input::Request(Request { id, operation, .. }) = input else { return None };
+        let (Operation::Read(query) | Operation::ReadStale(query)) = operation else {
+            return None;
+        };
+        let answer = || rows::answer(&self.rows, query).into_outcome();
+        self.core.reads_at_once(now, query).then(|| (*id, answer()))
     }
 
     /// Has the core do something that is no input, and all that follows without a sync.

@@ -213,11 +213,9 @@ impl Driver for Nodes {
             let list = points::COORDINATOR.iter().chain(points::COORDINATOR_VIEWS);
             return list.map(|point| point.name).collect();
         }
-        if schedule.one_in(8) {
-            return points::PARTICIPANT_VIEWS.iter().map(|point| point.name).collect();
-        }
         let list = match !schedule.is_whole(node) && !schedule.one_in(4) {
             true => points::SNAPSHOT,
+            false if schedule.one_in(8) => points::PARTICIPANT_VIEWS,
             false => points::PARTICIPANT,
         };
         list.iter().map(|point| point.name).collect()
@@ -280,15 +278,22 @@ impl Schedule {
         self.driver.wiped += 1;
         self.cluster.wipe(node, self.driver.wiped);
         self.counts.add("disks lost", 1);
+        if self.hostility.crashes && self.one_in(2) {
+            // On its way back it dies once more.
+            let point = self.pick(points::SNAPSHOT);
+            self.cluster.arm(node, point.name);
+            self.cluster.start(node);
+        }
     }
 
     fn is_whole(&self, node: NodeId) -> bool {
-        if !self.cluster.lives.contains_key(&node) {
-            return true;
-        }
-        let is_joined =
-            |record: &_| matches!(record, Of::Participant(ParticipantRecord::Joined { .. }));
-        self.cluster.durable_log(node).iter().any(is_joined)
+        let standing = |record: &_| match record {
+            Of::Participant(ParticipantRecord::Joined { .. }) => Some(true),
+            Of::Participant(ParticipantRecord::Outside { .. }) => Some(false),
+            _ => None,
+        };
+        let standing = self.cluster.durable_log(node).iter().rev().find_map(standing);
+        standing.unwrap_or_else(|| !self.cluster.lives.contains_key(&node))
     }
 
     /// The coordinator dies and is back before anybody has done anything.

@@ -165,6 +165,7 @@ scripts! {
     commit
     batches
     counts
+    gathered
     disk_full
     conflict
     preconditions

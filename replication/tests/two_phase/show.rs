@@ -106,7 +106,7 @@ pub(crate) fn message(message: &Message) -> String {
         }
         Message::Recover { epoch, first } => format!("{kind} epoch {epoch} from {}", txn(first)),
         Message::Recovered(answer) => {
-            let Recovered { epoch, applied, recalled, next, is_outside, .. } = &**answer;
+            let Recovered { epoch, first: _, applied, recalled, next, is_outside } = &**answer;
             let next = next.map_or_else(String::new, |next| format!(" next {}", txn(&next)));
             let recalled: Vec<String> = recalled.iter().map(self::recalled).collect();
             let recalled = recalled.join("; ");
@@ -160,7 +160,7 @@ fn view_message(kind: &str, message: ViewMessage) -> String {
         ViewMessage::Grant { at, lease, .. } => {
             format!("{kind} {}ms for {}", lease.as_millis(), millis(at))
         }
-        ViewMessage::Excluded { view } => format!("{kind} by view {view}"),
+        ViewMessage::Excluded { view, .. } => format!("{kind} by view {view}"),
         ViewMessage::Ask { round, .. } => format!("{kind} {round}"),
         ViewMessage::Heard { round, view, .. } => format!("{kind} {round} view {view}"),
     }

@@ -14,7 +14,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::types::ClientOptions;
-use crate::hot::{Asking, Question, Response, Store};
+use crate::hot::{Asking, Question, Response, Store, Unheard};
 use crate::vat::{self, Limits, Wire};
 
 /// How often a connection is looked after.
@@ -74,6 +74,7 @@ impl Connection {
         let waiting = Rc::new(Cell::new(0));
         let watch = Watch {
             wire: Rc::clone(&wire),
+            asking,
             waiting: Rc::clone(&waiting),
             gate: gate.clone(),
             token: options.token.clone(),
@@ -107,11 +108,14 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Response, Unanswered> {
         let _waiting = Waiting::new(&self.waiting);
-        let answer = async { asked?.await };
-        match tokio::time::timeout_at(deadline, answer).await {
-            Ok(answer) => answer.map_err(|error| self.unanswered(error)),
-            Err(_) => Err(Unanswered::Late),
-        }
+        let answer = match asked {
+            Ok(question) => question.within(deadline).await,
+            Err(error) => Err(error.into()),
+        };
+        answer.map_err(|unheard| match unheard {
+            Unheard::Late => Unanswered::Late,
+            Unheard::Failed(error) => self.unanswered(error),
+        })
     }
 
     /// Waits for an answer that capnp-rpc brings. A call is never cancelled, since a cancelled one
@@ -177,10 +181,12 @@ impl Drop for Waiting {
     }
 }
 
-/// Asks a server that is silent while answers are waited for whether it lives, and gives the
-/// connection up if it does not say so: another server may answer meanwhile.
+/// Tells who waits for an answer when the time is over. Asks a server that is silent while answers
+/// are waited for whether it lives, and gives the connection up if it does not say so: another server
+/// may answer meanwhile.
 struct Watch {
     wire: Rc<Wire>,
+    asking: Rc<Asking>,
     waiting: Rc<Cell<usize>>,
     gate: gate::Client,
     token: Vec<u8>,
@@ -196,6 +202,7 @@ impl Watch {
         while !self.wire.is_closed() {
             sleep(WATCH_INTERVAL).await;
             let now = Instant::now();
+            self.asking.expire(now);
             // If this process itself stood still, the answers wait in the socket: read them first.
             let is_late = now - slept_at > WATCH_INTERVAL + self.silence_max / 4;
             slept_at = now;

@@ -24,6 +24,9 @@ pub struct ClientError {
 const DID_NOT_HAPPEN: &str =
     "it did not happen: see kvorum status, and try again once enough nodes are up";
 
+/// What to do if more is asked than can be done.
+const TOO_MUCH: &str = "it did not happen: try again a little later, with fewer at a time";
+
 /// The sorts of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -180,7 +183,7 @@ impl ClientError {
     }
 
     pub(super) fn overloaded(what: String) -> Self {
-        Self::new(ErrorKind::Overloaded, Happened::No, what, "try again a little later")
+        Self::new(ErrorKind::Overloaded, Happened::No, what, TOO_MUCH)
     }
 
     pub(super) fn late(what: String) -> Self {
@@ -224,7 +227,7 @@ fn explain(failure: Failure) -> (ErrorKind, String, &'static str) {
         Failure::Overloaded => (
             ErrorKind::Overloaded,
             "too many requests are in flight".to_owned(),
-            "try again a little later, with fewer at a time",
+            TOO_MUCH,
         ),
         Failure::SnapshotExpired => (
             ErrorKind::SnapshotExpired,

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use capnp::{Error, ErrorKind as CapnpKind};
 use kvorum_replication::{ClientId, Failure, Range, Stamp, Transaction, Write};
 use kvorum_schema::client_capnp::key_value::{
-    delete_params, delete_results, get_params, get_results, open_session_params,
-    open_session_results, put_params, put_results, scan_params, scan_results, transact_params,
-    transact_results,
+    delete_params, delete_results, get_results, open_session_params, open_session_results,
+    put_params, put_results, scan_params, scan_results, transact_params, transact_results,
 };
 use kvorum_schema::client_capnp::{failure, get_result, scan_result, session_result, write_result};
 use tokio::time::Instant;
@@ -141,13 +140,9 @@ impl Inner {
             };
             let timeout_ms = journey.left_ms();
             let stale = freshness == Freshness::Stale;
-            let asked =
-                connection.store.call::<get_params::Owned>(Method::Get, key.len(), |mut params| {
-                    params.set_key(&key);
-                    params.set_timeout_ms(timeout_ms);
-                    params.set_stale(stale);
-                });
+            let asked = connection.store.get(&key, timeout_ms, stale);
             let tried = match connection.answer(asked, journey.patience()).await {
+                Ok(Response::Value(value)) => Tried::Done(Some(value)),
                 Ok(response) => {
                     let results = response.results::<get_results::Reader<'_>>();
                     ended(results.and_then(|results| results.get_result()).map(read_get))
@@ -557,6 +552,13 @@ async fn send_write(
     let timeout_ms = journey.left_ms();
     let (store, bytes) = (&connection.store, call_bytes(transaction));
     match (transaction.preconditions.as_slice(), transaction.writes.as_slice()) {
+        ([], [Write::Put(key, value)]) if !value.is_empty() => {
+            let asked = store.put(Some(stamp), key, value, timeout_ms);
+            written(connection, journey, asked, |response| {
+                response.results::<put_results::Reader<'_>>()?.get_result()
+            })
+            .await
+        }
         ([], [Write::Put(key, value)]) => {
             let asked = store.call::<put_params::Owned>(Method::Put, bytes, |mut params| {
                 write_stamp(Some(stamp), params.reborrow().init_stamp());
@@ -609,6 +611,7 @@ async fn written(
     result: impl for<'a> FnOnce(&'a Response) -> Result<write_result::Reader<'a>, Error>,
 ) -> Tried<()> {
     match connection.answer(asked, journey.patience()).await {
+        Ok(Response::Committed) => Tried::Done(()),
         Ok(response) => ended(result(&response).map(read_write)),
         Err(unanswered) => unanswered.into(),
     }

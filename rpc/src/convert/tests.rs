@@ -25,8 +25,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::client::{Told, read_failure, write_failure};
-use super::peer::two_phase::{read_messages, write_message};
-use super::peer::{Hello, PeerMessage, read_hello, write_hello};
+use super::peer::two_phase::{read_messages, write_messages};
+use super::peer::{Delivery, Hello, read_hello, write_hello};
 
 fn key() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 1..40).prop_map(Bytes::from)
@@ -190,7 +190,7 @@ fn of_view() -> impl Strategy<Value = ViewMessage> {
             at: Time(at),
             lease: Duration::from_nanos(lease)
         }),
-        number().prop_map(|view| ViewMessage::Excluded { view }),
+        (number(), 0..9usize).prop_map(|(view, others)| ViewMessage::Excluded { view, others }),
         (number(), number())
             .prop_map(|(round, incarnation)| ViewMessage::Ask { round, incarnation }),
         (number(), number(), number()).prop_map(|(round, incarnation, view)| {
@@ -234,13 +234,35 @@ fn message() -> impl Strategy<Value = Message> {
     ]
 }
 
+/// Messages of one turn, of which many say the same of different transactions.
+fn turn() -> impl Strategy<Value = Vec<Message>> {
+    let common = (0..2_u32, 0..2_u64, prepare());
+    let kinds = vec((0..6_u8, any::<u64>(), 1..u64::MAX), 0..40);
+    (common, kinds, any::<bool>()).prop_map(|((coordinator, epoch, common), mut kinds, mixed)| {
+        if !mixed {
+            kinds.sort_unstable();
+        }
+        let say = |(kind, number, other): (u8, u64, u64)| {
+            let txn = TxnId { coordinator: NodeId(coordinator), epoch, number };
+            match kind {
+                0 => Message::Vote { txn, vote: Vote::Yes },
+                1 => Message::Acknowledge { txn },
+                2 | 3 => Message::Decide {
+                    txn,
+                    decision: Decision::Commit(CommitNumber(other)),
+                    finished_below: TxnId { number: other % 2, ..txn },
+                    epoch: 7,
+                },
+                _ => Message::Prepare(Arc::new(Prepare { txn, ..common.clone() })),
+            }
+        };
+        kinds.into_iter().map(say).collect()
+    })
+}
+
 fn encode(messages: &[Message]) -> Vec<u8> {
     let mut builder = Builder::new_default();
-    let params = builder.init_root::<inbox::deliver_params::Builder<'_>>();
-    let mut list = params.init_messages(super::length(messages.len()));
-    for (index, message) in (0..).zip(messages) {
-        write_message(message, list.reborrow().get(index));
-    }
+    write_messages(messages, builder.init_root::<inbox::deliver_params::Builder<'_>>());
     let mut bytes = Vec::new();
     serialize::write_message(&mut bytes, &builder).unwrap();
     bytes
@@ -261,16 +283,23 @@ proptest! {
     }
 
     #[test]
-    fn the_estimate_of_a_size_is_not_far_off(messages in vec(message(), 1..8)) {
-        let (real, estimate) =
-            (encode(&messages).len(), messages.iter().map(|it| PeerMessage::from(it.clone()).bytes()).sum::<usize>());
+    fn runs_go_there_and_back_in_their_order(messages in turn()) {
+        prop_assert_eq!(decode(&encode(&messages)).unwrap(), messages);
+    }
+
+    #[test]
+    fn the_estimate_of_a_size_is_not_far_off(
+        messages in prop_oneof![vec(message(), 1..8), turn()],
+    ) {
+        let real = encode(&messages).len();
+        let estimate = Delivery::TwoPhase(messages).bytes();
         prop_assert!(estimate * 3 + 256 > real, "{} estimated, {} real", estimate, real);
         prop_assert!(real * 3 + 256 > estimate, "{} estimated, {} real", estimate, real);
     }
 
     #[test]
     fn damaged_messages_are_errors_or_other_messages(
-        messages in vec(message(), 1..4),
+        messages in prop_oneof![vec(message(), 1..4), turn()],
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -378,4 +407,49 @@ fn a_commit_without_a_number_is_refused() {
     let decision = Decision::Commit(CommitNumber(0));
     let unnumbered = Message::Decide { txn, decision, finished_below: txn, epoch: 1 };
     assert!(decode(&encode(&[unnumbered])).is_err());
+}
+
+#[test]
+fn a_run_costs_little_more_than_its_numbers() {
+    let txn = |number| TxnId { coordinator: NodeId(0), epoch: 3, number };
+    let votes: Vec<_> =
+        (0..1000).map(|number| Message::Vote { txn: txn(number), vote: Vote::Yes }).collect();
+    let commits: Vec<_> = (1..=1000)
+        .map(|number| Message::Decide {
+            txn: txn(number),
+            decision: Decision::Commit(CommitNumber(number)),
+            finished_below: txn(1),
+            epoch: 3,
+        })
+        .collect();
+    assert!(encode(&votes).len() < 1000 * 8 + 100, "{}", encode(&votes).len());
+    assert!(encode(&commits).len() < 1000 * 16 + 200, "{}", encode(&commits).len());
+}
+
+#[test]
+fn runs_are_not_longer_together_than_a_delivery_may_be() {
+    let acknowledged = |number| Message::Acknowledge {
+        txn: TxnId { coordinator: NodeId(0), epoch: number % 2, number },
+    };
+    // Two runs, each of which alone would do.
+    let half = super::MESSAGES_MAX as u64 / 2;
+    let even = (0..half).map(|number| acknowledged(2 * number));
+    let odd = (0..=half).map(|number| acknowledged(2 * number + 1));
+    let error = decode(&encode(&even.chain(odd).collect::<Vec<_>>())).unwrap_err();
+    assert!(error.extra.contains("65537 messages"), "{error}");
+}
+
+#[test]
+fn puts_beyond_the_bytes_that_came_are_refused() {
+    let mut builder = Builder::new_default();
+    let params = builder.init_root::<inbox::deliver_params::Builder<'_>>();
+    let mut prepares = params.init_messages(1).get(0).init_prepares();
+    prepares.set_bytes(b"key");
+    let mut prepare = prepares.init_prepares(1).get(0);
+    prepare.set_key_bytes(3);
+    prepare.set_value_bytes(1);
+    let mut bytes = Vec::new();
+    serialize::write_message(&mut bytes, &builder).unwrap();
+    let error = decode(&bytes).unwrap_err();
+    assert!(error.extra.contains("longer than they are together"), "{error}");
 }

@@ -8,14 +8,19 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use capnp::message::{Builder, HeapAllocator, Reader};
 use capnp::traits::{FromPointerReader, HasTypeId, Owned};
 use capnp::{Error, ErrorKind};
 use capnp_rpc::rpc_capnp::{cap_descriptor, exception, message, payload, return_};
-use kvorum_schema::client_capnp::{gate, key_value};
+use kvorum_replication::Stamp;
+use kvorum_schema::client_capnp::gate;
+use tokio::time::Instant;
 
-use super::questions::{Question, Questions};
+use super::questions::{Question, Questions, Unheard};
+use super::shapes::{CommittedAnswer, GetCall, PutCall, ValueAnswer, begin_call};
 use super::{GATE_CLIENT, Method};
+use crate::convert::value_to_keep;
 use crate::vat::{Frame, Peeked, Shortcut, Wire, reader_options};
 
 /// Words of a call beside its keys and values: generous, so that one segment holds it all.
@@ -55,8 +60,36 @@ impl Store {
         wire.say(&message);
 
         drop(bootstrap);
-        let import = asked.await?.capability()?;
+        let import = match asked.await {
+            Ok(given) => given.capability()?,
+            Err(Unheard::Failed(error)) => return Err(error),
+            Err(Unheard::Late) => unreachable!("it is waited for as long as it takes"),
+        };
         Ok(Self { wire: Rc::clone(wire), asking: Rc::clone(asking), import })
+    }
+
+    /// Asks for the value of a key.
+    pub(crate) fn get(&self, key: &[u8], timeout_ms: u32, stale: bool) -> Result<Question, Error> {
+        let opened = self.asking.questions.open()?;
+        let (question, target) = (opened.number(), self.import);
+        let call = GetCall { question, target, timeout_ms, stale, key };
+        self.wire.say_with(|to| call.write(to));
+        Ok(opened)
+    }
+
+    /// Asks for a key to have a value, which is not empty.
+    pub(crate) fn put(
+        &self,
+        stamp: Option<Stamp>,
+        key: &[u8],
+        value: &[u8],
+        timeout_ms: u32,
+    ) -> Result<Question, Error> {
+        let opened = self.asking.questions.open()?;
+        let (question, target) = (opened.number(), self.import);
+        let call = PutCall { question, target, timeout_ms, stamp, key, value };
+        self.wire.say_with(|to| call.write(to));
+        Ok(opened)
     }
 
     /// Calls a method; `bytes` says how large the parameters will be.
@@ -69,13 +102,9 @@ impl Store {
         let question = self.asking.questions.open()?;
         let words = u32::try_from(CALL_WORDS + bytes.div_ceil(8)).unwrap_or(u32::MAX);
         let mut message = Builder::new(HeapAllocator::new().first_segment_words(words));
-        let mut call = message.init_root::<message::Builder<'_>>().init_call();
-        call.set_question_id(question.number());
-        call.set_interface_id(key_value::Client::TYPE_ID);
-        call.set_method_id(method.number());
-        call.reborrow().init_target().set_imported_cap(self.import);
+        let call = begin_call(question.number(), self.import, method, &mut message);
         write(call.init_params().init_content().init_as());
-        self.wire.say(&message);
+        self.wire.say_promptly(&message);
         Ok(question)
     }
 }
@@ -89,6 +118,24 @@ pub(crate) struct Asking {
 }
 
 impl Shortcut for Asking {
+    fn recognise(&self, _wire: &Rc<Wire>, message: &[u8]) -> Result<bool, Error> {
+        let (question, response) = if let Some(answer) = ValueAnswer::read(message) {
+            let Ok(value) = value_to_keep(answer.value) else { return Ok(false) };
+            (answer.question, Response::Value(value))
+        } else if let Some(answer) = CommittedAnswer::read(message) {
+            (answer.question, Response::Committed)
+        } else {
+            return Ok(false);
+        };
+        if !Questions::owns(question) {
+            return Ok(false);
+        }
+        match self.questions.answer(question, || Ok(response)) {
+            true => Ok(true),
+            false => Err(not_asked(question)),
+        }
+    }
+
     fn receive(
         &self,
         wire: &Rc<Wire>,
@@ -104,7 +151,7 @@ impl Shortcut for Asking {
             return Ok(false);
         }
         if !self.questions.answer(number, || Response::new(wire, frame, answer)) {
-            return Err(Error::failed(format!("an answer to {number}, which was not asked")));
+            return Err(not_asked(number));
         }
         if !answer.get_no_finish_needed() {
             self.finish(wire, number);
@@ -120,6 +167,11 @@ impl Shortcut for Asking {
 }
 
 impl Asking {
+    /// Tells those that wait for answers longer than they want to.
+    pub(crate) fn expire(&self, now: Instant) {
+        self.questions.expire(now);
+    }
+
     /// Tells a server that does not know that it need not be told.
     fn finish(&self, wire: &Wire, number: u32) {
         let keeps = self.gate.get() == Some(number);
@@ -135,8 +187,13 @@ impl Asking {
 }
 
 /// An answer with results.
-pub(crate) struct Response {
-    message: Reader<Frame>,
+pub(crate) enum Response {
+    /// The value that was asked for.
+    Value(Bytes),
+    /// The write has happened.
+    Committed,
+    /// Any results.
+    Results(Reader<Frame>),
 }
 
 impl Response {
@@ -145,7 +202,7 @@ impl Response {
         match answer.which()? {
             return_::Results(_) => {
                 let options = reader_options(frame.bytes(), wire.limits.nesting_max);
-                Ok(Self { message: Reader::new(frame.to_frame(), options) })
+                Ok(Self::Results(Reader::new(frame.to_frame(), options)))
             }
             return_::Exception(exception) => Err(thrown(exception?)),
             return_::Canceled(())
@@ -163,7 +220,10 @@ impl Response {
     }
 
     fn payload(&self) -> Result<payload::Reader<'_>, Error> {
-        match self.message.get_root::<message::Reader<'_>>()?.which()? {
+        let Self::Results(message) = self else {
+            return Err(no_results());
+        };
+        match message.get_root::<message::Reader<'_>>()?.which()? {
             message::Return(answer) => match answer?.which()? {
                 return_::Results(results) => results,
                 _ => Err(no_results()),
@@ -184,6 +244,10 @@ impl Response {
             _ => Err(Error::failed("the gate gave no store".to_owned())),
         }
     }
+}
+
+fn not_asked(number: u32) -> Error {
+    Error::failed(format!("an answer to {number}, which was not asked"))
 }
 
 fn no_results() -> Error {

@@ -44,8 +44,13 @@ const OWED_FOR: Duration = Duration::from_millis(2);
 
 /// What takes deliveries.
 pub(crate) trait Mailslot {
-    /// Takes a delivery; false if capnp-rpc has to see to it.
-    fn take(&self, method: u16, params: any_pointer::Reader<'_>) -> Result<bool, Error>;
+    /// Takes a delivery that came in so many bytes; false if capnp-rpc has to see to it.
+    fn take(
+        &self,
+        method: u16,
+        params: any_pointer::Reader<'_>,
+        bytes: usize,
+    ) -> Result<bool, Error>;
 
     /// Whether the node can take more.
     fn has_room(&self) -> bool;
@@ -135,7 +140,12 @@ impl Deliveries {
         }
     }
 
-    fn call(self: &Rc<Self>, wire: &Rc<Wire>, call: call::Reader<'_>) -> Result<bool, Error> {
+    fn call(
+        self: &Rc<Self>,
+        wire: &Rc<Wire>,
+        call: call::Reader<'_>,
+        bytes: usize,
+    ) -> Result<bool, Error> {
         if call.get_interface_id() == gate::Client::TYPE_ID && call.get_method_id() == GATE_ATTACH {
             self.was_asked_attach.set(Some(call.get_question_id()));
             self.their_inbox.set(given(call.get_params()?));
@@ -148,7 +158,7 @@ impl Deliveries {
         let Some(slot) = self.slot.borrow().clone().filter(|_| is_ours) else {
             return Ok(false);
         };
-        if !slot.take(call.get_method_id(), call.get_params()?.get_content())? {
+        if !slot.take(call.get_method_id(), call.get_params()?.get_content(), bytes)? {
             return Ok(false);
         }
         wire.note_question();
@@ -216,11 +226,11 @@ impl Shortcut for Rc<Deliveries> {
     fn receive(
         &self,
         wire: &Rc<Wire>,
-        _frame: &Peeked<'_>,
+        frame: &Peeked<'_>,
         message: message::Reader<'_>,
     ) -> Result<bool, Error> {
         match message.which() {
-            Ok(message::Call(call)) => self.call(wire, call?),
+            Ok(message::Call(call)) => self.call(wire, call?, frame.bytes()),
             Ok(message::Return(answer)) => {
                 let answer = answer?;
                 let is_ours = self.answer(answer)?;

@@ -1,7 +1,6 @@
 //! What the other side has asked on one connection, and who answers it: capnp-rpc or the hot path.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use capnp::Error;
@@ -11,11 +10,12 @@ use capnp_rpc::rpc_capnp::{return_, return_::Which as Returned};
 use kvorum_schema::client_capnp::{gate, key_value};
 
 use super::{GATE_CLIENT, given};
+use crate::numbers::NumberMap;
 
 /// The other side's open questions. Bounded by the limits on calls and on unfinished answers.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    open: RefCell<HashMap<u32, Asked>>,
+    open: RefCell<NumberMap<u32, Asked>>,
     store: Cell<Option<Store>>,
     /// Calls on the store that capnp-rpc has taken and not brought there yet.
     on_the_way: Cell<usize>,
@@ -55,14 +55,19 @@ struct Store {
 impl Ledger {
     /// Whether the store is what is called, and no call on it is still on its way there.
     pub(super) fn may_shortcut(&self, call: call::Reader<'_>) -> bool {
-        let Some(store) = self.store.get() else {
+        let Ok(Ok(message_target::ImportedCap(target))) =
+            call.get_target().map(|target| target.which())
+        else {
             return false;
         };
-        let target = call.get_target().map(|target| target.which());
-        self.on_the_way.get() == 0
+        self.may_call(target)
             && call.get_interface_id() == key_value::Client::TYPE_ID
-            && matches!(target, Ok(Ok(message_target::ImportedCap(id))) if id == store.export)
             && matches!(call.get_send_results_to().which(), Ok(call::send_results_to::Caller(())))
+    }
+
+    /// Whether this is the store, and no call on it is still on its way there.
+    pub(super) fn may_call(&self, target: u32) -> bool {
+        self.on_the_way.get() == 0 && self.store.get().is_some_and(|store| store.export == target)
     }
 
     /// The hot path will answer this.

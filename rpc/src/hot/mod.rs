@@ -12,6 +12,9 @@
 //!              └── all else ─────────────► capnp-rpc
 //! ```
 //!
+//! What comes and goes most often, gets and puts and their answers, is not even built and taken apart
+//! as messages: it has a [`shape`].
+//!
 //! Two speak where the protocol knows one, so each must know what is whose:
 //! - Questions that the other side asks: the [`ledger`] remembers who answers each that is open. A
 //!   `Finish` goes to whom the question went, and a number that is in use cannot be taken again.
@@ -27,6 +30,8 @@ mod method;
 mod questions;
 mod refusal;
 mod serve;
+mod shape;
+mod shapes;
 
 use capnp_rpc::rpc_capnp::{cap_descriptor, payload};
 
@@ -34,7 +39,7 @@ pub(crate) use ask::{Asking, Response, Store};
 pub(crate) use deliver::{Deliveries, Mailslot};
 pub(crate) use ledger::Ledger;
 pub(crate) use method::Method;
-pub(crate) use questions::Question;
+pub(crate) use questions::{Question, Unheard};
 pub(crate) use refusal::Refusals;
 pub(crate) use serve::{Answering, Serving};
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use capnp::Error;
+use tokio::time::Instant;
 
 use super::FIRST_QUESTION;
 use super::ask::Response;
@@ -13,7 +14,22 @@ use super::ask::Response;
 /// More questions than this are never open on one connection.
 const QUESTIONS_MAX: usize = 1 << 20;
 
-type Answer = Result<Response, Error>;
+type Answer = Result<Response, Unheard>;
+
+/// Why a question has no answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Unheard {
+    /// It was waited for long enough.
+    Late,
+    /// The other side said so, or is gone.
+    Failed(Error),
+}
+
+impl From<Error> for Unheard {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
 
 /// The questions of one connection.
 #[derive(Default)]
@@ -31,8 +47,10 @@ struct Table {
 
 enum Slot {
     Free,
-    /// Somebody waits, or will once he is polled.
-    Waiting(Option<Waker>),
+    /// Somebody waits, or will once he is polled, until then.
+    Waiting(Option<Waker>, Option<Instant>),
+    /// Somebody waited, and is told that it took too long.
+    Late,
     /// Nobody waits any more; the answer still comes. The question is not called off: the call is
     /// on its way, and a server by capnp-rpc would keep a cancelled one until the connection ends.
     Abandoned,
@@ -61,30 +79,52 @@ impl Questions {
                 u32::try_from(table.slots.len() - 1).expect("far below four thousand million")
             }
         };
-        table.slots[index as usize] = Slot::Waiting(None);
+        table.slots[index as usize] = Slot::Waiting(None, None);
         Ok(Question { questions: Rc::clone(self), index })
     }
 
     /// Brings an answer; false if nobody asked.
-    pub(super) fn answer(&self, number: u32, answer: impl FnOnce() -> Answer) -> bool {
+    pub(super) fn answer(
+        &self,
+        number: u32,
+        answer: impl FnOnce() -> Result<Response, Error>,
+    ) -> bool {
         let mut table = self.0.borrow_mut();
         let index = number - FIRST_QUESTION;
         let Some(slot) = table.slots.get_mut(index as usize) else {
             return false;
         };
         match slot {
-            Slot::Waiting(waker) => {
+            Slot::Waiting(waker, _) => {
                 let waker = waker.take();
-                *slot = Slot::Answered(answer());
+                *slot = Slot::Answered(answer().map_err(Unheard::Failed));
                 drop(table);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
+            Slot::Late => *slot = Slot::Answered(Err(Unheard::Late)),
             Slot::Abandoned => table.release(index),
             Slot::Free | Slot::Answered(_) => return false,
         }
         true
+    }
+
+    /// Tells those whose time is over. One look at all of them now and then costs less than a timer
+    /// for each, which hardly ever goes off.
+    pub(super) fn expire(&self, now: Instant) {
+        let mut table = self.0.borrow_mut();
+        let mut wakers = Vec::new();
+        for slot in &mut table.slots {
+            if let Slot::Waiting(waker, Some(until)) = slot
+                && *until <= now
+            {
+                wakers.extend(waker.take());
+                *slot = Slot::Late;
+            }
+        }
+        drop(table);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// No more answers will come, for this reason.
@@ -93,9 +133,9 @@ impl Questions {
         table.ended.get_or_insert_with(|| reason.clone());
         let mut wakers = Vec::new();
         for slot in &mut table.slots {
-            if let Slot::Waiting(waker) = slot {
+            if let Slot::Waiting(waker, _) = slot {
                 wakers.extend(waker.take());
-                *slot = Slot::Answered(Err(reason.clone()));
+                *slot = Slot::Answered(Err(reason.clone().into()));
             }
         }
         drop(table);
@@ -120,6 +160,17 @@ impl Question {
     pub(super) fn number(&self) -> u32 {
         FIRST_QUESTION + self.index
     }
+
+    /// Waits until then for the answer, and until [`Asking::expire`](super::Asking::expire) is
+    /// called after that.
+    pub(crate) fn within(self, until: Instant) -> Self {
+        if let Slot::Waiting(_, limit) =
+            &mut self.questions.0.borrow_mut().slots[self.index as usize]
+        {
+            *limit = Some(until);
+        }
+        self
+    }
 }
 
 impl Future for Question {
@@ -128,15 +179,16 @@ impl Future for Question {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
         let mut table = self.questions.0.borrow_mut();
         match &mut table.slots[self.index as usize] {
-            Slot::Waiting(Some(waker)) => waker.clone_from(context.waker()),
-            Slot::Waiting(none) => *none = Some(context.waker().clone()),
+            Slot::Waiting(Some(waker), _) => waker.clone_from(context.waker()),
+            Slot::Waiting(none, _) => *none = Some(context.waker().clone()),
+            Slot::Late => return Poll::Ready(Err(Unheard::Late)),
             slot => match std::mem::replace(slot, Slot::Abandoned) {
                 // The place is given back when this is dropped: until then it is ours.
                 Slot::Answered(answer) => {
-                    *slot = Slot::Answered(Err(taken()));
+                    *slot = Slot::Answered(Err(taken().into()));
                     return Poll::Ready(answer);
                 }
-                Slot::Free | Slot::Waiting(_) | Slot::Abandoned => {
+                Slot::Free | Slot::Waiting(..) | Slot::Late | Slot::Abandoned => {
                     unreachable!("a question keeps its place until it is dropped")
                 }
             },
@@ -153,7 +205,7 @@ impl Drop for Question {
     fn drop(&mut self) {
         let mut table = self.questions.0.borrow_mut();
         match &mut table.slots[self.index as usize] {
-            slot @ Slot::Waiting(_) => *slot = Slot::Abandoned,
+            slot @ (Slot::Waiting(..) | Slot::Late) => *slot = Slot::Abandoned,
             Slot::Answered(_) => table.release(self.index),
             Slot::Free | Slot::Abandoned => {}
         }

@@ -8,14 +8,15 @@ use capnp::Error;
 use capnp::any_pointer;
 use capnp::message::{Builder, HeapAllocator};
 use capnp_rpc::rpc_capnp::{call, exception, message, payload, return_};
-use kvorum_replication::{Answer, Operation, Outcome};
+use kvorum_replication::{Answer, Operation, Outcome, Query, Write};
 use kvorum_schema::client_capnp::key_value::{
     delete_params, delete_results, get_params, get_results, put_params, put_results,
     transact_params, transact_results,
 };
 
+use super::shapes::{CommittedAnswer, GetCall, PutCall, ValueAnswer};
 use super::{Deliveries, Ledger, Method};
-use crate::convert::Rejected;
+use crate::convert::{Rejected, key, value};
 use crate::server::{Asker, Connection, Kind, Service, Share, Worker, key_value};
 use crate::vat::{Held, Peeked, Shortcut, Wire};
 
@@ -46,17 +47,38 @@ impl Serving {
             self.ledger.ask_slow(call)?;
             return Ok(false);
         };
-        let question = call.get_question_id();
+        let is_taken = self.take(wire, method, call.get_question_id(), || read(method, call))?;
+        if !is_taken {
+            // Whatever is wrong with a call, capnp-rpc and the store know how to say so.
+            self.ledger.ask_slow(call)?;
+        }
+        Ok(is_taken)
+    }
+
+    /// Answers a call, or asks the node for its answer; false if it cannot be read.
+    fn take(
+        &self,
+        wire: &Rc<Wire>,
+        method: Method,
+        question: u32,
+        read: impl FnOnce() -> Option<(Operation, u32)>,
+    ) -> Result<bool, Error> {
         // Refused before anything was done for it: not even its key is looked at.
         let Some(place) = self.share.admit(kind(method), Instant::now) else {
             self.ledger.check_new(question)?;
             self.worker.refuse(wire, method, question);
             return Ok(true);
         };
-        // Whatever is wrong with a call, capnp-rpc and the store know how to say so.
-        let Some((operation, timeout_ms)) = read(method, call) else {
-            self.ledger.ask_slow(call)?;
+        let Some((operation, timeout_ms)) = read() else {
             return Ok(false);
+        };
+        let place = match self.worker.requests.read(&operation, place) {
+            Ok(outcome) => {
+                self.ledger.check_new(question)?;
+                say_answer(wire, question, method, outcome, &self.worker.service);
+                return Ok(true);
+            }
+            Err(place) => place,
         };
         self.ledger.ask_hot(question)?;
         wire.note_question();
@@ -100,6 +122,16 @@ fn read(method: Method, call: call::Reader<'_>) -> Option<(Operation, u32)> {
     read_params(method, params).ok()?
 }
 
+fn read_get(call: &GetCall<'_>) -> Option<(Operation, u32)> {
+    let query = Query::Get(key(call.key).ok()?);
+    Some((key_value::reading(query, call.stale), call.timeout_ms))
+}
+
+fn read_put(call: &PutCall<'_>) -> Option<(Operation, u32)> {
+    let write = Write::Put(key(call.key).ok()?, value(call.value).ok()?);
+    Some((key_value::single(call.stamp, write), call.timeout_ms))
+}
+
 /// What is asked; `None` if not by a hot method.
 fn read_params(
     method: Method,
@@ -118,6 +150,18 @@ fn read_params(
 }
 
 impl Shortcut for Serving {
+    fn recognise(&self, wire: &Rc<Wire>, message: &[u8]) -> Result<bool, Error> {
+        if let Some(call) = GetCall::read(message) {
+            return Ok(self.ledger.may_call(call.target)
+                && self.take(wire, Method::Get, call.question, || read_get(&call))?);
+        }
+        let Some(call) = PutCall::read(message) else {
+            return Ok(false);
+        };
+        Ok(self.ledger.may_call(call.target)
+            && self.take(wire, Method::Put, call.question, || read_put(&call))?)
+    }
+
     fn receive(
         &self,
         wire: &Rc<Wire>,
@@ -165,28 +209,47 @@ pub(crate) struct Answering {
 impl Answering {
     /// Answers the call. No word is needed back: nothing is kept for it here.
     pub(crate) fn answer(self, outcome: Outcome, service: &Service) {
-        let wanted = self.ledger.return_hot(self.question);
-        let mut answer = new_answer(value_bytes(&outcome));
-        match wanted {
-            true => {
-                let content =
-                    begin_answer(self.question, &mut answer).init_results().init_content();
-                if let Err(error) = write_results(self.method, outcome, service, content) {
-                    answer = new_answer(0);
-                    self.write_exception(&error, &mut answer);
-                }
-            }
-            false => begin_answer(self.question, &mut answer).set_canceled(()),
+        let Self { wire, ledger, question, method, _held } = self;
+        if ledger.return_hot(question) {
+            say_answer(&wire, question, method, outcome, service);
+        } else {
+            let mut answer = new_answer(0);
+            begin_answer(question, &mut answer).set_canceled(());
+            wire.say_promptly(&answer);
         }
-        self.wire.note_answer(false);
-        self.wire.say(&answer);
+        wire.note_answer(false);
     }
+}
 
-    fn write_exception(&self, error: &Error, answer: &mut Builder<HeapAllocator>) {
-        let mut builder = begin_answer(self.question, answer).init_exception();
+/// Answers a call.
+fn say_answer(wire: &Wire, question: u32, method: Method, outcome: Outcome, service: &Service) {
+    match (method, &outcome) {
+        (Method::Get, Outcome::Answer(Answer::Value(Some(value)))) if !value.is_empty() => {
+            wire.say_with(|to| ValueAnswer { question, value }.write(to));
+        }
+        (Method::Put | Method::Delete | Method::Transact, Outcome::Committed) => {
+            wire.say_with(|to| CommittedAnswer { question }.write(to));
+        }
+        _ => wire.say_promptly(&answer(question, method, outcome, service)),
+    }
+}
+
+/// The answer to a call.
+fn answer(
+    question: u32,
+    method: Method,
+    outcome: Outcome,
+    service: &Service,
+) -> Builder<HeapAllocator> {
+    let mut answer = new_answer(value_bytes(&outcome));
+    let content = begin_answer(question, &mut answer).init_results().init_content();
+    if let Err(error) = write_results(method, outcome, service, content) {
+        answer = new_answer(0);
+        let mut builder = begin_answer(question, &mut answer).init_exception();
         builder.set_type(exception::Type::Failed);
         builder.set_reason(&error.extra);
     }
+    answer
 }
 
 /// Begins the answer to a question: one that needs no word back.

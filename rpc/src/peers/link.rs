@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::queue::{LinkOf, Peer};
 use crate::convert::Rejected;
-use crate::convert::peer::{Delivery, PeerMessage, any_replica, paxos, two_phase};
+use crate::convert::peer::{Delivery, any_replica, paxos, two_phase};
 use crate::hot::{Deliveries, Mailslot};
 use crate::server::{Connection, Post, Service, Worker};
 use crate::turn::end_of_turn;
@@ -22,6 +22,9 @@ use crate::vat::Wire;
 
 /// How often an inbox looks whether a node that had too much waiting can take more.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a message takes in a mailbox beside its bytes on the wire.
+const MESSAGE_BYTES: usize = 64;
 
 /// The sending half of a link.
 pub(crate) struct Link {
@@ -90,10 +93,7 @@ impl Link {
             self.ready.notified().await;
             end_of_turn().await;
             while self.has_room() {
-                let (batch, bytes) = self.peer.take(self.id, options);
-                if batch.is_empty() {
-                    break;
-                }
+                let Some((batch, bytes)) = self.peer.take(self.id, options) else { break };
                 self.deliver(&batch, bytes);
             }
         }
@@ -105,12 +105,12 @@ impl Link {
         batches < options.window && bytes <= options.window_bytes
     }
 
-    fn deliver(&self, batch: &[PeerMessage], bytes: usize) {
-        let protocol = self.service.door.protocol();
-        self.deliveries.deliver(&self.wire, method_of(protocol), bytes, |params| match protocol {
-            Protocol::TwoPhase => write_two_phase(batch, params.init_as()),
-            Protocol::Paxos => write_paxos(batch, params.init_as()),
-            Protocol::AnyReplica => write_any_replica(batch, params.init_as()),
+    fn deliver(&self, batch: &Delivery, bytes: usize) {
+        let method = method_of(self.service.door.protocol());
+        self.deliveries.deliver(&self.wire, method, bytes, |params| match batch {
+            Delivery::TwoPhase(batch) => two_phase::write_messages(batch, params.init_as()),
+            Delivery::Paxos(batch) => paxos::write_messages(batch, params.init_as()),
+            Delivery::AnyReplica(batch) => any_replica::write_messages(batch, params.init_as()),
         });
     }
 
@@ -171,42 +171,6 @@ fn method_of(protocol: Protocol) -> u16 {
     }
 }
 
-fn write_two_phase(batch: &[PeerMessage], params: inbox::deliver_params::Builder<'_>) {
-    let mut messages = params.init_messages(count(batch));
-    for (index, message) in (0..).zip(batch) {
-        let PeerMessage::TwoPhase(message) = message else { foreign(message) };
-        two_phase::write_message(message, messages.reborrow().get(index));
-    }
-}
-
-fn write_paxos(batch: &[PeerMessage], params: inbox::deliver_paxos_params::Builder<'_>) {
-    let mut messages = params.init_messages(count(batch));
-    for (index, message) in (0..).zip(batch) {
-        let PeerMessage::Paxos(message) = message else { foreign(message) };
-        paxos::write_message(message, messages.reborrow().get(index));
-    }
-}
-
-fn write_any_replica(
-    batch: &[PeerMessage],
-    params: inbox::deliver_any_replica_params::Builder<'_>,
-) {
-    let mut messages = params.init_messages(count(batch));
-    for (index, message) in (0..).zip(batch) {
-        let PeerMessage::AnyReplica(message) = message else { foreign(message) };
-        any_replica::write_message(message, messages.reborrow().get(index));
-    }
-}
-
-fn count(batch: &[PeerMessage]) -> u32 {
-    u32::try_from(batch.len()).expect("a batch is bounded far below")
-}
-
-/// A node says what its protocol has words for.
-fn foreign(message: &PeerMessage) -> ! {
-    unreachable!("a server carries its own node's messages, and this is another's: {message:?}")
-}
-
 /// Whether the other side has been let in: its first delivery may overtake our decision.
 pub(super) struct Admission {
     open: Cell<bool>,
@@ -262,7 +226,12 @@ impl Inbox {
 }
 
 impl Mailslot for Inbox {
-    fn take(&self, method: u16, params: any_pointer::Reader<'_>) -> Result<bool, Error> {
+    fn take(
+        &self,
+        method: u16,
+        params: any_pointer::Reader<'_>,
+        bytes: usize,
+    ) -> Result<bool, Error> {
         let protocol = self.worker.service.door.protocol();
         if !self.admission.is_open() || method != method_of(protocol) {
             return Ok(false);
@@ -281,7 +250,9 @@ impl Mailslot for Inbox {
                 any_replica::read_messages(params.get_messages()?).map(Delivery::AnyReplica)
             }
         };
-        self.put(delivery.map_err(|rejected| self.reject(rejected.into()))?);
+        let delivery = delivery.map_err(|rejected| self.reject(rejected.into()))?;
+        let bytes = bytes + MESSAGE_BYTES * delivery.len();
+        self.put(delivery, bytes);
         Ok(true)
     }
 
@@ -356,7 +327,8 @@ impl Inbox {
             return Err(self.reject(Error::failed(error)));
         }
         let delivery = read.map_err(|rejected| self.reject(rejected.into()))?;
-        self.put(delivery);
+        let bytes = delivery.bytes();
+        self.put(delivery, bytes);
         // The answer is what makes room in the sender's window: a node that cannot keep up delays it.
         while !self.has_room() {
             sleep(BACKLOG_PAUSE).await;
@@ -364,8 +336,7 @@ impl Inbox {
         Ok(())
     }
 
-    fn put(&self, delivery: Delivery) {
-        let bytes = delivery.bytes();
+    fn put(&self, delivery: Delivery, bytes: usize) {
         self.worker.requests.post(Post::Delivered { from: self.from, delivery, bytes });
     }
 

@@ -18,6 +18,7 @@ mod hello;
 mod joining;
 mod link;
 mod queue;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +36,7 @@ pub(crate) use link::Link;
 use queue::Peer;
 
 use crate::convert::MEMBERS_MAX;
-use crate::convert::peer::PeerMessage;
+use crate::convert::peer::Delivery;
 
 /// How links are made and kept.
 #[derive(Clone, Debug)]
@@ -135,17 +136,13 @@ impl Peers {
         peers
     }
 
-    /// Queues messages for a peer, and leaves `messages` empty. True if the peer is to be dialled.
-    pub(crate) fn send(&self, to: NodeId, messages: &mut Vec<PeerMessage>) -> bool {
-        if messages.is_empty() {
-            return false;
-        }
+    /// Queues messages for a peer. True if the peer is to be dialled.
+    pub(crate) fn send(&self, to: NodeId, messages: Delivery) -> bool {
         let peer = self.lock().get(&to).cloned();
         match peer {
             Some(peer) => peer.send(messages, &self.options),
             None => {
                 self.dropped.fetch_add(messages.len() as u64, Ordering::Relaxed);
-                messages.clear();
                 false
             }
         }

@@ -1,6 +1,5 @@
 //! One peer as all threads see it: what waits for it, and which links it has.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,8 @@ use kvorum_replication::NodeId;
 use tokio::sync::Notify;
 
 use super::PeerOptions;
-use crate::convert::peer::PeerMessage;
+use super::waiting::Waiting;
+use crate::convert::peer::Delivery;
 use crate::server::{Door, Post};
 
 /// Two links made within this time were dialled by both sides at once.
@@ -35,8 +35,7 @@ pub(super) struct LinkOf {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(PeerMessage, usize)>,
-    bytes: usize,
+    queue: Waiting,
     /// The last one is spoken over.
     links: Vec<LinkRef>,
     next_link: u64,
@@ -107,7 +106,7 @@ impl Peer {
     }
 
     /// Queues what fits and drops the rest. True if somebody has to dial first.
-    pub(super) fn send(&self, messages: &mut Vec<PeerMessage>, options: &PeerOptions) -> bool {
+    pub(super) fn send(&self, messages: Delivery, options: &PeerOptions) -> bool {
         let mut state = self.lock();
         let mut dial = false;
         if state.links.is_empty() && !state.dialling {
@@ -116,24 +115,13 @@ impl Peer {
                 && state.not_before.is_none_or(|not_before| not_before <= Instant::now());
             if !may_dial {
                 state.dropped += messages.len() as u64;
-                messages.clear();
                 return false;
             }
             state.dialling = true;
             dial = true;
         }
-        for message in messages.drain(..) {
-            let bytes = message.bytes();
-            let full = state.queue.len() >= options.queue_messages_max
-                || (state.bytes > 0 && state.bytes + bytes > options.queue_bytes_max);
-            match full {
-                true => state.dropped += 1,
-                false => {
-                    state.bytes += bytes;
-                    state.queue.push_back((message, bytes));
-                }
-            }
-        }
+        let dropped = state.queue.push(messages, options);
+        state.dropped += dropped as u64;
         if let Some(link) = state.links.last() {
             link.ready.notify_one();
         }
@@ -142,24 +130,12 @@ impl Peer {
 
     /// Takes what the next delivery over this link carries, and says about how many bytes that is;
     /// nothing if another link is spoken over.
-    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> (Vec<PeerMessage>, usize) {
+    pub(super) fn take(&self, link: u64, options: &PeerOptions) -> Option<(Delivery, usize)> {
         let mut state = self.lock();
-        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-        if state.links.last().is_none_or(|newest| newest.id != link) {
-            return (batch, batch_bytes);
+        match state.links.last() {
+            Some(newest) if newest.id == link => state.queue.take(options),
+            Some(_) | None => None,
         }
-        while let Some((_, bytes)) = state.queue.front() {
-            let full = batch_bytes + bytes > options.batch_bytes_max && !batch.is_empty();
-            if full || batch.len() == options.batch_messages_max {
-                break;
-            }
-            if let Some((message, bytes)) = state.queue.pop_front() {
-                state.bytes -= bytes;
-                batch_bytes += bytes;
-                batch.push(message);
-            }
-        }
-        (batch, batch_bytes)
     }
 
     /// Whether another link has been spoken over for so long that nobody speaks over this one, and
@@ -245,8 +221,7 @@ impl State {
     }
 
     fn forget(&mut self) {
-        self.dropped += self.queue.len() as u64;
-        self.queue.clear();
-        self.bytes = 0;
+        let forgotten = std::mem::take(&mut self.queue);
+        self.dropped += forgotten.len() as u64;
     }
 }

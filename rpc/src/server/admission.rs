@@ -254,14 +254,26 @@ impl Share {
 impl Place {
     /// The request was answered. What fails, fails quickly: it says nothing of those that do not,
     /// unless it failed for taking too long.
-    pub(super) fn answered(mut self, failed: bool, now: impl FnOnce() -> Instant) {
+    pub(super) fn answered(self, failed: bool, now: impl FnOnce() -> Instant) {
+        self.answered_with(0, failed, now);
+    }
+
+    /// As [`Place::answered`], in one turn with so many, which are all answered now.
+    pub(super) fn answered_with(
+        mut self,
+        count: usize,
+        failed: bool,
+        now: impl FnOnce() -> Instant,
+    ) {
         let admission = &self.share.admission;
         let class = &admission.kinds[self.kind as usize];
         class.answered.set(class.answered.get() + 1);
         if !std::mem::take(&mut self.probes) {
             return;
         }
-        let Some(probe) = class.probe.take() else { return };
+        let Some(mut probe) = class.probe.take() else { return };
+        // It came first, when it was alone.
+        probe.under_way = probe.under_way.max(count);
         let took = now().saturating_duration_since(probe.began);
         if !failed || took > admission.wait_max {
             class.learn(probe, took, admission.wait_max, admission.limit_max);

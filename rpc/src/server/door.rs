@@ -3,7 +3,7 @@
 use std::sync::mpsc::SyncSender;
 
 use kvorum_node::{Event, Handle, Refused, Report};
-use kvorum_replication::{NodeId, Protocol, Request, Time};
+use kvorum_replication::{Answer, NodeId, Protocol, Query, Request, Time};
 
 use crate::convert::peer::{Carried, Delivery};
 
@@ -37,6 +37,9 @@ pub(crate) trait Door: Send + Sync {
     /// queues and the workers' ports before this returns.
     fn drive(&self, posts: Vec<Post>) -> Vec<(Request, Refused)>;
 
+    /// Answers a client's query on this thread, unless something is in its way.
+    fn read(&self, query: &Query) -> Option<Answer>;
+
     /// Whether so much waits that links should stop reading for a while.
     fn is_backlogged(&self) -> bool;
 
@@ -59,6 +62,10 @@ impl<M: Carried> Door for Handle<M> {
 
     fn drive(&self, posts: Vec<Post>) -> Vec<(Request, Refused)> {
         Self::drive(self, posts.into_iter().filter_map(event))
+    }
+
+    fn read(&self, query: &Query) -> Option<Answer> {
+        Self::read(self, query)
     }
 
     fn is_backlogged(&self) -> bool {

@@ -215,9 +215,14 @@ impl Service {
         reason.clone_into(&mut self.refusal.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Why no client is served: what a node without a cluster holds is nobody's data.
+    /// Whether no client is served: what a node without a cluster holds is nobody's data.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.outside.load(Ordering::Acquire)
+    }
+
+    /// Why no client is served.
     pub(crate) fn why_outside(&self) -> Option<String> {
-        if !self.outside.load(Ordering::Acquire) {
+        if !self.is_outside() {
             return None;
         }
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);

@@ -198,14 +198,14 @@ fn read_get_many(params: key_value::get_many_params::Reader<'_>) -> Asked {
     Ok((reading(query, params.get_stale()), params.get_timeout_ms()))
 }
 
-fn reading(query: Query, stale: bool) -> Operation {
+pub(crate) fn reading(query: Query, stale: bool) -> Operation {
     match stale {
         true => Operation::ReadStale(query),
         false => Operation::Read(query),
     }
 }
 
-fn single(stamp: Option<Stamp>, write: Write) -> Operation {
+pub(crate) fn single(stamp: Option<Stamp>, write: Write) -> Operation {
     let transaction = Transaction { preconditions: Vec::new(), writes: vec![write] };
     Operation::Transact { stamp, transaction }
 }

@@ -35,7 +35,7 @@ use kvorum_node::{Event, Handle, IdentityFile, Outbox, Report};
 use kvorum_replication::Row;
 use tokio::sync::mpsc;
 
-pub use crate::convert::peer::{Carried, Delivery, PeerMessage};
+pub use crate::convert::peer::{Carried, Delivery};
 use crate::peers;
 pub use crate::peers::PeerOptions;
 pub(crate) use admission::{Kind, Share};

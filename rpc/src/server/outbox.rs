@@ -9,33 +9,39 @@ use kvorum_replication::{NodeId, Outcome, RequestId};
 
 use super::hub::{Command, Hub};
 use super::requests;
-use crate::convert::peer::{Carried, PeerMessage};
+use crate::convert::peer::Carried;
 
-pub(super) struct HubOutbox {
+pub(super) struct HubOutbox<M> {
     hub: Arc<Hub>,
     /// One for each worker; emptied every turn, kept for their memory.
     replies: Vec<Vec<(RequestId, Outcome)>>,
-    sends: Vec<(NodeId, Vec<PeerMessage>)>,
+    /// One for each peer that was ever spoken to; emptied every turn.
+    sends: Vec<(NodeId, Vec<M>)>,
 }
 
-impl HubOutbox {
+impl<M> HubOutbox<M> {
     pub(super) fn new(hub: Arc<Hub>) -> Self {
         let replies = (0..hub.workers()).map(|_| Vec::new()).collect();
         Self { hub, replies, sends: Vec::new() }
     }
 }
 
-impl<M: Carried> Outbox<M> for HubOutbox {
+impl<M: Carried> Outbox<M> for HubOutbox<M> {
     fn deliver(&mut self, turn: &mut Turn<M>) {
         for (to, message) in turn.sends.drain(..) {
-            let message = message.into();
             match self.sends.iter_mut().find(|(peer, _)| *peer == to) {
                 Some((_, messages)) => messages.push(message),
                 None => self.sends.push((to, vec![message])),
             }
         }
         for (to, messages) in &mut self.sends {
-            if self.hub.peers.send(*to, messages) {
+            if messages.is_empty() {
+                continue;
+            }
+            // The next turn will have about as much to say.
+            let next = Vec::with_capacity(messages.len());
+            let delivery = M::together(std::mem::replace(messages, next));
+            if self.hub.peers.send(*to, delivery) {
                 self.hub.command(self.hub.worker_of(*to), Command::Dial(*to));
             }
         }

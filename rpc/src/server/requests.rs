@@ -1,7 +1,6 @@
 //! One worker's requests: gathered for the node, and matched with its answers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use super::admission::{Admission, KINDS, Place, Share};
 use super::door::Post;
 use super::hub::{Service, count};
 use crate::hot::Answering;
+use crate::numbers::NumberMap;
 use crate::turn::end_of_turn;
 
 const WORKER_SHIFT: u32 = 56;
@@ -33,13 +33,16 @@ pub(crate) struct Requests {
     service: Arc<Service>,
     worker: usize,
     number: Cell<u64>,
-    waiting: RefCell<HashMap<RequestId, Waiting>>,
+    waiting: RefCell<NumberMap<RequestId, Waiting>>,
     bytes: Cell<usize>,
     admission: Rc<Admission>,
     /// Refusals since it was last said in the log, and when that was.
     refused: Cell<u64>,
     told: Cell<Option<Instant>>,
     gathered: RefCell<Vec<Post>>,
+    /// Reads that were answered in this turn. They keep their places until its end: however quick
+    /// each is, the last of them has waited for the others.
+    answered: RefCell<Vec<Place>>,
     gathering: Notify,
 }
 
@@ -73,6 +76,7 @@ impl Requests {
             refused: Cell::new(0),
             told: Cell::new(None),
             gathered: RefCell::default(),
+            answered: RefCell::default(),
             gathering: Notify::new(),
         }
     }
@@ -113,6 +117,26 @@ impl Requests {
         self.post(Post::Request(Request { id, deadline, operation }));
     }
 
+    /// Answers a read on this thread, as the node would, if nothing is in its way; else gives back
+    /// its place.
+    pub(crate) fn read(&self, operation: &Operation, place: Place) -> Result<Outcome, Place> {
+        let (Operation::Read(query) | Operation::ReadStale(query)) = operation else {
+            return Err(place);
+        };
+        if self.service.is_outside() {
+            return Err(place);
+        }
+        let Some(answer) = self.service.door.read(query) else {
+            return Err(place);
+        };
+        let mut answered = self.answered.borrow_mut();
+        answered.push(place);
+        if answered.len() == 1 {
+            self.gathering.notify_one();
+        }
+        Ok(answer.into_outcome())
+    }
+
     /// Adds something for the node to what this turn gathers.
     pub(crate) fn post(&self, post: Post) {
         let mut gathered = self.gathered.borrow_mut();
@@ -128,13 +152,27 @@ impl Requests {
             self.gathering.notified().await;
             end_of_turn().await;
             self.admission.look(Instant::now);
+            self.give_back_places();
             let posts = std::mem::take(&mut *self.gathered.borrow_mut());
+            if posts.is_empty() {
+                continue;
+            }
             count(&self.service.hub.counters.requests, posts.len() as u64);
             count(&self.service.hub.counters.submits, 1);
             for (request, refused) in self.service.door.drive(posts) {
                 self.answer(request.id, refusal(refused));
                 self.count_refusal();
             }
+        }
+    }
+
+    /// Of the reads that this turn has answered.
+    fn give_back_places(&self) {
+        let mut places = self.answered.borrow_mut();
+        let count_of_turn = places.len();
+        count(&self.service.hub.counters.requests, count_of_turn as u64);
+        for place in places.drain(..) {
+            place.answered_with(count_of_turn, false, Instant::now);
         }
     }
 

@@ -36,10 +36,13 @@ impl Buffer {
 
     pub(super) fn append(&mut self, bytes: &[u8]) {
         let end = self.end + bytes.len();
-        let words = end.div_ceil(8);
-        if words > self.words.len() {
-            let zero = capnp::word(0, 0, 0, 0, 0, 0, 0, 0);
-            self.words.resize(words.max(self.words.len() * 2), zero);
+        if end > self.words.len() * 8 {
+            let words = end.div_ceil(8).max(self.words.len() * 2);
+            let mut grown = Word::allocate_zeroed_vec(words);
+            let unread = self.start..self.end;
+            Word::words_to_bytes_mut(&mut grown)[unread.clone()]
+                .copy_from_slice(&Word::words_to_bytes(&self.words)[unread]);
+            self.words = grown;
         }
         Word::words_to_bytes_mut(&mut self.words)[self.end..end].copy_from_slice(bytes);
         self.end = end;

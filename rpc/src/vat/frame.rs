@@ -23,6 +23,11 @@ impl Peeked<'_> {
         self.body.len()
     }
 
+    /// All of it, if it is in one piece.
+    pub(super) fn only_segment(&self) -> Option<&[u8]> {
+        self.ends.is_empty().then_some(self.body)
+    }
+
     /// A copy that outlives the buffer.
     pub(crate) fn to_frame(&self) -> Frame {
         let mut words = Word::allocate_zeroed_vec(self.body.len() / 8);

@@ -1,10 +1,10 @@
 //! One connection as capnp-rpc sees it: our own [`capnp_rpc::VatNetwork`] over a byte stream.
 //!
 //! ```text
-//!   RpcSystem ── send() ──► one buffer ── flusher, once a turn ──► one write
-//!       ▲                                                            │ stream
-//!       └── receive ◄── frames ◄── one buffer ◄── one read of 64 KiB ┘
-//!                         └──► a shortcut may take them here
+//!   RpcSystem ── send() ──► one buffer ─── pump, once a turn ────► one write
+//!       ▲                    ▲                                       │ stream
+//!       └── receive ◄── frames ◄────────────── one read of 64 KiB ───┘
+//!                         └──► a shortcut may take them here, and answer
 //! ```
 //!
 //! The stock network writes every message with a system call of its own and bounds nothing. This
@@ -18,6 +18,7 @@ mod buffer;
 mod frame;
 mod incoming;
 mod outgoing;
+mod pump;
 mod shortcut;
 #[cfg(test)]
 mod tests;
@@ -39,8 +40,8 @@ pub(crate) use shortcut::Shortcut;
 pub(crate) use wire::{Held, Limits, Wire};
 
 /// Makes a connection of a stream's two halves; what is returned drives it, and ends with the
-/// violation if that was why it ended. Must be called within a local runtime: writing is a task of
-/// its own there, so that it comes after everything that is ready to speak.
+/// violation if that was why it ended. Must be called within a local runtime: reading and writing are
+/// a task of their own there.
 pub(crate) fn connect<R, W>(
     wire: &Rc<Wire>,
     read: R,
@@ -52,23 +53,23 @@ where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
-    let input = Rc::new(RefCell::new(Input::new(read)));
+    let input = Rc::new(RefCell::new(Input::default()));
     let ending = Rc::new(Ending(Rc::clone(wire)));
+    drop(tokio::task::spawn_local(pump::run(Rc::clone(wire), Rc::clone(&input), read, write)));
     let connection = Connection { wire: Rc::clone(wire), input, ending };
     let network =
         Network { wire: Rc::clone(wire), again: connection.clone(), first: Some(connection), side };
-    drop(tokio::task::spawn_local(outgoing::flush(Rc::clone(wire), write)));
     RpcSystem::new(Box::new(network), bootstrap)
 }
 
-struct Network<R> {
+struct Network {
     wire: Rc<Wire>,
-    first: Option<Connection<R>>,
-    again: Connection<R>,
+    first: Option<Connection>,
+    again: Connection,
     side: Side,
 }
 
-impl<R: AsyncRead + Unpin + 'static> capnp_rpc::VatNetwork<Side> for Network<R> {
+impl capnp_rpc::VatNetwork<Side> for Network {
     fn connect(&mut self, host: Side) -> Option<Box<dyn capnp_rpc::Connection<Side>>> {
         (host != self.side).then(|| Box::new(self.again.clone()) as _)
     }
@@ -89,14 +90,14 @@ impl<R: AsyncRead + Unpin + 'static> capnp_rpc::VatNetwork<Side> for Network<R> 
     }
 }
 
-struct Connection<R> {
+struct Connection {
     wire: Rc<Wire>,
-    input: Rc<RefCell<Input<R>>>,
+    input: Rc<RefCell<Input>>,
     /// Held for what its end does.
     ending: Rc<Ending>,
 }
 
-impl<R> Clone for Connection<R> {
+impl Clone for Connection {
     fn clone(&self) -> Self {
         Self {
             wire: Rc::clone(&self.wire),
@@ -106,7 +107,7 @@ impl<R> Clone for Connection<R> {
     }
 }
 
-/// Ends the flusher when nobody can send any more, also if the system was dropped in the middle.
+/// Ends the pump when nobody can send any more, also if the system was dropped in the middle.
 struct Ending(Rc<Wire>);
 
 impl Drop for Ending {
@@ -115,7 +116,7 @@ impl Drop for Ending {
     }
 }
 
-impl<R: AsyncRead + Unpin + 'static> capnp_rpc::Connection<Side> for Connection<R> {
+impl capnp_rpc::Connection<Side> for Connection {
     fn get_peer_vat_id(&self) -> Side {
         Side::Client
     }

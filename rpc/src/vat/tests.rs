@@ -141,7 +141,10 @@ fn a_side_that_does_not_read_does_not_keep_the_other_from_ending() {
         let (ours, theirs) = duplex(64);
         let (inbox, client) = dial(ours);
         let stuck = inbox.ping_request().send().promise;
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Who looks now and then sees whether anything has moved between his looks.
+        assert_eq!(client.stalled_for(tokio::time::Instant::now()), Duration::ZERO);
+        tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(client.stalled_for(tokio::time::Instant::now()) >= Duration::from_secs(2));
         client.close(capnp::Error::disconnected("given up".to_owned()));
         assert!(stuck.await.is_err());

@@ -1,4 +1,4 @@
-//! What reader, writer and watchman of one connection know together.
+//! What pump and watchman of one connection, and those who speak over it, know together.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
@@ -51,13 +51,14 @@ pub(crate) struct Wire {
     shortcut: OnceCell<Rc<dyn Shortcut>>,
     /// What unfinished messages may hold here and on other connections.
     budget: OnceCell<Rc<Budget>>,
-    /// Serialised and not yet handed to the flusher.
+    /// Serialised and not yet being written.
     pub(super) queued: RefCell<Vec<u8>>,
-    /// Bytes the flusher is writing.
+    /// It need not wait for others that are ready to speak.
+    pub(super) is_prompt: Cell<bool>,
+    /// Bytes that are being written.
     pub(super) writing: Cell<usize>,
-    pub(super) flusher: Slot,
-    /// Wakes the reader, when a gate opens or the connection is to be closed.
-    reader: Slot,
+    /// Wakes the pump: something was said, a gate opens, or the connection is to be closed.
+    pub(super) pump: Slot,
     finish: RefCell<Vec<Waker>>,
     /// Why the watchman wants this connection closed.
     closing: RefCell<Option<Error>>,
@@ -73,9 +74,9 @@ pub(crate) struct Wire {
     /// Answers that the other side has not said it is finished with.
     unfinished: Cell<i64>,
     held_bytes: Cell<usize>,
-    /// When bytes last moved.
-    received: Cell<Instant>,
-    written: Cell<Instant>,
+    /// Bytes in, and bytes out.
+    received: Moved,
+    written: Moved,
     gated_since: Cell<Option<Instant>>,
     /// Since when a message has begun and not ended, and how much of it is here.
     unfinished_since: Cell<Option<Instant>>,
@@ -87,11 +88,16 @@ pub(crate) struct Wire {
 
 /// A place for the waker of the one task that waits.
 #[derive(Debug, Default)]
-pub(super) struct Slot(RefCell<Option<Waker>>);
+pub(super) struct Slot {
+    waker: RefCell<Option<Waker>>,
+    /// The task is at it, and looks at `is_woken` before it waits.
+    is_at_work: Cell<bool>,
+    is_woken: Cell<bool>,
+}
 
 impl Slot {
     pub(super) fn wait(&self, waker: &Waker) {
-        let mut slot = self.0.borrow_mut();
+        let mut slot = self.waker.borrow_mut();
         match &mut *slot {
             Some(known) => known.clone_from(waker),
             None => *slot = Some(waker.clone()),
@@ -99,10 +105,57 @@ impl Slot {
     }
 
     pub(super) fn wake(&self) {
-        let waker = self.0.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
+        if self.is_at_work.get() {
+            return self.is_woken.set(true);
         }
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The task that waits here is at work, until this is dropped.
+    pub(super) fn at_work(&self) -> AtWork<'_> {
+        self.is_at_work.set(true);
+        AtWork(self)
+    }
+
+    /// Whether it was woken while it was at work.
+    pub(super) fn take_woken(&self) -> bool {
+        self.is_woken.take()
+    }
+}
+
+pub(super) struct AtWork<'a>(&'a Slot);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.is_at_work.set(false);
+    }
+}
+
+/// When something last moved, as far as anybody has asked: whoever asks looks at the clock, and not
+/// whatever moves.
+#[derive(Debug)]
+struct Moved {
+    at: Cell<Instant>,
+    since: Cell<bool>,
+}
+
+impl Moved {
+    fn new(now: Instant) -> Self {
+        Self { at: Cell::new(now), since: Cell::new(false) }
+    }
+
+    fn note(&self) {
+        self.since.set(true);
+    }
+
+    /// How long nothing has moved. What has since this was last asked may have just now.
+    fn still_for(&self, now: Instant) -> Duration {
+        if self.since.take() {
+            self.at.set(now);
+        }
+        now.saturating_duration_since(self.at.get())
     }
 }
 
@@ -114,9 +167,9 @@ impl Wire {
             shortcut: OnceCell::new(),
             budget: OnceCell::new(),
             queued: RefCell::default(),
+            is_prompt: Cell::new(false),
             writing: Cell::new(0),
-            flusher: Slot::default(),
-            reader: Slot::default(),
+            pump: Slot::default(),
             finish: RefCell::default(),
             closing: RefCell::default(),
             ending: Cell::new(false),
@@ -127,8 +180,8 @@ impl Wire {
             calls: Cell::new(0),
             unfinished: Cell::new(0),
             held_bytes: Cell::new(0),
-            received: Cell::new(now),
-            written: Cell::new(now),
+            received: Moved::new(now),
+            written: Moved::new(now),
             gated_since: Cell::new(None),
             unfinished_since: Cell::new(None),
             unfinished_bytes: Cell::new(0),
@@ -158,6 +211,28 @@ impl Wire {
         self.budget.get()
     }
 
+    /// Sends a message that is appended, with its framing, to what waits; promptly, as below.
+    pub(crate) fn say_with(&self, append: impl FnOnce(&mut Vec<u8>)) {
+        if self.is_ending() {
+            return;
+        }
+        self.messages_out.set(self.messages_out.get() + 1);
+        self.is_prompt.set(true);
+        let mut queued = self.queued.borrow_mut();
+        let was_empty = queued.is_empty();
+        append(&mut queued);
+        drop(queued);
+        if was_empty {
+            self.note_queued();
+        }
+    }
+
+    /// As [`Wire::say`], as soon as whoever is at work is done: for those who have nothing to add.
+    pub(crate) fn say_promptly(&self, message: &Builder<HeapAllocator>) {
+        self.is_prompt.set(true);
+        self.say(message);
+    }
+
     /// Sends a message, behind those that wait already. Nobody hears it if the connection ends.
     pub(crate) fn say(&self, message: &Builder<HeapAllocator>) {
         if self.is_ending() {
@@ -175,24 +250,17 @@ impl Wire {
 
     /// Sends a message that was serialised before, with another number at this place in it.
     pub(crate) fn say_again(&self, message: &[u8], number_at: usize, number: u32) {
-        if self.is_ending() {
-            return;
-        }
-        self.messages_out.set(self.messages_out.get() + 1);
-        let mut queued = self.queued.borrow_mut();
-        let start = queued.len();
-        queued.extend_from_slice(message);
-        queued[start + number_at..][..4].copy_from_slice(&number.to_le_bytes());
-        drop(queued);
-        if start == 0 {
-            self.note_queued();
-        }
+        self.say_with(|queued| {
+            let start = queued.len();
+            queued.extend_from_slice(message);
+            queued[start + number_at..][..4].copy_from_slice(&number.to_le_bytes());
+        });
     }
 
     /// Closes the connection for a reason that the other side is told. Calls under way fail.
     pub(crate) fn close(&self, reason: Error) {
         self.closing.borrow_mut().get_or_insert(reason);
-        self.reader.wake();
+        self.pump.wake();
     }
 
     /// Goes on reading however much waits to be written. Two sides that both stop reading until
@@ -200,7 +268,7 @@ impl Wire {
     /// ends of a link, whose window bounds what waits.
     pub(crate) fn trust(&self) {
         self.trusted.set(true);
-        self.reader.wake();
+        self.pump.wake();
     }
 
     /// Whether nothing can be said over this connection any more.
@@ -220,15 +288,13 @@ impl Wire {
 
     /// How long no byte has arrived.
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.received.get())
+        self.received.still_for(now)
     }
 
     /// How long what waits to be written has not moved; zero if nothing waits.
     pub(crate) fn stalled_for(&self, now: Instant) -> Duration {
-        if self.backlog() == 0 {
-            return Duration::ZERO;
-        }
-        now.saturating_duration_since(self.written.get())
+        let still = self.written.still_for(now);
+        if self.backlog() == 0 { Duration::ZERO } else { still }
     }
 
     /// How long reading has been stopped by a limit.
@@ -281,8 +347,7 @@ impl Wire {
     pub(super) fn end(&self) {
         self.ending.set(true);
         self.tell_shortcut();
-        self.flusher.wake();
-        self.reader.wake();
+        self.pump.wake();
     }
 
     pub(super) fn end_with(&self, result: capnp::Result<()>) {
@@ -312,10 +377,6 @@ impl Wire {
         }
     }
 
-    pub(super) fn wait_to_read(&self, waker: &Waker) {
-        self.reader.wait(waker);
-    }
-
     /// Whether a limit forbids reading just now.
     pub(super) fn is_gated(&self) -> bool {
         let gated = (!self.trusted.get() && self.backlog() > self.limits.backlog_bytes_max)
@@ -331,7 +392,7 @@ impl Wire {
 
     fn reopen(&self) {
         if self.gated_since.get().is_some() {
-            self.reader.wake();
+            self.pump.wake();
         }
     }
 
@@ -347,25 +408,25 @@ impl Wire {
         match (bytes, self.unfinished_since.get()) {
             (0, Some(_)) => self.unfinished_since.set(None),
             // It came with the last bytes that were read.
-            (1.., None) => self.unfinished_since.set(Some(self.received.get())),
+            (1.., None) => self.unfinished_since.set(Some(Instant::now())),
             (0, None) | (1.., Some(_)) => {}
         }
     }
 
     pub(super) fn note_received(&self) {
-        self.received.set(Instant::now());
+        self.received.note();
     }
 
     pub(super) fn note_written(&self, bytes: usize) {
-        self.written.set(Instant::now());
+        self.written.note();
         self.writing.set(self.writing.get().saturating_sub(bytes));
         self.reopen();
     }
 
     /// The first bytes after silence start the clock of [`Wire::stalled_for`].
     pub(super) fn note_queued(&self) {
-        self.written.set(Instant::now());
-        self.flusher.wake();
+        self.written.note();
+        self.pump.wake();
     }
 
     pub(crate) fn note_question(&self) {

@@ -1,7 +1,7 @@
 //! More is asked than can be done, and more visitors come than there is room for.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -129,7 +129,7 @@ fn closed(stream: &mut TcpStream) -> String {
     let mut said = Vec::new();
     match stream.read_to_end(&mut said) {
         Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
         Err(error) => panic!("the connection is still open: {error}"),
     }
     String::from_utf8_lossy(&said).into_owned()
@@ -145,18 +145,27 @@ fn begun(bytes: usize) -> Vec<u8> {
 #[test]
 fn a_message_that_drips_is_not_waited_for() {
     let mut impatient = options();
-    impatient.stall_timeout = Duration::from_millis(300);
+    impatient.stall_timeout = Duration::from_millis(50);
     impatient.handshake_timeout = PATIENCE;
     let played = coordinator(impatient);
     let mut stream = TcpStream::connect(played.address).unwrap();
     stream.write_all(&begun(8)).unwrap();
-    // It never stands still, and would take a day.
+    // It never stands still, and would take a quarter of an hour.
+    stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let until = Instant::now() + PATIENCE;
-    while stream.write_all(&[0]).is_ok() {
+    while is_open(&mut stream) {
         assert!(Instant::now() < until, "it is still waited for");
-        std::thread::sleep(Duration::from_millis(20));
+        // That it is closed meanwhile the next look tells.
+        let _ = stream.write_all(&[0]);
     }
-    closed(&mut stream);
+}
+
+/// Waits for the server's closing, as long as a read may take.
+fn is_open(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 256]) {
+        Ok(count) => count > 0,
+        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) fn message(message: &Message) -> String {
             format!("promise epoch {epoch}, and tell what you have prepared from {first} on")
         }
         Message::Recovered(answer) => {
-            let Recovered { epoch, applied, recalled, next, is_outside, .. } = &**answer;
+            let Recovered { epoch, first: _, applied, recalled, next, is_outside } = &**answer;
             let words = |it: &Recalled| {
                 let number = it.number.map_or_else(String::new, |number| format!(" as {number}"));
                 format!("{}{number}", it.txn)
@@ -85,7 +85,7 @@ fn of_view(message: ViewMessage) -> String {
         }
         ViewMessage::Renew { view, .. } => format!("I know view {view}; may I serve reads?"),
         ViewMessage::Grant { lease, .. } => format!("serve reads for {lease:?} from then on"),
-        ViewMessage::Excluded { view } => format!("you are outside since view {view}"),
+        ViewMessage::Excluded { view, .. } => format!("you are outside since view {view}"),
         ViewMessage::Ask { .. } => "which view do you know?".to_owned(),
         ViewMessage::Heard { view, .. } => format!("I know view {view}"),
     }

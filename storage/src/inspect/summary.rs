@@ -89,7 +89,7 @@ impl Summary {
     /// Bytes of segments for each byte of live rows; none without rows.
     #[must_use]
     pub fn space_amplification(&self) -> Option<f64> {
-        let bytes: u64 = self.levels.iter().map(|level| level.bytes).sum();
+        let bytes = sum(self.levels.iter().map(|level| level.bytes));
         (self.row_bytes > 0 && bytes > 0).then(|| bytes as f64 / self.row_bytes as f64)
     }
 }
@@ -160,8 +160,8 @@ impl Directory {
         summary.staged = self.staged().map(|staged| StagedSummary {
             mark: staged.mark,
             segments: staged.segments.len() as u64,
-            bytes: staged.segments.iter().map(|segment| segment.bytes).sum(),
-            rows: staged.segments.iter().map(|segment| segment.entries).sum(),
+            bytes: sum(staged.segments.iter().map(|segment| segment.bytes)),
+            rows: sum(staged.segments.iter().map(|segment| segment.entries)),
         });
         self.count_files(&mut summary)?;
         if self.layout() == Layout::Log {
@@ -174,9 +174,9 @@ impl Directory {
             }
             let level = &mut levels[segment.level.unwrap_or(0)];
             level.segments += 1;
-            level.bytes += segment.bytes;
-            level.entries += segment.entries;
-            level.deletes += segment.deletes;
+            level.bytes = level.bytes.saturating_add(segment.bytes);
+            level.entries = level.entries.saturating_add(segment.entries);
+            level.deletes = level.deletes.saturating_add(segment.deletes);
         }
         let used = levels.iter().rposition(|level| level.segments > 0).map_or(0, |last| last + 1);
         summary.levels = levels[..used].to_vec();
@@ -204,9 +204,16 @@ impl Directory {
                 // What cannot be opened is no file of ours, such as a directory.
                 let Ok(file) = self.vfs().open(&path, OpenMode::Read) else { continue };
                 summary.files += 1;
-                summary.bytes += file.len().map_err(Error::io("read the length of", &path))?;
+                let len = file.len().map_err(Error::io("read the length of", &path))?;
+                summary.bytes = summary.bytes.saturating_add(len);
             }
         }
         Ok(())
     }
+}
+
+/// What a manifest says of lengths nobody has checked here, and the sum of two may be more than a
+/// number holds.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }

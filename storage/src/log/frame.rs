@@ -125,12 +125,11 @@ impl Group {
     /// Adds a record made of `parts`.
     pub(super) fn push(&mut self, kind: u8, parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let mut head = Vec::with_capacity(1 + codec::VARINT_BYTES_MAX);
-        head.push(kind);
-        codec::put_varint(&mut head, length as u64);
+        let (head, head_bytes) = codec::varint(length as u64);
         self.buffer.resize(self.end);
-        self.buffer.reserve(head.len() + length);
-        self.buffer.extend_from_slice(&head);
+        self.buffer.reserve(1 + head_bytes + length);
+        self.buffer.extend_from_slice(&[kind]);
+        self.buffer.extend_from_slice(&head[..head_bytes]);
         for part in parts {
             self.buffer.extend_from_slice(part);
         }

@@ -274,7 +274,8 @@ impl LogSurvey {
         let Some(found) = self.files.pop_front() else { return Ok(false) };
         let path = Name::Live(found.number).path(&self.dir);
         self.extent.files += 1;
-        self.extent.bytes += super::files::length(&*self.vfs, &path)?;
+        let len = super::files::length(&*self.vfs, &path)?;
+        self.extent.bytes = self.extent.bytes.saturating_add(len);
         if let Some(what) = found.damage {
             let lost = match found.header {
                 Some(_) => 0..0,

@@ -54,6 +54,9 @@ const FOOTER_BYTES: usize = 64;
 const TRAILER_BYTES: usize = 5;
 /// Larger blocks are never written: an entry of the greatest size fits into one with room to spare.
 const BLOCK_BYTES_MAX: usize = 1 << 30;
+/// No segment comes to so many entries: a memtable holds fewer, and a merge cuts what it writes. Of
+/// as many segments as a manifest has room for they can be added up.
+const ENTRIES_END: u64 = 1 << 38;
 
 const SUFFIX: &str = ".segment";
 
@@ -153,6 +156,9 @@ impl SegmentMeta {
         };
         if meta.smallest > meta.largest {
             return Err(Malformed("a segment whose smallest key is above its largest"));
+        }
+        if meta.entries >= ENTRIES_END || meta.deletes > meta.entries {
+            return Err(Malformed("a number of entries or deletes that no segment has"));
         }
         Ok(meta)
     }

@@ -9,8 +9,8 @@ use kvorum_storage::repair::{Mending, Target, repair};
 use kvorum_storage::vfs::{MemoryVfs, OpenMode, Vfs};
 
 use crate::support::{
-    DIR, all_files, closed_log, closed_store, copy, damage, is_log_file, log_owner, tiny_options,
-    verify,
+    DIR, all_files, closed_log, closed_store, copy, damage, is_log_file, log_owner, look,
+    tiny_options, verify,
 };
 
 /// SplitMix64.
@@ -133,6 +133,41 @@ fn positions_that_cannot_be_are_not_believed() {
     write(&disk, &path, &lying);
     assert!(verify(&disk, log_owner()).log.last.0 < u64::MAX);
     ask_everything(&disk, log_owner());
+}
+
+/// A manifest with the right checksum whose segments are so long that their lengths cannot be added
+/// up.
+#[test]
+fn lengths_that_lie_are_added_up() {
+    let (disk, _) = closed_store();
+    let path = Path::new(DIR).join("MANIFEST");
+    let mut lying = all_files(&disk)[&path].clone();
+    let count = u32::from_le_bytes(lying[56..60].try_into().unwrap());
+    let mut at = 60;
+    for _ in 0..count {
+        // Behind its level and its number.
+        lying[at + 9..at + 17].copy_from_slice(&u64::MAX.to_le_bytes());
+        at += 41;
+        for _ in ["smallest", "largest"] {
+            let key_bytes = lying[at];
+            assert!(key_bytes < 128, "a length of one byte");
+            at += 1 + usize::from(key_bytes);
+        }
+    }
+    let end = lying.len() - 4;
+    assert_eq!(at, end, "no staged segments follow");
+    let sum = checksum(Place { file: 0, offset: 0 }, &lying[..end]);
+    lying[end..].copy_from_slice(&sum.to_le_bytes());
+    write(&disk, &path, &lying);
+    let directory = look(&disk, Owner::default()).unwrap();
+    let plan = directory.plan_log().unwrap();
+    let (overlay, _) = directory.replay(&plan, &mut own_batch).unwrap();
+    let summary = directory.summary(&overlay, plan.extent.clone()).unwrap();
+    let of_many = summary.levels.iter().find(|level| level.segments > 1).unwrap();
+    assert_eq!(of_many.bytes, u64::MAX);
+    assert!(summary.space_amplification().is_none_or(f64::is_finite));
+    drop(directory);
+    ask_everything(&disk, Owner::default());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The directories of a small cluster's processes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError, StoredRecord};
 use kvorum_replication::two_phase::message::Message;
@@ -12,7 +14,8 @@ use kvorum_replication::two_phase::{
     Coordinator, CoordinatorOptions, Participant, ParticipantOptions,
 };
 use kvorum_replication::{
-    Core, Input, NodeId, Operation, Request, RequestId, Role, Stamp, Time, Transaction, Write,
+    Core, Input, NodeId, Operation, Outcome, Request, RequestId, Role, Stamp, Time, Transaction,
+    Write,
 };
 use kvorum_storage::LogOptions;
 use kvorum_storage::vfs::{CrashMode, MemoryVfs};
@@ -20,15 +23,31 @@ use kvorum_storage::vfs::{CrashMode, MemoryVfs};
 use super::embedded::{options, say_rows};
 use super::{Directory, dir};
 
-const NOW: Time = Time(1);
+/// When all begins.
+const START: Time = Time(1);
+/// How much later each round is: more than a turn's end waits, and so little that nobody resends or
+/// gives up.
+const ROUND: Duration = Duration::from_micros(1);
+/// What takes more rounds goes round in circles.
+const ROUNDS_MAX: u32 = 20;
+/// Fewer records in a log would hardly be worth damaging.
+const RECORDS_MIN: u64 = 30;
 const REPLICAS: [NodeId; 2] = [NodeId(1), NodeId(2)];
 const CLUSTER: ClusterId = ClusterId(*b"a small cluster.");
 
 /// A process, without its threads.
 trait Process {
-    fn step(&mut self, input: Input<Message, ()>) -> Result<(), NodeError>;
-    fn sync(&mut self) -> Result<(), NodeError>;
+    fn step(&mut self, now: Time, input: Input<Message, ()>) -> Result<(), NodeError>;
+    /// When its core wants to be woken.
+    fn timer(&self) -> Option<Time>;
+    fn wake(&mut self, now: Time) -> Result<(), NodeError>;
+    fn sync(&mut self, now: Time) -> Result<(), NodeError>;
     fn take_sends(&mut self) -> Vec<(NodeId, Message)>;
+    fn take_replies(&mut self) -> Vec<(RequestId, Outcome)>;
+    /// The positions of the records that its log holds.
+    fn held(&self) -> Range<u64>;
+    /// Transactions that are not over for it.
+    fn in_flight(&self, now: Time) -> u64;
 }
 
 impl<C> Process for Node<C>
@@ -36,7 +55,7 @@ where
     C: Core<Message = Message>,
     C::Record: StoredRecord,
 {
-    fn step(&mut self, input: Input<Message, ()>) -> Result<(), NodeError> {
+    fn step(&mut self, now: Time, input: Input<Message, ()>) -> Result<(), NodeError> {
         let input = match input {
             Input::Started => Input::Started,
             Input::Request(request) => Input::Request(request),
@@ -44,12 +63,20 @@ where
             Input::PeerUp(peer) => Input::PeerUp(peer),
             other => unreachable!("{other:?} is not used here"),
         };
-        Self::step(self, NOW, input)
+        Self::step(self, now, input)
     }
 
-    fn sync(&mut self) -> Result<(), NodeError> {
+    fn timer(&self) -> Option<Time> {
+        Self::timer(self)
+    }
+
+    fn wake(&mut self, now: Time) -> Result<(), NodeError> {
+        self.fire_timer(now)
+    }
+
+    fn sync(&mut self, now: Time) -> Result<(), NodeError> {
         self.log().sync(self.log().last())?;
-        self.settle(NOW)?;
+        self.settle(now)?;
         if let Some(store) = self.store() {
             while store.maintain()? != kvorum_storage::Maintained::Nothing {}
         }
@@ -59,25 +86,41 @@ where
     fn take_sends(&mut self) -> Vec<(NodeId, Message)> {
         std::mem::take(&mut self.turn().sends)
     }
+
+    fn take_replies(&mut self) -> Vec<(RequestId, Outcome)> {
+        std::mem::take(&mut self.turn().replies)
+    }
+
+    fn held(&self) -> Range<u64> {
+        self.log().first().0..self.log().last().0 + 1
+    }
+
+    fn in_flight(&self, now: Time) -> u64 {
+        self.report(now).status.in_flight
+    }
 }
 
 /// One coordinator and two replicas, and a network that loses nothing.
 struct Cluster {
     disks: BTreeMap<NodeId, MemoryVfs>,
     processes: BTreeMap<NodeId, Box<dyn Process>>,
+    now: Time,
     requests: u64,
 }
 
-/// Enough that logs are cut and checkpoints written; replica 2 ends in doubt.
+/// Enough that logs are cut and checkpoints written; replica 2 ends in doubt. Anything less is an
+/// error: damage to files that say nothing would prove nothing.
 pub(super) fn directories() -> Result<Vec<Directory>> {
     let mut cluster = Cluster::start()?;
-    cluster.ask(Operation::OpenSession, |_| true)?;
+    let opened = cluster.ask(Operation::OpenSession, |_| true)?;
+    ensure!(matches!(opened, Outcome::Session(_)), "a session: {opened:?}");
     for number in 0..60_u64 {
         let client = kvorum_replication::ClientId(1);
         let sequence = number + 1;
         let stamp = Some(Stamp { client, sequence, answered_below: sequence });
         let transaction = transaction(number);
-        cluster.ask(Operation::Transact { stamp, transaction }, |_| true)?;
+        let outcome = cluster.ask(Operation::Transact { stamp, transaction }, |_| true)?;
+        ensure!(outcome == Outcome::Committed, "write {sequence}: {outcome:?}");
     }
     let transaction = Transaction {
         writes: vec![Write::Put("key-00".into(), "in doubt".into())],
@@ -85,7 +128,9 @@ pub(super) fn directories() -> Result<Vec<Directory>> {
     };
     let decides_to_2 =
         |message: &(NodeId, Message)| !matches!(message, (NodeId(2), Message::Decide { .. }));
-    cluster.ask(Operation::Transact { stamp: None, transaction }, decides_to_2)?;
+    let outcome = cluster.ask(Operation::Transact { stamp: None, transaction }, decides_to_2)?;
+    ensure!(outcome == Outcome::Committed, "the last write: {outcome:?}");
+    cluster.check_logs()?;
     let killed = cluster.disks[&NodeId(2)].crash_image(CrashMode::KeepAll);
     let Cluster { disks, processes, .. } = cluster;
     drop(processes);
@@ -124,7 +169,8 @@ fn transaction(number: u64) -> Transaction {
 
 impl Cluster {
     fn start() -> Result<Self> {
-        let mut cluster = Self { disks: BTreeMap::new(), processes: BTreeMap::new(), requests: 0 };
+        let (disks, processes) = (BTreeMap::new(), BTreeMap::new());
+        let mut cluster = Self { disks, processes, now: START, requests: 0 };
         let disk = MemoryVfs::new();
         let process: Box<dyn Process> = Box::new(open_coordinator(&disk)?.1);
         cluster.disks.insert(NodeId::COORDINATOR, disk);
@@ -136,12 +182,12 @@ impl Cluster {
         }
         let ids: Vec<NodeId> = cluster.processes.keys().copied().collect();
         for id in &ids {
-            cluster.process(*id).step(Input::Started)?;
-            cluster.process(*id).sync()?;
+            cluster.process(*id).step(START, Input::Started)?;
+            cluster.process(*id).sync(START)?;
         }
         for id in &ids {
             for peer in ids.iter().filter(|peer| *peer != id) {
-                cluster.process(*id).step(Input::PeerUp(*peer))?;
+                cluster.process(*id).step(START, Input::PeerUp(*peer))?;
             }
         }
         Ok(cluster)
@@ -157,25 +203,57 @@ impl Cluster {
         &mut self,
         operation: Operation,
         passes: impl Fn(&(NodeId, Message)) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Outcome> {
         self.requests += 1;
-        let request = Request { id: RequestId(self.requests), deadline: Time::NEVER, operation };
-        self.process(NodeId::COORDINATOR).step(Input::Request(request))?;
-        let ids: Vec<NodeId> = self.processes.keys().copied().collect();
-        for _ in 0..20 {
-            let mut network = VecDeque::new();
-            for from in &ids {
-                self.process(*from).sync()?;
-                let sends = self.process(*from).take_sends();
-                network.extend(sends.into_iter().filter(&passes).map(|send| (*from, send)));
+        let id = RequestId(self.requests);
+        let request = Request { id, deadline: Time::NEVER, operation };
+        let now = self.now;
+        self.process(NodeId::COORDINATOR).step(now, Input::Request(request))?;
+        for _ in 0..ROUNDS_MAX {
+            self.now = self.now.after(ROUND);
+            let network = self.round(&passes)?;
+            let next = self.now.after(ROUND);
+            let waits = self.processes.values().any(|it| it.timer().is_some_and(|at| at <= next));
+            if network.is_empty() && !waits {
+                let replies = self.process(NodeId::COORDINATOR).take_replies();
+                let reply = replies.into_iter().find(|(request, _)| *request == id);
+                return reply.map(|(_, outcome)| outcome).context("the coordinator says nothing");
             }
-            if network.is_empty() {
-                return Ok(());
-            }
+            let now = self.now;
             for (from, (to, message)) in network {
-                self.process(to).step(Input::Message { from, message })?;
+                self.process(to).step(now, Input::Message { from, message })?;
             }
         }
+        bail!("request {} is not done after {ROUNDS_MAX} rounds", self.requests)
+    }
+
+    /// Wakes those whose time has come, as a runner does after each turn, brings all logs to their
+    /// disks, and answers what goes over the network: from whom, to whom, what.
+    fn round(
+        &mut self,
+        passes: impl Fn(&(NodeId, Message)) -> bool,
+    ) -> Result<Vec<(NodeId, (NodeId, Message))>> {
+        let (now, mut network) = (self.now, Vec::new());
+        for (from, process) in &mut self.processes {
+            if process.timer().is_some_and(|timer| timer <= now) {
+                process.wake(now)?;
+            }
+            process.sync(now)?;
+            let sends = process.take_sends().into_iter().filter(&passes);
+            network.extend(sends.map(|send| (*from, send)));
+        }
+        Ok(network)
+    }
+
+    /// Whether the logs are worth damaging.
+    fn check_logs(&self) -> Result<()> {
+        for (id, process) in &self.processes {
+            let Range { start, end } = process.held();
+            ensure!(start > 1, "the log of {id} was never cut");
+            ensure!(end - start >= RECORDS_MIN, "{} records in the log of {id}", end - start);
+        }
+        let in_doubt = self.processes[&NodeId(2)].in_flight(self.now);
+        ensure!(in_doubt == 1, "{in_doubt} transactions in doubt at {}", NodeId(2));
         Ok(())
     }
 }
@@ -191,7 +269,7 @@ fn open_coordinator(disk: &MemoryVfs) -> Result<(IdentityFile, Node<Coordinator>
     let replicas = REPLICAS.to_vec();
     let core = Coordinator::new(CoordinatorOptions { replicas, ..Default::default() });
     let mut node = Node::open_log(vfs, &dir(), log_options(), core, Vec::new())?;
-    node.set_checkpoint_bytes(1 << 10);
+    node.set_checkpoint_bytes(1 << 9);
     identity.adopt_cluster(CLUSTER)?;
     Ok((identity, node))
 }

@@ -38,7 +38,11 @@ const CAPNP: &[&str] = &["capnp", "capnp-rpc", "capnpc"];
 const CRATES: [Crate; 13] = [
     Crate { folder: "schema", ours: Ours::These(&[]), others: Others::Only(&["capnp"]) },
     Crate { folder: "storage", ours: Ours::These(&[]), others: Others::Never(ASYNC_AND_CAPNP) },
-    Crate { folder: "replication", ours: Ours::These(&[]), others: Others::Only(&["bytes"]) },
+    Crate {
+        folder: "replication",
+        ours: Ours::These(&[]),
+        others: Others::Only(&["bytes", "hashbrown", "smallvec"]),
+    },
     Crate {
         folder: "node",
         ours: Ours::These(&["replication", "storage"]),
@@ -342,7 +346,8 @@ mod tests {
         {
             assert_eq!(manifest(folder, dependency(name, false, true)).len(), 1, "{folder} {name}");
         }
-        assert_eq!(manifest("replication", dependency("hashbrown", false, false)).len(), 1);
+        assert_eq!(manifest("replication", dependency("indexmap", false, false)).len(), 1);
+        assert_eq!(manifest("replication", dependency("hashbrown", false, false)).len(), 0);
         assert_eq!(manifest("replication", dependency("goldenscript", false, true)).len(), 0);
         assert_eq!(manifest("rpc", dependency("tokio", false, false)).len(), 0);
     }

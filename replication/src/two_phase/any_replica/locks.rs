@@ -49,16 +49,17 @@ impl Wanted {
     }
 
     pub(super) fn of_keys(keys: LockSet, stamp: Option<Stamp>) -> Self {
-        let resources = |keys: Vec<Key>| keys.into_iter().map(Resource::Key).collect::<Vec<_>>();
+        let written = keys.exclusive.into_iter().map(Resource::Key);
+        let checked = keys.shared.into_iter().map(Resource::Key);
         let Some(Stamp { client, sequence, .. }) = stamp else {
-            return Self { exclusive: resources(keys.exclusive), shared: resources(keys.shared) };
+            return Self { exclusive: written.collect(), shared: checked.collect() };
         };
         // Before the keys: that another try of the same write is in the way says more than that its
         // keys are.
         let mut exclusive = Vec::from([Resource::Write(client, sequence)]);
         let mut shared = Vec::from([Resource::Session(client)]);
-        exclusive.extend(resources(keys.exclusive));
-        shared.extend(resources(keys.shared));
+        exclusive.extend(written);
+        shared.extend(checked);
         Self { exclusive, shared }
     }
 

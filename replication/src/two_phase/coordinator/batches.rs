@@ -13,7 +13,7 @@ use core::time::Duration;
 use super::{Alarm, Coordinator, Out};
 use crate::contract::Time;
 use crate::request::Transaction;
-use crate::two_phase::message::{Prepare, TxnId};
+use crate::two_phase::message::TxnId;
 
 /// Where a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) struct Batches {
     voting: BTreeMap<u64, usize>,
     /// The number of the last batch that left.
     last: u64,
-    gathered: VecDeque<Prepare>,
+    gathered: VecDeque<(TxnId, Arc<Transaction>)>,
     /// When the first of them began.
     since: Option<Time>,
     /// When they leave at the latest.
@@ -43,19 +43,19 @@ pub(super) struct Batches {
 impl Batches {
     /// What is gathered.
     pub(super) fn gathered(&self) -> impl Iterator<Item = (TxnId, Arc<Transaction>)> + '_ {
-        self.gathered.iter().map(|prepare| (prepare.txn, Arc::clone(&prepare.transaction)))
+        self.gathered.iter().map(|(txn, transaction)| (*txn, Arc::clone(transaction)))
     }
 }
 
 impl Coordinator {
-    /// Takes a transaction into the next batch.
-    pub(super) fn gather(&mut self, prepare: Prepare, effects: &mut Out) {
+    /// Takes a transaction that has just begun into the next batch.
+    pub(super) fn gather(&mut self, txn: TxnId, transaction: Arc<Transaction>, effects: &mut Out) {
         if self.options.batches_voting_max == usize::MAX {
-            return self.send_prepares(prepare, effects);
+            return self.send_prepares(txn, transaction, effects);
         }
-        let active = self.transactions.get_mut(&prepare.txn).expect("it has just begun");
+        let active = self.transactions.get_mut(&txn).expect("it has just begun");
         active.batch = Membership::Gathered;
-        self.batches.gathered.push_back(prepare);
+        self.batches.gathered.push_back((txn, transaction));
         self.batches.since.get_or_insert(self.now);
         self.plan_batch();
     }
@@ -87,13 +87,16 @@ impl Coordinator {
             return;
         }
         self.batches.voting.insert(batch, count);
-        for mut prepare in core::mem::take(&mut self.batches.gathered) {
-            let active = self.transactions.get_mut(&prepare.txn);
+        for (txn, transaction) in core::mem::take(&mut self.batches.gathered) {
+            let active = self.transactions.get_mut(&txn);
             active.expect("what is given up is gathered no more").batch = Membership::Voting(batch);
-            // More may be over than when it began.
-            prepare.finished_below = self.finished_below();
-            self.send_prepares(prepare, effects);
+            self.send_prepares(txn, transaction, effects);
         }
+    }
+
+    /// Whether nobody was asked to prepare the transaction.
+    pub(super) fn is_gathered(&self, txn: TxnId) -> bool {
+        self.transactions[&txn].batch == Membership::Gathered
     }
 
     /// A transaction does not wait for votes any more.
@@ -101,7 +104,7 @@ impl Coordinator {
         let batch = match membership {
             Membership::None => return,
             Membership::Gathered => {
-                return self.batches.gathered.retain(|prepare| prepare.txn != txn);
+                return self.batches.gathered.retain(|(gathered, _)| *gathered != txn);
             }
             Membership::Voting(batch) => batch,
         };

@@ -1,13 +1,12 @@
 //! From a client's request to the prepares.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Stamp, Transaction};
@@ -38,7 +37,7 @@ impl Coordinator {
                     phase: self.first_phase(),
                     participants: self.participants.clone(),
                     stamp,
-                    waiters: Vec::from([request]),
+                    waiters: Waiters::from_slice(&[request]),
                     locks,
                     bytes,
                     alarm: Some(alarm),
@@ -52,7 +51,7 @@ impl Coordinator {
     }
 
     fn in_flight(&self, stamp: Stamp) -> Option<TxnId> {
-        self.by_stamp.get(&stamp.client)?.get(&stamp.sequence).copied()
+        self.by_stamp.get(&(stamp.client, stamp.sequence)).copied()
     }
 
     /// The same write is in flight: both requests get its outcome.
@@ -98,7 +97,7 @@ impl Coordinator {
             );
             return Err(Outcome::Failed(Failure::Invalid { reason }));
         }
-        let in_flight = self.by_stamp.get(&stamp.client).map_or(0, BTreeMap::len);
+        let in_flight = self.in_flight_of.get(&stamp.client).copied().unwrap_or(0);
         match self.sessions.standing(stamp, in_flight) {
             Standing::New => Ok(()),
             Standing::Settled(()) if self.options.planted.has(Bug::RetryIsNew) => Ok(()),
@@ -169,7 +168,7 @@ impl Coordinator {
     fn first_phase(&self) -> Phase {
         match self.options.replicas.len() {
             1 => Phase::Alone,
-            _ => Phase::Voting { missing: self.participants.to_vec() },
+            _ => Phase::Voting { missing: Nodes::from_slice(&self.participants) },
         }
     }
 
@@ -180,57 +179,54 @@ impl Coordinator {
         self.counters.begun += 1;
         self.in_flight_bytes += active.bytes;
         if let Some(stamp) = active.stamp {
-            self.by_stamp.entry(stamp.client).or_default().insert(stamp.sequence, txn);
+            self.remember_stamp(stamp, txn);
         }
         if let Some(alarm) = active.alarm {
             self.alarms.set(alarm, Alarm::Transaction(txn));
         }
-        let one_phase = match active.phase {
-            Phase::Alone => Some(OnePhase { stamp: active.stamp }),
-            Phase::Voting { .. }
-            | Phase::Committing { .. }
-            | Phase::Committed { .. }
-            | Phase::Aborting { .. } => None,
-        };
-        let parallel = self.is_parallel().then_some(Parallel { stamp: active.stamp });
         let transaction = Arc::new(transaction);
         if self.views.are_kept() {
             active.transaction = Some(Arc::clone(&transaction));
         }
         self.transactions.insert(txn, active);
         effects.point(points::COORDINATOR_BEGUN);
-        let prepare = Prepare {
-            txn,
-            participants: self.participants.clone(),
-            transaction,
-            one_phase,
-            parallel,
-            finished_below: self.finished_below(),
-        };
-        self.gather(prepare, effects);
+        self.gather(txn, transaction, effects);
     }
 
     /// The prepare of a transaction that waits for votes, once more. One that is gathered is sent
     /// with its batch.
-    pub(super) fn prepare_of(&self, txn: TxnId) -> Option<Prepare> {
+    pub(super) fn prepare_again(&self, txn: TxnId) -> Option<Prepare> {
         let active = &self.transactions[&txn];
         let transaction = active.transaction.clone()?;
-        (active.batch != Membership::Gathered).then(|| Prepare {
-            txn,
-            participants: active.participants.clone(),
-            transaction,
-            one_phase: None,
-            parallel: self.is_parallel().then_some(Parallel { stamp: active.stamp }),
-            finished_below: self.finished_below(),
-        })
+        (active.batch != Membership::Gathered).then(|| self.prepare_of(txn, transaction))
     }
 
-    pub(super) fn send_prepares(&mut self, prepare: Prepare, effects: &mut Out) {
-        let prepare = Arc::new(prepare);
-        for (index, to) in prepare.participants.iter().enumerate() {
+    fn prepare_of(&self, txn: TxnId, transaction: Arc<Transaction>) -> Prepare {
+        let Active { phase, participants, stamp, .. } = &self.transactions[&txn];
+        Prepare {
+            txn,
+            participants: participants.clone(),
+            transaction,
+            one_phase: (*phase == Phase::Alone).then_some(OnePhase { stamp: *stamp }),
+            parallel: self.is_parallel().then_some(Parallel { stamp: *stamp }),
+            // More may be over than when it began.
+            finished_below: self.finished_below(),
+        }
+    }
+
+    pub(super) fn send_prepares(
+        &mut self,
+        txn: TxnId,
+        transaction: Arc<Transaction>,
+        effects: &mut Out,
+    ) {
+        let prepare = Arc::new(self.prepare_of(txn, transaction));
+        let participants = prepare.participants.iter().filter(|to| self.may_tell(**to, txn));
+        let participants: Nodes = participants.copied().collect();
+        for (index, to) in participants.into_iter().enumerate() {
             self.counters.prepares_sent += 1;
             let message = Message::Prepare(Arc::clone(&prepare));
-            effects.push(Effect::Send { to: *to, message });
+            effects.push(Effect::Send { to, message });
             if index == 0 {
                 effects.point(points::COORDINATOR_SOME_PREPARES_SENT);
             }

@@ -62,7 +62,7 @@ impl Coordinator {
                 Phase::Committed { number, unacknowledged, .. }
                     if unacknowledged.contains(&peer) =>
                 {
-                    Some((*number, *txn))
+                    Some((*number, txn))
                 }
                 _ => None,
             })
@@ -105,7 +105,7 @@ impl Coordinator {
         if !self.views.counts(from, txn) && !self.options.planted.has(Bug::AbortToExcluded) {
             // It may be over without a word of that replica, and was not aborted for that.
             if !self.views.is_member(from) {
-                self.say_excluded(from, effects);
+                self.tell_view(from, effects);
             }
             return;
         }

@@ -60,7 +60,7 @@ impl Coordinator {
     }
 
     pub(super) fn view_is_durable(&mut self, now: Time, effects: &mut Out) {
-        let left_out = self.views.is_logged();
+        let left_out = self.views.is_logged(self.next_txn());
         self.participants = self.views.members();
         self.counters.views += 1;
         self.counters.excluded += left_out.len() as u64;
@@ -76,14 +76,21 @@ impl Coordinator {
     }
 
     fn announce(&mut self, effects: &mut Out) {
-        let view = self.views.current();
-        let others = self.options.replicas.len() - view.min_replicas;
-        let announcement = ViewMessage::Announce { view: view.number, others };
         for to in self.views.to_tell() {
             if self.peers_up.contains(&to) {
-                self.send_of_view(to, announcement, effects);
+                self.tell_view(to, effects);
             }
         }
+    }
+
+    /// Tells the view to a replica, and whether it is in.
+    pub(super) fn tell_view(&mut self, to: NodeId, effects: &mut Out) {
+        let (view, others) = (self.views.current().number, self.views.others());
+        let message = match self.views.is_member(to) {
+            true => ViewMessage::Announce { view, others },
+            false => ViewMessage::Excluded { view, others },
+        };
+        self.send_of_view(to, message, effects);
     }
 
     fn send_of_view(&mut self, to: NodeId, message: ViewMessage, effects: &mut Out) {
@@ -109,11 +116,8 @@ impl Coordinator {
         let was_settled = self.views.is_settled();
         self.views.knows(from, view);
         self.views.has_applied(from, applied);
-        if view < self.views.current().number {
-            self.announce(effects);
-        }
-        if !self.views.is_member(from) {
-            return self.say_excluded(from, effects);
+        if view < self.views.current().number || !self.views.is_member(from) {
+            self.tell_view(from, effects);
         }
         if let Some(lease) = self.views.grant(from) {
             self.counters.leases += 1;
@@ -126,12 +130,6 @@ impl Coordinator {
         self.change_view(now, effects);
     }
 
-    /// Who is outside is told nothing but that.
-    pub(super) fn say_excluded(&mut self, to: NodeId, effects: &mut Out) {
-        let view = self.views.current().number;
-        self.send_of_view(to, ViewMessage::Excluded { view }, effects);
-    }
-
     /// Nobody waits for who is left out, once all members know that.
     fn go_on(&mut self, now: Time, effects: &mut Out) {
         if !self.views.is_settled() {
@@ -140,19 +138,19 @@ impl Coordinator {
         let mut decided = Vec::new();
         let mut acknowledged = Vec::new();
         let views = &self.views;
-        for (txn, active) in &mut self.transactions {
+        for (txn, active) in self.transactions.iter_mut() {
             match &mut active.phase {
                 Phase::Voting { missing } => {
-                    missing.retain(|replica| views.counts(*replica, *txn));
+                    missing.retain(|replica| views.counts(*replica, txn));
                     if missing.is_empty() {
-                        decided.push(*txn);
+                        decided.push(txn);
                     }
                 }
                 Phase::Committed { unacknowledged, .. } => {
                     let before = unacknowledged.len();
-                    unacknowledged.retain(|replica| views.counts(*replica, *txn));
+                    unacknowledged.retain(|replica| views.counts(*replica, txn));
                     if unacknowledged.len() < before {
-                        acknowledged.push(*txn);
+                        acknowledged.push(txn);
                     }
                 }
                 Phase::Alone | Phase::Committing { .. } | Phase::Aborting { .. } => {}
@@ -165,6 +163,12 @@ impl Coordinator {
             self.end_if_over(txn, effects);
         }
         self.go_on_with_round(now, effects);
+    }
+
+    /// Whether a replica takes part in the transaction still. To nobody else it is said what is over:
+    /// who is left out, and does not know it, would take what it has prepared for aborted.
+    pub(super) fn may_tell(&self, to: NodeId, txn: TxnId) -> bool {
+        self.views.counts(to, txn)
     }
 
     /// Those that cannot be reached, and whether writes may wait for them all the same: they will be
@@ -188,9 +192,9 @@ impl Coordinator {
             | Phase::Aborting { .. } => false,
         };
         let waiting = self.transactions.iter().filter(|(_, active)| waits_for(active));
-        let waiting: Vec<TxnId> = waiting.map(|(txn, _)| *txn).collect();
+        let waiting: Vec<TxnId> = waiting.map(|(txn, _)| txn).collect();
         for txn in waiting {
-            if let Some(prepare) = self.prepare_of(txn) {
+            if let Some(prepare) = self.prepare_again(txn) {
                 self.counters.prepares_sent += 1;
                 effects.push(Effect::Send { to: peer, message: Message::Prepare(prepare.into()) });
             }

@@ -27,17 +27,19 @@ use self::rejoin::{Joining, Returned};
 use self::round::{Parked, Round};
 use self::state::{Active, PendingRead, Phase};
 use self::view::Views;
+use super::alarms::{TxnAlarm, TxnAlarms};
 use super::audit::{CoordinatorAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::{CommitMode, CoordinatorOptions};
 use super::planted::Bug;
 use super::record::CoordinatorRecord;
-use crate::alarms::Alarms;
+use super::table::TxnTable;
 use crate::contract::{
     Core, Effect, Effects, Input, NodeId, Position, RequestId, Role, Status, Time, Urgency,
 };
 use crate::counters::counters;
+use crate::hash::{Hashed, Seeded};
 use crate::random::Random;
 use crate::request::{ClientId, Failure, Operation, Outcome, Request};
 use crate::sessions::{Origin, SessionLimits, Sessions};
@@ -64,6 +66,19 @@ enum Alarm {
     Round,
     Batch,
     View,
+}
+
+impl TxnAlarm for Alarm {
+    fn of(txn: TxnId) -> Self {
+        Self::Transaction(txn)
+    }
+
+    fn txn(self) -> Option<TxnId> {
+        match self {
+            Self::Transaction(txn) => Some(txn),
+            Self::Read(_) | Self::Round | Self::Batch | Self::View => None,
+        }
+    }
 }
 
 counters! {
@@ -132,9 +147,11 @@ pub struct Coordinator {
     commits: CommitNumber,
     sessions: Sessions<()>,
     /// Writes with a stamp that are in flight: until the commit is durable, or aborted.
-    by_stamp: BTreeMap<ClientId, BTreeMap<u64, TxnId>>,
+    by_stamp: Hashed<(ClientId, u64), TxnId>,
+    /// How many of each session they are.
+    in_flight_of: Hashed<ClientId, usize>,
     /// Everything that is not over: in flight, or committed and not acknowledged by everybody.
-    transactions: BTreeMap<TxnId, Active>,
+    transactions: TxnTable<Active>,
     /// By the log that was found, everything below was over.
     over_below: TxnId,
     /// Parallel transactions that are aborted, from what is not over on: to be remembered, since
@@ -155,7 +172,7 @@ pub struct Coordinator {
     outside: BTreeMap<NodeId, Time>,
     /// Members that are back and were not let in, or not for sure.
     joining: BTreeMap<NodeId, Joining>,
-    alarms: Alarms<Alarm>,
+    alarms: TxnAlarms<Alarm>,
     counters: Counters,
 }
 
@@ -189,20 +206,21 @@ impl Coordinator {
             begun: 0,
             commits: CommitNumber::ZERO,
             sessions: Sessions::new(Origin::Given, limits),
-            by_stamp: BTreeMap::new(),
-            transactions: BTreeMap::new(),
+            by_stamp: Hashed::with_hasher(Seeded::new(options.seed)),
+            in_flight_of: Hashed::with_hasher(Seeded::new(options.seed)),
+            transactions: TxnTable::default(),
             over_below: TxnId::FIRST,
             aborted: BTreeSet::new(),
             in_flight_bytes: 0,
             batches: Batches::default(),
             now: Time(0),
-            locks: LockTable::default(),
+            locks: LockTable::new(options.seed),
             reads: BTreeMap::new(),
             last_read: 0,
             peers_up: BTreeSet::new(),
             outside: BTreeMap::new(),
             joining: BTreeMap::new(),
-            alarms: Alarms::new(),
+            alarms: TxnAlarms::new(),
             counters: Counters::default(),
             options,
         }
@@ -333,15 +351,14 @@ impl Coordinator {
             ("reads", self.reads.len(), options.reads_in_flight_max),
             ("sessions", self.sessions.len(), options.sessions_max),
         ];
-        let waiters = |(txn, active): (&TxnId, &Active)| {
-            let txn = *txn;
+        let waiters = |(txn, active): (TxnId, &Active)| {
             active.waiters.clone().into_iter().map(move |request| (request, txn))
         };
         CoordinatorAudit {
             waiting: self.transactions.iter().flat_map(waiters).collect(),
-            open: self.transactions.keys().copied().collect(),
+            open: self.transactions.keys().collect(),
             gathered: self.batches.gathered().collect(),
-            lock_holders: self.locks.holders().collect(),
+            lock_holders: self.locks.holders(),
             contradiction: self.round.as_ref().and_then(|round| round.contradiction.clone()),
             tables: tables.into_iter().map(|(name, len, max)| Table { name, len, max }).collect(),
         }
@@ -350,7 +367,7 @@ impl Coordinator {
     /// Of this coordinator's transactions, everything below the answer is over: committed, which its
     /// own log and all participants say durably, or aborted for good.
     fn finished_below(&self) -> TxnId {
-        let open = self.transactions.keys().next().copied().unwrap_or_else(|| self.next_txn());
+        let open = self.transactions.first_key().unwrap_or_else(|| self.next_txn());
         match &self.round {
             // Nobody knows yet what else is open.
             Some(_) if !self.options.planted.has(Bug::FinishedBelowBeforeRecovery) => {

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::locks::LockSet;
@@ -20,7 +20,6 @@ impl Coordinator {
     /// A new epoch, durable before the first transaction gets its number.
     pub(super) fn start(&mut self, effects: &mut Out) {
         self.epoch += 1;
-        self.views.begins_epoch(self.epoch, self.commits);
         self.begin_round();
         if self.is_parallel() {
             self.parallel_epoch = self.epoch;
@@ -28,11 +27,7 @@ impl Coordinator {
         if self.options.planted.has(Bug::EpochNotPersisted) {
             return effects.push(Effect::Resume(CoordinatorResume::Serving));
         }
-        // With one replica there is nothing to say in parallel.
-        let commit = match self.is_parallel() {
-            true => CommitMode::Parallel,
-            false => CommitMode::AfterDecision,
-        };
+        let commit = self.commit_mode();
         let record = CoordinatorRecord::Started { epoch: self.epoch, commit };
         self.persist(record, Urgency::Now, effects);
         effects.push(Effect::Resume(CoordinatorResume::Serving));
@@ -41,9 +36,11 @@ impl Coordinator {
     pub(super) fn serve(&mut self, now: Time, effects: &mut Out) {
         self.serving = true;
         let alarm = now.after(self.options.resend_interval);
-        for (txn, active) in &mut self.transactions {
+        let open: Vec<TxnId> = self.transactions.keys().collect();
+        for txn in open {
+            let active = self.transactions.get_mut(&txn).expect("its name was just read");
             active.alarm = Some(alarm);
-            self.alarms.set(alarm, Alarm::Transaction(*txn));
+            self.alarms.set(alarm, Alarm::Transaction(txn));
         }
         let peers: Vec<NodeId> = self.peers_up.iter().copied().collect();
         for peer in peers {
@@ -59,7 +56,9 @@ impl Coordinator {
         match record {
             CoordinatorRecord::Started { epoch, commit } => {
                 self.epoch = epoch;
-                self.views.begins_epoch(epoch, self.commits);
+                if self.asks_at_start(commit) {
+                    self.views.begins_epoch(epoch, self.commits);
+                }
                 if commit == CommitMode::Parallel {
                     self.parallel_epoch = epoch;
                 }
@@ -108,16 +107,18 @@ impl Coordinator {
         self.views.replay(view);
         self.participants = self.views.members();
         let views = &self.views;
-        self.transactions.retain(|txn, active| match &mut active.phase {
-            Phase::Committed { unacknowledged, .. } => {
-                unacknowledged.retain(|replica| views.counts(*replica, *txn));
-                !unacknowledged.is_empty()
+        let mut over = Vec::new();
+        for (txn, active) in self.transactions.iter_mut() {
+            if let Phase::Committed { unacknowledged, .. } = &mut active.phase {
+                unacknowledged.retain(|replica| views.counts(*replica, txn));
+                if unacknowledged.is_empty() {
+                    over.push(txn);
+                }
             }
-            Phase::Voting { .. }
-            | Phase::Alone
-            | Phase::Committing { .. }
-            | Phase::Aborting { .. } => true,
-        });
+        }
+        for txn in over {
+            self.transactions.remove(&txn);
+        }
     }
 
     /// The whole durable state in one record, after which older ones are not needed; and the view
@@ -127,7 +128,7 @@ impl Coordinator {
         self.forget_aborts_below(finished_below);
         let is_aborting = |active: &Active| matches!(active.phase, Phase::Aborting { .. });
         let aborting =
-            self.transactions.iter().filter(|(_, it)| is_aborting(it)).map(|(txn, _)| *txn);
+            self.transactions.iter().filter(|(_, it)| is_aborting(it)).map(|(txn, _)| txn);
         let mut checkpoint = CoordinatorCheckpoint {
             epoch: self.epoch,
             parallel_epoch: self.parallel_epoch,
@@ -164,17 +165,15 @@ impl Coordinator {
 
 /// A commit is in the log from the moment it is decided, durable or not: the checkpoint comes
 /// after it there.
-fn committed_state((txn, active): (&TxnId, &Active)) -> Option<CommittedState> {
+fn committed_state((txn, active): (TxnId, &Active)) -> Option<CommittedState> {
     match &active.phase {
-        Phase::Committing { number } => Some(CommittedState {
-            txn: *txn,
-            number: *number,
-            participants: active.participants.clone(),
-        }),
+        Phase::Committing { number } => {
+            Some(CommittedState { txn, number: *number, participants: active.participants.clone() })
+        }
         // It only waits for its record, which is durable before the checkpoint.
         Phase::Committed { unacknowledged, .. } if unacknowledged.is_empty() => None,
         Phase::Committed { number, unacknowledged, .. } => Some(CommittedState {
-            txn: *txn,
+            txn,
             number: *number,
             participants: unacknowledged.as_slice().into(),
         }),
@@ -184,10 +183,14 @@ fn committed_state((txn, active): (&TxnId, &Active)) -> Option<CommittedState> {
 
 fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
     Active {
-        phase: Phase::Committed { number, unacknowledged: participants.to_vec(), recorded: true },
+        phase: Phase::Committed {
+            number,
+            unacknowledged: Nodes::from_slice(&participants),
+            recorded: true,
+        },
         participants,
         stamp: None,
-        waiters: Vec::new(),
+        waiters: Waiters::new(),
         locks: LockSet::default(),
         bytes: 0,
         alarm: None,

@@ -192,7 +192,7 @@ impl Coordinator {
             | Phase::Committed { .. }
             | Phase::Aborting { .. } => false,
         });
-        let voting: Vec<TxnId> = voting.map(|(txn, _)| *txn).collect();
+        let voting: Vec<TxnId> = voting.map(|(txn, _)| txn).collect();
         for txn in voting {
             self.counters.votes_voided += 1;
             let reason = format!("{from} has lost its disk, and what it had voted");

@@ -18,12 +18,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, Message, Recalled, Recovered, TxnId};
+use crate::two_phase::options::CommitMode;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 
@@ -73,14 +74,27 @@ struct Verdict {
 }
 
 impl Coordinator {
-    /// Who commits in parallel asks at every start, the first one too: it may have lost its log. Who
-    /// does not asks if anything that was begun in parallel before may not be over.
     pub(super) fn begin_round(&mut self) {
-        let may_be_open = self.parallel_epoch > 0 && self.over_below.epoch <= self.parallel_epoch;
-        if self.options.replicas.len() > 1 && (self.is_parallel() || may_be_open) {
+        if self.asks_at_start(self.commit_mode()) {
+            self.views.begins_epoch(self.epoch, self.commits);
             let first = |replica: &NodeId| (*replica, TxnId::FIRST);
             let missing = self.participants.iter().map(first).collect();
             self.round = Some(Round { missing, ..Round::default() });
+        }
+    }
+
+    /// Who commits in parallel asks at every start, the first one too: it may have lost its log. Who
+    /// does not asks if anything that was begun in parallel before may not be over.
+    pub(super) fn asks_at_start(&self, commit: CommitMode) -> bool {
+        let may_be_open = self.parallel_epoch > 0 && self.over_below.epoch <= self.parallel_epoch;
+        self.options.replicas.len() > 1 && (commit == CommitMode::Parallel || may_be_open)
+    }
+
+    /// With one replica there is nothing to say in parallel.
+    pub(super) fn commit_mode(&self) -> CommitMode {
+        match self.is_parallel() {
+            true => CommitMode::Parallel,
+            false => CommitMode::AfterDecision,
         }
     }
 
@@ -363,7 +377,7 @@ impl Coordinator {
             phase: Phase::Committing { number },
             participants,
             stamp,
-            waiters: Vec::new(),
+            waiters: Waiters::new(),
             locks: LockSet::default(),
             bytes: 0,
             alarm: None,

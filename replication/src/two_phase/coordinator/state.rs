@@ -3,11 +3,20 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use super::batches::Membership;
 use crate::contract::{NodeId, RequestId, Time};
 use crate::request::{Failure, Query, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::CommitNumber;
+
+/// Some of the replicas. Few clusters have more than this, and theirs are counted in memory of their
+/// own.
+pub(super) type Nodes = SmallVec<[NodeId; 5]>;
+
+/// Requests that wait for one outcome: one, but for retries.
+pub(super) type Waiters = SmallVec<[RequestId; 2]>;
 
 /// A transaction that is not over.
 #[derive(Clone, Debug)]
@@ -18,7 +27,7 @@ pub(super) struct Active {
     /// Until the commit is durable; then the sessions know it.
     pub(super) stamp: Option<Stamp>,
     /// The request, and retries of it that came meanwhile.
-    pub(super) waiters: Vec<RequestId>,
+    pub(super) waiters: Waiters,
     /// What it holds in the coordinator's lock table.
     pub(super) locks: LockSet,
     /// What it counts in the coordinator's bytes in flight.
@@ -35,7 +44,7 @@ pub(super) enum Phase {
     /// Nothing is decided.
     Voting {
         /// Whose vote is missing.
-        missing: Vec<NodeId>,
+        missing: Nodes,
     },
     /// One phase: the only participant decides, and has not said how.
     Alone,
@@ -45,7 +54,7 @@ pub(super) enum Phase {
     Committed {
         number: CommitNumber,
         /// Who may not have it.
-        unacknowledged: Vec<NodeId>,
+        unacknowledged: Nodes,
         /// Whether the record is durable: before, nobody may forget what he promised.
         recorded: bool,
     },

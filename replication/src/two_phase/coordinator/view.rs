@@ -83,6 +83,11 @@ impl Views {
         }
     }
 
+    /// How many others a replica has to ask without a lease: so many may be left out.
+    pub(super) fn others(&self) -> usize {
+        self.replicas.len() - self.current.min_replicas
+    }
+
     /// Whether there are views at all: somebody may be left out, or may have been.
     pub(super) fn are_kept(&self) -> bool {
         self.min_replicas < self.replicas.len() || self.current.number > 0
@@ -322,9 +327,16 @@ impl Views {
         }
     }
 
-    /// The record of the next view is durable: it is in force. Who is left out by it.
-    pub(super) fn is_logged(&mut self) -> Vec<NodeId> {
-        let next = self.pending.take().expect("only what is on its way becomes durable");
+    /// The record of the next view is durable: it is in force. Who is left out by it. What was begun
+    /// while the record was on its way was begun without who is back by it, so he takes part from
+    /// the next transaction on.
+    pub(super) fn is_logged(&mut self, next_txn: TxnId) -> Vec<NodeId> {
+        let mut next = self.pending.take().expect("only what is on its way becomes durable");
+        for member in &mut next.members {
+            if self.current.member(member.replica).is_none() {
+                member.from = next_txn;
+            }
+        }
         let before = core::mem::replace(&mut self.current, next);
         let left_out: Vec<NodeId> = before
             .members

@@ -6,9 +6,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::state::{Active, Phase};
+use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
-use crate::contract::{Effect, NodeId, RequestId, Time, Urgency};
+use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::request::{Failure, Outcome, Stamp};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
 use crate::two_phase::planted::Bug;
@@ -73,7 +73,7 @@ impl Coordinator {
     fn count_vote(&mut self, now: Time, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
         if vote == Vote::Yes {
             let active = &self.transactions[&txn];
-            let has_all = active.phase == (Phase::Voting { missing: Vec::new() });
+            let has_all = active.phase == (Phase::Voting { missing: Nodes::new() });
             // Those that are left out do not vote, and whom they ask has to know that.
             if has_all && self.views.is_settled() {
                 self.commit(now, txn, effects);
@@ -197,7 +197,7 @@ impl Coordinator {
     /// Everybody was told of a commit; from here on it is repeated until acknowledged.
     fn is_told(&mut self, now: Time, txn: TxnId, number: CommitNumber, recorded: bool) {
         let alarm = now.after(self.options.resend_interval);
-        let unacknowledged = self.to_tell(txn).to_vec();
+        let unacknowledged = Nodes::from_slice(&self.to_tell(txn));
         let active = self.transactions.get_mut(&txn).expect("it is being committed");
         active.phase = Phase::Committed { number, unacknowledged, recorded };
         active.alarm = Some(alarm);
@@ -209,7 +209,7 @@ impl Coordinator {
 
     /// `refused` keeps nothing, so it is not told. What is not known is aborted, so nothing is
     /// written; but of a parallel transaction all participants may still come to be prepared, which
-    /// would commit it if the coordinator had forgotten.
+    /// would commit it if the coordinator had forgotten. Of one that was never sent nobody has heard.
     pub(super) fn abort(
         &mut self,
         txn: TxnId,
@@ -218,6 +218,9 @@ impl Coordinator {
         effects: &mut Out,
     ) {
         self.counters.aborted += 1;
+        if self.is_gathered(txn) {
+            return fail_all(self.forget(txn).waiters, &failure, effects);
+        }
         if !self.is_parallel() || self.options.planted.has(Bug::AbortWithoutRecord) {
             let active = self.forget(txn);
             self.tell_abort(txn, &active.participants, refused, effects);
@@ -252,7 +255,7 @@ impl Coordinator {
         effects: &mut Out,
     ) {
         for to in participants.iter().filter(|to| Some(**to) != refused) {
-            if self.peers_up.contains(to) {
+            if self.peers_up.contains(to) && self.may_tell(*to, txn) {
                 self.send_decision(*to, txn, Decision::Abort, effects);
             }
         }
@@ -335,7 +338,7 @@ impl Coordinator {
             .transactions
             .iter()
             .filter(|(_, active)| waits_for(active))
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in given_up {
             let reason = format!("the link to {peer} broke before it voted");
@@ -345,8 +348,8 @@ impl Coordinator {
 
     fn give_up(&mut self, txn: TxnId, reason: String, effects: &mut Out) {
         match self.transactions[&txn].phase {
-            Phase::Alone => self.unknown_alone(txn, effects),
-            Phase::Voting { .. } => {
+            Phase::Alone if !self.is_gathered(txn) => self.unknown_alone(txn, effects),
+            Phase::Alone | Phase::Voting { .. } => {
                 self.abort(txn, None, Failure::Unavailable { reason }, effects);
             }
             Phase::Committing { .. } | Phase::Committed { .. } | Phase::Aborting { .. } => {
@@ -358,6 +361,10 @@ impl Coordinator {
     pub(super) fn transaction_alarm(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
         let active = self.transactions.get_mut(&txn).expect("what is over has no alarm");
         active.alarm = None;
+        if active.batch == Membership::Gathered {
+            let reason = String::from("its time was over before the replicas were asked");
+            return self.give_up(txn, reason, effects);
+        }
         match &active.phase {
             Phase::Voting { missing } => {
                 let missing: Vec<String> =
@@ -396,13 +403,22 @@ impl Coordinator {
         active
     }
 
+    pub(super) fn remember_stamp(&mut self, stamp: Stamp, txn: TxnId) {
+        if self.by_stamp.insert((stamp.client, stamp.sequence), txn).is_none() {
+            *self.in_flight_of.entry(stamp.client).or_default() += 1;
+        }
+    }
+
     fn forget_stamp(&mut self, stamp: Option<Stamp>) {
         let Some(stamp) = stamp else { return };
-        if let Some(of_session) = self.by_stamp.get_mut(&stamp.client) {
-            of_session.remove(&stamp.sequence);
-            if of_session.is_empty() {
-                self.by_stamp.remove(&stamp.client);
-            }
+        if self.by_stamp.remove(&(stamp.client, stamp.sequence)).is_none() {
+            return;
+        }
+        let in_flight = self.in_flight_of.get_mut(&stamp.client);
+        let in_flight = in_flight.expect("a stamp in flight is counted");
+        *in_flight -= 1;
+        if *in_flight == 0 {
+            self.in_flight_of.remove(&stamp.client);
         }
     }
 
@@ -424,7 +440,7 @@ impl Coordinator {
     }
 }
 
-fn fail_all(waiters: Vec<RequestId>, failure: &Failure, effects: &mut Out) {
+fn fail_all(waiters: Waiters, failure: &Failure, effects: &mut Out) {
     for request in waiters {
         reply_failed(request, failure.clone(), effects);
     }

@@ -263,8 +263,8 @@ impl Participant {
             }
             // The others did not wait for this one. Its vote will not be missed.
             Some(Stage::Checking { .. } | Stage::Logging) => {
-                let promised = self.forget(txn);
-                self.wake_reads(txn, promised.stage, effects);
+                let mut promised = self.forget(txn);
+                self.wake_reads(txn, &mut promised.stage, effects);
                 self.early.insert(number, Early::Learned { commit, epoch });
             }
             Some(Stage::Alone(_)) => unreachable!("what is committed alone was waited for"),

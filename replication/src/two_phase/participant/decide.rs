@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use super::state::{Decided, Early, Promised, Stage, Told};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
@@ -144,7 +146,7 @@ impl Participant {
             effects.push(Effect::Apply { mark: mark.0, writes: entry.writes() });
         }
         effects.point(points::PARTICIPANT_APPLIED);
-        let mut ended: Vec<(TxnId, Stage)> = Vec::new();
+        let mut ended: SmallVec<[(TxnId, Stage); 1]> = SmallVec::new();
         for entry in turn {
             match entry {
                 Turn::Prepared(commit, promised) => {
@@ -165,14 +167,14 @@ impl Participant {
                 }
             }
         }
-        for (txn, stage) in ended {
-            self.wake_reads(txn, stage, effects);
+        for (txn, mut stage) in ended {
+            self.wake_reads(txn, &mut stage, effects);
         }
     }
 
     /// The commits whose turn has come, one entry for each record.
-    fn take_turn(&mut self) -> Vec<Turn> {
-        let mut turn: Vec<Turn> = Vec::new();
+    fn take_turn(&mut self) -> SmallVec<[Turn; 1]> {
+        let mut turn: SmallVec<[Turn; 1]> = SmallVec::new();
         // Rows that are staged take the place of all that is applied.
         if self.is_installing() && !self.options.planted.has(Bug::ApplyWhileInstalling) {
             return turn;
@@ -251,14 +253,14 @@ impl Participant {
 
     /// Undoes a promise, or what would have become one.
     pub(super) fn abort(&mut self, txn: TxnId, effects: &mut Out) {
-        let promised = self.forget(txn);
+        let mut promised = self.forget(txn);
         self.counters.aborted += 1;
         if !matches!(promised.stage, Stage::Checking { .. }) {
             let decision = Decision::Abort;
             self.decided.insert(txn, Decided::new(decision, true));
             self.persist(ParticipantRecord::Decided { txn, decision }, Urgency::Soon, effects);
         }
-        self.wake_reads(txn, promised.stage, effects);
+        self.wake_reads(txn, &mut promised.stage, effects);
     }
 
     pub(super) fn acknowledge(&mut self, txn: TxnId, effects: &mut Out) {
@@ -292,7 +294,7 @@ impl Participant {
     pub(super) fn remember_below(&mut self, finished_below: TxnId) {
         if finished_below > self.finished_below {
             self.finished_below = finished_below;
-            self.decided = self.decided.split_off(&finished_below);
+            self.decided.remove_below(&finished_below);
         }
     }
 
@@ -307,7 +309,7 @@ impl Participant {
                 // The coordinator has given up waiting for the vote, not decided.
                 Stage::Alone(_) => false,
             })
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in over {
             self.counters.aborted_below_finished += 1;
@@ -317,6 +319,7 @@ impl Participant {
 }
 
 /// Commits that are applied under one mark.
+#[expect(clippy::large_enum_variant, reason = "the large one is nearly all there are")]
 enum Turn {
     /// This one was prepared here; its outcome is all that has to be written.
     Prepared(Commit, Promised),

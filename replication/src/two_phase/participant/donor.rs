@@ -97,7 +97,7 @@ impl Participant {
         let committed = self.decided.iter().filter_map(|(txn, decided)| match decided.decision {
             // Number zero is what this replica decided alone.
             Decision::Commit(number) if number > CommitNumber::ZERO => {
-                Some(AppliedState { txn: *txn, number, pledge: decided.pledge.clone() })
+                Some(AppliedState { txn, number, pledge: decided.pledge.clone() })
             }
             Decision::Commit(_) | Decision::Abort => None,
         });

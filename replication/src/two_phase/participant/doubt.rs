@@ -48,7 +48,7 @@ impl Participant {
             .transactions
             .iter()
             .filter(|(_, promised)| matches!(promised.stage, Stage::Prepared { commit: None, .. }))
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in in_doubt {
             self.send_inquiry(txn.coordinator, txn, effects);

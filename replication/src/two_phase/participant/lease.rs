@@ -30,7 +30,7 @@ use crate::two_phase::record::ParticipantRecord;
 /// What a replica knows of views, and until when it may serve.
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
-    /// The newest view that it has heard of; 0 for none, ever.
+    /// The newest view that it has heard of; 0 for none, ever. It is a member, if not outside.
     view: u64,
     /// The same, durably.
     durable: u64,
@@ -122,7 +122,9 @@ impl Participant {
                     self.take_lease(now, at, lease, effects);
                 }
             }
-            ViewMessage::Excluded { view } if is_coordinator => self.is_left_out(view, effects),
+            ViewMessage::Excluded { view, others } if is_coordinator => {
+                self.is_left_out(view, others, effects);
+            }
             ViewMessage::Ask { round, incarnation } if !is_coordinator => {
                 self.tell_view(from, round, incarnation, effects);
             }
@@ -213,18 +215,24 @@ impl Participant {
 
     /// The coordinator goes on without this replica. It may be a late word, from before it was let in
     /// again.
-    fn is_left_out(&mut self, view: u64, effects: &mut Out) {
-        if view < self.lease.view || self.lease.view == 0 || self.alone > 0 {
+    fn is_left_out(&mut self, view: u64, others: usize, effects: &mut Out) {
+        if view < self.lease.view || self.alone > 0 {
             self.counters.outdated_dropped += 1;
             return;
         }
         // It will be said again.
-        if self.standing.is_outside || self.is_installing() {
+        if self.is_installing() {
             return;
         }
         self.lease.excluded_by = view;
         self.lease.until = Time(0);
-        self.go_outside(effects);
+        if !self.standing.is_outside {
+            // Before the view: who knows it, and not that he is outside, would be a member.
+            self.go_outside(effects);
+        }
+        if view > self.lease.view {
+            self.know_view(view, others, effects);
+        }
         for Unleased { asker, .. } in core::mem::take(&mut self.lease.waiting) {
             let failure = self.no_lease();
             self.fail_read(asker, failure, effects);

@@ -29,18 +29,19 @@ use self::recent::Recent;
 use self::standing::Standing;
 use self::state::{Asker, Decided, Early, Promised, Stage, WaitingRead};
 use self::take_over::Installing;
+use super::alarms::{TxnAlarm, TxnAlarms};
 use super::audit::{ParticipantAudit, Table};
 use super::locks::LockTable;
 use super::message::{CommitNumber, Message, TxnId};
 use super::options::ParticipantOptions;
 use super::record::{ParticipantRecord, Replicated};
-use crate::alarms::Alarms;
+use super::table::TxnTable;
 use crate::contract::{
     Core, Effect, Effects, Input, NodeId, Position, ReadId, RequestId, Role, Status, Time, Urgency,
 };
 use crate::counters::counters;
 use crate::random::Random;
-use crate::request::{Answer, ClientId, Failure, Outcome};
+use crate::request::{Answer, ClientId, Failure, Outcome, Query};
 use crate::sessions::{Origin, SessionLimits, Sessions};
 use crate::transfer::{Outgoing, PIECES_MAX};
 
@@ -80,6 +81,19 @@ enum Alarm {
     CatchUp,
     SnapshotIdle,
     Join,
+}
+
+impl TxnAlarm for Alarm {
+    fn of(txn: TxnId) -> Self {
+        Self::Inquire(txn)
+    }
+
+    fn txn(self) -> Option<TxnId> {
+        match self {
+            Self::Inquire(txn) => Some(txn),
+            Self::Read(_) | Self::Lease | Self::CatchUp | Self::SnapshotIdle | Self::Join => None,
+        }
+    }
 }
 
 counters! {
@@ -149,7 +163,7 @@ pub struct Participant {
     /// Why it may not take part at all: its log contradicts itself.
     unfit: Option<String>,
     /// Everything between the arrival of its prepare and its outcome.
-    transactions: BTreeMap<TxnId, Promised>,
+    transactions: TxnTable<Promised>,
     prepared_bytes: usize,
     /// One-phase commits whose records are not durable; their writes are applied in the order of
     /// the records, so no other write may be applied meanwhile.
@@ -158,7 +172,7 @@ pub struct Participant {
     alone_stamps: BTreeMap<(ClientId, u64), TxnId>,
     locks: LockTable,
     /// Outcomes, until they are known to be over everywhere.
-    decided: BTreeMap<TxnId, Decided>,
+    decided: TxnTable<Decided>,
     /// Of the coordinator, everything below is over.
     finished_below: TxnId,
     /// Nothing of an older epoch is prepared any more.
@@ -187,7 +201,7 @@ pub struct Participant {
     /// Reads of keys that are in doubt.
     waiting: BTreeMap<ReadId, WaitingRead>,
     peers_up: BTreeSet<NodeId>,
-    alarms: Alarms<Alarm>,
+    alarms: TxnAlarms<Alarm>,
     counters: Counters,
 }
 
@@ -211,12 +225,12 @@ impl Participant {
             serving: false,
             has_room: true,
             unfit: None,
-            transactions: BTreeMap::new(),
+            transactions: TxnTable::default(),
             prepared_bytes: 0,
             alone: 0,
             alone_stamps: BTreeMap::new(),
-            locks: LockTable::default(),
-            decided: BTreeMap::new(),
+            locks: LockTable::new(options.seed),
+            decided: TxnTable::default(),
             finished_below: TxnId::FIRST,
             promised: 0,
             promise_is_durable: true,
@@ -234,7 +248,7 @@ impl Participant {
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             peers_up: BTreeSet::new(),
-            alarms: Alarms::new(),
+            alarms: TxnAlarms::new(),
             counters: Counters::default(),
             options,
         }
@@ -265,9 +279,9 @@ impl Participant {
         ];
         let open = self.transactions.iter();
         ParticipantAudit {
-            open: open.clone().map(|(txn, _)| *txn).collect(),
-            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| *txn).collect(),
-            lock_holders: self.locks.holders().collect(),
+            open: open.clone().map(|(txn, _)| txn).collect(),
+            promised: open.filter(|(_, it)| promised(it)).map(|(txn, _)| txn).collect(),
+            lock_holders: self.locks.holders(),
             applied: self.applied,
             alone: self.alone,
             is_outside: self.standing.is_outside,
@@ -430,6 +444,10 @@ impl Core for Participant {
     fn recover(&mut self, at: Position, record: ParticipantRecord, effects: &mut Out) {
         self.last = at;
         self.replay(at, record, effects);
+    }
+
+    fn reads_at_once(&mut self, now: Time, query: &Query) -> bool {
+        self.may_read_at_once(now, query)
     }
 
     fn status(&self, now: Time) -> Status {

@@ -23,7 +23,7 @@ impl Participant {
             return;
         }
         if !self.is_current() {
-            return self.put_off(from, prepare.clone(), effects);
+            return self.put_off(from, prepare, effects);
         }
         self.counters.prepares += 1;
         self.adopt(prepare.finished_below, effects);
@@ -116,11 +116,6 @@ impl Participant {
         let Prepare { txn, one_phase, parallel, finished_below, .. } = *prepare;
         let (participants, transaction) =
             (Arc::clone(&prepare.participants), Arc::clone(&prepare.transaction));
-        let keys: Vec<Key> = transaction
-            .preconditions
-            .iter()
-            .map(|precondition| precondition.key().clone())
-            .collect();
         let read = self.next_read();
         let stage = Stage::Checking { read, one_phase };
         self.prepared_bytes += bytes;
@@ -128,9 +123,12 @@ impl Participant {
             txn,
             Promised { participants, transaction, parallel, finished_below, locks, bytes, stage },
         );
-        if keys.is_empty() {
+        let preconditions = &prepare.transaction.preconditions;
+        if preconditions.is_empty() {
             self.promise(txn, effects);
         } else {
+            let keys = preconditions.iter().map(|precondition| precondition.key().clone());
+            let keys: Vec<Key> = keys.collect();
             self.checks.insert(read, txn);
             effects.push_unheld(Effect::read(read, Query::GetMany(keys)));
         }

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use super::state::{Asker, Stage, WaitingRead};
 use super::{Alarm, Out, Participant, reply_failed};
 use crate::contract::{Effect, NodeId, ReadId, Time};
-use crate::request::{Answer, Failure, Operation, Outcome, Page, Query, Request};
+use crate::request::{Answer, Failure, Operation, Outcome, Page, Query, Range, Request};
 use crate::two_phase::message::{Message, TxnId};
 use crate::two_phase::planted::Bug;
 
@@ -47,6 +47,22 @@ impl Participant {
                 reply_failed(id, Failure::Redirect { to: NodeId::COORDINATOR }, effects);
             }
         }
+    }
+
+    /// Whether a read of one key may be answered from the store without a step: it would ask the
+    /// store at once. The store may be asked later than this, too: whoever was prepared now and
+    /// keeps a read waiting was in the way, and nobody is acknowledged before he is prepared, or
+    /// before this replica has been left out.
+    pub(super) fn may_read_at_once(&mut self, now: Time, query: &Query) -> bool {
+        let may = self.unfit.is_none()
+            && self.serving
+            && self.is_current()
+            && self.may_read(now)
+            && matches!(query, Query::Get(_))
+            && self.options.limits.check_query(query).is_ok()
+            && self.in_the_way(query).is_empty();
+        self.counters.reads += u64::from(may);
+        may
     }
 
     pub(super) fn read(
@@ -123,11 +139,20 @@ impl Participant {
                 keys.iter().filter_map(|key| self.locks.writer(key)).filter(is_out).collect()
             }
             Query::Scan(range) | Query::Page(Page { range, of: None, .. }) => {
-                self.locks.writers_in(range).filter(is_out).collect()
+                self.writers_in(range).collect()
             }
             // What it is read of does not change any more.
             Query::Page(Page { of: Some(_), .. }) => BTreeSet::new(),
         }
+    }
+
+    /// Those that have voted and are about to write a key of the range. They are bounded, and a scan
+    /// costs more than to look at them all.
+    fn writers_in(&self, range: &Range) -> impl Iterator<Item = TxnId> {
+        self.transactions.iter().filter_map(|(txn, promised)| match promised.stage {
+            Stage::Prepared { .. } => promised.locks.writes_in(range).then_some(txn),
+            Stage::Checking { .. } | Stage::Logging | Stage::Alone(_) => None,
+        })
     }
 
     fn reads_waiting_for(&mut self, txn: TxnId) -> &mut BTreeSet<ReadId> {
@@ -147,9 +172,12 @@ impl Participant {
     }
 
     /// A transaction has its outcome, and if that is a commit, its writes are applied.
-    pub(super) fn wake_reads(&mut self, txn: TxnId, stage: Stage, effects: &mut Out) {
+    pub(super) fn wake_reads(&mut self, txn: TxnId, stage: &mut Stage, effects: &mut Out) {
         let Stage::Prepared { reads, .. } = stage else { return };
-        for id in reads {
+        if reads.is_empty() {
+            return;
+        }
+        for id in core::mem::take(reads) {
             let read = self.waiting.get_mut(&id).expect("an expired read waits for nobody");
             read.waits_for.remove(&txn);
             if read.waits_for.is_empty() {

@@ -55,7 +55,7 @@ impl Participant {
             .transactions
             .iter()
             .filter(|(txn, promised)| txn.epoch < self.promised && is_check(promised))
-            .map(|(txn, _)| *txn)
+            .map(|(txn, _)| txn)
             .collect();
         for txn in checks {
             self.forget(txn);
@@ -110,8 +110,8 @@ impl Participant {
                 Stage::Checking { .. } | Stage::Logging | Stage::Alone(_) => return None,
             };
             // What is being installed has it among the outcomes.
-            let recalled = Recalled { txn: *txn, participants, stamp, number };
-            (!self.is_ended(*txn)).then_some(recalled)
+            let recalled = Recalled { txn, participants, stamp, number };
+            (!self.is_ended(txn)).then_some(recalled)
         })
     }
 
@@ -121,7 +121,7 @@ impl Participant {
             let Pledge { participants, stamp } = decided.pledge.clone()?;
             match decided.decision {
                 Decision::Commit(number) => {
-                    Some(Recalled { txn: *txn, participants, stamp, number: Some(number) })
+                    Some(Recalled { txn, participants, stamp, number: Some(number) })
                 }
                 Decision::Abort => None,
             }

@@ -34,7 +34,7 @@ impl Participant {
     /// Whatever was prepared when the node stopped is in doubt: locked again, and asked about.
     pub(super) fn serve(&mut self, now: Time, effects: &mut Out) {
         self.serving = true;
-        let in_doubt: Vec<TxnId> = self.transactions.keys().copied().collect();
+        let in_doubt: Vec<TxnId> = self.transactions.keys().collect();
         for txn in in_doubt {
             if self.options.planted.has(Bug::ForgetVoteAtRestart) {
                 self.forget(txn);
@@ -57,7 +57,7 @@ impl Participant {
     /// Whoever is outside has no promises that anybody waits for.
     fn forget_all(&mut self) {
         self.transactions.clear();
-        self.locks = LockTable::default();
+        self.locks = LockTable::new(self.options.seed);
         self.prepared_bytes = 0;
         self.early.clear();
     }
@@ -103,7 +103,7 @@ impl Participant {
         let Prepared { txn, participants, writes, checked, finished_below, parallel } = prepared;
         if finished_below > self.finished_below {
             self.finished_below = finished_below;
-            self.decided = self.decided.split_off(&finished_below);
+            self.decided.remove_below(&finished_below);
         }
         let mut locks = LockSet::new(&writes, checked).planted(self.options.planted);
         if self.options.planted.has(Bug::ForgetLocksAtRestart) {
@@ -158,7 +158,7 @@ impl Participant {
         self.promised = checkpoint.promised;
         checkpoint.sessions.restore_into(&mut self.sessions);
         self.transactions.clear();
-        self.locks = LockTable::default();
+        self.locks = LockTable::new(self.options.seed);
         self.prepared_bytes = 0;
         self.decided = checkpoint
             .decided
@@ -182,9 +182,8 @@ impl Participant {
             // It would replace the records that show what went wrong, or that are about to count.
             return;
         }
-        let checkpoint = self.checkpoint_now();
-        let record = ParticipantRecord::Checkpoint(Box::new(checkpoint));
-        self.persist(record, Urgency::Now, effects);
+        let checkpoint = Box::new(self.checkpoint_now());
+        self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         let at = self.last;
         self.persist_standing(effects);
         self.persist_view(effects);
@@ -207,10 +206,10 @@ impl Participant {
             prepared: self
                 .transactions
                 .iter()
-                .filter(|(txn, promised)| in_log(promised) && !self.is_ended(**txn))
-                .map(|(txn, promised)| promised.record(*txn))
+                .filter(|(txn, promised)| in_log(promised) && !self.is_ended(*txn))
+                .map(|(txn, promised)| promised.record(txn))
                 .collect(),
-            decided: self.decided.iter().map(|(txn, it)| self.decided_state(*txn, it)).collect(),
+            decided: self.decided.iter().map(|(txn, it)| self.decided_state(txn, it)).collect(),
             coordinators: Vec::from([progress]),
             sessions: SessionTable::of(&self.sessions),
         };

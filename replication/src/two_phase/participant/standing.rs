@@ -105,7 +105,7 @@ impl Participant {
     /// The others go on without this replica. What it has promised nobody waits for, and of what was
     /// committed meanwhile it knows nothing: it takes part in nothing, and catches up.
     pub(super) fn go_outside(&mut self, effects: &mut Out) {
-        let open: Vec<TxnId> = self.transactions.keys().copied().collect();
+        let open: Vec<TxnId> = self.transactions.keys().collect();
         for txn in open {
             let promised = self.forget(txn);
             self.fail_reads(promised.stage, effects);
@@ -228,12 +228,12 @@ impl Participant {
     }
 
     /// A prepare that can't be judged yet.
-    pub(super) fn put_off(&mut self, from: NodeId, prepare: Prepare, effects: &mut Out) {
+    pub(super) fn put_off(&mut self, from: NodeId, prepare: &Prepare, effects: &mut Out) {
         if self.standing.put_off.len() >= self.options.prepared_max {
             self.counters.overloaded += 1;
             return self.send_vote(prepare.txn, Vote::Overloaded, effects);
         }
-        self.standing.put_off.push((from, prepare));
+        self.standing.put_off.push((from, prepare.clone()));
     }
 
     pub(super) fn take_up_what_was_put_off(&mut self, effects: &mut Out) {

@@ -5,6 +5,7 @@
 //! of records here, so that is above all that was applied, and below all that will be, as long as
 //! nothing is applied until the rows are in place.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -108,10 +109,11 @@ impl Participant {
             self.counters.snapshots_without_room += 1;
             return self.begin_anew_after(self.options.catch_up_interval_max, now, effects);
         }
+        // Who begins anew can't compare the numbers: he may have them of other commits.
         let is_useful = piece.last.as_ref().is_none_or(|state| {
             state.finished_below.coordinator == NodeId::COORDINATOR
-                && (state.applied > self.applied
-                    || state.applied == self.applied && is_anew
+                && (is_anew
+                    || state.applied > self.applied
                     || self.options.planted.has(Bug::InstallOlder))
         });
         if !piece.is_sound() || !is_useful || self.alone > 0 {
@@ -168,9 +170,8 @@ impl Participant {
         let ended = self.adopt_state(state);
         let adopted = state.committed.iter().map(|it| it.txn).collect();
         self.installing = Some(Installing { ended, adopted });
-        let (mark, checkpoint) = (mark.0, self.checkpoint_now());
-        let record = ParticipantRecord::Installed { mark, checkpoint: checkpoint.into() };
-        self.persist(record, Urgency::Now, effects);
+        let (mark, checkpoint) = (mark.0, Box::new(self.checkpoint_now()));
+        self.persist(ParticipantRecord::Installed { mark, checkpoint }, Urgency::Now, effects);
         let at = self.last;
         self.persist_standing(effects);
         self.persist_view(effects);
@@ -204,7 +205,7 @@ impl Participant {
         // The preconditions of these were looked up in rows that are gone. They get no vote.
         let is_checking = |promised: &Promised| matches!(promised.stage, Stage::Checking { .. });
         let checking = self.transactions.iter().filter(|(_, promised)| is_checking(promised));
-        for txn in checking.map(|(txn, _)| *txn).collect::<Vec<_>>() {
+        for txn in checking.map(|(txn, _)| txn).collect::<Vec<_>>() {
             self.forget(txn);
         }
         let is_ended = |txn: &TxnId, stage: &Stage| match stage {
@@ -216,7 +217,7 @@ impl Participant {
             Stage::Checking { .. } | Stage::Alone(_) => false,
         };
         let open = self.transactions.iter();
-        open.filter(|(txn, promised)| is_ended(txn, &promised.stage)).map(|(txn, _)| *txn).collect()
+        open.filter(|(txn, promised)| is_ended(txn, &promised.stage)).map(|(txn, _)| txn).collect()
     }
 
     /// The rows are in place.
@@ -228,8 +229,8 @@ impl Participant {
         for txn in ended {
             // Somebody may have said meanwhile that it was aborted.
             if self.transactions.contains_key(&txn) {
-                let promised = self.forget(txn);
-                self.wake_reads(txn, promised.stage, effects);
+                let mut promised = self.forget(txn);
+                self.wake_reads(txn, &mut promised.stage, effects);
             }
         }
         self.apply_in_order(effects);

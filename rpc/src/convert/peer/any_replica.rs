@@ -7,6 +7,7 @@ use kvorum_replication::two_phase::any_replica::message::{
 };
 use kvorum_replication::{ClientId, NodeId};
 use kvorum_schema::any_replica_capnp::{self as schema, inform, message, prepare, vote};
+use kvorum_schema::peer_capnp::inbox;
 
 use super::super::client::{
     check_bytes, read_stamp, read_write, write_stamp, write_write, writes_bytes,
@@ -133,7 +134,18 @@ fn read_vote(reader: vote::Reader<'_>) -> Result<Vote, Rejected> {
     })
 }
 
-pub(crate) fn write_message(message: &Message, mut builder: message::Builder<'_>) {
+/// Writes what a delivery carries, in its order.
+pub(crate) fn write_messages(
+    batch: &[Message],
+    params: inbox::deliver_any_replica_params::Builder<'_>,
+) {
+    let mut messages = params.init_messages(length(batch.len()));
+    for (index, message) in (0..).zip(batch) {
+        write_message(message, messages.reborrow().get(index));
+    }
+}
+
+fn write_message(message: &Message, mut builder: message::Builder<'_>) {
     match message {
         Message::Prepare(prepare) => write_prepare(prepare, builder.init_prepare()),
         Message::Vote { txn, vote, clock } => {

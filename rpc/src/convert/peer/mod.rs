@@ -1,13 +1,13 @@
 //! `peer.capnp`: what nodes say to each other, one file for each protocol.
 //!
-//! Links carry the messages of whichever protocol a process runs. They know them as [`PeerMessage`]
-//! on the way out and as [`Delivery`] on the way in; a node knows its own protocol's alone, and
-//! [`Carried`] is where the two meet.
+//! Links carry the messages of whichever protocol a process runs, and know them as [`Delivery`]; a
+//! node knows its own protocol's alone, and [`Carried`] is where the two meet.
 
 pub(crate) mod any_replica;
 mod catch_up;
 mod hello;
 pub(crate) mod paxos;
+mod runs;
 pub(crate) mod two_phase;
 
 use bytes::Bytes;
@@ -20,18 +20,7 @@ use super::{KEY_BYTES_MAX, Rejected};
 
 pub(crate) use hello::{Hello, VERSION, read_hello, write_hello};
 
-/// A message from node to node, of any protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PeerMessage {
-    /// Of two-phase commit with a coordinator.
-    TwoPhase(TwoPhaseMessage),
-    /// Of two-phase commit through any replica.
-    AnyReplica(AnyReplicaMessage),
-    /// Of Multi-Paxos.
-    Paxos(PaxosMessage),
-}
-
-/// Messages of one protocol that came together, in their order.
+/// Messages of one protocol that go together, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// Of two-phase commit with a coordinator.
@@ -43,34 +32,23 @@ pub enum Delivery {
 }
 
 /// The messages of a protocol that links can carry.
-pub trait Carried: Into<PeerMessage> + Send + Sized + 'static {
+pub trait Carried: Send + Sized + 'static {
     /// Whose messages they are.
     const PROTOCOL: Protocol;
+
+    /// To be delivered together.
+    fn together(messages: Vec<Self>) -> Delivery;
 
     /// What was delivered, if it is of this protocol.
     fn of(delivery: Delivery) -> Option<Vec<Self>>;
 }
 
-impl From<TwoPhaseMessage> for PeerMessage {
-    fn from(message: TwoPhaseMessage) -> Self {
-        Self::TwoPhase(message)
-    }
-}
-
-impl From<AnyReplicaMessage> for PeerMessage {
-    fn from(message: AnyReplicaMessage) -> Self {
-        Self::AnyReplica(message)
-    }
-}
-
-impl From<PaxosMessage> for PeerMessage {
-    fn from(message: PaxosMessage) -> Self {
-        Self::Paxos(message)
-    }
-}
-
 impl Carried for TwoPhaseMessage {
     const PROTOCOL: Protocol = Protocol::TwoPhase;
+
+    fn together(messages: Vec<Self>) -> Delivery {
+        Delivery::TwoPhase(messages)
+    }
 
     fn of(delivery: Delivery) -> Option<Vec<Self>> {
         match delivery {
@@ -83,6 +61,10 @@ impl Carried for TwoPhaseMessage {
 impl Carried for AnyReplicaMessage {
     const PROTOCOL: Protocol = Protocol::AnyReplica;
 
+    fn together(messages: Vec<Self>) -> Delivery {
+        Delivery::AnyReplica(messages)
+    }
+
     fn of(delivery: Delivery) -> Option<Vec<Self>> {
         match delivery {
             Delivery::AnyReplica(messages) => Some(messages),
@@ -94,6 +76,10 @@ impl Carried for AnyReplicaMessage {
 impl Carried for PaxosMessage {
     const PROTOCOL: Protocol = Protocol::Paxos;
 
+    fn together(messages: Vec<Self>) -> Delivery {
+        Delivery::Paxos(messages)
+    }
+
     fn of(delivery: Delivery) -> Option<Vec<Self>> {
         match delivery {
             Delivery::Paxos(messages) => Some(messages),
@@ -102,18 +88,15 @@ impl Carried for PaxosMessage {
     }
 }
 
-impl PeerMessage {
-    /// About how many bytes it takes on the wire.
-    pub(crate) fn bytes(&self) -> usize {
+impl Delivery {
+    pub(crate) fn len(&self) -> usize {
         match self {
-            Self::TwoPhase(message) => two_phase::message_bytes(message),
-            Self::AnyReplica(message) => any_replica::message_bytes(message),
-            Self::Paxos(message) => paxos::message_bytes(message),
+            Self::TwoPhase(messages) => messages.len(),
+            Self::AnyReplica(messages) => messages.len(),
+            Self::Paxos(messages) => messages.len(),
         }
     }
-}
 
-impl Delivery {
     /// About how many bytes they take on the wire.
     pub(crate) fn bytes(&self) -> usize {
         match self {
@@ -122,6 +105,60 @@ impl Delivery {
             Self::Paxos(messages) => messages.iter().map(paxos::message_bytes).sum(),
         }
     }
+
+    /// How many of the first are within these limits together, and their bytes.
+    pub(crate) fn within(&self, messages_max: usize, bytes_max: usize) -> (usize, usize) {
+        match self {
+            Self::TwoPhase(messages) => {
+                within(messages, two_phase::message_bytes, messages_max, bytes_max)
+            }
+            Self::AnyReplica(messages) => {
+                within(messages, any_replica::message_bytes, messages_max, bytes_max)
+            }
+            Self::Paxos(messages) => {
+                within(messages, paxos::message_bytes, messages_max, bytes_max)
+            }
+        }
+    }
+
+    /// Takes off all from this one on.
+    pub(crate) fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Self::TwoPhase(messages) => Self::TwoPhase(messages.split_off(at)),
+            Self::AnyReplica(messages) => Self::AnyReplica(messages.split_off(at)),
+            Self::Paxos(messages) => Self::Paxos(messages.split_off(at)),
+        }
+    }
+
+    /// Adds others behind; gives them back if they are another protocol's.
+    pub(crate) fn append(&mut self, others: Self) -> Result<(), Self> {
+        match (self, others) {
+            (Self::TwoPhase(messages), Self::TwoPhase(mut others)) => messages.append(&mut others),
+            (Self::AnyReplica(messages), Self::AnyReplica(mut others)) => {
+                messages.append(&mut others);
+            }
+            (Self::Paxos(messages), Self::Paxos(mut others)) => messages.append(&mut others),
+            (_, others) => return Err(others),
+        }
+        Ok(())
+    }
+}
+
+fn within<M>(
+    messages: &[M],
+    bytes: fn(&M) -> usize,
+    messages_max: usize,
+    bytes_max: usize,
+) -> (usize, usize) {
+    let mut sum = 0;
+    for (index, message) in messages.iter().take(messages_max).enumerate() {
+        let bytes = bytes(message);
+        if sum + bytes > bytes_max {
+            return (index, sum);
+        }
+        sum += bytes;
+    }
+    (messages.len().min(messages_max), sum)
 }
 
 /// Where a piece of a snapshot begins: behind a key, which may be one of the longest.

@@ -8,6 +8,7 @@ use kvorum_replication::paxos::message::{
 use kvorum_replication::paxos::record::{Replicated, SessionState, Settled};
 use kvorum_replication::{ClientId, NodeId, SnapshotId, Stamp};
 use kvorum_schema::paxos_capnp::{self as schema, command, message, settled};
+use kvorum_schema::peer_capnp::inbox;
 
 use super::super::client::{read_rows, read_transaction, write_rows, write_transaction};
 use super::super::{MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length};
@@ -27,7 +28,15 @@ pub(crate) fn read_messages(reader: MessagesReader<'_>) -> Result<Vec<Message>, 
     reader.iter().map(read_message).collect()
 }
 
-pub(crate) fn write_message(message: &Message, mut builder: message::Builder<'_>) {
+/// Writes what a delivery carries, in its order.
+pub(crate) fn write_messages(batch: &[Message], params: inbox::deliver_paxos_params::Builder<'_>) {
+    let mut messages = params.init_messages(length(batch.len()));
+    for (index, message) in (0..).zip(batch) {
+        write_message(message, messages.reborrow().get(index));
+    }
+}
+
+fn write_message(message: &Message, mut builder: message::Builder<'_>) {
     match message {
         Message::PreVote { ballot, instead_of } => {
             let mut builder = builder.init_pre_vote();

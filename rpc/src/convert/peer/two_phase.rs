@@ -1,25 +1,21 @@
 //! The messages of two-phase commit.
 
-use std::sync::Arc;
-
 use kvorum_replication::two_phase::message::{
-    CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, Recovered,
-    TxnId, Vote,
+    CommitNumber, Decision, Knowledge, Message, Recalled, Recovered, TxnId, Vote,
 };
 use kvorum_replication::{Answer, NodeId, Page, Query, Range};
 use kvorum_schema::peer_capnp::{
-    self as schema, inform, query, read_answer, two_phase_message as message, vote,
+    self as schema, inbox, inform, query, read_answer, two_phase_message as message, vote,
 };
 
 use super::super::client::{
-    read_held, read_keys, read_range, read_rows, read_stamp, read_transaction, read_values,
-    transaction_bytes, write_held, write_keys, write_rows, write_stamp, write_transaction,
-    write_values,
+    read_held, read_keys, read_range, read_rows, read_stamp, read_values, transaction_bytes,
+    write_held, write_keys, write_rows, write_stamp, write_values,
 };
 use super::super::{
     MEMBERS_MAX, MESSAGES_MAX, Rejected, bound, check_list, key, length, text, value,
 };
-use super::catch_up;
+use super::{catch_up, runs};
 
 mod view;
 
@@ -30,14 +26,26 @@ type MessagesReader<'a> = capnp::struct_list::Reader<'a, message::Owned>;
 
 pub(crate) fn read_messages(reader: MessagesReader<'_>) -> Result<Vec<Message>, Rejected> {
     check_list("messages in one delivery", reader.len(), MESSAGES_MAX)?;
-    reader.iter().map(read_message).collect()
+    let mut messages = Vec::new();
+    for reader in reader {
+        read_run(reader, &mut messages)?;
+    }
+    Ok(messages)
 }
 
-/// About how many bytes a message takes on the wire.
+/// About how many bytes a message takes on the wire, among others of its kind.
 pub(super) fn message_bytes(message: &Message) -> usize {
     const FRAME: usize = 96;
+    const YES: usize = 16;
+    const COMMIT: usize = 32;
+    const PUT: usize = 64;
     FRAME
         + match message {
+            Message::Vote { vote: Vote::Yes, .. } | Message::Acknowledge { .. } => return YES,
+            Message::Decide { decision: Decision::Commit(_), .. } => return COMMIT,
+            Message::Prepare(prepare) if runs::is_put(&prepare.transaction) => {
+                return PUT + transaction_bytes(&prepare.transaction);
+            }
             Message::Prepare(prepare) => {
                 let operations =
                     prepare.transaction.preconditions.len() + prepare.transaction.writes.len();
@@ -76,7 +84,6 @@ pub(super) fn message_bytes(message: &Message) -> usize {
                 answer.recalled.iter().map(bytes).sum()
             }
             Message::Decide { .. }
-            | Message::Acknowledge { .. }
             | Message::Inquire { .. }
             | Message::Inform { .. }
             | Message::Recover { .. }
@@ -85,23 +92,31 @@ pub(super) fn message_bytes(message: &Message) -> usize {
         }
 }
 
-fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
-    Ok(match reader.which()? {
-        message::Prepare(prepare) => Message::Prepare(Arc::new(read_prepare(prepare?)?)),
+/// Adds a message, or a run of them, to `messages`.
+fn read_run(reader: message::Reader<'_>, messages: &mut Vec<Message>) -> Result<(), Rejected> {
+    messages.push(match reader.which()? {
+        message::Prepares(run) => return runs::read_prepares(run?, messages),
+        message::YesVotes(run) => {
+            let yes = |txn| Message::Vote { txn, vote: Vote::Yes };
+            return runs::read_transactions(run?, messages, yes);
+        }
+        message::Commits(run) => return runs::read_commits(run?, messages),
+        message::Acknowledgements(run) => {
+            return runs::read_transactions(run?, messages, |txn| Message::Acknowledge { txn });
+        }
         message::Vote(vote) => {
             let vote = vote?;
             Message::Vote { txn: read_txn(vote.get_txn()?), vote: read_vote(vote)? }
         }
-        message::Decide(decide) => {
-            let decide = decide?;
+        message::Abort(abort) => {
+            let abort = abort?;
             Message::Decide {
-                txn: read_txn(decide.get_txn()?),
-                decision: read_decision(decide.get_decision()?, decide.get_commit_number())?,
-                finished_below: read_txn(decide.get_finished_below()?),
-                epoch: decide.get_epoch(),
+                txn: read_txn(abort.get_txn()?),
+                decision: Decision::Abort,
+                finished_below: read_txn(abort.get_finished_below()?),
+                epoch: abort.get_epoch(),
             }
         }
-        message::Acknowledge(txn) => Message::Acknowledge { txn: read_txn(txn?) },
         message::Inquire(txn) => Message::Inquire { txn: read_txn(txn?) },
         message::Inform(inform) => {
             let inform = inform?;
@@ -137,7 +152,8 @@ fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejected> {
         message::Recovered(recovered) => read_recovered(recovered?)?,
         message::View(of_view) => Message::View(view::read(of_view?)?),
         message::CatchUp(message) => catch_up::read_message(message?)?,
-    })
+    });
+    Ok(())
 }
 
 fn read_recovered(reader: schema::recovered::Reader<'_>) -> Result<Message, Rejected> {
@@ -178,39 +194,14 @@ pub(super) fn read_txn(reader: schema::txn_id::Reader<'_>) -> TxnId {
 }
 
 fn read_decision(decision: schema::Decision, number: u64) -> Result<Decision, Rejected> {
-    match (decision, number) {
-        (schema::Decision::Commit, 0) => {
-            Err(Rejected::Invalid("a commit without its place in the serial order".to_owned()))
-        }
-        (schema::Decision::Commit, number) => Ok(Decision::Commit(CommitNumber(number))),
-        (schema::Decision::Abort, _) => Ok(Decision::Abort),
-    }
-}
-
-fn read_prepare(reader: schema::prepare::Reader<'_>) -> Result<Prepare, Rejected> {
-    let participants = reader.get_participants()?;
-    check_list("participants", participants.len(), MEMBERS_MAX)?;
-    let one_phase = match reader.get_one_phase() {
-        true => Some(OnePhase { stamp: read_stamp(reader.get_stamp()?) }),
-        false => None,
-    };
-    let parallel = match reader.get_parallel() {
-        true => Some(Parallel { stamp: read_stamp(reader.get_stamp()?) }),
-        false => None,
-    };
-    Ok(Prepare {
-        txn: read_txn(reader.get_txn()?),
-        participants: participants.iter().map(NodeId).collect(),
-        transaction: Arc::new(read_transaction(reader.get_transaction()?)?),
-        one_phase,
-        parallel,
-        finished_below: read_txn(reader.get_finished_below()?),
+    Ok(match decision {
+        schema::Decision::Commit => Decision::Commit(runs::commit_number(number)?),
+        schema::Decision::Abort => Decision::Abort,
     })
 }
 
 fn read_vote(reader: schema::vote::Reader<'_>) -> Result<Vote, Rejected> {
     Ok(match reader.which()? {
-        vote::Yes(()) => Vote::Yes,
         vote::Conflict(contended) => Vote::Conflict(bound(contended?)?),
         vote::PreconditionFailed(failed) => {
             Vote::PreconditionFailed { index: failed.get_index(), key: bound(failed.get_key()?)? }
@@ -260,24 +251,38 @@ fn read_answer(reader: schema::read_answer::Reader<'_>) -> Result<Answer, Reject
     })
 }
 
-pub(crate) fn write_message(message: &Message, builder: message::Builder<'_>) {
-    match message {
-        Message::Prepare(prepare) => write_prepare(prepare, builder.init_prepare()),
+/// Writes what a delivery carries, in its order.
+pub(crate) fn write_messages(batch: &[Message], params: inbox::deliver_params::Builder<'_>) {
+    let runs: Vec<_> = batch.chunk_by(runs::goes_on).collect();
+    let mut list = params.init_messages(length(runs.len()));
+    for (index, run) in (0..).zip(runs) {
+        write_run(run, list.reborrow().get(index));
+    }
+}
+
+fn write_run(run: &[Message], builder: message::Builder<'_>) {
+    match &run[0] {
+        Message::Prepare(first) => runs::write_prepares(first, run, builder.init_prepares()),
+        Message::Vote { txn, vote: Vote::Yes } => {
+            runs::write_transactions(*txn, run, builder.init_yes_votes());
+        }
+        Message::Decide { txn, decision: Decision::Commit(_), finished_below, epoch } => {
+            runs::write_commits((*txn, *finished_below, *epoch), run, builder.init_commits());
+        }
+        Message::Acknowledge { txn } => {
+            runs::write_transactions(*txn, run, builder.init_acknowledgements());
+        }
         Message::Vote { txn, vote } => {
             let mut builder = builder.init_vote();
             write_txn(*txn, builder.reborrow().init_txn());
             write_vote(vote, builder);
         }
-        Message::Decide { txn, decision, finished_below, epoch } => {
-            let mut builder = builder.init_decide();
+        Message::Decide { txn, decision: Decision::Abort, finished_below, epoch } => {
+            let mut builder = builder.init_abort();
             builder.set_epoch(*epoch);
             write_txn(*txn, builder.reborrow().init_txn());
-            let (decision, number) = write_decision(*decision);
-            builder.set_decision(decision);
-            builder.set_commit_number(number);
             write_txn(*finished_below, builder.init_finished_below());
         }
-        Message::Acknowledge { txn } => write_txn(*txn, builder.init_acknowledge()),
         Message::Inquire { txn } => write_txn(*txn, builder.init_inquire()),
         Message::Inform { txn, knowledge, epoch } => {
             let mut builder = builder.init_inform();
@@ -363,24 +368,9 @@ fn write_decision(decision: Decision) -> (schema::Decision, u64) {
     }
 }
 
-fn write_prepare(prepare: &Prepare, mut builder: schema::prepare::Builder<'_>) {
-    write_txn(prepare.txn, builder.reborrow().init_txn());
-    let participants = builder.reborrow().init_participants(length(prepare.participants.len()));
-    write_nodes(&prepare.participants, participants);
-    write_transaction(&prepare.transaction, builder.reborrow().init_transaction());
-    write_txn(prepare.finished_below, builder.reborrow().init_finished_below());
-    if let Some(one_phase) = prepare.one_phase {
-        builder.set_one_phase(true);
-        write_stamp(one_phase.stamp, builder.init_stamp());
-    } else if let Some(parallel) = prepare.parallel {
-        builder.set_parallel(true);
-        write_stamp(parallel.stamp, builder.init_stamp());
-    }
-}
-
 fn write_vote(vote: &Vote, mut builder: schema::vote::Builder<'_>) {
     match vote {
-        Vote::Yes => builder.set_yes(()),
+        Vote::Yes => unreachable!("yes votes go in runs"),
         Vote::Conflict(key) => builder.set_conflict(key),
         Vote::PreconditionFailed { index, key } => {
             let mut failed = builder.init_precondition_failed();

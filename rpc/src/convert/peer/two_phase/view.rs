@@ -11,8 +11,7 @@ use super::super::super::{Rejected, length};
 pub(super) fn read(reader: schema::Reader<'_>) -> Result<ViewMessage, Rejected> {
     Ok(match reader.which()? {
         schema::Announce(it) => {
-            let others = usize::try_from(it.get_others()).unwrap_or(usize::MAX);
-            ViewMessage::Announce { view: it.get_view(), others }
+            ViewMessage::Announce { view: it.get_view(), others: count(it.get_others()) }
         }
         schema::Renew(it) => ViewMessage::Renew {
             incarnation: it.get_incarnation(),
@@ -25,7 +24,9 @@ pub(super) fn read(reader: schema::Reader<'_>) -> Result<ViewMessage, Rejected> 
             at: Time(it.get_at()),
             lease: Duration::from_nanos(it.get_lease()),
         },
-        schema::Excluded(view) => ViewMessage::Excluded { view },
+        schema::Excluded(it) => {
+            ViewMessage::Excluded { view: it.get_view(), others: count(it.get_others()) }
+        }
         schema::Ask(it) => {
             ViewMessage::Ask { round: it.get_round(), incarnation: it.get_incarnation() }
         }
@@ -37,7 +38,11 @@ pub(super) fn read(reader: schema::Reader<'_>) -> Result<ViewMessage, Rejected> 
     })
 }
 
-pub(super) fn write(message: ViewMessage, mut builder: schema::Builder<'_>) {
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+pub(super) fn write(message: ViewMessage, builder: schema::Builder<'_>) {
     match message {
         ViewMessage::Announce { view, others } => {
             let mut builder = builder.init_announce();
@@ -57,7 +62,11 @@ pub(super) fn write(message: ViewMessage, mut builder: schema::Builder<'_>) {
             builder.set_at(at.0);
             builder.set_lease(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
         }
-        ViewMessage::Excluded { view } => builder.set_excluded(view),
+        ViewMessage::Excluded { view, others } => {
+            let mut builder = builder.init_excluded();
+            builder.set_view(view);
+            builder.set_others(length(others));
+        }
         ViewMessage::Ask { round, incarnation } => {
             let mut builder = builder.init_ask();
             builder.set_round(round);
