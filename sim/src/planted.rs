@@ -7,6 +7,8 @@
 #[cfg(feature = "planted-bugs")]
 mod hunt;
 #[cfg(feature = "planted-bugs")]
+mod known;
+#[cfg(feature = "planted-bugs")]
 mod row;
 
 use kvorum_replication::paxos::planted as paxos;
@@ -19,7 +21,9 @@ use kvorum_node::planted as node;
 use crate::Simulate;
 
 #[cfg(feature = "planted-bugs")]
-pub use hunt::{Found, Hunted, control, hunt};
+pub use hunt::{Found, Hunted, control, hunt, hunt_from_known};
+#[cfg(feature = "planted-bugs")]
+pub use known::KNOWN_SEEDS;
 #[cfg(feature = "planted-bugs")]
 pub use row::{Bounds, Row};
 
