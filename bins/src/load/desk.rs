@@ -3,6 +3,11 @@
 //! A worker takes a seat; the desk gives it the next operation's time when that has come. While all
 //! are busy nothing is kept of what comes due but its time, in the [`Schedule`]: the next worker that
 //! is free begins it late, and its latency says so. What has not begun when the load ends is counted.
+//!
+//! Seats stand at tables, one for each connection. What comes due between two looks at the clock goes
+//! to one table, the next time to the next: it leaves in one write, as it would from any program that
+//! shares a connection among its users. A load that spends its time on a write for each operation
+//! would be the bottleneck long before the cluster is.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -29,13 +34,57 @@ pub(super) struct Desk {
     shared: Arc<Shared>,
     books: Rc<Books>,
     schedule: RefCell<Schedule>,
-    free: RefCell<VecDeque<Rc<Seat>>>,
+    free: RefCell<Free>,
+    /// Something is due, and nobody was free for it.
+    is_behind: Cell<bool>,
     closed: Cell<bool>,
 }
 
-/// Where one worker waits.
+/// The workers that are free.
 #[derive(Default)]
+struct Free {
+    /// By table.
+    seats: Vec<VecDeque<Rc<Seat>>>,
+    /// Tables where somebody is free; the one whose turn is over for longest is the next.
+    tables: VecDeque<usize>,
+}
+
+impl Free {
+    fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    fn sit(&mut self, seat: &Rc<Seat>) {
+        if self.seats.len() <= seat.table {
+            self.seats.resize_with(seat.table + 1, VecDeque::new);
+        }
+        if self.seats[seat.table].is_empty() {
+            self.tables.push_back(seat.table);
+        }
+        self.seats[seat.table].push_back(Rc::clone(seat));
+    }
+
+    /// Who is free at the table whose turn it is, and has been for longest.
+    fn take(&mut self) -> Option<Rc<Seat>> {
+        let seats = &mut self.seats[*self.tables.front()?];
+        let seat = seats.pop_front();
+        if seats.is_empty() {
+            self.tables.pop_front();
+        }
+        seat
+    }
+
+    /// It is the next table's turn.
+    fn turn(&mut self) {
+        if self.tables.len() > 1 {
+            self.tables.rotate_left(1);
+        }
+    }
+}
+
+/// Where one worker waits.
 pub(super) struct Seat {
+    table: usize,
     given: Cell<Given>,
     waker: RefCell<Option<Waker>>,
 }
@@ -49,16 +98,27 @@ enum Given {
     Closed,
 }
 
+impl Seat {
+    /// At the table of this connection.
+    pub(super) fn new(table: usize) -> Self {
+        Self { table, given: Cell::default(), waker: RefCell::default() }
+    }
+}
+
 impl Desk {
     pub(super) fn new(shared: Arc<Shared>, books: Rc<Books>, schedule: Schedule) -> Self {
         let (schedule, free) = (RefCell::new(schedule), RefCell::default());
-        Self { shared, books, schedule, free, closed: Cell::new(false) }
+        let (is_behind, closed) = (Cell::new(false), Cell::new(false));
+        Self { shared, books, schedule, free, is_behind, closed }
     }
 
     /// When the worker's next operation was to begin, once that has come; none at the end.
     pub(super) async fn next(&self, seat: &Rc<Seat>) -> Option<u64> {
         self.sit(seat);
-        self.hand_out(self.shared.now_nanos());
+        // Else whoever looks at the clock comes soon, and has more to give away.
+        if self.is_behind.get() || self.closed.get() {
+            self.hand_out(self.shared.now_nanos());
+        }
         poll_fn(|context| match seat.given.take() {
             Given::Nothing => {
                 *seat.waker.borrow_mut() = Some(context.waker().clone());
@@ -88,10 +148,10 @@ impl Desk {
     }
 
     fn sit(&self, seat: &Rc<Seat>) {
-        self.free.borrow_mut().push_back(Rc::clone(seat));
+        self.free.borrow_mut().sit(seat);
     }
 
-    /// Gives what is due now to those who are free, who waited longest first.
+    /// Gives what is due now to those who are free, table after table.
     fn hand_out(&self, now_nanos: u64) {
         if self.closed.get() || self.shared.is_over(now_nanos) {
             return self.close();
@@ -104,7 +164,10 @@ impl Desk {
             }
             self.give(Given::Begin(at));
         }
-        if self.schedule.borrow().next_at().is_none() {
+        self.free.borrow_mut().turn();
+        let next = self.schedule.borrow().next_at();
+        self.is_behind.set(next.is_some_and(|next| next <= now_nanos));
+        if next.is_none() {
             self.close();
         }
     }
@@ -126,7 +189,7 @@ impl Desk {
     }
 
     fn give(&self, given: Given) {
-        let Some(seat) = self.free.borrow_mut().pop_front() else { return };
+        let Some(seat) = self.free.borrow_mut().take() else { return };
         seat.given.set(given);
         let waker = seat.waker.borrow_mut().take();
         if let Some(waker) = waker {
@@ -188,7 +251,8 @@ mod tests {
         play_until(Until::Elapsed(Duration::from_secs(2)), rate, workers, service)
     }
 
-    fn play_until(until: Until, rate: f64, workers: usize, mut service: Service) -> Summary {
+    /// A desk whose load is one second old when it is measured, and has begun.
+    fn begun(until: Until, rate: f64) -> (Arc<Shared>, Rc<Books>, Desk) {
         let arrivals = Arrivals::Fixed;
         let shared = Arc::new(Shared::new(
             LoadOptions {
@@ -200,12 +264,17 @@ mod tests {
             None,
         ));
         shared.begin();
-        let begun = shared.begun().unwrap();
-        let end = shared.end_nanos();
+        let (begun, end) = (shared.begun().unwrap(), shared.end_nanos());
         let schedule = Schedule::new(rate, arrivals, Random::new(1), begun, end);
         let books = Rc::new(Books::new(0, Arc::clone(&shared)));
         let desk = Desk::new(Arc::clone(&shared), Rc::clone(&books), schedule);
-        let seats: Vec<_> = (0..workers).map(|_| Rc::new(Seat::default())).collect();
+        (shared, books, desk)
+    }
+
+    fn play_until(until: Until, rate: f64, workers: usize, mut service: Service) -> Summary {
+        let (shared, books, desk) = begun(until, rate);
+        let begun = shared.begun().unwrap();
+        let seats: Vec<_> = (0..workers).map(|worker| Rc::new(Seat::new(worker / 3))).collect();
         seats.iter().for_each(|seat| desk.sit(seat));
         // By the time at which they end: who asked, for when, and whether it is done.
         let mut under_way: BTreeSet<(u64, usize, u64, bool)> = BTreeSet::new();
@@ -251,6 +320,29 @@ mod tests {
 
     fn micros(time: Duration) -> u64 {
         u64::try_from(time.as_micros()).unwrap()
+    }
+
+    #[test]
+    fn what_is_due_at_once_goes_over_one_connection_and_what_comes_then_over_the_next() {
+        let (shared, _, desk) = begun(Until::Elapsed(Duration::from_secs(2)), 1_000.0);
+        let begun = shared.begun().unwrap();
+        let seats: Vec<_> = (0..12).map(|worker| Rc::new(Seat::new(worker / 4))).collect();
+        seats.iter().for_each(|seat| desk.sit(seat));
+        let given = |millis| {
+            desk.hand_out(begun + millis * MILLI);
+            let begins = |seat: &Rc<Seat>| matches!(seat.given.take(), Given::Begin(_));
+            (0..12).filter(|worker| begins(&seats[*worker])).collect::<Vec<_>>()
+        };
+        assert_eq!(given(3), [0, 1, 2]);
+        assert_eq!(given(6), [4, 5, 6]);
+        assert_eq!(given(9), [8, 9, 10]);
+        assert!(!desk.is_behind.get());
+        // Three connections have one free worker each.
+        assert_eq!(given(13), [3, 7, 11]);
+        assert!(desk.is_behind.get() && desk.free.borrow().is_empty());
+        desk.sit(&seats[5]);
+        assert_eq!(given(13), [5]);
+        assert!(!desk.is_behind.get());
     }
 
     #[test]

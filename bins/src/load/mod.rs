@@ -58,7 +58,7 @@ use self::shared::Shared;
 use self::store::Doors;
 pub use self::tally::{Counts, Summary};
 use self::worker::Worker;
-use self::workload::Workload;
+use self::workload::{Pool, Workload};
 
 /// Names the keys of a load at their full width, and still leaves room for 2^48 of them.
 pub const KEY_BYTES_MIN: usize = 8;
@@ -315,7 +315,7 @@ impl ThreadOfClients {
     /// Connects this thread's clients.
     async fn connect(&self, books: &Rc<Books>) -> Result<Vec<Worker<Doors>>, LoadError> {
         let options = &self.shared.options;
-        let pool = workload::pool(options);
+        let pool = Pool::new(options);
         let mine = (self.number..options.clients).step_by(options.threads as usize);
         let mut workers = Vec::new();
         for client in mine {

@@ -114,7 +114,8 @@ impl<S: Store> Worker<S> {
 
     /// Asks when the desk says so, until the load ends. Each operation is asked once.
     pub(super) async fn measure_at(mut self, desk: Rc<Desk>) -> Self {
-        let seat = Rc::new(Seat::default());
+        let connection = self.number / self.shared.options.outstanding;
+        let seat = Rc::new(Seat::new(connection as usize));
         while let Some(begin_nanos) = desk.next(&seat).await {
             let operation = self.workload.next();
             let attempt = self.attempt(&operation, self.shared.now_nanos()).await;
@@ -172,8 +173,7 @@ impl<S: Store> Worker<S> {
     async fn ask(&mut self, operation: &Operation, call_nanos: u64) -> Attempt {
         let answer = self.store.ask(operation).await;
         let return_nanos = self.shared.now_nanos();
-        let refused = answer.as_ref().err().cloned();
-        let ended = ended(answer);
+        let (ended, refused) = ended(answer);
         if self.shared.has_history() {
             let (operation, ended) = (operation.clone(), ended.clone());
             let record = Record { operation, call_nanos, return_nanos, ended };
@@ -233,13 +233,18 @@ impl<S: Store> Worker<S> {
     }
 }
 
-fn ended(answer: Result<Option<Bytes>, ClientError>) -> Ended {
-    match answer {
-        Ok(value) => Ended::Done(value),
-        Err(error) if error.happened == Happened::Unknown => Ended::Unknown,
-        Err(error) if error.kind == ErrorKind::PreconditionFailed => Ended::PreconditionFailed,
-        Err(_) => Ended::NotDone,
-    }
+/// How it ended, and the error if it was one.
+fn ended(answer: Result<Option<Bytes>, ClientError>) -> (Ended, Option<ClientError>) {
+    let error = match answer {
+        Ok(value) => return (Ended::Done(value), None),
+        Err(error) => error,
+    };
+    let ended = match (error.happened, error.kind) {
+        (Happened::Unknown, _) => Ended::Unknown,
+        (Happened::No, ErrorKind::PreconditionFailed) => Ended::PreconditionFailed,
+        (Happened::No, _) => Ended::NotDone,
+    };
+    (ended, Some(error))
 }
 
 /// Whether the same again may work after a while, and is harmless.
@@ -264,7 +269,8 @@ mod tests {
     use super::*;
     use crate::load::history::History;
     use crate::load::tally::{Counts, Summary};
-    use crate::load::{Keys, LoadError, LoadOptions, Until, workload};
+    use crate::load::workload::Pool;
+    use crate::load::{Keys, LoadError, LoadOptions, Until};
 
     /// Plays a cluster: the n-th question is answered by the n-th of these, later ones by success.
     #[derive(Clone, Default)]
@@ -307,7 +313,7 @@ mod tests {
         let books = Rc::new(Books::new(0, Arc::clone(&shared)));
         let workers: Vec<_> = (0..4)
             .map(|number| {
-                let (random, pool) = (Random::new(number.into()), workload::pool(&shared.options));
+                let (random, pool) = (Random::new(number.into()), Pool::new(&shared.options));
                 let workload = Workload::new(&shared.options, number, random, pool);
                 let (shared, books) = (Arc::clone(&shared), Rc::clone(&books));
                 Worker::new(number, script.clone(), workload, shared, books)

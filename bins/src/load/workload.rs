@@ -1,6 +1,8 @@
 //! What one worker of a load asks, operation by operation.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use kvorum_replication::random::Random;
@@ -26,7 +28,8 @@ const POOL_BYTES: usize = 64 << 10;
 const VALUE_NAME_BYTES_MAX: usize = 34;
 
 /// Keys, and values that are no mere cuts of the pool, stand beside each other in pieces of memory
-/// of this size, so that hardly any of them needs an allocation.
+/// of this size, so that hardly any of them needs an allocation. All workers of a thread write into
+/// one: thousands of them with a piece each would fill the memory, and never find theirs in a cache.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Something to ask of the cluster.
@@ -109,11 +112,19 @@ pub(super) struct Workload {
     workers: u64,
     made: u64,
     random: Random,
-    pool: Bytes,
-    piece: BytesMut,
+    prefix: Vec<u8>,
+    pool: Pool,
     /// The last value this worker saw of a key, for compare-and-set; has at most as many entries
     /// as the load has keys, and is only kept if keys come again.
     seen: Option<BTreeMap<Bytes, Option<Bytes>>>,
+}
+
+/// What the workers of one thread make keys and values of.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    /// Random bytes to cut values out of.
+    bytes: Bytes,
+    piece: Rc<RefCell<BytesMut>>,
 }
 
 /// Which key is next.
@@ -131,8 +142,8 @@ enum Choice {
 }
 
 impl Workload {
-    /// Cuts values out of a [`pool`], which many workloads may share.
-    pub(super) fn new(options: &LoadOptions, worker: u32, random: Random, pool: Bytes) -> Self {
+    /// Makes keys and values of a pool, which many workloads may share.
+    pub(super) fn new(options: &LoadOptions, worker: u32, random: Random, pool: Pool) -> Self {
         let keys = match options.keys {
             Keys::Unique => {
                 Choice::Unique { offset: Random::new(options.seed).next_u64(), used: 0 }
@@ -155,8 +166,8 @@ impl Workload {
             workers: u64::from(options.clients) * u64::from(options.outstanding),
             made: 0,
             random,
+            prefix: prefix(options.key_bytes),
             pool,
-            piece: BytesMut::new(),
             seen: learns.then(BTreeMap::new),
         }
     }
@@ -222,25 +233,25 @@ impl Workload {
         let at = usize::try_from(self.random.below(POOL_BYTES as u64))
             .expect("it is below a constant that is a usize");
         if !self.distinct {
-            return self.pool.slice(at..at + self.value_bytes);
+            return self.pool.bytes.slice(at..at + self.value_bytes);
         }
-        self.make_room(self.value_bytes);
+        let mut piece = self.pool.piece(self.value_bytes);
         // Who made it and which it is, then filler.
         for number in [self.worker, self.made] {
             let mut rest = number;
             loop {
-                self.piece.extend_from_slice(&[b"0123456789abcdef"[(rest % 16) as usize]]);
+                piece.extend_from_slice(&[b"0123456789abcdef"[(rest % 16) as usize]]);
                 rest /= 16;
                 if rest == 0 {
                     break;
                 }
             }
-            self.piece.extend_from_slice(b".");
+            piece.extend_from_slice(b".");
         }
-        self.piece.truncate(self.value_bytes);
-        let filler = self.value_bytes - self.piece.len();
-        self.piece.extend_from_slice(&self.pool[at..at + filler]);
-        self.piece.split().freeze()
+        piece.truncate(self.value_bytes);
+        let filler = self.value_bytes - piece.len();
+        piece.extend_from_slice(&self.pool.bytes[at..at + filler]);
+        piece.split().freeze()
     }
 
     fn number(&mut self) -> u64 {
@@ -255,32 +266,45 @@ impl Workload {
 
     /// The key of a number, another one for each that differs in the bits it shows: 6 for each sign.
     /// Numbers that follow each other give keys far apart, as those of a real load are.
-    fn key(&mut self, number: u64) -> Bytes {
-        self.make_room(self.key_bytes);
-        let signs = self.key_bytes.min(NUMBER_SIGNS_MAX);
-        let prefix = PREFIX.iter().cycle().take(self.key_bytes - signs);
-        self.piece.extend(prefix);
-        let mut rest = scattered(number, 6 * signs);
-        for _ in 0..signs {
-            self.piece.extend_from_slice(&[sign(rest)]);
+    fn key(&self, number: u64) -> Bytes {
+        let count = self.key_bytes.min(NUMBER_SIGNS_MAX);
+        let mut signs = [0; NUMBER_SIGNS_MAX];
+        let mut rest = scattered(number, 6 * count);
+        for shown in &mut signs[..count] {
+            *shown = sign(rest);
             rest >>= 6;
         }
-        self.piece.split().freeze()
-    }
-
-    fn make_room(&mut self, bytes: usize) {
-        // The name of a value may be longer than the value, before it is cut.
-        let bytes = bytes + VALUE_NAME_BYTES_MAX;
-        if self.piece.capacity() < bytes {
-            self.piece = BytesMut::with_capacity(bytes.max(PIECE_BYTES));
-        }
+        let mut piece = self.pool.piece(self.key_bytes);
+        piece.extend_from_slice(&self.prefix);
+        piece.extend_from_slice(&signs[..count]);
+        piece.split().freeze()
     }
 }
 
-/// Random bytes to cut values out of.
-pub(super) fn pool(options: &LoadOptions) -> Bytes {
-    let mut random = Random::new(options.seed);
-    (0..POOL_BYTES + options.value_bytes).map(|_| sign(random.next_u64())).collect()
+impl Pool {
+    pub(super) fn new(options: &LoadOptions) -> Self {
+        let mut random = Random::new(options.seed);
+        let bytes = 0..POOL_BYTES + options.value_bytes;
+        let bytes = bytes.map(|_| sign(random.next_u64())).collect();
+        Self { bytes, piece: Rc::default() }
+    }
+
+    /// Room for a key or a value of so many bytes.
+    fn piece(&self, bytes: usize) -> RefMut<'_, BytesMut> {
+        // The name of a value may be longer than the value, before it is cut.
+        let bytes = bytes + VALUE_NAME_BYTES_MAX;
+        let mut piece = self.piece.borrow_mut();
+        if piece.capacity() < bytes {
+            *piece = BytesMut::with_capacity(bytes.max(PIECE_BYTES));
+        }
+        piece
+    }
+}
+
+/// What keys of this size begin with.
+fn prefix(key_bytes: usize) -> Vec<u8> {
+    let signs = key_bytes.min(NUMBER_SIGNS_MAX);
+    PREFIX.iter().copied().cycle().take(key_bytes - signs).collect()
 }
 
 /// Turns numbers of so many bits into each other: odd factors and folded shifts can be undone.
@@ -310,7 +334,7 @@ mod tests {
     }
 
     fn workload(options: &LoadOptions, worker: u32) -> Workload {
-        Workload::new(options, worker, Random::new(worker.into()), pool(options))
+        Workload::new(options, worker, Random::new(worker.into()), Pool::new(options))
     }
 
     #[test]

@@ -188,7 +188,7 @@ pub struct Process {
     /// How long a request may wait behind others, in milliseconds, when more is asked than can be
     /// done: what would make them wait longer is refused as overloaded at once. Four times what
     /// one takes by itself is enough, so that a fast server seldom comes near this
-    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = max_delay)]
+    #[arg(long, value_name = "MS", default_value_t = 20, value_parser = max_delay)]
     pub max_delay: u64,
 
     /// Connections at a time; one too many is refused. Fewer if the limit of open files says so

@@ -622,6 +622,8 @@ pub(super) fn ended<T>(read: Result<Result<Tried<T>, Rejected>, Error>) -> Tried
     match read {
         Ok(Ok(tried)) => tried,
         Ok(Err(rejected)) => Tried::Garbled(Error::from(rejected).to_string()),
+        // That answer comes by its shape, which says no more.
+        Err(error) if error.kind == CapnpKind::Overloaded => Tried::Failed(Failure::Overloaded),
         Err(error) => Tried::Garbled(error.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! Stamps: what makes a write that is asked for twice happen once.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use kvorum_replication::{ClientId, Stamp};
 
@@ -10,8 +10,9 @@ use kvorum_replication::{ClientId, Stamp};
 pub(super) struct Session {
     client: Cell<Option<ClientId>>,
     next: Cell<u64>,
-    /// Writes whose outcome is not known yet and that may be asked for again.
-    open: RefCell<BTreeSet<u64>>,
+    /// Of the writes up to the last, from the first whose outcome is not known yet and that may be
+    /// asked for again: whether it is one of those.
+    open: RefCell<VecDeque<bool>>,
 }
 
 impl Session {
@@ -36,22 +37,34 @@ impl Session {
     pub(super) fn take(&self) -> u64 {
         let sequence = self.next.get() + 1;
         self.next.set(sequence);
-        self.open.borrow_mut().insert(sequence);
+        self.open.borrow_mut().push_back(true);
         sequence
     }
 
     /// This write will not be asked for again.
     pub(super) fn settle(&self, client: ClientId, sequence: u64) {
-        if self.client.get() == Some(client) {
-            self.open.borrow_mut().remove(&sequence);
+        if self.client.get() != Some(client) {
+            return;
         }
+        let mut open = self.open.borrow_mut();
+        let index = sequence.checked_sub(self.first(&open));
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        if let Some(write) = index.and_then(|index| open.get_mut(index)) {
+            *write = false;
+        }
+        while open.pop_front_if(|is_open| !*is_open).is_some() {}
+    }
+
+    /// The lowest that is open; the next one if none is.
+    fn first(&self, open: &VecDeque<bool>) -> u64 {
+        self.next.get() + 1 - open.len() as u64
     }
 
     /// The stamp of a write as it is to be sent now.
     pub(super) fn stamp(&self, client: ClientId, sequence: u64) -> Stamp {
         let open = self.open.borrow();
         let answered_below = match self.client.get() == Some(client) {
-            true => open.first().copied().unwrap_or(sequence).min(sequence),
+            true => self.first(&open).min(sequence),
             // Of a session that is gone nothing more is known.
             false => 0,
         };
@@ -75,6 +88,30 @@ mod tests {
         assert_eq!(session.stamp(client, third).answered_below, 1);
         session.settle(client, first);
         assert_eq!(session.stamp(client, third).answered_below, 3);
+    }
+
+    #[test]
+    fn one_that_stays_open_holds_back_those_behind_it_and_no_others() {
+        let session = Session::default();
+        let client = ClientId(7);
+        session.begin(client);
+        for _ in 0..3 {
+            let sequence = session.take();
+            session.settle(client, sequence);
+        }
+        let slow = session.take();
+        for _ in 0..1000 {
+            let sequence = session.take();
+            assert_eq!(session.stamp(client, sequence).answered_below, slow);
+            session.settle(client, sequence);
+            // Nobody settles a write twice, but it would do no harm.
+            session.settle(client, sequence);
+        }
+        session.settle(client, slow);
+        let last = session.take();
+        assert_eq!(session.stamp(client, last).answered_below, last);
+        session.settle(client, last);
+        assert!(session.open.borrow().is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use kvorum_schema::client_capnp::gate;
 use tokio::time::Instant;
 
 use super::questions::{Question, Questions, Unheard};
-use super::shapes::{CommittedAnswer, GetCall, PutCall, ValueAnswer, begin_call};
+use super::shapes::{CommittedAnswer, GetCall, OverloadedAnswer, PutCall, ValueAnswer, begin_call};
 use super::{GATE_CLIENT, Method};
 use crate::convert::value_to_keep;
 use crate::vat::{Frame, Peeked, Shortcut, Wire, reader_options};
@@ -119,11 +119,13 @@ pub(crate) struct Asking {
 
 impl Shortcut for Asking {
     fn recognise(&self, _wire: &Rc<Wire>, message: &[u8]) -> Result<bool, Error> {
-        let (question, response) = if let Some(answer) = ValueAnswer::read(message) {
+        let (question, response) = if let Some(answer) = CommittedAnswer::read(message) {
+            (answer.question, Response::Committed)
+        } else if let Some(answer) = ValueAnswer::read(message) {
             let Ok(value) = value_to_keep(answer.value) else { return Ok(false) };
             (answer.question, Response::Value(value))
-        } else if let Some(answer) = CommittedAnswer::read(message) {
-            (answer.question, Response::Committed)
+        } else if let Some(answer) = OverloadedAnswer::read(message) {
+            (answer.question, Response::Overloaded)
         } else {
             return Ok(false);
         };
@@ -192,6 +194,8 @@ pub(crate) enum Response {
     Value(Bytes),
     /// The write has happened.
     Committed,
+    /// Too much is in flight; it has not happened.
+    Overloaded,
     /// Any results.
     Results(Reader<Frame>),
 }
@@ -220,8 +224,10 @@ impl Response {
     }
 
     fn payload(&self) -> Result<payload::Reader<'_>, Error> {
-        let Self::Results(message) = self else {
-            return Err(no_results());
+        let message = match self {
+            Self::Results(message) => message,
+            Self::Overloaded => return Err(Error::overloaded(String::new())),
+            Self::Value(_) | Self::Committed => return Err(no_results()),
         };
         match message.get_root::<message::Reader<'_>>()?.which()? {
             message::Return(answer) => match answer?.which()? {

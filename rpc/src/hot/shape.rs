@@ -111,12 +111,11 @@ impl<const N: usize, const B: usize> Shape<N, B> {
         let (words, _) = message.as_chunks::<8>();
         let head = words.get(..self.fixed.len())?;
         let word = |word: usize| u64::from_le_bytes(head[word]);
-        let mut differs = 0;
+        // One that has another shape differs early: in the method, or in what it answers.
         for ((found, known), fixed) in head.iter().zip(self.head.as_chunks().0).zip(&self.fixed) {
-            differs |= (u64::from_le_bytes(*found) ^ u64::from_le_bytes(*known)) & fixed;
-        }
-        if differs != 0 {
-            return None;
+            if (u64::from_le_bytes(*found) ^ u64::from_le_bytes(*known)) & fixed != 0 {
+                return None;
+            }
         }
         let numbers =
             self.numbers.map(|hole| (word(hole.word) & hole.mask) >> hole.mask.trailing_zeros());

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use capnp::message::{Builder, HeapAllocator};
 use capnp::traits::HasTypeId;
 use capnp_rpc::rpc_capnp::{call, message};
-use kvorum_replication::{ClientId, Stamp};
+use kvorum_replication::{ClientId, Failure, Stamp};
 use kvorum_schema::client_capnp::key_value::{
     self, get_params, get_results, put_params, put_results,
 };
@@ -13,6 +13,7 @@ use kvorum_schema::client_capnp::key_value::{
 use super::Method;
 use super::serve::begin_answer;
 use super::shape::Shape;
+use crate::convert::client::{Told, write_failure};
 
 static GET: LazyLock<Shape<4, 1>> = LazyLock::new(|| {
     Shape::learn(|([question, target, timeout_ms, stale], [key]), message| {
@@ -50,6 +51,22 @@ static COMMITTED: LazyLock<Shape<1, 0>> = LazyLock::new(|| {
     Shape::learn(|([question], []), message| {
         let content = begin_answer(low(question), message).init_results().init_content();
         content.init_as::<put_results::Builder<'_>>().init_result().set_committed(());
+    })
+});
+
+static OVERLOADED_READ: LazyLock<Shape<1, 0>> = LazyLock::new(|| {
+    Shape::learn(|([question], []), message| {
+        let content = begin_answer(low(question), message).init_results().init_content();
+        let result = content.init_as::<get_results::Builder<'_>>().init_result();
+        write_failure(&Told::Failure(Failure::Overloaded), result.init_failed());
+    })
+});
+
+static OVERLOADED_WRITE: LazyLock<Shape<1, 0>> = LazyLock::new(|| {
+    Shape::learn(|([question], []), message| {
+        let content = begin_answer(low(question), message).init_results().init_content();
+        let result = content.init_as::<put_results::Builder<'_>>().init_result();
+        write_failure(&Told::Failure(Failure::Overloaded), result.init_failed());
     })
 });
 
@@ -104,6 +121,12 @@ pub(super) struct ValueAnswer<'a> {
 /// A write has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CommittedAnswer {
+    pub(super) question: u32,
+}
+
+/// Too much is in flight for a read or a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OverloadedAnswer {
     pub(super) question: u32,
 }
 
@@ -169,6 +192,14 @@ impl CommittedAnswer {
 
     pub(super) fn read(message: &[u8]) -> Option<Self> {
         let ([question], []) = COMMITTED.read(message)?;
+        Some(Self { question: low(question) })
+    }
+}
+
+impl OverloadedAnswer {
+    pub(super) fn read(message: &[u8]) -> Option<Self> {
+        let found = OVERLOADED_WRITE.read(message).or_else(|| OVERLOADED_READ.read(message));
+        let ([question], []) = found?;
         Some(Self { question: low(question) })
     }
 }

@@ -3,16 +3,20 @@
 //! A queue that is only bounded in length makes everybody wait for as long as it takes to work it
 //! off. So what is bounded here is the wait. By Little's law, requests under way are throughput times
 //! wait: `limit = throughput × bearable wait` of them may be under way, and one more is refused
-//! before anything is done for it. Throughput is learned as BBR does (Cardwell et al., "BBR:
-//! Congestion-Based Congestion Control", 2016): one request at a time is a probe. It notes how many
-//! were under way when it came, itself included; when it is answered after `t`, those are answered
-//! too, on the average, so that throughput is that number over `t`. All places where work waits lie
-//! between the two looks at the clock: the worker, the mailbox, the log, the peers and what waits
-//! there.
+//! before anything is done for it. Both are learned as BBR does it (Cardwell et al., "BBR:
+//! Congestion-Based Congestion Control", 2016): one request at a time is a probe. It notes what had
+//! been answered when it came; when it is answered after `t`, the throughput was what was answered
+//! meanwhile over `t`. All places where work waits lie between the two looks at the clock: the
+//! worker, the mailbox, the log, the peers and what waits there. The best throughput of late counts:
+//! one that is low may be low because the limit is.
 //!
 //! What is bearable is measured against what a request takes while little is under way: four times
 //! as long behind others, but no longer than `wait_max`. A slow disk thus has the long groups that it
 //! needs, and a fast one no queue.
+//!
+//! That requests take long need not be a queue's doing: whoever asks for too much may have taken the
+//! processors too. Where fewer are let in and it takes as long, it is none, and more are let in
+//! again: else ever fewer would be let in, and none of them be quicker for it.
 //!
 //! Places are dealt out as in a switch with one memory for many ports (Choudhury and Hahne, "Dynamic
 //! queue length thresholds", 1998): nobody has more places than are free. One who asks for everything
@@ -34,8 +38,24 @@ const ALWAYS: usize = 64;
 const LIMIT_AT_FIRST: usize = 4096;
 
 /// Waiting behind others for this long is bearable even where a request takes no time at all. Groups
-/// that fill a sync and a write to a socket want it.
-const WAIT_MIN: Duration = Duration::from_millis(4);
+/// that fill a sync and a write to a socket want it, and some hundred clients that each ask again
+/// as soon as they are answered are no overload.
+const WAIT_MIN: Duration = Duration::from_millis(15);
+
+/// The best throughput is forgotten by and by, the more of it the longer ago it was: after so long
+/// half of it.
+const FORGET: Duration = Duration::from_millis(500);
+
+/// The throughput is looked at so far apart.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// So many probes show whether fewer are quicker.
+const PROBES: u32 = 4;
+
+/// With each probe that shows nothing about it, what a request takes by itself is held to be less by
+/// this part. At twice the capacity that is half of it in some ten seconds; then fewer are let in,
+/// and it shows whether they are quicker.
+const FADES: u32 = 512;
 
 /// Kinds of requests that take alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +99,30 @@ struct Class {
     answered: Cell<u64>,
     /// What a request takes while little is under way; zero if that is not known yet.
     alone: Cell<Duration>,
+    /// The best throughput of late, in requests a second.
+    per_second: Cell<usize>,
     /// The probe that is under way.
     probe: Cell<Option<Probe>>,
     /// Probes in a row that took longer than is bearable.
     slow: Cell<u32>,
+    /// What probes take of late.
+    usual: Cell<Duration>,
+    /// How it was before fewer were let in, while they are for taking too long.
+    before: Cell<Option<Before>>,
+    /// When the throughput was last looked at, and what had been answered then.
+    window: Cell<Option<(Instant, u64)>>,
+}
+
+/// A higher limit, to be compared with what is now.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    limit: usize,
+    /// The most that probes used to take with it.
+    usual: Duration,
+    /// Probes since the limit is much lower, and the least that one of them took; without the first,
+    /// which came when there were more.
+    probes: u32,
+    least: Duration,
 }
 
 /// The places that one connection has.
@@ -120,8 +160,12 @@ impl Admission {
             limit: Cell::new(limit),
             answered: Cell::new(0),
             alone: Cell::new(Duration::ZERO),
+            per_second: Cell::new(0),
             probe: Cell::new(None),
             slow: Cell::new(0),
+            usual: Cell::new(Duration::ZERO),
+            before: Cell::new(None),
+            window: Cell::new(None),
         };
         Self { kinds: std::array::from_fn(|_| class()), wait_max, limit_max }
     }
@@ -159,13 +203,12 @@ impl Class {
         if self.alone.get().is_zero() || waited <= 2 * bearable {
             return;
         }
-        let answered = usize::try_from(self.answered.get() - probe.answered).unwrap_or(usize::MAX);
-        let fit = scale(answered, bearable, waited);
         // One may have met a stall: those who wait it out must not be refused when they ask again,
         // with places to spare for sharing them out. Two in a row have met a queue.
         let least = if self.slow.get() == 0 { 2 * self.under_way.get() } else { 0 };
+        self.learn_throughput(self.answered_since(probe), waited);
         let limit = self.limit.get();
-        self.limit.set(limit.min(fit.max(least).max(ALWAYS)));
+        self.limit.set(limit.min(self.fit(bearable).max(least).max(ALWAYS)));
         self.slow.set(self.slow.get() + 1);
         self.probe.set(Some(Probe { late: true, ..probe }));
     }
@@ -173,44 +216,115 @@ impl Class {
     /// The probe was answered.
     fn learn(&self, probe: Probe, took: Duration, wait_max: Duration, limit_max: usize) {
         let took = took.max(Duration::from_nanos(1));
-        self.learn_alone(probe.under_way, took);
+        let answered = self.answered_since(probe);
+        // Whatever it found under way was answered before it, or with it.
+        let passed = answered.max(probe.under_way);
+        self.learn_throughput(passed, took);
+        self.look_at_window(probe.began + took);
+        self.learn_alone(answered + self.under_way.get(), took);
         if probe.late {
             return;
         }
         let bearable = self.bearable(wait_max);
-        let limit = self.limit.get();
-        // At the throughput that the probe saw, so many make everybody wait for just that long.
-        let fit = scale(probe.under_way, bearable, took);
+        let (limit, fit) = (self.limit.get(), self.fit(bearable));
         let mut next = limit;
         if took <= bearable {
             self.slow.set(0);
-            // If it is below the limit: more than were seen are possible, but not how many.
-            next += fit.saturating_sub(limit).div_ceil(4);
+            self.before.set(None);
+            // If it is below the limit: more than were seen are possible, but not how many. And where
+            // groups are answered together, what one probe sees is too little.
+            let waited = took.saturating_sub(self.alone.get());
+            let least = match 2 * passed.max(self.under_way.get()) >= limit {
+                // Hardly anything waits, and still so many are under way: there is room for many more.
+                true if waited * 4 <= bearable.saturating_sub(self.alone.get()) => limit / 4,
+                true => limit / 32,
+                false => 0,
+            };
+            next += fit.saturating_sub(limit).div_ceil(4).max(least);
         } else {
             self.slow.set(self.slow.get() + 1);
             // Few that are slow once or twice met a stall, which fewer would not have shortened.
-            let slow_max = if 4 * probe.under_way >= limit { 1 } else { 3 };
-            if self.slow.get() > slow_max {
+            let slow_max = if 4 * passed >= limit { 1 } else { 3 };
+            if self.slow.get() > slow_max && self.may_fall(limit, took) {
                 next -= limit.saturating_sub(fit).div_ceil(4);
             }
         }
         self.limit.set(next.clamp(ALWAYS.min(limit_max), limit_max));
     }
 
-    /// Any probe may show that less time is enough; that more is needed only shows while little is
-    /// under way, and one stall does not prove it.
-    fn learn_alone(&self, under_way: usize, took: Duration) {
-        let alone = self.alone.get();
-        let next = if alone.is_zero() {
+    /// What was answered since the probe came.
+    fn answered_since(&self, probe: Probe) -> usize {
+        usize::try_from(self.answered.get() - probe.answered).unwrap_or(usize::MAX)
+    }
+
+    /// At the best throughput, so many make everybody wait for just that long.
+    fn fit(&self, bearable: Duration) -> usize {
+        scale(self.per_second.get(), bearable, Duration::from_secs(1))
+    }
+
+    /// Where groups are answered together, a probe that came first in one has seen nothing of it.
+    fn look_at_window(&self, now: Instant) {
+        let answered = self.answered.get();
+        let Some((began, before)) = self.window.get() else {
+            return self.window.set(Some((now, answered)));
+        };
+        let long = now.saturating_duration_since(began);
+        if long >= WINDOW {
+            let count = usize::try_from(answered - before).unwrap_or(usize::MAX);
+            let seen = scale(count, Duration::from_secs(1), long);
+            self.per_second.set(self.per_second.get().max(seen));
+            self.window.set(Some((now, answered)));
+        }
+    }
+
+    /// So many were answered in this time.
+    fn learn_throughput(&self, answered: usize, time: Duration) {
+        let seen = scale(answered, Duration::from_secs(1), time);
+        let left = scale(self.per_second.get(), FORGET, FORGET + time);
+        self.per_second.set(seen.max(left));
+    }
+
+    /// Any probe may show that less time is enough; that more is needed only shows if few came
+    /// before it and with it, and one stall does not prove it. Nor is what was learned true for ever.
+    fn learn_alone(&self, beside: usize, took: Duration) {
+        let (alone, usual) = (self.alone.get(), self.usual.get());
+        self.usual.set((usual * 3 + took) / 4);
+        self.alone.set(if alone.is_zero() {
             took
         } else if took < alone {
             alone - (alone - took) / 4
-        } else if under_way <= ALWAYS {
+        } else if beside <= 2 * ALWAYS {
             took.min(alone + alone / 8)
         } else {
-            alone
-        };
-        self.alone.set(next);
+            alone - alone / FADES
+        });
+    }
+
+    /// Whether still fewer should be let in. When they are much fewer, some probes tell whether that
+    /// has helped. If it takes as long as before, it is no queue that it takes long for: what requests
+    /// take by themselves has become more, and fewer would only be fewer.
+    fn may_fall(&self, limit: usize, took: Duration) -> bool {
+        let usual = self.usual.get();
+        let now = Before { limit, usual, probes: 0, least: Duration::MAX };
+        let before = self.before.get().unwrap_or(now);
+        if limit * 4 > before.limit * 3 {
+            self.before.set(Some(Before { usual: before.usual.max(usual), ..before }));
+            return true;
+        }
+        let least = if before.probes == 0 { before.least } else { before.least.min(took) };
+        if before.probes < PROBES {
+            self.before.set(Some(Before { probes: before.probes + 1, least, ..before }));
+            return false;
+        }
+        self.usual.set(least);
+        self.before.set(Some(Before { usual: least, ..now }));
+        let is_queue = least * 100 < before.usual * 85;
+        if !is_queue {
+            // Just so much that what is usual is bearable, and some more.
+            let alone = (least / 2).max(least.saturating_sub(WAIT_MIN));
+            self.alone.set(self.alone.get().max(alone));
+        }
+        is_queue
     }
 }
 

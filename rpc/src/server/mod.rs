@@ -114,7 +114,7 @@ impl ServerOptions {
             message_bytes_max: 32 << 20,
             unfinished_bytes_max: 128 << 20,
             requests_max: 16_384,
-            wait_max: Duration::from_millis(50),
+            wait_max: Duration::from_millis(20),
             request_bytes_max: 256 << 20,
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),

@@ -220,6 +220,44 @@ fn all_writes_are_acknowledged_alike() {
     assert_eq!(CommittedAnswer::read(&of_put[8..]), Some(CommittedAnswer { question: 7 }));
 }
 
+fn built_failures(question: u32, failure: Failure) -> [Vec<u8>; 2] {
+    let told = Told::Failure(failure);
+    let of_get = built(|message| {
+        let content = begin_answer(question, message).init_results().init_content();
+        let result = content.init_as::<get_results::Builder<'_>>().init_result();
+        write_failure(&told, result.init_failed());
+    });
+    let of_delete = built(|message| {
+        let content = begin_answer(question, message).init_results().init_content();
+        let result = content.init_as::<delete_results::Builder<'_>>().init_result();
+        write_failure(&told, result.init_failed());
+    });
+    [of_get, of_delete]
+}
+
+#[test]
+fn only_an_overloaded_server_answers_like_one() {
+    for question in [0, 7, u32::MAX] {
+        for message in built_failures(question, Failure::Overloaded) {
+            let read = OverloadedAnswer::read(&message[8..]);
+            assert_eq!(read, Some(OverloadedAnswer { question }));
+            assert_eq!(CommittedAnswer::read(&message[8..]), None);
+        }
+        let others = [
+            Failure::SessionExpired,
+            Failure::StaleSequence,
+            Failure::SnapshotExpired,
+            Failure::Unavailable { reason: String::new() },
+            Failure::Conflict { key: "key".into() },
+        ];
+        for message in others.into_iter().flat_map(|other| built_failures(question, other)) {
+            assert_eq!(OverloadedAnswer::read(&message[8..]), None);
+        }
+    }
+    let committed = written(|to| CommittedAnswer { question: 7 }.write(to));
+    assert_eq!(OverloadedAnswer::read(&committed[8..]), None);
+}
+
 #[test]
 fn a_message_of_another_size_has_no_shape() {
     let call =
