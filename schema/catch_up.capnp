@@ -16,8 +16,7 @@ struct Message {
     snapshotPiece @4 :SnapshotPiece;
     snapshotGone @5 :UInt64;
     outside @6 :Outside;
-    # The newest commit.
-    catchUp @7 :UInt64;
+    catchUp @7 :CatchUp;
     join @8 :Join;
   }
 }
@@ -83,10 +82,20 @@ struct Committed {
 struct Outside {
   life @0 :UInt64;
   applied @1 :UInt64;
+  # The newest epoch that it has answered, or has all rows from.
+  promised @2 :UInt64;
+}
+
+struct CatchUp {
+  # The newest commit.
+  to @0 :UInt64;
+  # By rows: what it has applied may have other numbers.
+  anew @1 :Bool;
 }
 
 struct Join {
   life @0 :UInt64;
   from @1 :Peer.TxnId;
   serveFrom @2 :UInt64;
+  view @3 :UInt64;
 }

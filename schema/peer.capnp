@@ -100,6 +100,46 @@ struct TwoPhaseMessage {
     yesVotes @10 :Transactions;
     commits @11 :Commits;
     catchUp @12 :CatchUp.Message;
+    view @13 :ViewMessage;
+  }
+}
+
+# Of views: which replicas a write needs, and until when a replica may serve fresh reads.
+struct ViewMessage {
+  union {
+    announce :group {
+      view @0 :UInt64;
+      # Without a lease so many others have to be asked.
+      others @1 :UInt32;
+    }
+    renew :group {
+      incarnation @2 :UInt64;
+      # Nanoseconds by the clock of who asks.
+      at @3 :UInt64;
+      view @4 :UInt64;
+      # The newest commit.
+      applied @14 :UInt64;
+    }
+    grant :group {
+      incarnation @5 :UInt64;
+      at @6 :UInt64;
+      # Nanoseconds.
+      lease @7 :UInt64;
+    }
+    excluded :group {
+      # By this view.
+      view @8 :UInt64;
+      others @15 :UInt32;
+    }
+    ask :group {
+      round @9 :UInt64;
+      incarnation @10 :UInt64;
+    }
+    heard :group {
+      round @11 :UInt64;
+      incarnation @12 :UInt64;
+      view @13 :UInt64;
+    }
   }
 }
 

@@ -128,7 +128,7 @@ fn takes_all(keys: u64, disks: [(Arc<dyn Vfs>, &Path); 2]) {
     taker.step(Input::PeerUp(DONOR));
     taker.step(Input::PeerUp(NodeId::COORDINATOR));
     let began = Instant::now();
-    let told = Message::CatchUp { to: CommitNumber(number) };
+    let told = Message::CatchUp { to: CommitNumber(number), anew: false };
     let mut words = taker.hear(NodeId::COORDINATOR, told);
     let mut turns: u64 = 0;
     while !words.is_empty() {
@@ -147,7 +147,7 @@ fn takes_all(keys: u64, disks: [(Arc<dyn Vfs>, &Path); 2]) {
         words = answers.into_iter().flat_map(|(_, message)| taker.hear(DONOR, message)).collect();
         if taker.node.core().applied() < CommitNumber(number) && words.is_empty() {
             // The donor went on since it said how far it was: the coordinator says so.
-            let told = Message::CatchUp { to: CommitNumber(number) };
+            let told = Message::CatchUp { to: CommitNumber(number), anew: false };
             words = taker.hear(NodeId::COORDINATOR, told);
         }
     }
@@ -163,7 +163,7 @@ fn takes_all(keys: u64, disks: [(Arc<dyn Vfs>, &Path); 2]) {
 
     taker.hear(
         NodeId::COORDINATOR,
-        Message::Join { life: 1, from: txn(number + 1), serve_from: CommitNumber(number) },
+        Message::Join { life: 1, from: txn(number + 1), serve_from: CommitNumber(number), view: 0 },
     );
     assert!(!taker.node.core().is_outside());
     taker.commit(number + 1, vec![put(0, 3)]);

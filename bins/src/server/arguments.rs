@@ -144,6 +144,16 @@ pub struct Coordinator {
     #[arg(long, value_enum, default_value_t = Commit::Parallel)]
     pub commit: Commit,
 
+    /// Writes go on without replicas that do not answer, as long as so many remain [default: a
+    /// majority]. As many as there are: writes wait for every replica, always
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub min_replicas: Option<u32>,
+
+    /// How long a replica may be silent before writes go on without it, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    #[arg(value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    pub exclude_after: u64,
+
     /// Flags that every process has.
     #[command(flatten)]
     pub process: Process,

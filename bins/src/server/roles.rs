@@ -1,6 +1,6 @@
 //! What a process serves as: from its flags to a core, and the node around it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use kvorum_node::{Claim, Node};
 use kvorum_replication::paxos::{self, ReplicaOptions};
@@ -154,10 +154,14 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
         process: &arguments.process,
         points: two_phase::points::COORDINATOR,
     };
-    let replicas = arguments.replica.iter().map(|replica| replica.id).collect();
+    let replicas: Vec<NodeId> = arguments.replica.iter().map(|replica| replica.id).collect();
     let planted = arguments.process.planted();
+    let majority = replicas.len() / 2 + 1;
+    let min_replicas = arguments.min_replicas.map_or(majority, |min| min as usize);
     let options = CoordinatorOptions {
         replicas,
+        min_replicas,
+        exclude_after: Duration::from_millis(arguments.exclude_after),
         commit: arguments.commit.into(),
         seed: seed()?,
         planted: planted.two_phase,

@@ -3,13 +3,15 @@
 //! that record: logs from before it are read as they are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{Commit, CommitNumber, Decision, Parallel, TxnId};
 use kvorum_replication::two_phase::record::{
     CommittedState, CoordinatorCheckpoint, CoordinatorProgress, CoordinatorRecord, DecidedState,
-    ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState, SessionTable,
+    Member, Missed, ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState,
+    SessionTable, View,
 };
 use kvorum_replication::{ClientId, Transaction};
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
@@ -26,6 +28,7 @@ const OLD_COORDINATOR_CHECKPOINT: u8 = 20;
 const COORDINATOR_STARTED_PARALLEL: u8 = 21;
 const ABORTED: u8 = 22;
 const COORDINATOR_CHECKPOINT: u8 = 23;
+const COORDINATOR_VIEW: u8 = 24;
 
 const PARTICIPANT_STARTED: u8 = 32;
 const PREPARED: u8 = 33;
@@ -36,6 +39,7 @@ const OLD_PARTICIPANT_CHECKPOINT: u8 = 36;
 const PREPARED_PARALLEL: u8 = 37;
 const PROMISED: u8 = 38;
 const PARTICIPANT_CHECKPOINT: u8 = 39;
+const PARTICIPANT_VIEW: u8 = 44;
 const LEARNED: u8 = 40;
 const INSTALLED: u8 = 41;
 const OUTSIDE: u8 = 42;
@@ -70,6 +74,10 @@ impl StoredRecord for CoordinatorRecord {
             Self::Ended { txn } => {
                 put_txn(payload, txn);
                 ENDED
+            }
+            Self::View(view) => {
+                put_view(payload, view);
+                COORDINATOR_VIEW
             }
             Self::Checkpoint(checkpoint) => {
                 put_varint(payload, checkpoint.epoch);
@@ -106,6 +114,7 @@ impl StoredRecord for CoordinatorRecord {
             },
             ABORTED => Self::Aborted { txn: txn(&mut fields)?, finished_below: txn(&mut fields)? },
             ENDED => Self::Ended { txn: txn(&mut fields)? },
+            COORDINATOR_VIEW => Self::View(Box::new(view(&mut fields)?)),
             OLD_COORDINATOR_CHECKPOINT | COORDINATOR_CHECKPOINT => {
                 let is_old = kind == OLD_COORDINATOR_CHECKPOINT;
                 Self::Checkpoint(Box::new(coordinator_checkpoint(&mut fields, is_old)?))
@@ -146,6 +155,11 @@ impl StoredRecord for ParticipantRecord {
                 put_txn(payload, txn);
                 put_decision(payload, *decision);
                 DECIDED
+            }
+            Self::View { number, others } => {
+                put_varint(payload, *number);
+                put_varint(payload, *others as u64);
+                PARTICIPANT_VIEW
             }
             Self::CommittedAlone { txn, stamp, writes } => {
                 put_txn(payload, txn);
@@ -196,6 +210,9 @@ impl StoredRecord for ParticipantRecord {
                 Self::Prepared(Box::new(Prepared { parallel, ..prepared }))
             }
             PROMISED => Self::Promised { epoch: fields.number()? },
+            PARTICIPANT_VIEW => {
+                Self::View { number: fields.number()?, others: replicas(&mut fields)? }
+            }
             DECIDED => Self::Decided { txn: txn(&mut fields)?, decision: decision(&mut fields)? },
             COMMITTED_ALONE => Self::CommittedAlone {
                 txn: txn(&mut fields)?,
@@ -263,6 +280,48 @@ fn coordinator_checkpoint(
         committed,
         aborted,
     })
+}
+
+fn put_view(payload: &mut Vec<u8>, view: &View) {
+    put_varint(payload, view.number);
+    put_list(payload, &view.members, |payload, member| {
+        put_varint(payload, member.replica.0.into());
+        put_txn(payload, &member.from);
+    });
+    put_varint(payload, view.min_replicas as u64);
+    put_varint(payload, u64::try_from(view.lease.as_nanos()).unwrap_or(u64::MAX));
+    payload.push(u8::from(view.is_founded));
+    put_list(payload, &view.missed, |payload, missed| {
+        put_varint(payload, missed.replica.0.into());
+        put_varint(payload, missed.epoch);
+        put_varint(payload, missed.commits.0);
+    });
+}
+
+fn view(fields: &mut Fields<'_>) -> Result<View, Malformed> {
+    Ok(View {
+        number: fields.number()?,
+        members: fields
+            .list(|fields| Ok(Member { replica: fields.node()?, from: txn(fields)? }))?,
+        min_replicas: replicas(fields)?,
+        lease: Duration::from_nanos(fields.number()?),
+        is_founded: match fields.tag()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed("neither founded nor not")),
+        },
+        missed: fields.list(|fields| {
+            Ok(Missed {
+                replica: fields.node()?,
+                epoch: fields.number()?,
+                commits: CommitNumber(fields.number()?),
+            })
+        })?,
+    })
+}
+
+fn replicas(fields: &mut Fields<'_>) -> Result<usize, Malformed> {
+    usize::try_from(fields.number()?).map_err(|_| Malformed("more replicas than there can be"))
 }
 
 fn put_participant_checkpoint(payload: &mut Vec<u8>, checkpoint: &ParticipantCheckpoint) {
@@ -509,6 +568,21 @@ mod tests {
             },
             CoordinatorRecord::Aborted { txn: id(2), finished_below: id(1) },
             CoordinatorRecord::Ended { txn: id(u64::MAX) },
+            CoordinatorRecord::View(Box::new(View {
+                number: 300,
+                members: vec![
+                    Member { replica: NodeId(1), from: TxnId::FIRST },
+                    Member { replica: NodeId(3), from: id(9) },
+                ],
+                min_replicas: 2,
+                lease: Duration::from_millis(375),
+                is_founded: true,
+                missed: vec![Missed {
+                    replica: NodeId(2),
+                    epoch: 7,
+                    commits: CommitNumber(1 << 20),
+                }],
+            })),
             CoordinatorRecord::Checkpoint(Box::new(CoordinatorCheckpoint {
                 epoch: 7,
                 parallel_epoch: 6,
@@ -531,6 +605,7 @@ mod tests {
             ParticipantRecord::Prepared(Box::new(a_prepared())),
             ParticipantRecord::Prepared(Box::new(a_parallel())),
             ParticipantRecord::Promised { epoch: 300 },
+            ParticipantRecord::View { number: 300, others: 1 },
             ParticipantRecord::Decided {
                 txn: id(1),
                 decision: Decision::Commit(CommitNumber(300)),

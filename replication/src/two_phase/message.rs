@@ -6,9 +6,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use core::fmt;
+use core::time::Duration;
 
 use super::record::{Pledge, Replicated};
-use crate::contract::{NodeId, SnapshotId};
+use crate::contract::{NodeId, SnapshotId, Time};
 use crate::request::{Answer, Key, Query, Stamp, Transaction};
 use crate::transfer::Piece;
 
@@ -301,11 +302,15 @@ pub enum Message {
         life: u64,
         /// How far it has come.
         applied: CommitNumber,
+        /// The newest epoch that it has told a coordinator of all it knows of, or has all from.
+        promised: u64,
     },
     /// Coordinator to replica: there are commits up to here.
     CatchUp {
         /// The newest.
         to: CommitNumber,
+        /// What the replica has applied may have other numbers at the others: it needs their rows.
+        anew: bool,
     },
     /// Coordinator to a replica outside: it takes part from here on.
     Join {
@@ -316,6 +321,65 @@ pub enum Message {
         from: TxnId,
         /// It promises and reads nothing before it has applied this commit.
         serve_from: CommitNumber,
+        /// It is in this view.
+        view: u64,
+    },
+    /// Of views and leases.
+    View(ViewMessage),
+}
+
+/// What is said of views, and of the leases under which replicas serve fresh reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewMessage {
+    /// Coordinator to a member: there is this view. Repeated until the replica says that it knows it.
+    Announce {
+        /// Its number.
+        view: u64,
+        /// Without a lease so many others have to be asked.
+        others: usize,
+    },
+    /// Replica to coordinator: it is there, and asks for a lease.
+    Renew {
+        /// Of the replica; its clock begins anew with each.
+        incarnation: u64,
+        /// The time by its clock.
+        at: Time,
+        /// The newest view that it knows, durably.
+        view: u64,
+        /// How far it has come.
+        applied: CommitNumber,
+    },
+    /// The answer to [`ViewMessage::Renew`]: fresh reads may be served for so long from then on.
+    Grant {
+        /// As in the question.
+        incarnation: u64,
+        /// As in the question.
+        at: Time,
+        /// For how long.
+        lease: Duration,
+    },
+    /// Coordinator to a replica that is not in this view: it was left out, and takes part in nothing.
+    Excluded {
+        /// The view's number.
+        view: u64,
+        /// As in [`ViewMessage::Announce`].
+        others: usize,
+    },
+    /// Replica to replica: which view do you know?
+    Ask {
+        /// The sender's name for the question; unique within its incarnation.
+        round: u64,
+        /// Of the sender.
+        incarnation: u64,
+    },
+    /// The answer to [`ViewMessage::Ask`].
+    Heard {
+        /// As in the question.
+        round: u64,
+        /// As in the question.
+        incarnation: u64,
+        /// The newest that the sender has heard of.
+        view: u64,
     },
 }
 

@@ -21,12 +21,22 @@ pub enum CommitMode {
 /// How a coordinator is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoordinatorOptions {
-    /// The replicas: every one has to agree to every write. With exactly one, it decides alone.
+    /// The replicas: every one that is not left out has to agree to every write. With exactly one, it
+    /// decides alone.
     pub replicas: Vec<NodeId>,
+    /// A replica that is silent is left out as long as so many remain. As many as there are, or more:
+    /// none ever is. Changing it to fewer takes effect once all replicas are there.
+    pub min_replicas: usize,
+    /// How long a replica may be silent before it is left out. Above a slow disk's sync, and what a
+    /// busy machine keeps a process waiting: to leave one out that is merely slow costs a catch-up.
+    pub exclude_after: Duration,
     /// When a transaction of several replicas counts as committed.
     pub commit: CommitMode,
     /// For the choice of the replica that a read goes to.
     pub seed: u64,
+    /// A replica that was left out and is back may lag by so many commits when it is taken in again.
+    /// New transactions wait until it has them: less than the blink of an eye.
+    pub join_lag_max: u64,
     /// What a request may ask for.
     pub limits: Limits,
     /// Transactions begun and not ended; more are refused as overload. Enough for a second of
@@ -73,8 +83,11 @@ impl Default for CoordinatorOptions {
     fn default() -> Self {
         Self {
             replicas: Vec::new(),
+            min_replicas: usize::MAX,
+            exclude_after: Duration::from_millis(500),
             commit: CommitMode::default(),
             seed: 0,
+            join_lag_max: 4096,
             limits: Limits::default(),
             in_flight_max: 16_384,
             in_flight_bytes_max: 64 << 20,
@@ -132,6 +145,8 @@ pub struct ParticipantOptions {
     pub inquire_interval_max: Duration,
     /// After so many inquiries of the coordinator the other participants are asked too.
     pub inquiries_before_peers: u32,
+    /// How often a replica that has no lease asks for one, and others for the view they know.
+    pub renew_interval: Duration,
     /// Deadlines handled at one timer; the rest comes with the next, so that a step stays short
     /// and a thousand transactions in doubt do not flood the network.
     pub alarms_per_timer_max: usize,
@@ -183,6 +198,7 @@ impl Default for ParticipantOptions {
             inquire_after: Duration::from_secs(1),
             inquire_interval_max: Duration::from_secs(8),
             inquiries_before_peers: 2,
+            renew_interval: Duration::from_millis(100),
             alarms_per_timer_max: 256,
             sessions_max: 65_536,
             outstanding_per_session_max: 1024,

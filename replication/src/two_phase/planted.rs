@@ -133,4 +133,34 @@ crate::planted_bugs! {
     JoinKeepsOldVotes => "join-keeps-old-votes",
         "the coordinator lets a replica in again that has lost its disk, and still counts its earlier votes",
         "votes of an earlier life are void";
+    CommitBeforeViewIsKnown => "commit-before-view-is-known",
+        "transactions count as committed without a replica that is left out before all others know that it is",
+        "whoever is asked for the view knows those under which something is committed";
+    ExcludeUnderLease => "exclude-under-lease",
+        "a replica is left out before its lease has run out",
+        "who is left out serves no reads";
+    ReadWithoutLease => "read-without-lease",
+        "a replica serves fresh reads although its lease has run out",
+        "who is left out serves no reads";
+    ExcludeBeforeDurable => "exclude-before-durable",
+        "the coordinator goes on without a silent replica before the view is durable",
+        "nothing that rests on a record leaves before the record is durable";
+    RecoverByOldView => "recover-by-old-view",
+        "a restarted coordinator aborts what a replica that is left out has not prepared",
+        "what all members have prepared is committed";
+    AbortToExcluded => "abort-to-excluded",
+        "a replica that is left out is told that what it asks about was aborted",
+        "nothing is presumed for who is left out";
+    PromiseNeverInView => "promise-never-in-view",
+        "a participant that has not voted answers one in doubt with abort, although it may come to be left out",
+        "only who is needed can stand in the way";
+    TrustMissedNumbers => "trust-missed-numbers",
+        "a replica that was away when the coordinator started goes on from where it was, although commits may have other numbers now",
+        "a commit has one number";
+    JoinBeforeDecided => "join-before-decided",
+        "a replica is let in again before all that was begun without it is decided",
+        "who serves reads has all that was committed without it";
+    CheckpointForgetsView => "checkpoint-forgets-view",
+        "the coordinator's checkpoint leaves out the view",
+        "a checkpoint stands for every record before it";
 }

@@ -33,6 +33,12 @@ pub const COORDINATOR_ABORT_DURABLE: &str = "coordinator-abort-durable";
 pub const COORDINATOR_SOME_RECOVERED: &str = "coordinator-some-recovered";
 /// After a restart, all participants have; nothing of it is decided.
 pub const COORDINATOR_ALL_RECOVERED: &str = "coordinator-all-recovered";
+/// The change of the view is in the log and not durable; as [`COORDINATOR_DECISION_WRITTEN`].
+pub const COORDINATOR_VIEW_WRITTEN: &str = "coordinator-view-written";
+/// The change of the view is durable and nobody was told.
+pub const COORDINATOR_VIEW_DURABLE: &str = "coordinator-view-durable";
+/// All members know a view that leaves somebody out; nothing was decided under it.
+pub const COORDINATOR_VIEW_KNOWN: &str = "coordinator-view-known";
 
 /// The participant would vote yes; its record is not written.
 pub const PARTICIPANT_BEFORE_VOTE: &str = "participant-before-vote";
@@ -56,11 +62,16 @@ pub const PARTICIPANT_SNAPSHOT_DURABLE: &str = "participant-snapshot-durable";
 pub const PARTICIPANT_SNAPSHOT_INSTALLED: &str = "participant-snapshot-installed";
 /// The promise to a restarted coordinator is durable; nothing is told.
 pub const PARTICIPANT_EPOCH_PROMISED: &str = "participant-epoch-promised";
+/// The participant knows a view, durably; the coordinator does not know that.
+pub const PARTICIPANT_VIEW_DURABLE: &str = "participant-view-durable";
 
 /// Whether the step's records are written, without a sync, before the shell acts on this point.
 #[must_use]
 pub fn is_behind_write(point: &str) -> bool {
-    matches!(point, COORDINATOR_DECISION_WRITTEN | COORDINATOR_ABORT_WRITTEN)
+    matches!(
+        point,
+        COORDINATOR_DECISION_WRITTEN | COORDINATOR_ABORT_WRITTEN | COORDINATOR_VIEW_WRITTEN
+    )
 }
 
 /// Those that no commit passes: an abort does, or a start.
@@ -171,3 +182,25 @@ pub const SNAPSHOT: &[Point] = &[
         moment: "they are in place; nothing is acknowledged",
     },
 ];
+
+/// The coordinator's at a change of the view, which no transaction passes.
+pub const COORDINATOR_VIEWS: &[Point] = &[
+    Point {
+        name: COORDINATOR_VIEW_WRITTEN,
+        moment: "the change of the view is written to the log and not synced",
+    },
+    Point {
+        name: COORDINATOR_VIEW_DURABLE,
+        moment: "the change of the view is durable and nobody was told",
+    },
+    Point {
+        name: COORDINATOR_VIEW_KNOWN,
+        moment: "all members know that a replica is left out; nothing is decided without it",
+    },
+];
+
+/// A participant's at a change of the view.
+pub const PARTICIPANT_VIEWS: &[Point] = &[Point {
+    name: PARTICIPANT_VIEW_DURABLE,
+    moment: "a view is known durably; the coordinator does not know that",
+}];

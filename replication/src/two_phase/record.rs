@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::message::{Commit, CommitNumber, Decision, Parallel, TxnId};
 use super::options::CommitMode;
@@ -52,8 +53,58 @@ pub enum CoordinatorRecord {
         /// Which.
         txn: TxnId,
     },
+    /// Which replicas a write needs from here on. Durable before anything counts as committed without
+    /// those that it leaves out. It stands behind a checkpoint too.
+    View(Box<View>),
     /// All that the records before it say and is still needed.
     Checkpoint(Box<CoordinatorCheckpoint>),
+}
+
+/// Which replicas a write needs, and what they were told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Counts from 1; views of one number leave out the same.
+    pub number: u64,
+    /// Those that a write needs, in the order of their numbers.
+    pub members: Vec<Member>,
+    /// A view with fewer does not follow on this one.
+    pub min_replicas: usize,
+    /// No replica was granted a longer lease.
+    pub lease: Duration,
+    /// Whether all replicas know, durably, that they need a lease, and whom to ask without one. None
+    /// is left out before.
+    pub is_founded: bool,
+    /// Of replicas that are left out, those that have not answered a coordinator that started.
+    pub missed: Vec<Missed>,
+}
+
+impl View {
+    /// What the view says of this replica, if it is a member.
+    #[must_use]
+    pub fn member(&self, replica: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.replica == replica)
+    }
+}
+
+/// A replica that was not there when a coordinator started. Commits behind those in the log may have
+/// been given other numbers then than it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// Which.
+    pub replica: NodeId,
+    /// The coordinator's epoch, the first such.
+    pub epoch: u64,
+    /// Up to this commit the log said which is which.
+    pub commits: CommitNumber,
+}
+
+/// A replica that writes need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which.
+    pub replica: NodeId,
+    /// From this transaction on.
+    pub from: TxnId,
 }
 
 /// The coordinator's whole durable state.
@@ -153,6 +204,14 @@ pub enum ParticipantRecord {
         txn: TxnId,
         /// How it ended.
         decision: Decision,
+    },
+    /// There is this view: fresh reads need a lease from now on, or the word of others that they know
+    /// of no newer one. Durable before the coordinator is told so. It stands behind a checkpoint too.
+    View {
+        /// Its number.
+        number: u64,
+        /// How many others have to say so.
+        others: usize,
     },
     /// One phase: prepared and committed in one record.
     CommittedAlone {

@@ -119,6 +119,20 @@ impl<T> TxnTable<T> {
         self.range(..)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (TxnId, &mut T)> {
+        let (line, first) = (self.line, self.first);
+        let name = move |place: usize| TxnId {
+            coordinator: line.0,
+            epoch: line.1,
+            number: first + place as u64,
+        };
+        let below = self.below.iter_mut().map(|(txn, value)| (*txn, value));
+        let window = self.window.iter_mut().enumerate();
+        let in_window =
+            window.filter_map(move |(place, value)| Some((name(place), value.as_mut()?)));
+        below.chain(in_window)
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = TxnId> {
         self.iter().map(|(txn, _)| txn)
     }

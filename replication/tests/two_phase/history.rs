@@ -92,6 +92,8 @@ fn same_decisions(cluster: &Cluster, recorded: &Recorded) -> Result<(), String> 
     for node in cluster.nodes().into_iter().skip(1) {
         // The rows of another replica stand for the commits up to here.
         let mut base = 0;
+        // What was said before does not count any more then.
+        let mut wrong = None;
         let mut seen: BTreeSet<TxnId> = BTreeSet::new();
         for record in cluster.log(node) {
             let decided = match record {
@@ -105,6 +107,7 @@ fn same_decisions(cluster: &Cluster, recorded: &Recorded) -> Result<(), String> 
                 Of::Participant(ParticipantRecord::Installed { checkpoint, .. }) => {
                     let applied = checkpoint.coordinators.iter().map(|it| it.applied.0);
                     base = applied.max().unwrap_or_default();
+                    wrong = None;
                     checkpoint.decided.iter().map(|it| (it.txn, it.decision)).collect()
                 }
                 _ => continue,
@@ -117,10 +120,13 @@ fn same_decisions(cluster: &Cluster, recorded: &Recorded) -> Result<(), String> 
                     }
                     Decision::Abort => !recorded.contains_key(&txn),
                 };
-                if !right {
-                    return Err(format!("{node} decided {decision:?} on {txn}"));
+                if !right && wrong.is_none() {
+                    wrong = Some(format!("{node} decided {decision:?} on {txn}"));
                 }
             }
+        }
+        if let Some(wrong) = wrong {
+            return Err(wrong);
         }
         let is_missing = |(txn, (number, _)): &(&TxnId, &(CommitNumber, _))| {
             number.0 > base && !seen.contains(txn)

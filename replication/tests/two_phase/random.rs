@@ -27,6 +27,8 @@ pub(crate) type Schedule = schedule::Schedule<Nodes>;
 pub(crate) struct Hostility {
     common: schedule::Hostility,
     replicas: u32,
+    /// So many have to remain, if fewer than there are may go on.
+    min_replicas: usize,
     asks_peers: bool,
     commit: CommitMode,
     /// The coordinator does not commit in the same way in all its lives.
@@ -65,6 +67,8 @@ fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
     let coordinator = CoordinatorOptions {
         replicas: (1..=hostility.replicas).map(NodeId).collect(),
         commit: hostility.commit,
+        min_replicas: hostility.min_replicas,
+        exclude_after: Duration::from_millis(700),
         batches_voting_max: hostility.batches_voting_max,
         seed,
         read_timeout: Duration::from_secs(4),
@@ -121,6 +125,10 @@ impl Driver for Nodes {
         "snapshots_installed",
         "snapshots_given_up",
         "votes_voided",
+        "excluded",
+        "left_out",
+        "rejoined",
+        "reads_unleased",
         "joined",
     ];
 
@@ -142,11 +150,18 @@ impl Driver for Nodes {
         let restless = random.below(3) == 0;
         let batches_voting_max = [1, 2, usize::MAX][random.below(3) as usize];
         let wipes = random.below(3) == 0;
+        let min_replicas = match replicas {
+            2 | 3 if random.below(2) == 0 => replicas as usize - 1,
+            _ => usize::MAX,
+        };
+        // Who is left out has not what was committed without it: a disk lost then may be the last.
+        let wipes = wipes && min_replicas == usize::MAX;
         let recent_bytes = if random.below(3) > 0 { 400 } else { 1 << 20 };
         let catch_up_after = if random.below(2) == 0 { 1 } else { 300 };
         Hostility {
             common,
             replicas,
+            min_replicas,
             asks_peers,
             commit,
             changes_mode,
@@ -195,10 +210,12 @@ impl Driver for Nodes {
 
     fn points(schedule: &mut Schedule, node: NodeId) -> Vec<&'static str> {
         if node == COORDINATOR {
-            return points::COORDINATOR.iter().map(|point| point.name).collect();
+            let list = points::COORDINATOR.iter().chain(points::COORDINATOR_VIEWS);
+            return list.map(|point| point.name).collect();
         }
         let list = match !schedule.is_whole(node) && !schedule.one_in(4) {
             true => points::SNAPSHOT,
+            false if schedule.one_in(8) => points::PARTICIPANT_VIEWS,
             false => points::PARTICIPANT,
         };
         list.iter().map(|point| point.name).collect()
@@ -261,15 +278,22 @@ impl Schedule {
         self.driver.wiped += 1;
         self.cluster.wipe(node, self.driver.wiped);
         self.counts.add("disks lost", 1);
+        if self.hostility.crashes && self.one_in(2) {
+            // On its way back it dies once more.
+            let point = self.pick(points::SNAPSHOT);
+            self.cluster.arm(node, point.name);
+            self.cluster.start(node);
+        }
     }
 
     fn is_whole(&self, node: NodeId) -> bool {
-        if !self.cluster.lives.contains_key(&node) {
-            return true;
-        }
-        let is_joined =
-            |record: &_| matches!(record, Of::Participant(ParticipantRecord::Joined { .. }));
-        self.cluster.durable_log(node).iter().any(is_joined)
+        let standing = |record: &_| match record {
+            Of::Participant(ParticipantRecord::Joined { .. }) => Some(true),
+            Of::Participant(ParticipantRecord::Outside { .. }) => Some(false),
+            _ => None,
+        };
+        let standing = self.cluster.durable_log(node).iter().rev().find_map(standing);
+        standing.unwrap_or_else(|| !self.cluster.lives.contains_key(&node))
     }
 
     /// The coordinator dies and is back before anybody has done anything.
@@ -352,7 +376,7 @@ impl Schedule {
                 Message::FetchSnapshot { snapshot, from: self.some_key() }
             }
             12 => self.some_piece(),
-            13 => Message::CatchUp { to: self.some_number() },
+            13 => Message::CatchUp { to: self.some_number(), anew: false },
             14 => Message::FetchCommits { from: self.some_number() },
             _ => {
                 let (read, epoch) = (self.random.below(9), self.random.below(4));
@@ -437,6 +461,7 @@ fn forged_messages_stop_nobody() {
 #[test]
 fn random_schedules_keep_every_promise() {
     let points = points::COORDINATOR.iter().chain(points::PARTICIPANT).chain(points::SNAPSHOT);
+    let points = points.chain(points::COORDINATOR_VIEWS).chain(points::PARTICIPANT_VIEWS);
     let points = points.map(|point| point.name);
     keep_every_promise(schedule, points.chain(["power cuts", "restarts at once", "disks lost"]));
 }

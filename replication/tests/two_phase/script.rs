@@ -44,6 +44,7 @@ fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
                 coordinator.outstanding_per_session_max = number;
                 participant.outstanding_per_session_max = number;
             }
+            "min_replicas" => coordinator.min_replicas = number,
             "recalled_max" => participant.recalled_max = number,
             "batches_voting_max" => coordinator.batches_voting_max = number,
             "in_flight_max" => coordinator.in_flight_max = number,
@@ -207,4 +208,18 @@ scripts! {
     snapshot
     snapshot_too_old
     installing
+    view_founded
+    view_exclusion
+    view_stale_read
+    view_no_coordinator
+    view_too_few
+    view_recovery
+    view_recovery_alone
+    view_brief
+    view_in_doubt
+    view_checkpoints
+    view_rejoin
+    view_rejoin_busy
+    view_missed_numbers
+    view_lost_join
 }

@@ -2,13 +2,13 @@
 
 use kvorum_replication::two_phase::CommitMode;
 use kvorum_replication::two_phase::message::{
-    Commit, Decision, Knowledge, Message, Prepare, Recalled, Recovered, TxnId, Vote,
+    Commit, Decision, Knowledge, Message, Prepare, Recalled, Recovered, TxnId, ViewMessage, Vote,
 };
 use kvorum_replication::two_phase::record::{
-    AppliedState, CoordinatorRecord, DecidedState, ParticipantCheckpoint, ParticipantRecord,
-    Pledge, Prepared, SessionTable,
+    AppliedState, CoordinatorRecord, DecidedState, Member, ParticipantCheckpoint,
+    ParticipantRecord, Pledge, Prepared, SessionTable, View,
 };
-use kvorum_replication::{Key, NodeId, Page, Query, Range};
+use kvorum_replication::{Key, NodeId, Page, Query, Range, Time};
 
 use crate::harness::show::{answer, node, stamp, text, transaction, writes};
 use crate::node::{Of, Record};
@@ -60,6 +60,12 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::ReadAnswer { .. } => "answer",
         Message::Recover { .. } => "recover",
         Message::Recovered(_) => "recovered",
+        Message::View(ViewMessage::Announce { .. }) => "announce",
+        Message::View(ViewMessage::Renew { .. }) => "renew",
+        Message::View(ViewMessage::Grant { .. }) => "grant",
+        Message::View(ViewMessage::Excluded { .. }) => "excluded",
+        Message::View(ViewMessage::Ask { .. }) => "ask",
+        Message::View(ViewMessage::Heard { .. }) => "heard",
         Message::FetchCommits { .. } => "fetch",
         Message::Commits { .. } => "commits",
         Message::Truncated { .. } => "truncated",
@@ -132,12 +138,52 @@ pub(crate) fn message(message: &Message) -> String {
             format!("{kind} {of} from {:?}: {}{last}", text(&piece.from), piece.rows.len())
         }
         Message::SnapshotGone { snapshot } => format!("{kind} {}", snapshot.0),
-        Message::Outside { life, applied } => format!("{kind} life {life} applied {applied}"),
-        Message::CatchUp { to } => format!("{kind} {to}"),
-        Message::Join { life, from, serve_from } => {
-            format!("{kind} life {life} from {} serve {serve_from}", txn(from))
+        Message::Outside { life, applied, .. } => format!("{kind} life {life} applied {applied}"),
+        Message::CatchUp { to, anew } => {
+            let anew = if *anew { " anew" } else { "" };
+            format!("{kind} {to}{anew}")
         }
+        Message::Join { life, from, serve_from, view } => {
+            let view = if *view > 0 { format!(" view {view}") } else { String::new() };
+            format!("{kind} life {life} from {} serve {serve_from}{view}", txn(from))
+        }
+        Message::View(message) => view_message(kind, *message),
     }
+}
+
+fn view_message(kind: &str, message: ViewMessage) -> String {
+    match message {
+        ViewMessage::Announce { view, others } => format!("{kind} view {view} others {others}"),
+        ViewMessage::Renew { at, view, applied, .. } => {
+            format!("{kind} at {} view {view} applied {applied}", millis(at))
+        }
+        ViewMessage::Grant { at, lease, .. } => {
+            format!("{kind} {}ms for {}", lease.as_millis(), millis(at))
+        }
+        ViewMessage::Excluded { view, .. } => format!("{kind} by view {view}"),
+        ViewMessage::Ask { round, .. } => format!("{kind} {round}"),
+        ViewMessage::Heard { round, view, .. } => format!("{kind} {round} view {view}"),
+    }
+}
+
+fn millis(time: Time) -> String {
+    format!("{}ms", time.0 / 1_000_000)
+}
+
+fn view(view: &View) -> String {
+    let member = |it: &Member| match it.from {
+        TxnId::FIRST => node(it.replica),
+        from => format!("{} from {}", node(it.replica), txn(&from)),
+    };
+    let members: Vec<String> = view.members.iter().map(member).collect();
+    let founded = if view.is_founded { "" } else { " not founded" };
+    format!(
+        "view {}: {}, at least {}, lease {}ms{founded}",
+        view.number,
+        members.join(","),
+        view.min_replicas,
+        view.lease.as_millis()
+    )
 }
 
 fn recalled(recalled: &Recalled) -> String {
@@ -218,6 +264,7 @@ fn coordinator_record(record: &CoordinatorRecord) -> String {
             format!("aborted {} below {}", txn(id), txn(finished_below))
         }
         CoordinatorRecord::Ended { txn: id } => format!("ended {}", txn(id)),
+        CoordinatorRecord::View(of) => view(of),
         CoordinatorRecord::Checkpoint(checkpoint) => {
             let committed: Vec<String> = checkpoint
                 .committed
@@ -260,6 +307,7 @@ fn participant_record(record: &ParticipantRecord) -> String {
         ParticipantRecord::Decided { txn: id, decision: known } => {
             format!("decided {} {}", txn(id), decision(*known))
         }
+        ParticipantRecord::View { number, others } => format!("view {number} others {others}"),
         ParticipantRecord::CommittedAlone { txn: id, stamp: of, writes: list } => {
             format!("committed alone {}{} {}", txn(id), stamp(*of), writes(list))
         }

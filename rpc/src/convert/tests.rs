@@ -5,6 +5,7 @@ mod catch_up;
 mod paxos;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use capnp::message::{Builder, ReaderOptions};
@@ -12,11 +13,11 @@ use capnp::serialize;
 use kvorum_node::ClusterId;
 use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Knowledge, Message, OnePhase, Parallel, Prepare, Recalled, Recovered,
-    TxnId, Vote,
+    TxnId, ViewMessage, Vote,
 };
 use kvorum_replication::{
     Answer, ClientId, Failure, Held, NodeId, Page, Precondition, Protocol, Query, Range, Stamp,
-    Transaction, Write,
+    Time, Transaction, Write,
 };
 use kvorum_schema::client_capnp::failure;
 use kvorum_schema::peer_capnp::{hello, inbox};
@@ -175,10 +176,34 @@ fn recovered() -> impl Strategy<Value = Message> {
     )
 }
 
+fn of_view() -> impl Strategy<Value = ViewMessage> {
+    let number = any::<u64>;
+    prop_oneof![
+        (number(), any::<u32>())
+            .prop_map(|(view, others)| ViewMessage::Announce { view, others: others as usize }),
+        (number(), number(), number(), number()).prop_map(|(incarnation, at, view, applied)| {
+            let applied = CommitNumber(applied);
+            ViewMessage::Renew { incarnation, at: Time(at), view, applied }
+        }),
+        (number(), number(), number()).prop_map(|(incarnation, at, lease)| ViewMessage::Grant {
+            incarnation,
+            at: Time(at),
+            lease: Duration::from_nanos(lease)
+        }),
+        (number(), 0..9usize).prop_map(|(view, others)| ViewMessage::Excluded { view, others }),
+        (number(), number())
+            .prop_map(|(round, incarnation)| ViewMessage::Ask { round, incarnation }),
+        (number(), number(), number()).prop_map(|(round, incarnation, view)| {
+            ViewMessage::Heard { round, incarnation, view }
+        }),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let knowledge =
         prop_oneof![decision().prop_map(Knowledge::Decided), Just(Knowledge::Undecided)];
     prop_oneof![
+        of_view().prop_map(Message::View),
         prepare().prop_map(|prepare| Message::Prepare(Arc::new(prepare))),
         (txn(), vote()).prop_map(|(txn, vote)| Message::Vote { txn, vote }),
         (txn(), decision(), txn(), any::<u64>()).prop_map(

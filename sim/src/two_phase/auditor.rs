@@ -396,7 +396,8 @@ impl Auditor {
             | Message::SnapshotGone { .. }
             | Message::Outside { .. }
             | Message::CatchUp { .. }
-            | Message::Join { .. } => Ok(()),
+            | Message::Join { .. }
+            | Message::View(_) => Ok(()),
         }
     }
 

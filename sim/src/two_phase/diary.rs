@@ -76,9 +76,9 @@ impl From<CoordinatorRecord> for Note {
             },
             CoordinatorRecord::Aborted { txn, .. } => Self::Aborted { txn },
             CoordinatorRecord::Ended { txn } => Self::Ended { txn },
-            CoordinatorRecord::SessionOpened { .. } | CoordinatorRecord::Checkpoint(_) => {
-                Self::Other
-            }
+            CoordinatorRecord::SessionOpened { .. }
+            | CoordinatorRecord::View(_)
+            | CoordinatorRecord::Checkpoint(_) => Self::Other,
         }
     }
 }
@@ -106,7 +106,9 @@ impl From<ParticipantRecord> for Note {
                 decided: checkpoint.decided.into_iter().map(|it| (it.txn, it.decision)).collect(),
             },
             ParticipantRecord::Joined { life, .. } => Self::Joined { life },
-            ParticipantRecord::Outside { .. } | ParticipantRecord::Checkpoint(_) => Self::Other,
+            ParticipantRecord::View { .. }
+            | ParticipantRecord::Outside { .. }
+            | ParticipantRecord::Checkpoint(_) => Self::Other,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Messages in a few words, for the trace.
 
 use kvorum_replication::two_phase::message::{
-    Decision, Knowledge, Message, Recalled, Recovered, Vote,
+    Decision, Knowledge, Message, Recalled, Recovered, ViewMessage, Vote,
 };
 
 use super::diary::Note;
@@ -19,6 +19,7 @@ pub(super) fn message(message: &Message) -> String {
             let (txn, below) = (prepare.txn, prepare.finished_below);
             format!("{how} {txn}:{} [over below {below}]", transaction(&prepare.transaction))
         }
+        Message::View(message) => of_view(*message),
         Message::Vote { txn, vote } => format!("{txn}: {}", self::vote(vote)),
         Message::Decide { txn, decision, finished_below, .. } => {
             format!("{txn} is {} [over below {finished_below}]", self::decision(*decision))
@@ -67,13 +68,26 @@ pub(super) fn message(message: &Message) -> String {
             format!("{} rows of snapshot {}{last}", piece.rows.len(), piece.snapshot.0)
         }
         Message::SnapshotGone { snapshot } => format!("snapshot {} is gone", snapshot.0),
-        Message::Outside { life, applied } => {
+        Message::Outside { life, applied, .. } => {
             format!("in life {life} this one is outside, with the commits up to {applied}")
         }
-        Message::CatchUp { to } => format!("there are commits up to {to}"),
-        Message::Join { life, from, serve_from } => {
+        Message::CatchUp { to, .. } => format!("there are commits up to {to}"),
+        Message::Join { life, from, serve_from, .. } => {
             format!("life {life} is let in, from {from} on, once it has {serve_from}")
         }
+    }
+}
+
+fn of_view(message: ViewMessage) -> String {
+    match message {
+        ViewMessage::Announce { view, others } => {
+            format!("there is view {view}; without a lease ask {others}")
+        }
+        ViewMessage::Renew { view, .. } => format!("I know view {view}; may I serve reads?"),
+        ViewMessage::Grant { lease, .. } => format!("serve reads for {lease:?} from then on"),
+        ViewMessage::Excluded { view, .. } => format!("you are outside since view {view}"),
+        ViewMessage::Ask { .. } => "which view do you know?".to_owned(),
+        ViewMessage::Heard { view, .. } => format!("I know view {view}"),
     }
 }
 

@@ -25,7 +25,8 @@ impl Transactions {
         match record {
             CoordinatorRecord::Started { .. }
             | CoordinatorRecord::SessionOpened { .. }
-            | CoordinatorRecord::Aborted { .. } => {}
+            | CoordinatorRecord::Aborted { .. }
+            | CoordinatorRecord::View(_) => {}
             CoordinatorRecord::Committed { txn, number, participants, .. } => {
                 self.committed.insert(txn, (number, participants));
             }
@@ -46,7 +47,9 @@ impl Transactions {
         record: ParticipantRecord,
     ) -> Result<Option<Vec<Write>>, String> {
         Ok(match record {
-            ParticipantRecord::Started { .. } | ParticipantRecord::Promised { .. } => None,
+            ParticipantRecord::Started { .. }
+            | ParticipantRecord::Promised { .. }
+            | ParticipantRecord::View { .. } => None,
             ParticipantRecord::Prepared(prepared) => {
                 self.prepare(*prepared)?;
                 None

@@ -73,6 +73,16 @@ fn of_coordinator(record: CoordinatorRecord) -> Meaning {
             named("aborted", Some(txn), vec![("over-below", finished_below.to_string())])
         }
         CoordinatorRecord::Ended { txn } => named("ended", Some(txn), Vec::new()),
+        CoordinatorRecord::View(view) => {
+            let members: Vec<NodeId> = view.members.iter().map(|it| it.replica).collect();
+            let fields = vec![
+                ("number", view.number.to_string()),
+                nodes(&members),
+                ("min-replicas", view.min_replicas.to_string()),
+                ("lease-ms", view.lease.as_millis().to_string()),
+            ];
+            named("view", None, fields)
+        }
         CoordinatorRecord::Checkpoint(checkpoint) => {
             let CoordinatorCheckpoint {
                 epoch,
@@ -116,6 +126,10 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
         }
         ParticipantRecord::Promised { epoch } => {
             named("promised", None, vec![("epoch", epoch.to_string())])
+        }
+        ParticipantRecord::View { number, others } => {
+            let fields = vec![("number", number.to_string()), ("others", others.to_string())];
+            named("view", None, fields)
         }
         ParticipantRecord::Decided { txn, decision } => {
             let fields = match decision {

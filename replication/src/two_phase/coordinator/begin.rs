@@ -42,6 +42,7 @@ impl Coordinator {
                     bytes,
                     alarm: Some(alarm),
                     batch: Membership::None,
+                    transaction: None,
                 };
                 self.begin(active, transaction, effects);
             }
@@ -143,10 +144,9 @@ impl Coordinator {
     }
 
     fn check_reach(&self, now: Time, deadline: Time) -> Result<(), Failure> {
-        let is_down = |replica: &&NodeId| !self.peers_up.contains(replica);
-        if self.participants.iter().any(|replica| is_down(&replica)) {
-            let down = self.participants.iter().filter(is_down);
-            let down: Vec<String> = down.map(|replica| format!("{replica}")).collect();
+        let down = self.unreachable();
+        if !down.is_empty() && !self.may_wait_for(&down) {
+            let down: Vec<String> = down.iter().map(|replica| format!("{replica}")).collect();
             let reason =
                 format!("a write needs every replica, and {} is not reachable", down.join(", "));
             return Err(Failure::Unavailable { reason });
@@ -166,14 +166,14 @@ impl Coordinator {
     }
 
     fn first_phase(&self) -> Phase {
-        match self.participants.len() {
+        match self.options.replicas.len() {
             1 => Phase::Alone,
             _ => Phase::Voting { missing: Nodes::from_slice(&self.participants) },
         }
     }
 
     /// Its locks are taken under the number that it gets here.
-    fn begin(&mut self, active: Active, transaction: Transaction, effects: &mut Out) {
+    fn begin(&mut self, mut active: Active, transaction: Transaction, effects: &mut Out) {
         let txn = self.next_txn();
         self.begun += 1;
         self.counters.begun += 1;
@@ -184,9 +184,34 @@ impl Coordinator {
         if let Some(alarm) = active.alarm {
             self.alarms.set(alarm, Alarm::Transaction(txn));
         }
+        let transaction = Arc::new(transaction);
+        if self.views.are_kept() {
+            active.transaction = Some(Arc::clone(&transaction));
+        }
         self.transactions.insert(txn, active);
         effects.point(points::COORDINATOR_BEGUN);
-        self.gather(txn, Arc::new(transaction), effects);
+        self.gather(txn, transaction, effects);
+    }
+
+    /// The prepare of a transaction that waits for votes, once more. One that is gathered is sent
+    /// with its batch.
+    pub(super) fn prepare_again(&self, txn: TxnId) -> Option<Prepare> {
+        let active = &self.transactions[&txn];
+        let transaction = active.transaction.clone()?;
+        (active.batch != Membership::Gathered).then(|| self.prepare_of(txn, transaction))
+    }
+
+    fn prepare_of(&self, txn: TxnId, transaction: Arc<Transaction>) -> Prepare {
+        let Active { phase, participants, stamp, .. } = &self.transactions[&txn];
+        Prepare {
+            txn,
+            participants: participants.clone(),
+            transaction,
+            one_phase: (*phase == Phase::Alone).then_some(OnePhase { stamp: *stamp }),
+            parallel: self.is_parallel().then_some(Parallel { stamp: *stamp }),
+            // More may be over than when it began.
+            finished_below: self.finished_below(),
+        }
     }
 
     pub(super) fn send_prepares(
@@ -195,20 +220,13 @@ impl Coordinator {
         transaction: Arc<Transaction>,
         effects: &mut Out,
     ) {
-        let Active { phase, participants, stamp, .. } = &self.transactions[&txn];
-        let prepare = Arc::new(Prepare {
-            txn,
-            participants: participants.clone(),
-            transaction,
-            one_phase: (*phase == Phase::Alone).then_some(OnePhase { stamp: *stamp }),
-            parallel: self.is_parallel().then_some(Parallel { stamp: *stamp }),
-            // More may be over than when it began.
-            finished_below: self.finished_below(),
-        });
-        for (index, to) in prepare.participants.iter().enumerate() {
+        let prepare = Arc::new(self.prepare_of(txn, transaction));
+        let participants = prepare.participants.iter().filter(|to| self.may_tell(**to, txn));
+        let participants: Nodes = participants.copied().collect();
+        for (index, to) in participants.into_iter().enumerate() {
             self.counters.prepares_sent += 1;
             let message = Message::Prepare(Arc::clone(&prepare));
-            effects.push(Effect::Send { to: *to, message });
+            effects.push(Effect::Send { to, message });
             if index == 0 {
                 effects.point(points::COORDINATOR_SOME_PREPARES_SENT);
             }

@@ -102,6 +102,13 @@ impl Coordinator {
             self.counters.strange_dropped += 1;
             return;
         }
+        if !self.views.counts(from, txn) && !self.options.planted.has(Bug::AbortToExcluded) {
+            // It may be over without a word of that replica, and was not aborted for that.
+            if !self.views.is_member(from) {
+                self.tell_view(from, effects);
+            }
+            return;
+        }
         let knowledge = match self.transactions.get(&txn).map(|active| &active.phase) {
             None if self.options.planted.has(Bug::PresumeCommit) => {
                 Knowledge::Decided(Decision::Commit(self.commits.next()))

@@ -8,11 +8,13 @@
 mod batches;
 mod begin;
 mod complete;
+mod exclude;
 mod reads;
 mod recover;
 mod rejoin;
 mod round;
 mod state;
+mod view;
 mod vote;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -21,8 +23,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::batches::Batches;
+use self::rejoin::{Joining, Returned};
 use self::round::{Parked, Round};
 use self::state::{Active, PendingRead, Phase};
+use self::view::Views;
 use super::alarms::{TxnAlarm, TxnAlarms};
 use super::audit::{CoordinatorAudit, Table};
 use super::locks::LockTable;
@@ -51,6 +55,8 @@ pub enum CoordinatorResume {
     Committed(TxnId),
     /// The abort of this transaction.
     Aborted(TxnId),
+    /// The change of the view.
+    View,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +65,7 @@ enum Alarm {
     Read(u64),
     Round,
     Batch,
+    View,
 }
 
 impl TxnAlarm for Alarm {
@@ -69,7 +76,7 @@ impl TxnAlarm for Alarm {
     fn txn(self) -> Option<TxnId> {
         match self {
             Self::Transaction(txn) => Some(txn),
-            Self::Read(_) | Self::Round | Self::Batch => None,
+            Self::Read(_) | Self::Round | Self::Batch | Self::View => None,
         }
     }
 }
@@ -103,8 +110,12 @@ counters! {
         recovers_sent,
         recovered,
         reads_retried,
+        views,
+        excluded,
+        leases,
         votes_voided,
         joins_sent,
+        rejoined,
         duplicates_dropped,
         strange_dropped,
         dropped_not_serving,
@@ -115,7 +126,9 @@ counters! {
 #[derive(Clone, Debug)]
 pub struct Coordinator {
     options: CoordinatorOptions,
+    /// Those that a write needs: the members of the view.
     participants: Arc<[NodeId]>,
+    views: Views,
     random: Random,
     /// The last record's position.
     last: Position,
@@ -157,6 +170,8 @@ pub struct Coordinator {
     /// Replicas that have lost their disks and are not let in again, as far as they said so lately:
     /// until then writes are refused at once instead of waiting for their votes.
     outside: BTreeMap<NodeId, Time>,
+    /// Members that are back and were not let in, or not for sure.
+    joining: BTreeMap<NodeId, Joining>,
     alarms: TxnAlarms<Alarm>,
     counters: Counters,
 }
@@ -177,8 +192,10 @@ impl Coordinator {
             outstanding_per_session_max: options.outstanding_per_session_max,
             outstanding_max: options.outstanding_max,
         };
+        let participants: Arc<[NodeId]> = replicas.into_iter().collect();
         Self {
-            participants: replicas.into_iter().collect(),
+            views: Views::new(&options, &participants),
+            participants,
             random: Random::new(options.seed),
             last: Position::ZERO,
             epoch: 0,
@@ -202,6 +219,7 @@ impl Coordinator {
             last_read: 0,
             peers_up: BTreeSet::new(),
             outside: BTreeMap::new(),
+            joining: BTreeMap::new(),
             alarms: TxnAlarms::new(),
             counters: Counters::default(),
             options,
@@ -241,7 +259,9 @@ impl Coordinator {
             self.counters.dropped_not_serving += 1;
             return;
         }
+        self.views.hear(from, now);
         match message {
+            Message::View(message) => self.of_view(now, from, message, effects),
             Message::Vote { txn, vote } => self.vote(now, from, txn, vote, effects),
             Message::Acknowledge { txn } => self.acknowledge(from, txn, effects),
             Message::Inquire { txn } => self.inquire(from, txn, effects),
@@ -249,7 +269,9 @@ impl Coordinator {
                 self.read_answer(now, from, read, epoch, answer, effects);
             }
             Message::Recovered(answer) => self.recovered(now, from, *answer, effects),
-            Message::Outside { life, applied } => self.outside(now, from, life, applied, effects),
+            Message::Outside { life, applied, promised } => {
+                self.outside(now, from, Returned { life, applied, promised }, effects);
+            }
             Message::Prepare(_)
             | Message::Decide { .. }
             | Message::Inform { .. }
@@ -279,11 +301,12 @@ impl Coordinator {
     fn peer_up(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         if !self.peers_up.insert(peer) {
             // A new link, and nobody saw the old one break: what was sent over it may be lost.
-            self.give_up_votes_of(peer, effects);
+            self.lose_votes_of(peer, effects);
             self.redirect_reads_of(now, peer, effects);
         }
         if self.serving {
             self.resend_commits_to(peer, effects);
+            self.resend_prepares_to(peer, effects);
             self.ask_to_recover(peer, effects);
         }
     }
@@ -291,7 +314,7 @@ impl Coordinator {
     fn peer_down(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.remove(&peer);
         self.give_up_parked(effects);
-        self.give_up_votes_of(peer, effects);
+        self.lose_votes_of(peer, effects);
         self.redirect_reads_of(now, peer, effects);
     }
 
@@ -303,6 +326,7 @@ impl Coordinator {
                 Some(Alarm::Read(read)) => self.read_alarm(now, read, effects),
                 Some(Alarm::Round) => self.round_alarm(now, effects),
                 Some(Alarm::Batch) => self.batch_alarm(effects),
+                Some(Alarm::View) => self.view_alarm(now, effects),
                 None => return,
             }
         }
@@ -313,6 +337,7 @@ impl Coordinator {
             CoordinatorResume::Serving => self.serve(now, effects),
             CoordinatorResume::Committed(txn) => self.commit_is_durable(now, txn, effects),
             CoordinatorResume::Aborted(txn) => self.abort_is_durable(txn, effects),
+            CoordinatorResume::View => self.view_is_durable(now, effects),
         }
     }
 
@@ -353,7 +378,7 @@ impl Coordinator {
     }
 
     fn is_parallel(&self) -> bool {
-        self.options.commit == CommitMode::Parallel && self.participants.len() > 1
+        self.options.commit == CommitMode::Parallel && self.options.replicas.len() > 1
     }
 
     fn next_txn(&self) -> TxnId {
@@ -402,6 +427,7 @@ impl Core for Coordinator {
             // A coordinator has no store, and so never asks one.
             Input::Read { .. } | Input::Staged { .. } => self.counters.strange_dropped += 1,
         }
+        self.let_in(effects);
         self.alarms.ask(now, effects);
     }
 
@@ -414,6 +440,8 @@ impl Core for Coordinator {
         let told = |active: &&Active| matches!(active.phase, Phase::Committed { .. });
         let mut counters: Vec<(&'static str, u64)> = self.counters.list();
         counters.push(("sessions", self.sessions.len() as u64));
+        counters.push(("view", self.views.current().number));
+        counters.push(("members", self.participants.len() as u64));
         counters.push(("recovering", u64::from(self.round.is_some())));
         Status {
             role: Role::Coordinator,

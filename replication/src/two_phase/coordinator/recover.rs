@@ -13,7 +13,7 @@ use crate::two_phase::message::{CommitNumber, TxnId};
 use crate::two_phase::options::CommitMode;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::record::{
-    CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable,
+    CommittedState, CoordinatorCheckpoint, CoordinatorRecord, SessionTable, View,
 };
 
 impl Coordinator {
@@ -27,11 +27,7 @@ impl Coordinator {
         if self.options.planted.has(Bug::EpochNotPersisted) {
             return effects.push(Effect::Resume(CoordinatorResume::Serving));
         }
-        // With one replica there is nothing to say in parallel.
-        let commit = match self.is_parallel() {
-            true => CommitMode::Parallel,
-            false => CommitMode::AfterDecision,
-        };
+        let commit = self.commit_mode();
         let record = CoordinatorRecord::Started { epoch: self.epoch, commit };
         self.persist(record, Urgency::Now, effects);
         effects.push(Effect::Resume(CoordinatorResume::Serving));
@@ -52,6 +48,7 @@ impl Coordinator {
             self.ask_to_recover(peer, effects);
         }
         self.set_round_alarm(now);
+        self.begin_to_look(now, effects);
     }
 
     /// Records from disk are taken as they are; a checkpoint replaces all that came before.
@@ -59,6 +56,9 @@ impl Coordinator {
         match record {
             CoordinatorRecord::Started { epoch, commit } => {
                 self.epoch = epoch;
+                if self.asks_at_start(commit) {
+                    self.views.begins_epoch(epoch, self.commits);
+                }
                 if commit == CommitMode::Parallel {
                     self.parallel_epoch = epoch;
                 }
@@ -85,6 +85,7 @@ impl Coordinator {
             CoordinatorRecord::Ended { txn } => {
                 self.transactions.remove(&txn);
             }
+            CoordinatorRecord::View(view) => self.replay_view(*view),
             CoordinatorRecord::Checkpoint(checkpoint) => {
                 self.epoch = checkpoint.epoch;
                 self.parallel_epoch = checkpoint.parallel_epoch;
@@ -101,7 +102,27 @@ impl Coordinator {
         }
     }
 
-    /// The whole durable state in one record, after which older ones are not needed.
+    /// Who is left out is waited for by nobody.
+    fn replay_view(&mut self, view: View) {
+        self.views.replay(view);
+        self.participants = self.views.members();
+        let views = &self.views;
+        let mut over = Vec::new();
+        for (txn, active) in self.transactions.iter_mut() {
+            if let Phase::Committed { unacknowledged, .. } = &mut active.phase {
+                unacknowledged.retain(|replica| views.counts(*replica, txn));
+                if unacknowledged.is_empty() {
+                    over.push(txn);
+                }
+            }
+        }
+        for txn in over {
+            self.transactions.remove(&txn);
+        }
+    }
+
+    /// The whole durable state in one record, after which older ones are not needed; and the view
+    /// behind it.
     pub(super) fn checkpoint(&mut self, effects: &mut Out) {
         let finished_below = self.finished_below();
         self.forget_aborts_below(finished_below);
@@ -133,7 +154,12 @@ impl Coordinator {
             }
         }
         self.persist(CoordinatorRecord::Checkpoint(Box::new(checkpoint)), Urgency::Now, effects);
-        effects.push(Effect::Release(self.last));
+        let at = self.last;
+        let view = self.views.logged().clone();
+        if view.number > 0 && !self.options.planted.has(Bug::CheckpointForgetsView) {
+            self.persist(CoordinatorRecord::View(Box::new(view)), Urgency::Now, effects);
+        }
+        effects.push(Effect::Release(at));
     }
 }
 
@@ -169,5 +195,6 @@ fn committed(number: CommitNumber, participants: Arc<[NodeId]>) -> Active {
         bytes: 0,
         alarm: None,
         batch: Membership::None,
+        transaction: None,
     }
 }

@@ -24,6 +24,7 @@ use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, Message, Recalled, Recovered, TxnId};
+use crate::two_phase::options::CommitMode;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 
@@ -73,14 +74,27 @@ struct Verdict {
 }
 
 impl Coordinator {
-    /// Who commits in parallel asks at every start, the first one too: it may have lost its log. Who
-    /// does not asks if anything that was begun in parallel before may not be over.
     pub(super) fn begin_round(&mut self) {
-        let may_be_open = self.parallel_epoch > 0 && self.over_below.epoch <= self.parallel_epoch;
-        if self.participants.len() > 1 && (self.is_parallel() || may_be_open) {
+        if self.asks_at_start(self.commit_mode()) {
+            self.views.begins_epoch(self.epoch, self.commits);
             let first = |replica: &NodeId| (*replica, TxnId::FIRST);
             let missing = self.participants.iter().map(first).collect();
             self.round = Some(Round { missing, ..Round::default() });
+        }
+    }
+
+    /// Who commits in parallel asks at every start, the first one too: it may have lost its log. Who
+    /// does not asks if anything that was begun in parallel before may not be over.
+    pub(super) fn asks_at_start(&self, commit: CommitMode) -> bool {
+        let may_be_open = self.parallel_epoch > 0 && self.over_below.epoch <= self.parallel_epoch;
+        self.options.replicas.len() > 1 && (commit == CommitMode::Parallel || may_be_open)
+    }
+
+    /// With one replica there is nothing to say in parallel.
+    pub(super) fn commit_mode(&self) -> CommitMode {
+        match self.is_parallel() {
+            true => CommitMode::Parallel,
+            false => CommitMode::AfterDecision,
         }
     }
 
@@ -126,19 +140,20 @@ impl Coordinator {
     /// answers make no sense.
     fn check_recovered(&self) -> Result<(), Failure> {
         let Some(round) = &self.round else { return Ok(()) };
-        let missing = round.missing.keys();
-        let away: Vec<String> = missing
-            .filter(|replica| !self.peers_up.contains(replica))
-            .map(|replica| format!("{replica}"))
-            .collect();
+        let missing = round.missing.keys().copied();
+        let away: Vec<NodeId> =
+            missing.filter(|replica| !self.peers_up.contains(replica)).collect();
         let reason = match &round.contradiction {
             Some(why) => format!("the logs contradict each other: {why}"),
-            None if away.is_empty() => return Ok(()),
-            None => format!(
-                "the coordinator has started and has to hear what was committed from {}, which is \
-                 not reachable",
-                away.join(", ")
-            ),
+            None if away.is_empty() || self.may_wait_for(&away) => return Ok(()),
+            None => {
+                let away: Vec<String> = away.iter().map(|replica| format!("{replica}")).collect();
+                format!(
+                    "the coordinator has started and has to hear what was committed from {}, \
+                     which is not reachable",
+                    away.join(", ")
+                )
+            }
         };
         Err(Failure::Unavailable { reason })
     }
@@ -210,7 +225,23 @@ impl Coordinator {
         }
         round.missing.remove(&from);
         effects.point(points::COORDINATOR_SOME_RECOVERED);
-        if round.missing.is_empty() || self.options.planted.has(Bug::RecoverFromSome) {
+        if self.options.planted.has(Bug::RecoverFromSome) {
+            return self.finish_round(now, effects);
+        }
+        self.finish_round_if_all_have_answered(now, effects);
+    }
+
+    /// Who is left out is not waited for.
+    pub(super) fn go_on_with_round(&mut self, now: Time, effects: &mut Out) {
+        let Some(round) = &mut self.round else { return };
+        round.missing.retain(|replica, _| self.views.is_member(*replica));
+        self.finish_round_if_all_have_answered(now, effects);
+    }
+
+    /// What is found is committed without those that are left out: whom they ask has to know it.
+    fn finish_round_if_all_have_answered(&mut self, now: Time, effects: &mut Out) {
+        let all_have = self.round.as_ref().is_some_and(|round| round.missing.is_empty());
+        if all_have && self.views.is_settled() {
             self.finish_round(now, effects);
         }
     }
@@ -293,9 +324,12 @@ impl Coordinator {
         for (txn, found) in &round.found {
             // What a replica that has lost its disk had promised it can't say. That nobody has a
             // record of an abort is enough: nobody was told of one.
-            let lacks =
-                |node: &&NodeId| !found.holders.contains(node) && !round.outside.contains(node);
-            let stranger = found.participants.iter().find(|it| !self.participants.contains(it));
+            let is_needed = |node: NodeId| {
+                (self.views.counts(node, *txn) || self.options.planted.has(Bug::RecoverByOldView))
+                    && !round.outside.contains(&node)
+            };
+            let lacks = |node: &&NodeId| is_needed(**node) && !found.holders.contains(node);
+            let stranger = found.participants.iter().find(|it| !self.options.replicas.contains(it));
             if let Some(stranger) = stranger {
                 return Err(format!("{stranger} takes part in {txn}, and is no replica"));
             }
@@ -348,6 +382,7 @@ impl Coordinator {
             bytes: 0,
             alarm: None,
             batch: Membership::None,
+            transaction: None,
         };
         self.transactions.insert(txn, active);
         if let Some(stamp) = stamp {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::batches::Membership;
 use crate::contract::{NodeId, RequestId, Time};
-use crate::request::{Failure, Query, Stamp};
+use crate::request::{Failure, Query, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::CommitNumber;
 
@@ -34,6 +34,8 @@ pub(super) struct Active {
     pub(super) bytes: usize,
     pub(super) alarm: Option<Time>,
     pub(super) batch: Membership,
+    /// What it is, while a vote may be waited for that was asked over a broken link.
+    pub(super) transaction: Option<Arc<Transaction>>,
 }
 
 /// How far a transaction has come.

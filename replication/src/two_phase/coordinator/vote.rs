@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
@@ -64,7 +65,7 @@ impl Coordinator {
     /// or it has been acknowledged by this very participant, who then ignores the answer.
     fn late_vote(&mut self, from: NodeId, txn: TxnId, vote: &Vote, effects: &mut Out) {
         self.counters.duplicates_dropped += 1;
-        if *vote == Vote::Yes && self.participants.contains(&from) && self.is_over(txn) {
+        if *vote == Vote::Yes && self.views.counts(from, txn) && self.is_over(txn) {
             self.send_decision(from, txn, Decision::Abort, effects);
         }
     }
@@ -72,7 +73,9 @@ impl Coordinator {
     fn count_vote(&mut self, now: Time, from: NodeId, txn: TxnId, vote: Vote, effects: &mut Out) {
         if vote == Vote::Yes {
             let active = &self.transactions[&txn];
-            if active.phase == (Phase::Voting { missing: Nodes::new() }) {
+            let has_all = active.phase == (Phase::Voting { missing: Nodes::new() });
+            // Those that are left out do not vote, and whom they ask has to know that.
+            if has_all && self.views.is_settled() {
                 self.commit(now, txn, effects);
             }
         } else {
@@ -83,13 +86,14 @@ impl Coordinator {
 
     /// Everybody has promised. In parallel mode it has happened; else it happens when the record is
     /// durable.
-    fn commit(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
+    pub(super) fn commit(&mut self, now: Time, txn: TxnId, effects: &mut Out) {
         let number = self.commits.next();
         self.commits = number;
         let active = self.transactions.get_mut(&txn).expect("it has just been voted on");
         active.phase = Phase::Committing { number };
         let alarm = active.alarm.take();
         let batch = core::mem::replace(&mut active.batch, Membership::None);
+        active.transaction = None;
         self.in_flight_bytes -= core::mem::take(&mut active.bytes);
         if let Some(at) = alarm {
             self.alarms.cancel(at, Alarm::Transaction(txn));
@@ -134,16 +138,26 @@ impl Coordinator {
         urgency: Urgency,
         effects: &mut Out,
     ) {
-        let Active { stamp, participants, .. } = &self.transactions[&txn];
-        let (stamp, participants) = (*stamp, participants.clone());
+        let stamp = self.transactions[&txn].stamp;
+        let participants = self.to_tell(txn);
         let record = CoordinatorRecord::Committed { txn, number, stamp, participants };
         self.persist(record, urgency, effects);
     }
 
+    /// Who has to be told of a transaction: not who is left out meanwhile.
+    fn to_tell(&self, txn: TxnId) -> Arc<[NodeId]> {
+        let participants = &self.transactions[&txn].participants;
+        let counts = |replica: &NodeId| self.views.counts(*replica, txn);
+        match participants.iter().all(counts) {
+            true => participants.clone(),
+            false => participants.iter().copied().filter(counts).collect(),
+        }
+    }
+
     fn tell_commit(&mut self, txn: TxnId, number: CommitNumber, effects: &mut Out) {
+        let participants = self.to_tell(txn);
         let active = self.transactions.get_mut(&txn).expect("it is being committed");
         let waiters = core::mem::take(&mut active.waiters);
-        let participants = active.participants.clone();
         for (index, to) in participants.iter().enumerate() {
             self.send_decision(*to, txn, Decision::Commit(number), effects);
             if index == 0 {
@@ -183,8 +197,8 @@ impl Coordinator {
     /// Everybody was told of a commit; from here on it is repeated until acknowledged.
     fn is_told(&mut self, now: Time, txn: TxnId, number: CommitNumber, recorded: bool) {
         let alarm = now.after(self.options.resend_interval);
+        let unacknowledged = Nodes::from_slice(&self.to_tell(txn));
         let active = self.transactions.get_mut(&txn).expect("it is being committed");
-        let unacknowledged = Nodes::from_slice(&active.participants);
         active.phase = Phase::Committed { number, unacknowledged, recorded };
         active.alarm = Some(alarm);
         let (locks, stamp) = (core::mem::take(&mut active.locks), active.stamp.take());
@@ -241,7 +255,7 @@ impl Coordinator {
         effects: &mut Out,
     ) {
         for to in participants.iter().filter(|to| Some(**to) != refused) {
-            if self.peers_up.contains(to) {
+            if self.peers_up.contains(to) && self.may_tell(*to, txn) {
                 self.send_decision(*to, txn, Decision::Abort, effects);
             }
         }
@@ -302,7 +316,18 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn give_up_votes_of(&mut self, peer: NodeId, effects: &mut Out) {
+    /// Over a broken link nothing comes. Who is expected back, or left out, is waited for.
+    pub(super) fn lose_votes_of(&mut self, peer: NodeId, effects: &mut Out) {
+        let mut away = self.unreachable();
+        away.push(peer);
+        if !self.may_wait_for(&away) {
+            for replica in away {
+                self.give_up_votes_of(replica, effects);
+            }
+        }
+    }
+
+    fn give_up_votes_of(&mut self, peer: NodeId, effects: &mut Out) {
         let waits_for = |active: &Active| match &active.phase {
             // Who has voted yes has promised: that its link broke since changes nothing.
             Phase::Voting { missing } => missing.contains(&peer),

@@ -40,6 +40,8 @@ pub(super) struct CatchUp {
     last_asked: Option<NodeId>,
     /// How often in a row nothing came of it.
     fruitless: u32,
+    /// What is applied may have other numbers than at the others, so their rows are needed.
+    anew: bool,
     /// A snapshot on its way.
     pub(super) incoming: Option<Incoming<Replicated>>,
 }
@@ -63,7 +65,7 @@ impl Participant {
         &mut self,
         now: Time,
         from: NodeId,
-        to: CommitNumber,
+        (to, anew): (CommitNumber, bool),
         effects: &mut Out,
     ) {
         if from != NodeId::COORDINATOR {
@@ -71,6 +73,7 @@ impl Participant {
             return;
         }
         self.hear_of(to);
+        self.catch_up.anew = anew && self.is_outside();
         if self.misses_some() && self.catch_up.asked.is_none() && !self.is_busy() {
             self.ask_next(now, effects);
         }
@@ -83,7 +86,18 @@ impl Participant {
     }
 
     pub(super) fn misses_some(&self) -> bool {
-        self.applied < self.newest()
+        self.applied < self.newest() || self.catch_up.anew
+    }
+
+    pub(super) fn is_to_begin_anew(&self) -> bool {
+        self.catch_up.anew
+    }
+
+    /// The rows are those of a replica that knew the numbers of this epoch.
+    pub(super) fn begun_anew(&mut self, epoch: u64) {
+        if core::mem::take(&mut self.catch_up.anew) {
+            self.promised = self.promised.max(epoch);
+        }
     }
 
     /// Rows are on their way, or are being put in place.
@@ -144,7 +158,7 @@ impl Participant {
         let last = self.catch_up.last_asked;
         let next = self.donors().find(|donor| Some(*donor) > last).or(self.donors().next());
         if let Some(to) = next {
-            self.ask(to, effects);
+            self.ask(now, to, effects);
         }
     }
 
@@ -152,10 +166,14 @@ impl Participant {
         self.peers_up.iter().copied().filter(|peer| *peer != NodeId::COORDINATOR)
     }
 
-    fn ask(&mut self, to: NodeId, effects: &mut Out) {
+    fn ask(&mut self, now: Time, to: NodeId, effects: &mut Out) {
         self.catch_up.asked = Some(to);
         self.catch_up.last_asked = Some(to);
         self.counters.catch_ups_sent += 1;
+        if self.catch_up.anew {
+            self.catch_up.incoming = Some(Incoming::new(to));
+            return self.fetch_piece(now, effects);
+        }
         let message = Message::FetchCommits { from: self.applied.next() };
         effects.push_unheld(Effect::Send { to, message });
     }
@@ -198,7 +216,7 @@ impl Participant {
             self.catch_up.fruitless = 0;
             if self.misses_some() {
                 self.wait_until(now.after(self.options.catch_up_interval));
-                self.ask(from, effects);
+                self.ask(now, from, effects);
             }
             self.has_caught_up(now, effects);
         }

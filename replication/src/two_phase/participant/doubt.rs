@@ -78,6 +78,7 @@ impl Participant {
     /// What this participant may say about a transaction, and of which epoch's coordinator that is;
     /// nothing if it has never voted on it.
     fn knowledge(&self, txn: TxnId) -> Option<(Knowledge, u64)> {
+        let planted = self.options.planted;
         let decided = |decision| Knowledge::Decided(decision);
         match self.transactions.get(&txn).map(|promised| &promised.stage) {
             Some(Stage::Prepared { commit: Some(told), .. }) => {
@@ -85,6 +86,9 @@ impl Participant {
             }
             // A vote that is still on the way will be yes.
             Some(Stage::Prepared { commit: None, .. } | Stage::Logging | Stage::Alone(_)) => {
+                return Some((Knowledge::Undecided, self.promised));
+            }
+            Some(Stage::Checking { .. }) if self.lease.view() > 0 => {
                 return Some((Knowledge::Undecided, self.promised));
             }
             Some(Stage::Checking { .. }) => return None,
@@ -103,6 +107,11 @@ impl Participant {
             }
             // An earlier life of this replica may have voted on it.
             None if self.is_before_joining(txn) => Some((Knowledge::Undecided, self.promised)),
+            // Who is left out is not waited for: what is over may be committed all the same, and a
+            // promise not to vote is worth nothing, since one day the vote may not be needed.
+            None if self.lease.view() > 0 && !planted.has(Bug::PromiseNeverInView) => {
+                Some((Knowledge::Undecided, self.promised))
+            }
             // A commit is not over while the one who asks has not acknowledged it.
             None if txn < self.finished_below => Some((decided(Decision::Abort), self.promised)),
             None => None,

@@ -8,6 +8,7 @@ mod catch_up;
 mod decide;
 mod donor;
 mod doubt;
+mod lease;
 mod prepare;
 mod reads;
 mod recall;
@@ -23,6 +24,7 @@ use alloc::vec::Vec;
 
 use self::catch_up::{CatchUp, Commits};
 use self::decide::Learnt;
+use self::lease::Lease;
 use self::recent::Recent;
 use self::standing::Standing;
 use self::state::{Asker, Decided, Early, Promised, Stage, WaitingRead};
@@ -63,6 +65,10 @@ pub enum ParticipantResume {
         /// As in its question.
         first: TxnId,
     },
+    /// That there is this view.
+    View(u64),
+    /// That it takes part in nothing.
+    Outside,
     /// That another replica's rows take the place of those here; they are in place.
     Installed,
 }
@@ -71,6 +77,7 @@ pub enum ParticipantResume {
 enum Alarm {
     Inquire(TxnId),
     Read(ReadId),
+    Lease,
     CatchUp,
     SnapshotIdle,
     Join,
@@ -84,7 +91,7 @@ impl TxnAlarm for Alarm {
     fn txn(self) -> Option<TxnId> {
         match self {
             Self::Inquire(txn) => Some(txn),
-            Self::Read(_) | Self::CatchUp | Self::SnapshotIdle | Self::Join => None,
+            Self::Read(_) | Self::Lease | Self::CatchUp | Self::SnapshotIdle | Self::Join => None,
         }
     }
 }
@@ -115,6 +122,9 @@ counters! {
         reads,
         reads_waited,
         reads_expired,
+        reads_unleased,
+        left_out,
+        renewals_sent,
         inquiries,
         informs,
         recovers,
@@ -169,6 +179,7 @@ pub struct Participant {
     promised: u64,
     /// Whether that is durable.
     promise_is_durable: bool,
+    lease: Lease,
     /// The newest commit applied; all before it were too.
     applied: CommitNumber,
     /// Commits that wait for the one before them.
@@ -223,6 +234,7 @@ impl Participant {
             finished_below: TxnId::FIRST,
             promised: 0,
             promise_is_durable: true,
+            lease: Lease::new(options.renew_interval),
             applied: CommitNumber::ZERO,
             early: BTreeMap::new(),
             recent: Recent::default(),
@@ -262,6 +274,7 @@ impl Participant {
             ("bytes prepared", self.prepared_bytes, options.prepared_bytes_max),
             ("outcomes", self.decided.len(), outcomes_max),
             ("waiting reads", self.waiting.len(), options.waiting_reads_max),
+            ("reads without a lease", self.lease.waiting_len(), options.waiting_reads_max),
             ("sessions", self.sessions.len(), options.sessions_max),
         ];
         let open = self.transactions.iter();
@@ -297,6 +310,7 @@ impl Participant {
                 let asker = Asker::Coordinator { from, read, epoch };
                 self.read(now, asker, *query, Time::NEVER, effects);
             }
+            Message::View(message) => self.of_view(now, from, message, effects),
             Message::FetchCommits { from: number } => self.fetch_commits(from, number, effects),
             Message::Commits { from: _, commits, applied, finished_below, epoch } => {
                 let piece = Commits { commits, applied, finished_below, epoch };
@@ -308,9 +322,11 @@ impl Participant {
             }
             Message::SnapshotPiece(piece) => self.stage(now, from, piece, effects),
             Message::SnapshotGone { snapshot } => self.snapshot_gone(now, from, snapshot, effects),
-            Message::CatchUp { to } => self.told_to_catch_up(now, from, to, effects),
-            Message::Join { life, from: first, serve_from } => {
-                self.join(from, life, (first, serve_from), effects);
+            Message::CatchUp { to, anew } => {
+                self.told_to_catch_up(now, from, (to, anew), effects);
+            }
+            Message::Join { life, from: first, serve_from, view } => {
+                self.join(from, life, (first, serve_from, view), effects);
             }
             Message::Vote { .. }
             | Message::Acknowledge { .. }
@@ -325,6 +341,7 @@ impl Participant {
     fn peer_up(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.insert(peer);
         if self.serving && peer == NodeId::COORDINATOR {
+            self.renew(now, effects);
             self.inquire_about_all(effects);
             self.ask_to_join(now, effects);
         }
@@ -342,6 +359,7 @@ impl Participant {
             match self.alarms.due(now) {
                 Some(Alarm::Inquire(txn)) => self.inquire_alarm(now, txn, effects),
                 Some(Alarm::Read(read)) => self.read_alarm(read, effects),
+                Some(Alarm::Lease) => self.lease_alarm(now, effects),
                 Some(Alarm::CatchUp) => self.catch_up_alarm(now, effects),
                 Some(Alarm::SnapshotIdle) => self.snapshot_idle_alarm(now, effects),
                 Some(Alarm::Join) => self.ask_to_join(now, effects),
@@ -359,6 +377,8 @@ impl Participant {
             ParticipantResume::Promised { epoch, first } => {
                 self.epoch_is_promised(epoch, first, effects);
             }
+            ParticipantResume::Outside => self.outside_is_durable(now, effects),
+            ParticipantResume::View(view) => self.view_is_durable(now, view, effects),
             ParticipantResume::Installed => self.installed(now, effects),
         }
     }
@@ -426,8 +446,8 @@ impl Core for Participant {
         self.replay(at, record, effects);
     }
 
-    fn reads_at_once(&mut self, _now: Time, query: &Query) -> bool {
-        self.may_read_at_once(query)
+    fn reads_at_once(&mut self, now: Time, query: &Query) -> bool {
+        self.may_read_at_once(now, query)
     }
 
     fn status(&self, now: Time) -> Status {
@@ -441,6 +461,7 @@ impl Core for Participant {
         counters.push(("applied", self.applied.0));
         counters.push(("outcomes_remembered", self.decided.len() as u64));
         counters.push(("reads_waiting", self.waiting.len() as u64));
+        counters.push(("view", self.lease.view()));
         Status {
             role: Role::Replica,
             incarnation: self.incarnation,

@@ -34,6 +34,9 @@ impl Participant {
                 let reason = format!("{} is catching up with the others", self.options.id);
                 reply_failed(id, Failure::Unavailable { reason }, effects);
             }
+            Operation::Read(query) if !self.may_read(now) => {
+                self.read_without_lease(now, Asker::Client(id), query, deadline, effects);
+            }
             // A fresh read costs no more here, unless its keys are in doubt.
             Operation::Read(query) | Operation::ReadStale(query) => {
                 self.read(now, Asker::Client(id), query, deadline, effects);
@@ -48,11 +51,13 @@ impl Participant {
 
     /// Whether a read of one key may be answered from the store without a step: it would ask the
     /// store at once. The store may be asked later than this, too: whoever was prepared now and
-    /// keeps a read waiting was in the way, and nobody is acknowledged before he is prepared.
-    pub(super) fn may_read_at_once(&mut self, query: &Query) -> bool {
+    /// keeps a read waiting was in the way, and nobody is acknowledged before he is prepared, or
+    /// before this replica has been left out.
+    pub(super) fn may_read_at_once(&mut self, now: Time, query: &Query) -> bool {
         let may = self.unfit.is_none()
             && self.serving
             && self.is_current()
+            && self.may_read(now)
             && matches!(query, Query::Get(_))
             && self.options.limits.check_query(query).is_ok()
             && self.in_the_way(query).is_empty();
@@ -200,7 +205,7 @@ impl Participant {
     }
 
     /// A read that cannot be answered. The coordinator is not told: it asks another replica in time.
-    fn fail_read(&mut self, asker: Asker, failure: Failure, effects: &mut Out) {
+    pub(super) fn fail_read(&mut self, asker: Asker, failure: Failure, effects: &mut Out) {
         match asker {
             Asker::Client(request) => reply_failed(request, failure, effects),
             Asker::Coordinator { .. } => {}
@@ -228,6 +233,22 @@ impl Participant {
             .collect();
         for id in dropped {
             self.stop_waiting(id);
+        }
+    }
+
+    /// Nobody will say how a transaction ended.
+    pub(super) fn fail_reads(&mut self, stage: Stage, effects: &mut Out) {
+        let Stage::Prepared { reads, .. } = stage else { return };
+        for id in reads {
+            let Some(read) = self.waiting.remove(&id) else { continue };
+            self.alarms.cancel(read.alarm, Alarm::Read(id));
+            for txn in &read.waits_for {
+                if self.transactions.contains_key(txn) {
+                    self.reads_waiting_for(*txn).remove(&id);
+                }
+            }
+            let reason = format!("the others go on without {}", self.options.id);
+            self.fail_read(read.asker, Failure::Unavailable { reason }, effects);
         }
     }
 

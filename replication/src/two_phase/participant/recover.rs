@@ -50,7 +50,16 @@ impl Participant {
         if self.peers_up.contains(&NodeId::COORDINATOR) {
             self.inquire_about_all(effects);
         }
+        self.renew(now, effects);
         self.ask_to_join(now, effects);
+    }
+
+    /// Whoever is outside has no promises that anybody waits for.
+    fn forget_all(&mut self) {
+        self.transactions.clear();
+        self.locks = LockTable::new(self.options.seed);
+        self.prepared_bytes = 0;
+        self.early.clear();
     }
 
     /// Takes back one record; commits are applied again, under the marks they had.
@@ -71,6 +80,7 @@ impl Participant {
                 }
                 self.remember_alone(txn, true);
             }
+            ParticipantRecord::View { number, others } => self.lease.replay(number, others),
             ParticipantRecord::Checkpoint(checkpoint) => self.replay_checkpoint(*checkpoint),
             ParticipantRecord::Learned { finished_below, commits } => {
                 self.replay_learned(at, finished_below, commits, effects);
@@ -78,9 +88,13 @@ impl Participant {
             ParticipantRecord::Installed { mark, checkpoint } => {
                 self.replay_installed(mark, *checkpoint, effects);
             }
-            ParticipantRecord::Outside { life } => self.standing.replay_outside(life),
+            ParticipantRecord::Outside { life } => {
+                self.standing.replay_outside(life);
+                self.forget_all();
+            }
             ParticipantRecord::Joined { life, from, serve_from } => {
                 self.standing.replay_joined(life, from, serve_from);
+                self.hear_of(serve_from);
             }
         }
     }
@@ -172,6 +186,7 @@ impl Participant {
         self.persist(ParticipantRecord::Checkpoint(checkpoint), Urgency::Now, effects);
         let at = self.last;
         self.persist_standing(effects);
+        self.persist_view(effects);
         effects.push(Effect::Release(at));
     }
 

@@ -1,5 +1,6 @@
-//! Outside: a replica that has lost its disk has forgotten what it promised, and takes part in
-//! nothing before it has caught up and the coordinator has let it in again.
+//! Outside: a replica that has lost its disk has forgotten what it promised, and one that was left out
+//! by a view does not know what was committed without it. It takes part in nothing before it has
+//! caught up and the coordinator has let it in again.
 //!
 //! ```text
 //!  replica, life 7                        coordinator
@@ -20,7 +21,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Alarm, Out, Participant};
+use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::message::{CommitNumber, Message, Prepare, TxnId, Vote};
 use crate::two_phase::planted::Bug;
@@ -32,6 +33,10 @@ pub(super) struct Standing {
     /// 0 for a replica that has never lost its disk.
     pub(super) life: u64,
     pub(super) is_outside: bool,
+    /// Whether it was ever outside.
+    is_written: bool,
+    /// Whether that it is outside is durable.
+    is_durable: bool,
     /// Transactions before this one were never asked of this life.
     from: TxnId,
     /// Nothing is promised or read before this commit is applied.
@@ -48,6 +53,8 @@ impl Standing {
         Self {
             life: 0,
             is_outside: false,
+            is_written: false,
+            is_durable: true,
             from,
             serve_from: CommitNumber::ZERO,
             put_off: Vec::new(),
@@ -58,11 +65,13 @@ impl Standing {
     pub(super) fn replay_outside(&mut self, life: u64) {
         self.life = life;
         self.is_outside = true;
+        self.is_written = true;
     }
 
     pub(super) fn replay_joined(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
         self.life = life;
         self.is_outside = false;
+        self.is_written = true;
         self.from = from;
         self.serve_from = serve_from;
     }
@@ -93,10 +102,33 @@ impl Participant {
         }
     }
 
+    /// The others go on without this replica. What it has promised nobody waits for, and of what was
+    /// committed meanwhile it knows nothing: it takes part in nothing, and catches up.
+    pub(super) fn go_outside(&mut self, effects: &mut Out) {
+        let open: Vec<TxnId> = self.transactions.keys().collect();
+        for txn in open {
+            let promised = self.forget(txn);
+            self.fail_reads(promised.stage, effects);
+        }
+        self.early.clear();
+        self.standing.put_off.clear();
+        self.standing.replay_outside(self.standing.life);
+        self.persist_standing(effects);
+        self.counters.left_out += 1;
+        self.standing.is_durable = false;
+        effects.push(Effect::Resume(ParticipantResume::Outside));
+    }
+
+    /// Only now it may be said: who forgets that it is outside would take what comes for its own.
+    pub(super) fn outside_is_durable(&mut self, now: Time, effects: &mut Out) {
+        self.standing.is_durable = true;
+        self.ask_to_join(now, effects);
+    }
+
     /// Writes how it stands behind a record that stands for all before it.
     pub(super) fn persist_standing(&mut self, effects: &mut Out) {
         let Standing { life, is_outside, from, serve_from, .. } = self.standing;
-        if life == 0 {
+        if !self.standing.is_written {
             return;
         }
         let record = match is_outside {
@@ -115,7 +147,8 @@ impl Participant {
             | Message::SnapshotGone { .. }
             | Message::CatchUp { .. }
             | Message::Join { .. }
-            | Message::Recover { .. } => true,
+            | Message::Recover { .. }
+            | Message::View(_) => true,
             // Who takes part in nothing hands nothing on.
             Message::FetchCommits { .. }
             | Message::FetchSnapshot { .. }
@@ -134,11 +167,12 @@ impl Participant {
 
     /// Asks to be let in; again and again, for as long as it is outside.
     pub(super) fn ask_to_join(&mut self, now: Time, effects: &mut Out) {
-        if !self.standing.is_outside || !self.serving {
+        if !self.standing.is_outside || !self.standing.is_durable || !self.serving {
             return;
         }
         if self.peers_up.contains(&NodeId::COORDINATOR) {
-            let message = Message::Outside { life: self.standing.life, applied: self.applied };
+            let Standing { life, .. } = self.standing;
+            let message = Message::Outside { life, applied: self.applied, promised: self.promised };
             effects.push_unheld(Effect::Send { to: NodeId::COORDINATOR, message });
         }
         let at = now.after(self.options.catch_up_interval);
@@ -161,12 +195,17 @@ impl Participant {
         &mut self,
         from: NodeId,
         life: u64,
-        (first, serve_from): (TxnId, CommitNumber),
+        (first, serve_from, view): (TxnId, CommitNumber, u64),
         effects: &mut Out,
     ) {
         let is_asked = self.standing.is_outside && life == self.standing.life;
         if from != NodeId::COORDINATOR || first.coordinator != from || !is_asked {
             self.counters.strange_dropped += 1;
+            return;
+        }
+        // It has been left out once more since.
+        if view < self.lease.view() {
+            self.counters.outdated_dropped += 1;
             return;
         }
         // A later coordinator was told that this one is outside, and counts on that.
@@ -177,6 +216,7 @@ impl Participant {
         // What it promises from here on is written behind this.
         self.standing.replay_joined(life, first, serve_from);
         self.persist_standing(effects);
+        self.is_let_in(view, effects);
         self.counters.joined += 1;
         self.hear_of(serve_from);
         self.take_up_what_was_put_off(effects);

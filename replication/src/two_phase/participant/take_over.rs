@@ -99,6 +99,7 @@ impl Participant {
         piece: SnapshotPiece,
         effects: &mut Out,
     ) {
+        let is_anew = self.is_to_begin_anew();
         let incoming = self.catch_up.incoming.as_mut();
         let Some(incoming) = incoming.filter(|incoming| incoming.wants(from, &piece)) else {
             self.counters.duplicates_dropped += 1;
@@ -108,9 +109,12 @@ impl Participant {
             self.counters.snapshots_without_room += 1;
             return self.begin_anew_after(self.options.catch_up_interval_max, now, effects);
         }
+        // Who begins anew can't compare the numbers: he may have them of other commits.
         let is_useful = piece.last.as_ref().is_none_or(|state| {
             state.finished_below.coordinator == NodeId::COORDINATOR
-                && (state.applied > self.applied || self.options.planted.has(Bug::InstallOlder))
+                && (is_anew
+                    || state.applied > self.applied
+                    || self.options.planted.has(Bug::InstallOlder))
         });
         if !piece.is_sound() || !is_useful || self.alone > 0 {
             return self.give_up_snapshot(now, effects);
@@ -170,6 +174,7 @@ impl Participant {
         self.persist(ParticipantRecord::Installed { mark, checkpoint }, Urgency::Now, effects);
         let at = self.last;
         self.persist_standing(effects);
+        self.persist_view(effects);
         effects.point(points::PARTICIPANT_SNAPSHOT_DURABLE);
         effects.push(Effect::Install(SnapshotId(mark)));
         effects.point(points::PARTICIPANT_SNAPSHOT_INSTALLED);
@@ -186,6 +191,7 @@ impl Participant {
     /// answer is what is prepared here and ended there.
     fn adopt_state(&mut self, state: &Replicated) -> BTreeSet<TxnId> {
         self.applied = state.applied;
+        self.begun_anew(state.epoch);
         self.recent.clear();
         self.early = self.early.split_off(&state.applied.next());
         self.remember_below(state.finished_below);

@@ -61,15 +61,20 @@ pub(super) fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejec
         message::Outside(outside) => {
             let outside = outside?;
             let applied = CommitNumber(outside.get_applied());
-            Message::Outside { life: outside.get_life(), applied }
+            let (life, promised) = (outside.get_life(), outside.get_promised());
+            Message::Outside { life, applied, promised }
         }
-        message::CatchUp(to) => Message::CatchUp { to: CommitNumber(to) },
+        message::CatchUp(told) => {
+            let told = told?;
+            Message::CatchUp { to: CommitNumber(told.get_to()), anew: told.get_anew() }
+        }
         message::Join(join) => {
             let join = join?;
             Message::Join {
                 life: join.get_life(),
                 from: read_txn(join.get_from()?),
                 serve_from: CommitNumber(join.get_serve_from()),
+                view: join.get_view(),
             }
         }
     })
@@ -165,14 +170,20 @@ pub(super) fn write_message(message: &Message, mut builder: message::Builder<'_>
         }
         Message::SnapshotPiece(piece) => write_piece(piece, builder.init_snapshot_piece()),
         Message::SnapshotGone { snapshot } => builder.set_snapshot_gone(snapshot.0),
-        Message::Outside { life, applied } => {
+        Message::Outside { life, applied, promised } => {
             let mut builder = builder.init_outside();
+            builder.set_promised(*promised);
             builder.set_life(*life);
             builder.set_applied(applied.0);
         }
-        Message::CatchUp { to } => builder.set_catch_up(to.0),
-        Message::Join { life, from, serve_from } => {
+        Message::CatchUp { to, anew } => {
+            let mut builder = builder.init_catch_up();
+            builder.set_to(to.0);
+            builder.set_anew(*anew);
+        }
+        Message::Join { life, from, serve_from, view } => {
             let mut builder = builder.init_join();
+            builder.set_view(*view);
             builder.set_life(*life);
             builder.set_serve_from(serve_from.0);
             write_txn(*from, builder.init_from());
@@ -185,6 +196,7 @@ pub(super) fn write_message(message: &Message, mut builder: message::Builder<'_>
         | Message::Inform { .. }
         | Message::Recover { .. }
         | Message::Recovered(_)
+        | Message::View(_)
         | Message::Read { .. }
         | Message::ReadAnswer { .. } => unreachable!("these have a place of their own"),
     }

@@ -17,6 +17,8 @@ use super::super::{
 };
 use super::{catch_up, runs};
 
+mod view;
+
 /// Transactions in one answer to a restarted coordinator: more than a participant puts there.
 const RECALLED_MAX: usize = 1 << 16;
 
@@ -84,7 +86,8 @@ pub(super) fn message_bytes(message: &Message) -> usize {
             Message::Decide { .. }
             | Message::Inquire { .. }
             | Message::Inform { .. }
-            | Message::Recover { .. } => 0,
+            | Message::Recover { .. }
+            | Message::View(_) => 0,
             message => catch_up::message_bytes(message),
         }
 }
@@ -147,6 +150,7 @@ fn read_run(reader: message::Reader<'_>, messages: &mut Vec<Message>) -> Result<
             Message::Recover { epoch: recover.get_epoch(), first: read_txn(recover.get_first()?) }
         }
         message::Recovered(recovered) => read_recovered(recovered?)?,
+        message::View(of_view) => Message::View(view::read(of_view?)?),
         message::CatchUp(message) => catch_up::read_message(message?)?,
     });
     Ok(())
@@ -310,6 +314,7 @@ fn write_run(run: &[Message], builder: message::Builder<'_>) {
             builder.set_epoch(*epoch);
             write_txn(*first, builder.init_first());
         }
+        Message::View(message) => view::write(*message, builder.init_view()),
         Message::Recovered(answer) => {
             let Recovered { epoch, first, applied, recalled, next, is_outside } = &**answer;
             let mut builder = builder.init_recovered();

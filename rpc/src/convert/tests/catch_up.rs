@@ -60,12 +60,11 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(snapshot, from)| Message::FetchSnapshot { snapshot, from }),
         piece().prop_map(Message::SnapshotPiece),
         snapshot().prop_map(|snapshot| Message::SnapshotGone { snapshot }),
-        (any::<u64>(), number()).prop_map(|(life, applied)| Message::Outside { life, applied }),
-        number().prop_map(|to| Message::CatchUp { to }),
-        (any::<u64>(), txn(), number()).prop_map(|(life, from, serve_from)| Message::Join {
-            life,
-            from,
-            serve_from
+        (any::<u64>(), number(), any::<u64>())
+            .prop_map(|(life, applied, promised)| { Message::Outside { life, applied, promised } }),
+        (number(), any::<bool>()).prop_map(|(to, anew)| Message::CatchUp { to, anew }),
+        (any::<u64>(), txn(), number(), any::<u64>()).prop_map(|(life, from, serve_from, view)| {
+            Message::Join { life, from, serve_from, view }
         }),
     ]
 }
