@@ -83,12 +83,12 @@ impl Keeper {
     /// Has the store apply writes, together with others: at the latest before anybody looks at it by
     /// way of this keeper, or [`Keeper::apply_gathered`] is called. Who sees them sees all, and those
     /// before.
-    pub(crate) fn apply(&mut self, mark: u64, writes: Vec<Write>) -> kvorum_storage::Result<()> {
+    pub(crate) fn apply(&mut self, mark: u64, writes: &[Write]) -> kvorum_storage::Result<()> {
         // A mark that does not rise is the store's to judge.
         if mark <= self.gathered.mark {
             self.apply_gathered()?;
         }
-        self.gathered.add(mark, &writes);
+        self.gathered.add(mark, writes);
         let batch = &self.gathered.batch;
         if batch.len() >= GATHERED_OPERATIONS_MAX || batch.bytes() >= GATHERED_BYTES_MAX {
             self.apply_gathered()?;
@@ -109,9 +109,9 @@ impl Keeper {
         &mut self,
         mark: u64,
         covered_by: Position,
-        writes: Vec<Write>,
+        writes: &[Write],
     ) -> kvorum_storage::Result<()> {
-        self.gathered.add(mark, &writes);
+        self.gathered.add(mark, writes);
         self.apply_at(covered_by)
     }
 

@@ -239,8 +239,13 @@ where
     /// Performs what may be performed, and what comes of it.
     fn go_on(&mut self, now: Time) -> Result<(), NodeError> {
         loop {
-            self.append_records(now)?;
-            self.finish_step(now)?;
+            // Many a resume has no effects.
+            if self.effects.is_empty() {
+                self.plan_checkpoint();
+            } else {
+                self.append_records(now)?;
+                self.finish_step(now)?;
+            }
             if self.stopped_at.is_some() {
                 return Ok(());
             }
@@ -396,10 +401,16 @@ where
         }
         if is_checkpoint {
             self.journal.checkpoint_is_written();
-        } else if self.journal.take_checkpoint_due(self.has_room) {
-            self.fed_back.push_back(Input::Checkpoint);
+        } else {
+            self.plan_checkpoint();
         }
         Ok(())
+    }
+
+    fn plan_checkpoint(&mut self) {
+        if self.journal.take_checkpoint_due(self.has_room) {
+            self.fed_back.push_back(Input::Checkpoint);
+        }
     }
 
     /// Performs the step at hand to its end, or to a fail point.
@@ -438,7 +449,7 @@ where
             Effect::Apply { mark, writes } => {
                 assert!(mark >= self.last_mark, "marks never fall");
                 self.last_mark = mark;
-                self.keeper.apply(mark, writes)?;
+                self.keeper.apply(mark, &writes)?;
             }
             Effect::Read { read, query } => {
                 let answer = self.keeper.read(now, *query)?;
@@ -523,7 +534,7 @@ impl Recovery {
             match effect {
                 Effect::Apply { mark, writes } => {
                     node.last_mark = node.last_mark.max(mark);
-                    node.keeper.apply_again(mark, at, writes)?;
+                    node.keeper.apply_again(mark, at, &writes)?;
                 }
                 Effect::Install(snapshot) => {
                     node.last_mark = node.last_mark.max(snapshot.0);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use kvorum_node::NodeError;
 use kvorum_replication::{
     Effect, Input, NodeId, Operation as Asked, Outcome, Position, Query, ReadId, Request,
-    RequestId, Time, Urgency, Write,
+    RequestId, Time, Urgency, Write, Writes,
 };
 use kvorum_storage::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome as DiskOutcome};
 use kvorum_storage::{Error, LogOptions};
@@ -27,8 +27,9 @@ fn send(text: &str) -> Order {
     Effect::Send { to: NodeId(9), message: Do::say(text) }
 }
 
-fn put(key: &'static str, value: &'static str) -> Vec<Write> {
-    vec![Write::Put(Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()))]
+fn put(key: &'static str, value: &'static str) -> Writes {
+    let (key, value) = (Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()));
+    vec![Write::Put(key, value)].into()
 }
 
 fn get(read: u64, key: &'static str) -> Order {
@@ -115,7 +116,7 @@ fn what_many_steps_apply_is_there_for_whoever_looks_next() {
     for mark in 4..4 + all {
         step(&mut bench, vec![apply(mark, put("a", "4"))]);
     }
-    step(&mut bench, vec![apply(4 + all, vec![Write::Delete(Bytes::from_static(b"b"))])]);
+    step(&mut bench, vec![apply(4 + all, vec![Write::Delete(Bytes::from_static(b"b"))].into())]);
     bench.node.settle(NOW).unwrap();
     let rows_now = rows(&bench);
     assert_eq!(rows_now.len(), 1, "{rows_now:?}");
