@@ -22,6 +22,8 @@ pub(crate) struct Journal<R> {
     log: Arc<Log>,
     last_urgent: Position,
     lazy_since: Option<Time>,
+    /// How far the log was durable when it was last looked at, and since when.
+    durable: (Position, Time),
     checkpoint_bytes: u64,
     bytes_since_checkpoint: u64,
     /// Bytes of the last checkpoint, with what its step wrote again behind it.
@@ -37,6 +39,7 @@ impl<R: StoredRecord + Clone> Journal<R> {
             log,
             last_urgent: Position::ZERO,
             lazy_since: None,
+            durable: (Position::ZERO, Time(0)),
             checkpoint_bytes: CHECKPOINT_BYTES,
             bytes_since_checkpoint: 0,
             last_checkpoint_bytes: 0,
@@ -107,13 +110,23 @@ impl<R: StoredRecord + Clone> Journal<R> {
         is_due
     }
 
-    /// When the log should be synced: at once if somebody waits, shortly if nobody does.
+    /// Notes how far the log is durable.
+    pub(crate) fn look(&mut self, now: Time) {
+        let durable = self.durable();
+        if durable != self.durable.0 {
+            self.durable = (durable, now);
+        }
+    }
+
+    /// When the log should be synced: at once if somebody waits; shortly if nobody does, counted from
+    /// the last sync if there was one since: while others are synced, what waits rides with them.
     pub(crate) fn sync_due(&self, now: Time, clock: &Clock) -> Option<Time> {
         let durable = self.durable();
         if self.last_urgent > durable {
             Some(now)
         } else if self.log.last().0 > durable.0 {
-            Some(self.lazy_since.map_or(now, |since| clock.outer(since.after(SOON))))
+            let since = self.lazy_since.map(|since| since.max(self.durable.1));
+            Some(since.map_or(now, |since| clock.outer(since.after(SOON))))
         } else {
             None
         }

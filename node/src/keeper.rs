@@ -19,12 +19,21 @@ pub(crate) const SCAN_BYTES_MAX: usize = 1 << 20;
 /// keeps from being thrown away what it shows.
 const SNAPSHOTS_MAX: usize = 4;
 
+/// Writes that are gathered before the store gets them: a turn's, of which more at once would not be
+/// cheaper.
+const GATHERED_OPERATIONS_MAX: usize = 256;
+
+/// And their bytes, beyond which the memory for them would not stay in the processor's caches.
+const GATHERED_BYTES_MAX: usize = 128 << 10;
+
 /// The disk state of a node.
 pub(crate) struct Keeper {
     dir: PathBuf,
     log: Arc<Log>,
     /// A coordinator keeps decisions only.
     store: Option<Store>,
+    /// What the store is to apply next.
+    gathered: Gathered,
     held: BTreeMap<SnapshotId, Snapshot>,
     /// For clients' scans.
     holding: Holding,
@@ -41,6 +50,7 @@ impl Keeper {
             dir: dir.to_owned(),
             log,
             store: None,
+            gathered: Gathered::default(),
             held: BTreeMap::new(),
             holding: Holding::new(run),
             is_unable_to_stage: false,
@@ -70,32 +80,59 @@ impl Keeper {
         self.store().expect("only cores of replicas apply and read, and those are given a store")
     }
 
-    pub(crate) fn apply(
-        &self,
+    /// Has the store apply writes, together with others: at the latest before anybody looks at it by
+    /// way of this keeper, or [`Keeper::apply_gathered`] is called. Who sees them sees all, and those
+    /// before.
+    pub(crate) fn apply(&mut self, mark: u64, writes: &[Write]) -> kvorum_storage::Result<()> {
+        // A mark that does not rise is the store's to judge.
+        if mark <= self.gathered.mark {
+            self.apply_gathered()?;
+        }
+        self.gathered.add(mark, writes);
+        let batch = &self.gathered.batch;
+        if batch.len() >= GATHERED_OPERATIONS_MAX || batch.bytes() >= GATHERED_BYTES_MAX {
+            self.apply_gathered()?;
+        }
+        Ok(())
+    }
+
+    /// Has the store apply what it was not given yet.
+    pub(crate) fn apply_gathered(&mut self) -> kvorum_storage::Result<()> {
+        if self.gathered.mark == 0 {
+            return Ok(());
+        }
+        self.apply_at(self.log.last())
+    }
+
+    /// Has the store apply writes at once, as they come back from the log.
+    pub(crate) fn apply_again(
+        &mut self,
         mark: u64,
         covered_by: Position,
-        writes: Vec<Write>,
+        writes: &[Write],
     ) -> kvorum_storage::Result<()> {
-        let mut batch = Batch::new();
-        for write in writes {
-            match write {
-                Write::Put(key, value) => batch.put(key, value),
-                Write::Delete(key) => batch.delete(key),
-            };
-        }
-        self.expect_store().apply(mark, covered_by, &batch)
+        self.gathered.add(mark, writes);
+        self.apply_at(covered_by)
+    }
+
+    fn apply_at(&mut self, covered_by: Position) -> kvorum_storage::Result<()> {
+        let applied =
+            self.expect_store().apply(self.gathered.mark, covered_by, &self.gathered.batch);
+        self.gathered.clear();
+        applied
     }
 
     /// Answers from the newest state, all of it at one point in time; a page of a scan from the
     /// state that its first page was read of.
-    pub(crate) fn read(&mut self, now: Time, query: Query) -> Answer {
+    pub(crate) fn read(&mut self, now: Time, query: Query) -> kvorum_storage::Result<Answer> {
+        self.apply_gathered()?;
         let store = self.store.as_ref().expect("a core that reads was given a store");
-        match query {
+        Ok(match query {
             // One key is one point in time by itself.
             Query::Get(key) => answer_get(store.get(&key)),
             Query::Page(page) => self.holding.page(now, store, &page),
             query => answer(&store.snapshot(), query),
-        }
+        })
     }
 
     /// Lets go of snapshots that no client has come back for.
@@ -104,12 +141,14 @@ impl Keeper {
     }
 
     /// Holds the store as it is now. What is held for longest gives way to what would be too much.
-    pub(crate) fn take_snapshot(&mut self, snapshot: SnapshotId) {
+    pub(crate) fn take_snapshot(&mut self, snapshot: SnapshotId) -> kvorum_storage::Result<()> {
+        self.apply_gathered()?;
         while self.held.len() >= SNAPSHOTS_MAX {
             self.held.pop_first();
         }
         let taken = self.expect_store().snapshot();
         self.held.insert(snapshot, taken);
+        Ok(())
     }
 
     pub(crate) fn read_snapshot(&self, snapshot: SnapshotId, query: Query) -> Answer {
@@ -154,21 +193,53 @@ impl Keeper {
 
     /// Has what is staged for the store.
     pub(crate) fn install(
-        &self,
+        &mut self,
         snapshot: SnapshotId,
         covered_by: Position,
     ) -> kvorum_storage::Result<()> {
+        self.apply_gathered()?;
         self.expect_store().install(snapshot.0, covered_by)
     }
 
     /// Nothing before `position` is needed for the core's recovery any more.
-    pub(crate) fn release(&self, position: Position) -> kvorum_storage::Result<()> {
+    pub(crate) fn release(&mut self, position: Position) -> kvorum_storage::Result<()> {
+        // What rests on the records before it must be the store's when it is told so.
+        self.apply_gathered()?;
         match &self.store {
             None => self.log.truncate_before(position),
             Some(store) => {
                 store.release(position);
                 Ok(())
             }
+        }
+    }
+}
+
+/// Writes of batches one after the other, for the store to apply as one: it then goes through its
+/// tree with many keys at once. What it has applied up to the last of their marks, it has of all.
+#[derive(Default)]
+struct Gathered {
+    batch: Batch,
+    /// Of the last; 0 if there is none.
+    mark: u64,
+}
+
+impl Gathered {
+    fn add(&mut self, mark: u64, writes: &[Write]) {
+        self.mark = mark;
+        for write in writes {
+            match write {
+                Write::Put(key, value) => self.batch.put(key, value),
+                Write::Delete(key) => self.batch.delete(key),
+            };
+        }
+    }
+
+    fn clear(&mut self) {
+        self.mark = 0;
+        match self.batch.bytes() > GATHERED_BYTES_MAX {
+            true => self.batch = Batch::new(),
+            false => self.batch.clear(),
         }
     }
 }

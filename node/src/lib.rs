@@ -21,6 +21,7 @@ pub mod offline;
 pub mod planted;
 mod report;
 mod runner;
+mod syncer;
 
 pub use codec::StoredRecord;
 pub use error::NodeError;
@@ -30,7 +31,8 @@ pub use identity::{Claim, ClusterId, Identity, IdentityFile, read_identity};
 pub use inspector::Inspector;
 pub use journal::{CHECKPOINT_BYTES, SOON};
 pub use mailbox::{
-    BACKLOG_BYTES_MAX, Detached, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn, detached,
+    BACKLOG_BYTES_MAX, Detached, DiskWait, Event, Handle, Outbox, REQUESTS_MAX, Refused, Turn,
+    detached,
 };
 pub use node::Node;
 pub use report::Report;

@@ -108,10 +108,19 @@ pub trait Outbox<M>: Send {
     fn drain(&mut self, wait: Duration);
 }
 
+/// Whether a thread that drives a node may wait for its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskWait {
+    /// It has others to look after.
+    Never,
+    /// It has nothing better to do for as long as a sync usually takes on a disk that is quick.
+    Short,
+}
+
 /// Takes turns of a node on the thread that asks for it.
 pub(crate) trait Drive: Send + Sync {
     /// Takes a turn with what waits in the mailbox, unless somebody is at it, who then sees to it.
-    fn drive(&self);
+    fn drive(&self, wait: DiskWait);
 
     /// Answers a query without a turn, unless something is in its way.
     fn read(&self, query: &Query) -> Option<Answer>;
@@ -210,9 +219,13 @@ impl<M> Handle<M> {
     /// As [`Handle::submit`], and takes the node's turn on this thread if nobody is at it. What the
     /// node says goes to its outbox before this returns, so the caller must hold no lock that the
     /// outbox takes.
-    pub fn drive(&self, events: impl IntoIterator<Item = Event<M>>) -> Vec<(Request, Refused)> {
+    pub fn drive(
+        &self,
+        events: impl IntoIterator<Item = Event<M>>,
+        wait: DiskWait,
+    ) -> Vec<(Request, Refused)> {
         let refused = self.mailbox.put(events);
-        self.mailbox.drive();
+        self.mailbox.drive(wait);
         refused
     }
 
@@ -271,14 +284,19 @@ impl<M> Mailbox<M> {
 
     /// Has a turn taken without an event, by the node's own thread.
     pub(crate) fn nudge(&self) {
-        self.lock().nudged = true;
+        self.note_news();
         self.wake();
     }
 
     /// Has a turn taken without an event, here if nobody is at it.
     pub(crate) fn nudge_and_drive(&self) {
+        self.note_news();
+        self.drive(DiskWait::Never);
+    }
+
+    /// Whoever takes the next turn has something to do, although there is no event. Nobody is woken.
+    pub(crate) fn note_news(&self) {
         self.lock().nudged = true;
-        self.drive();
     }
 
     /// Wakes the node's own thread, if it sleeps and there is something to wake it for.
@@ -289,9 +307,9 @@ impl<M> Mailbox<M> {
         }
     }
 
-    fn drive(&self) {
+    fn drive(&self, wait: DiskWait) {
         match self.driver.get().and_then(Weak::upgrade) {
-            Some(driver) => driver.drive(),
+            Some(driver) => driver.drive(wait),
             None => self.wake(),
         }
     }

@@ -165,14 +165,23 @@ where
     /// # Panics
     /// If a fail point has stopped the node: [`Node::settle`] comes first.
     pub fn step(&mut self, now: Time, input: InputOf<C>) -> Result<(), NodeError> {
+        self.step_of_many(now, input)?;
+        Ok(self.keeper.apply_gathered()?)
+    }
+
+    /// As [`Node::step`], of which many follow each other. What they apply may not be in the store
+    /// before [`Node::settle`] was called: until then nobody may look there, and what the node says
+    /// must not leave.
+    pub fn step_of_many(&mut self, now: Time, input: InputOf<C>) -> Result<(), NodeError> {
         assert!(self.stopped_at.is_none(), "a stopped node is settled before it takes an input");
         // A driver counts deadlines on its own clock.
         let input = match input {
             Input::Request(request) => {
                 self.clock.read(now);
-                if let Some(outcome) = self.read_at_once(now, &request.operation) {
+                if let Some(outcome) = self.read_at_once(now, &request.operation)? {
                     self.turn.replies.push((request.id, outcome));
-                    return self.settle(now);
+                    let now = self.begin(now);
+                    return self.go_on(now);
                 }
                 let deadline = self.clock.inner(request.deadline);
                 Input::Request(Request { deadline, ..request })
@@ -194,26 +203,33 @@ where
         self.core.reads_at_once(self.clock.peek(now), query)
     }
 
-    fn read_at_once(&mut self, now: Time, operation: &Operation) -> Option<Outcome> {
+    fn read_at_once(
+        &mut self,
+        now: Time,
+        operation: &Operation,
+    ) -> Result<Option<Outcome>, NodeError> {
         let (Operation::Read(query) | Operation::ReadStale(query)) = operation else {
-            return None;
+            return Ok(None);
         };
         if !self.reads_at_once(now, query) {
-            return None;
+            return Ok(None);
         }
-        Some(self.keeper.read(self.clock.peek(now), query.clone()).into_outcome())
+        let answer = self.keeper.read(self.clock.peek(now), query.clone())?;
+        Ok(Some(answer.into_outcome()))
     }
 
     /// Goes on where a fail point stopped, releases what waited for records that are durable now,
     /// and feeds back what comes of it. Stops at the next armed fail point.
     pub fn settle(&mut self, now: Time) -> Result<(), NodeError> {
         let now = self.begin(now);
-        self.go_on(now)
+        self.go_on(now)?;
+        Ok(self.keeper.apply_gathered()?)
     }
 
     /// Looks at what may have changed besides, and says what time it is for the core.
     fn begin(&mut self, now: Time) -> Time {
         let now = self.clock.read(now);
+        self.journal.look(now);
         self.install_again.take_if(|again| *again <= now);
         self.notice_room();
         self.keeper.drop_expired(now);
@@ -223,8 +239,13 @@ where
     /// Performs what may be performed, and what comes of it.
     fn go_on(&mut self, now: Time) -> Result<(), NodeError> {
         loop {
-            self.append_records(now)?;
-            self.finish_step(now)?;
+            // Many a resume has no effects.
+            if self.effects.is_empty() {
+                self.plan_checkpoint();
+            } else {
+                self.append_records(now)?;
+                self.finish_step(now)?;
+            }
             if self.stopped_at.is_some() {
                 return Ok(());
             }
@@ -380,10 +401,16 @@ where
         }
         if is_checkpoint {
             self.journal.checkpoint_is_written();
-        } else if self.journal.take_checkpoint_due(self.has_room) {
-            self.fed_back.push_back(Input::Checkpoint);
+        } else {
+            self.plan_checkpoint();
         }
         Ok(())
+    }
+
+    fn plan_checkpoint(&mut self) {
+        if self.journal.take_checkpoint_due(self.has_room) {
+            self.fed_back.push_back(Input::Checkpoint);
+        }
     }
 
     /// Performs the step at hand to its end, or to a fail point.
@@ -422,10 +449,10 @@ where
             Effect::Apply { mark, writes } => {
                 assert!(mark >= self.last_mark, "marks never fall");
                 self.last_mark = mark;
-                self.keeper.apply(mark, self.log().last(), writes)?;
+                self.keeper.apply(mark, &writes)?;
             }
             Effect::Read { read, query } => {
-                let answer = self.keeper.read(now, *query);
+                let answer = self.keeper.read(now, *query)?;
                 self.fed_back.push_back(Input::Read { read, answer });
             }
             Effect::SetTimer(at) => self.timer = (at != Time::NEVER).then_some(at),
@@ -433,7 +460,7 @@ where
             Effect::Release(position) => {
                 self.keeper.release(storage::Position(position.0))?;
             }
-            Effect::TakeSnapshot(snapshot) => self.keeper.take_snapshot(snapshot),
+            Effect::TakeSnapshot(snapshot) => self.keeper.take_snapshot(snapshot)?,
             Effect::ReadSnapshot { read, snapshot, query } => {
                 let answer = self.keeper.read_snapshot(snapshot, *query);
                 self.fed_back.push_back(Input::Read { read, answer });
@@ -507,7 +534,7 @@ impl Recovery {
             match effect {
                 Effect::Apply { mark, writes } => {
                     node.last_mark = node.last_mark.max(mark);
-                    node.keeper.apply(mark, at, writes)?;
+                    node.keeper.apply_again(mark, at, &writes)?;
                 }
                 Effect::Install(snapshot) => {
                     node.last_mark = node.last_mark.max(snapshot.0);

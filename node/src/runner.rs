@@ -14,30 +14,29 @@
 //! The event loop has a thread of its own for what the clock wants. Otherwise whoever brings
 //! something takes the loop's turn with it, if nobody is at it: the thread on which a message
 //! arrived, or the one that has just made the log durable. On a busy machine a thread that is woken
-//! waits for a processor longer than the turn takes.
+//! waits for a processor longer than the turn takes. For the same reason whoever brings something
+//! and has nothing else to look after syncs the log by itself, see `syncer`.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use kvorum_replication::two_phase::points;
 use kvorum_replication::{Answer, Core, Input, Query, Time};
-use kvorum_storage::{Error, Log, Maintenance, MaintenanceOptions, Position, Pressure, Store};
+use kvorum_storage::{Error, Maintenance, MaintenanceOptions, Position, Pressure, Store};
 
 use crate::codec::StoredRecord;
 use crate::error::NodeError;
 use crate::fail_points::{self, DRAIN, FailPoints};
 use crate::inspector::Inspector;
 use crate::keeper::answer_get;
-use crate::mailbox::{Drive, Event, Handle, Mailbox, Outbox};
+use crate::mailbox::{DiskWait, Drive, Event, Handle, Mailbox, Outbox};
 use crate::node::Node;
+use crate::syncer::{Syncer, SyncerShared};
 
 /// How long maintenance waits between tries while the disk is full.
 const MAINTENANCE_PAUSE: Duration = Duration::from_millis(500);
-
-/// How long the log waits for room on a full disk before it tries again.
-const DISK_FULL_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the event loop stands still at a time while flushes cannot keep up.
 const STOP_PAUSE: Duration = Duration::from_millis(1);
@@ -137,6 +136,8 @@ struct EventLoop<C: Core> {
     events: VecDeque<Event<C::Message>>,
     /// Flushes do not come, or much too slowly.
     is_stuck: bool,
+    /// What is to be synced by whoever takes the turns, after them.
+    due_here: Option<Position>,
     /// The last turn was taken, well or not.
     ended: Option<Result<(), NodeError>>,
 }
@@ -144,6 +145,7 @@ struct EventLoop<C: Core> {
 /// The event loop as others than its own thread see it.
 struct Shared<C: Core> {
     mailbox: Arc<Mailbox<C::Message>>,
+    syncer: Arc<SyncerShared>,
     store: Option<Store>,
     /// Taken away when the loop has ended.
     event_loop: Mutex<Option<EventLoop<C>>>,
@@ -163,21 +165,18 @@ where
     C::Record: StoredRecord + Send,
     C::Resume: Send,
 {
-    fn drive(&self) {
+    fn drive(&self, wait: DiskWait) {
         // Whoever is to slow down must not be who reads from the sockets.
         let is_slow =
             self.store.as_ref().is_some_and(|store| !matches!(store.pressure(), Pressure::None));
         if is_slow {
             return self.mailbox.wake();
         }
-        if self.mailbox.try_begin() {
-            let _lost = Lost(&self.mailbox);
-            if let Some(event_loop) = &mut *self.lock() {
-                if event_loop.is_stuck {
-                    event_loop.heed_pressure();
-                }
-                event_loop.take_turns(TURNS_MAX);
-            }
+        if let Some(due) = self.take_turns(wait) {
+            self.syncer.sync_here(due);
+            self.mailbox.note_news();
+            // With what has become durable, and what others have brought meanwhile.
+            self.take_turns(DiskWait::Never);
         }
     }
 
@@ -191,6 +190,28 @@ where
         }
         drop(event_loop);
         Some(answer_get(store.get(key)))
+    }
+}
+
+impl<C> Shared<C>
+where
+    C: Core,
+    C::Record: StoredRecord,
+{
+    /// Takes turns while there is something to do, if nobody is at it; what this thread is to sync
+    /// after them.
+    fn take_turns(&self, wait: DiskWait) -> Option<Position> {
+        if !self.mailbox.try_begin() {
+            return None;
+        }
+        let _lost = Lost(&self.mailbox);
+        let mut event_loop = self.lock();
+        let event_loop = event_loop.as_mut()?;
+        if event_loop.is_stuck {
+            event_loop.heed_pressure();
+        }
+        event_loop.take_turns(TURNS_MAX, wait);
+        event_loop.due_here.take()
     }
 }
 
@@ -220,8 +241,9 @@ where
         // send it can't do.
         let is_driven = self.fail_points.names().is_empty();
         mailbox.nudge();
+        let syncer = Arc::clone(&self.syncer);
         let event_loop = Mutex::new(Some(self));
-        let shared = Arc::new(Shared { mailbox: Arc::clone(&mailbox), store, event_loop });
+        let shared = Arc::new(Shared { mailbox: Arc::clone(&mailbox), syncer, store, event_loop });
         if is_driven {
             let driver: Weak<Shared<C>> = Arc::downgrade(&shared);
             mailbox.set_driver(driver);
@@ -231,13 +253,24 @@ where
             let mut event_loop = shared.lock();
             let at_work = event_loop.as_mut().expect("it is taken away here only");
             at_work.heed_pressure();
-            at_work.take_turns(1);
+            at_work.take_turns(1, DiskWait::Never);
             if let Some(ended) = at_work.ended.take() {
                 let mut last = event_loop.take().expect("it was just at work");
                 drop(event_loop);
-                return ended.and_then(|()| last.finish());
+                let result = ended.and_then(|()| last.finish());
+                see_off(shared);
+                return result;
             }
         }
+    }
+}
+
+/// Waits for those who are still about: as long as one of them holds the store, nobody else can open
+/// it.
+fn see_off<C: Core>(mut shared: Arc<Shared<C>>) {
+    while let Err(held) = Arc::try_unwrap(shared) {
+        shared = held;
+        thread::sleep(STOP_PAUSE);
     }
 }
 
@@ -261,17 +294,18 @@ where
             syncer: Arc::clone(&syncer.shared),
             events: VecDeque::new(),
             is_stuck: false,
+            due_here: None,
             ended: None,
         }
     }
 
     /// Takes the turn that was begun, and more while there is something to do.
-    fn take_turns(&mut self, turns_max: u32) {
+    fn take_turns(&mut self, turns_max: u32, wait: DiskWait) {
         for left in (0..turns_max).rev() {
             // After the last there is none, whoever comes before the loop's own thread sees to it: a
             // step that failed must not go on.
             let wake = match self.ended {
-                None => self.turn().unwrap_or_else(|error| {
+                None => self.turn(wait).unwrap_or_else(|error| {
                     self.ended = Some(Err(error));
                     None
                 }),
@@ -287,7 +321,7 @@ where
 
     /// Hands the core what has arrived and what has become durable, and says what comes of it;
     /// returns when the next turn is due without an event.
-    fn turn(&mut self) -> Result<Option<Time>, NodeError> {
+    fn turn(&mut self, wait: DiskWait) -> Result<Option<Time>, NodeError> {
         let mut events = std::mem::take(&mut self.events);
         self.mailbox.collect(&mut events);
         for event in events.drain(..) {
@@ -313,7 +347,7 @@ where
         self.pass_points()?;
         self.syncer.check()?;
         self.outbox.deliver(self.node.turn());
-        Ok(self.request_sync())
+        Ok(self.request_sync(wait))
     }
 
     /// Gets what is appended behind it.
@@ -341,16 +375,20 @@ where
     }
 
     fn step(&mut self, now: Time, input: Input<C::Message, C::Resume>) -> Result<(), NodeError> {
-        self.node.step(now, input)?;
+        self.node.step_of_many(now, input)?;
         self.pass_points()
     }
 
     /// Asks for a sync if one is due, and says when to wake up without an event.
-    fn request_sync(&mut self) -> Option<Time> {
+    fn request_sync(&mut self, wait: DiskWait) -> Option<Time> {
         let now = self.mailbox.now();
         let due = self.node.sync_due(now);
         if due.is_some_and(|due| due <= now) {
-            self.syncer.request(self.node.log().last());
+            let last = self.node.log().last();
+            match wait == DiskWait::Short && self.syncer.is_better_here() {
+                true => self.due_here = Some(last),
+                false => self.syncer.request(last),
+            }
             return self.node.timer();
         }
         match (due, self.node.timer()) {
@@ -397,116 +435,6 @@ where
             self.node.settle(self.mailbox.now())?;
         }
         Ok(())
-    }
-}
-
-/// The thread that makes the log durable.
-struct Syncer {
-    shared: Arc<SyncerShared>,
-    thread: JoinHandle<()>,
-}
-
-struct SyncerShared {
-    state: Mutex<SyncerState>,
-    wanted: Condvar,
-}
-
-#[derive(Default)]
-struct SyncerState {
-    target: Option<Position>,
-    failed: Option<Error>,
-    stop: bool,
-}
-
-impl Syncer {
-    fn start<M: Send + 'static>(
-        log: Arc<Log>,
-        mailbox: Arc<Mailbox<M>>,
-    ) -> Result<Self, NodeError> {
-        let shared = Arc::new(SyncerShared { state: Mutex::default(), wanted: Condvar::new() });
-        let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || theirs.run(&log, &mailbox))
-            .map_err(NodeError::Thread)?;
-        Ok(Self { shared, thread })
-    }
-
-    fn stop(self) -> Result<(), NodeError> {
-        self.shared.lock().stop = true;
-        self.shared.wanted.notify_one();
-        if let Err(panic) = self.thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-        match self.shared.lock().failed.take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl SyncerShared {
-    fn request(&self, target: Position) {
-        self.lock().target = Some(target);
-        self.wanted.notify_one();
-    }
-
-    /// The error that ended the thread, once.
-    fn check(&self) -> Result<(), NodeError> {
-        match self.lock().failed.take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
-    }
-
-    fn run<M>(&self, log: &Log, mailbox: &Mailbox<M>) {
-        let mut is_full = false;
-        while let Some(target) = self.next_target() {
-            match log.sync(target) {
-                Ok(()) => {
-                    if std::mem::take(&mut is_full) {
-                        tracing::info!("the log has room again");
-                    }
-                    // The next group goes to the disk first: it must not wait for a turn.
-                    let is_next_due = self.lock().target.is_some();
-                    match is_next_due {
-                        true => mailbox.nudge(),
-                        false => mailbox.nudge_and_drive(),
-                    }
-                }
-                Err(error @ Error::DiskFull { .. }) => {
-                    if !std::mem::replace(&mut is_full, true) {
-                        tracing::error!(%error, "the log waits for room; writes are refused");
-                    }
-                    // The event loop tells the core.
-                    mailbox.nudge();
-                    thread::sleep(DISK_FULL_PAUSE);
-                    self.lock().target.get_or_insert(target);
-                }
-                Err(error) => {
-                    self.lock().failed = Some(error);
-                    mailbox.nudge();
-                    return;
-                }
-            }
-        }
-    }
-
-    fn next_target(&self) -> Option<Position> {
-        let mut state = self.lock();
-        loop {
-            if state.stop {
-                return None;
-            }
-            if let Some(target) = state.target.take() {
-                return Some(target);
-            }
-            state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, SyncerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -568,16 +496,21 @@ mod tests {
         let points = FailPoints::default();
         let event_loop = EventLoop::new(node, outbox, points, &mailbox, &syncer);
         let event_loop = Mutex::new(Some(event_loop));
-        let shared = Arc::new(Shared { mailbox: Arc::clone(&mailbox), store: None, event_loop });
+        let shared = Arc::new(Shared {
+            mailbox: Arc::clone(&mailbox),
+            syncer: Arc::clone(&syncer.shared),
+            store: None,
+            event_loop,
+        });
         let driver: Weak<Shared<Coordinator>> = Arc::downgrade(&shared);
         mailbox.set_driver(driver);
         let handle = Handle::new(mailbox);
 
-        handle.drive([request(1)]);
+        handle.drive([request(1)], DiskWait::Never);
         assert_eq!(replies.lock().unwrap().len(), 1, "whoever drives takes the turn");
-        handle.drive([Event::Stop, request(2)]);
+        handle.drive([Event::Stop, request(2)], DiskWait::Never);
         assert_eq!(replies.lock().unwrap().len(), 2, "the last turn is taken whole");
-        handle.drive([request(3)]);
+        handle.drive([request(3)], DiskWait::Never);
         assert_eq!(replies.lock().unwrap().len(), 2, "a turn was taken after the last");
         assert!(shared.lock().as_ref().is_some_and(|at_work| at_work.ended.is_some()));
         syncer.stop().unwrap();

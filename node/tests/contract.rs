@@ -1,5 +1,6 @@
 //! The node keeps the rules of the contract, shown with a core that does as it is told.
 
+mod driven;
 mod support;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use kvorum_node::NodeError;
 use kvorum_replication::{
     Effect, Input, NodeId, Operation as Asked, Outcome, Position, Query, ReadId, Request,
-    RequestId, Time, Urgency, Write,
+    RequestId, Time, Urgency, Write, Writes,
 };
 use kvorum_storage::vfs::{Fault, FaultyVfs, MemoryVfs, Operation, Outcome as DiskOutcome};
 use kvorum_storage::{Error, LogOptions};
@@ -26,8 +27,9 @@ fn send(text: &str) -> Order {
     Effect::Send { to: NodeId(9), message: Do::say(text) }
 }
 
-fn put(key: &'static str, value: &'static str) -> Vec<Write> {
-    vec![Write::Put(Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()))]
+fn put(key: &'static str, value: &'static str) -> Writes {
+    let (key, value) = (Bytes::from_static(key.as_bytes()), Bytes::from_static(value.as_bytes()));
+    vec![Write::Put(key, value)].into()
 }
 
 fn get(read: u64, key: &'static str) -> Order {
@@ -66,6 +68,59 @@ fn records_are_synced_when_somebody_waits_or_soon() {
     assert_eq!(bench.node.sync_due(NOW), Some(NOW));
     bench.sync();
     assert_eq!(bench.node.sync_due(NOW), None);
+}
+
+#[test]
+fn a_record_that_nobody_waits_for_rides_with_those_that_are_synced_anyway() {
+    let mut bench = Bench::log();
+    let millis = |millis| NOW.after(Duration::from_millis(millis));
+    bench.order_at(millis(0), vec![persist(1, Urgency::Soon), persist(2, Urgency::Now)]);
+    bench.order_at(millis(1), vec![persist(3, Urgency::Now), persist(4, Urgency::Soon)]);
+    let log = Arc::clone(bench.node.log());
+    log.sync(log.last()).unwrap();
+    bench.node.settle(millis(3)).unwrap();
+    bench.order_at(millis(3), vec![persist(5, Urgency::Now), persist(6, Urgency::Soon)]);
+    log.sync(kvorum_storage::Position(5)).unwrap();
+    bench.node.settle(millis(4)).unwrap();
+    let due = bench.node.sync_due(millis(4));
+    match log.durable() == log.last() {
+        true => assert_eq!(due, None),
+        false => assert_eq!(due, Some(millis(4).after(kvorum_node::SOON))),
+    }
+    bench.order_at(millis(5), vec![persist(7, Urgency::Soon)]);
+    assert_eq!(bench.node.sync_due(millis(5)), Some(millis(5).after(kvorum_node::SOON)));
+}
+
+#[test]
+fn what_many_steps_apply_is_there_for_whoever_looks_next() {
+    let mut bench = Bench::store();
+    let step = |bench: &mut Bench, orders| {
+        let message = Do::perform(orders);
+        let input = Input::Message { from: NodeId(9), message };
+        bench.node.step_of_many(NOW, input).unwrap();
+    };
+    let apply = |mark, writes| Effect::Apply { mark, writes };
+    step(&mut bench, vec![persist(1, Urgency::Now), apply(1, put("a", "1"))]);
+    step(&mut bench, vec![persist(2, Urgency::Now), apply(2, put("b", "2"))]);
+    step(&mut bench, vec![persist(3, Urgency::Now), get(1, "a"), apply(3, put("a", "3"))]);
+    bench.sync();
+    let rows = |bench: &Bench| {
+        let (rows, _) = bench.node.inspector().rows(Bytes::new(), 9).unwrap();
+        rows.iter().map(|row| format!("{row:?}")).collect::<Vec<_>>()
+    };
+    let rows_then = rows(&bench);
+    assert_eq!(rows_then.len(), 2);
+    assert!(bench.node.core().heard().contains(&"read 1: 1".to_owned()), "of before the third");
+    // Unheld, so that nothing makes them wait for the disk.
+    let all = 600;
+    for mark in 4..4 + all {
+        step(&mut bench, vec![apply(mark, put("a", "4"))]);
+    }
+    step(&mut bench, vec![apply(4 + all, vec![Write::Delete(Bytes::from_static(b"b"))].into())]);
+    bench.node.settle(NOW).unwrap();
+    let rows_now = rows(&bench);
+    assert_eq!(rows_now.len(), 1, "{rows_now:?}");
+    assert_ne!(rows_now[0], rows_then[0]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::request::{Answer, Outcome, Query, Request, Row, Write};
+use crate::request::{Answer, Outcome, Query, Request, Row, Writes};
 
 /// Names a process of the cluster. Replicas carry the number given by `--id`, from 1; a two-phase
 /// commit coordinator is [`NodeId::COORDINATOR`].
@@ -190,7 +190,7 @@ pub enum Effect<M, P, R> {
         /// Never falls; recovery skips marks that the store's segments already cover.
         mark: u64,
         /// In order; the last write of a key wins.
-        writes: Vec<Write>,
+        writes: Writes,
     },
     /// Answer a client. Exactly one for each [`Input::Request`].
     Reply {

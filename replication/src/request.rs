@@ -2,8 +2,10 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
 
 use bytes::Bytes;
 
@@ -256,6 +258,70 @@ pub struct Transaction {
     /// In order; the last write of a key wins.
     pub writes: Vec<Write>,
 }
+
+/// Writes to apply, or to keep: a list of their own, or those of a transaction, shared with whoever
+/// else keeps it.
+#[derive(Clone)]
+pub enum Writes {
+    /// These.
+    List(Vec<Write>),
+    /// All of the transaction's.
+    Of(Arc<Transaction>),
+}
+
+impl Writes {
+    /// As a list of their own.
+    #[must_use]
+    pub fn into_list(self) -> Vec<Write> {
+        match self {
+            Self::List(list) => list,
+            Self::Of(transaction) => transaction.writes.clone(),
+        }
+    }
+
+    /// The transaction that consists of them.
+    #[must_use]
+    pub fn into_transaction(self) -> Arc<Transaction> {
+        match self {
+            Self::Of(transaction) if transaction.preconditions.is_empty() => transaction,
+            writes => {
+                let (preconditions, writes) = (Vec::new(), writes.into_list());
+                Arc::new(Transaction { preconditions, writes })
+            }
+        }
+    }
+}
+
+impl Deref for Writes {
+    type Target = [Write];
+
+    fn deref(&self) -> &[Write] {
+        match self {
+            Self::List(list) => list,
+            Self::Of(transaction) => &transaction.writes,
+        }
+    }
+}
+
+impl From<Vec<Write>> for Writes {
+    fn from(list: Vec<Write>) -> Self {
+        Self::List(list)
+    }
+}
+
+impl fmt::Debug for Writes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl PartialEq for Writes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Writes {}
 
 impl Transaction {
     /// Bytes of all its keys and values.

@@ -149,6 +149,18 @@ impl Batch {
         }
     }
 
+    /// Takes everything out of it, and keeps its memory for what is put into it next.
+    pub fn clear(&mut self) {
+        let stored = match std::mem::take(&mut self.stored) {
+            Stored::Own(mut own) => {
+                own.clear();
+                Stored::Own(own)
+            }
+            Stored::Shared(_) => Stored::default(),
+        };
+        *self = Batch { stored, ..Batch::new() };
+    }
+
     /// How many operations there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -26,18 +26,47 @@ impl Malformed {
 
 /// Appends an unsigned integer in 1 to 10 bytes, 7 bits a byte, lowest first; the high bit says
 /// that more follow.
+#[inline]
 pub fn put_varint(buffer: &mut Vec<u8>, value: u64) {
     // Lengths and kinds mostly: one byte, and no loop around a buffer that may have to grow.
     if value < 0x80 {
         buffer.push(value.to_le_bytes()[0]);
     } else {
-        let (bytes, count) = varint(value);
-        buffer.extend_from_slice(&bytes[..count]);
+        put_long_varint(buffer, value);
     }
 }
 
-/// What [`put_varint`] appends, and how many bytes of it.
-pub(crate) fn varint(mut value: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
+/// One of several bytes. A word is copied at once, whatever part of it counts.
+fn put_long_varint(buffer: &mut Vec<u8>, value: u64) {
+    let end = buffer.len() + varint_bytes(value);
+    match varint_word(value) {
+        Some(word) => {
+            buffer.extend_from_slice(&word.to_le_bytes());
+            buffer.truncate(end);
+        }
+        None => {
+            let (bytes, count) = varint(value);
+            buffer.extend_from_slice(&bytes[..count]);
+        }
+    }
+}
+
+/// A varint of up to eight bytes, the first one lowest.
+fn varint_word(value: u64) -> Option<u64> {
+    const MORE: u64 = u64::from_ne_bytes([0x80; 8]);
+    if value >> 56 != 0 {
+        return None;
+    }
+    // Seven bits to each byte: by halves, then by quarters, then by bytes.
+    let halves = (value & 0x0fff_ffff) | (value >> 28) << 32;
+    let quarters = (halves & 0x0000_3fff_0000_3fff) | (halves & 0x0fff_c000_0fff_c000) << 2;
+    let bytes = (quarters & 0x007f_007f_007f_007f) | (quarters & 0x3f80_3f80_3f80_3f80) << 1;
+    let last = 8 * (varint_bytes(value) - 1);
+    Some(bytes | MORE & ((1 << last) - 1))
+}
+
+/// Any varint, and how many of these bytes it takes.
+fn varint(mut value: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
     let (mut bytes, mut count) = ([0; VARINT_BYTES_MAX], 0);
     while value >= 0x80 {
         bytes[count] = value.to_le_bytes()[0] | 0x80;
@@ -50,12 +79,14 @@ pub(crate) fn varint(mut value: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
 
 /// How many bytes [`put_varint`] takes for `value`.
 #[must_use]
+#[inline]
 pub fn varint_bytes(value: u64) -> usize {
     let bits = u64::BITS - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
 /// Appends a length as a varint, and the bytes.
+#[inline]
 pub fn put_slice(buffer: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(buffer, bytes.len() as u64);
     buffer.extend_from_slice(bytes);
@@ -276,6 +307,12 @@ mod tests {
         check(0x80, 2);
         check(0x3fff, 2);
         check(0x4000, 3);
+        check(0x0fff_ffff, 4);
+        check(0x1000_0000, 5);
+        check((1 << 49) - 1, 7);
+        check(0x0055_5555_5555_5555, 8);
+        check((1 << 56) - 1, 8);
+        check(1 << 56, 9);
         check(u64::from(u32::MAX), 5);
         check(u64::MAX >> 1, 9);
         check(u64::MAX, 10);

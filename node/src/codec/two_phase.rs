@@ -217,7 +217,7 @@ impl StoredRecord for ParticipantRecord {
             COMMITTED_ALONE => Self::CommittedAlone {
                 txn: txn(&mut fields)?,
                 stamp: fields.stamp()?,
-                writes: fields.list(Fields::write)?,
+                writes: fields.list(Fields::write)?.into(),
             },
             OLD_PARTICIPANT_CHECKPOINT | PARTICIPANT_CHECKPOINT => {
                 let is_old = kind == OLD_PARTICIPANT_CHECKPOINT;
@@ -422,7 +422,7 @@ fn prepared(fields: &mut Fields<'_>) -> Result<Prepared, Malformed> {
     Ok(Prepared {
         txn: txn(fields)?,
         participants: fields.nodes()?,
-        writes: fields.list(Fields::write)?,
+        writes: fields.list(Fields::write)?.into(),
         checked: fields.list(Fields::slice)?,
         finished_below: txn(fields)?,
         parallel: None,
@@ -515,7 +515,8 @@ mod tests {
             writes: vec![
                 Write::Put(Bytes::from_static(b"k"), Bytes::from_static(b"v")),
                 Write::Delete(Bytes::from_static(b"")),
-            ],
+            ]
+            .into(),
             checked: vec![Bytes::from_static(b"c")],
             finished_below: id(4),
             parallel: None,
@@ -531,8 +532,7 @@ mod tests {
     }
 
     fn a_commit(number: u64, pledge: Option<Pledge>) -> Commit {
-        let writes = a_prepared().writes;
-        let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+        let transaction = a_prepared().writes.into_transaction();
         Commit { number: CommitNumber(number), txn: id(5), pledge, transaction }
     }
 

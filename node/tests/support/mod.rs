@@ -32,6 +32,10 @@ impl Do {
     pub(crate) fn say(words: &str) -> Self {
         Self { orders: Vec::new(), words: words.to_owned() }
     }
+
+    pub(crate) fn perform(orders: Vec<Order>) -> Self {
+        Self { orders, words: String::new() }
+    }
 }
 
 /// A record or a resume: words.
@@ -155,8 +159,12 @@ impl Bench {
 
     /// Makes the core perform these effects in one step.
     pub(crate) fn order(&mut self, orders: Vec<Order>) {
-        let message = Do { orders, words: String::new() };
-        self.node.step(NOW, Input::Message { from: NodeId(9), message }).unwrap();
+        self.order_at(NOW, orders);
+    }
+
+    pub(crate) fn order_at(&mut self, now: Time, orders: Vec<Order>) {
+        let message = Do::perform(orders);
+        self.node.step(now, Input::Message { from: NodeId(9), message }).unwrap();
     }
 
     /// Syncs the log, and lets the node go on.

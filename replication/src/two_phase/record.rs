@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::message::{Commit, CommitNumber, Decision, Parallel, TxnId};
 use super::options::CommitMode;
 use crate::contract::NodeId;
-use crate::request::{ClientId, Key, Stamp, Write};
+use crate::request::{ClientId, Key, Stamp, Writes};
 use crate::sessions::Sessions;
 
 /// What the coordinator keeps: presumed abort, so nothing before a commit, and nothing of an abort
@@ -220,7 +220,7 @@ pub enum ParticipantRecord {
         /// Of the client's request.
         stamp: Option<Stamp>,
         /// In order; the last write of a key wins.
-        writes: Vec<Write>,
+        writes: Writes,
     },
     /// All that the records before it say and is still needed.
     Checkpoint(Box<ParticipantCheckpoint>),
@@ -263,7 +263,7 @@ pub struct Prepared {
     /// Everybody who votes on it.
     pub participants: Arc<[NodeId]>,
     /// What a commit applies; these keys are locked for others and for reads.
-    pub writes: Vec<Write>,
+    pub writes: Writes,
     /// Keys that preconditions speak of and no write does: locked for writers only.
     pub checked: Vec<Key>,
     /// As in the prepare message.

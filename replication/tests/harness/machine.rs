@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use kvorum_replication::{
     Core as _, Effect, Effects, Input, NodeId, Operation, Outcome, Position, Query, Request,
-    RequestId, Row, SnapshotId, Time, Write,
+    RequestId, Row, SnapshotId, Time, Write, Writes,
 };
 
 use super::rows::{self, Rows};
@@ -58,7 +58,7 @@ impl<R: Room> Disk<R> {
 pub(crate) enum Output<R: Room> {
     Send(NodeId, MessageOf<R>),
     Reply(RequestId, Outcome),
-    Apply(u64, Vec<Write>),
+    Apply(u64, Writes),
     /// With the rows that are in place then.
     Install(SnapshotId, Rows),
 }

@@ -24,7 +24,7 @@ fn prepared(number: u64) -> ParticipantRecord {
     ParticipantRecord::Prepared(Box::new(Prepared {
         txn: txn(number),
         participants: [NodeId(1), NodeId(2)].into(),
-        writes: vec![write()],
+        writes: vec![write()].into(),
         checked: Vec::new(),
         finished_below: txn(1),
         parallel: None,

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::SyncSender;
 
-use kvorum_node::{Event, Handle, Refused, Report};
+use kvorum_node::{DiskWait, Event, Handle, Refused, Report};
 use kvorum_replication::{Answer, NodeId, Protocol, Query, Request, Time};
 
 use crate::convert::peer::{Carried, Delivery};
@@ -33,9 +33,9 @@ pub(crate) trait Door: Send + Sync {
     /// come back with the reason.
     fn submit(&self, posts: Vec<Post>) -> Vec<(Request, Refused)>;
 
-    /// As [`Door::submit`]; the node may take its turn on this thread, and speak to the peers'
-    /// queues and the workers' ports before this returns.
-    fn drive(&self, posts: Vec<Post>) -> Vec<(Request, Refused)>;
+    /// As [`Door::submit`]; the node may take its turn on this thread, sync its log on it if `wait`
+    /// lets it, and speak to the peers' queues and the workers' ports before this returns.
+    fn drive(&self, posts: Vec<Post>, wait: DiskWait) -> Vec<(Request, Refused)>;
 
     /// Answers a client's query on this thread, unless something is in its way.
     fn read(&self, query: &Query) -> Option<Answer>;
@@ -60,8 +60,8 @@ impl<M: Carried> Door for Handle<M> {
         Self::submit(self, posts.into_iter().filter_map(event))
     }
 
-    fn drive(&self, posts: Vec<Post>) -> Vec<(Request, Refused)> {
-        Self::drive(self, posts.into_iter().filter_map(event))
+    fn drive(&self, posts: Vec<Post>, wait: DiskWait) -> Vec<(Request, Refused)> {
+        Self::drive(self, posts.into_iter().filter_map(event), wait)
     }
 
     fn read(&self, query: &Query) -> Option<Answer> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvorum_node::Refused;
+use kvorum_node::{DiskWait, Refused};
 use kvorum_replication::{Failure, Operation, Outcome, Request, RequestId, Time};
 use tokio::sync::{Notify, oneshot};
 
@@ -23,6 +23,10 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Overload is logged this often at most.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After so many turns without a client's request a worker may wait for the disk: then what comes
+/// next is hardly a client's either, who would wait as well.
+const QUIET_TURNS: u32 = 16;
 
 /// The worker that asked.
 pub(super) fn worker_of(request: RequestId) -> usize {
@@ -44,6 +48,8 @@ pub(crate) struct Requests {
     /// each is, the last of them has waited for the others.
     answered: RefCell<Vec<Place>>,
     gathering: Notify,
+    /// Turns since a client asked for anything.
+    quiet_turns: Cell<u32>,
 }
 
 /// Who is told the outcome of a request.
@@ -78,6 +84,7 @@ impl Requests {
             gathered: RefCell::default(),
             answered: RefCell::default(),
             gathering: Notify::new(),
+            quiet_turns: Cell::new(0),
         }
     }
 
@@ -152,28 +159,38 @@ impl Requests {
             self.gathering.notified().await;
             end_of_turn().await;
             self.admission.look(Instant::now);
-            self.give_back_places();
+            let has_read = self.give_back_places();
             let posts = std::mem::take(&mut *self.gathered.borrow_mut());
+            let wait = self.disk_wait(has_read, &posts);
             if posts.is_empty() {
                 continue;
             }
             count(&self.service.hub.counters.requests, posts.len() as u64);
             count(&self.service.hub.counters.submits, 1);
-            for (request, refused) in self.service.door.drive(posts) {
+            for (request, refused) in self.service.door.drive(posts, wait) {
                 self.answer(request.id, refusal(refused));
                 self.count_refusal();
             }
         }
     }
 
-    /// Of the reads that this turn has answered.
-    fn give_back_places(&self) {
+    /// Whether this thread may wait for the disk: not while it has clients to answer.
+    fn disk_wait(&self, has_read: bool, posts: &[Post]) -> DiskWait {
+        let is_asked = has_read || posts.iter().any(|post| matches!(post, Post::Request(_)));
+        let quiet_turns = if is_asked { 0 } else { self.quiet_turns.get().saturating_add(1) };
+        self.quiet_turns.set(quiet_turns);
+        if quiet_turns > QUIET_TURNS { DiskWait::Short } else { DiskWait::Never }
+    }
+
+    /// Of the reads that this turn has answered; whether there were any.
+    fn give_back_places(&self) -> bool {
         let mut places = self.answered.borrow_mut();
         let count_of_turn = places.len();
         count(&self.service.hub.counters.requests, count_of_turn as u64);
         for place in places.drain(..) {
             place.answered_with(count_of_turn, false, Instant::now);
         }
+        count_of_turn > 0
     }
 
     /// Brings the node's answers to those who wait, for ever.

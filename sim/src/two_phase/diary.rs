@@ -91,7 +91,7 @@ impl From<ParticipantRecord> for Note {
             ParticipantRecord::Promised { epoch } => Self::Promised { epoch },
             ParticipantRecord::Decided { txn, decision } => Self::Decided { txn, decision },
             ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
-                Self::Alone { txn, asked: stamp.map(asked), writes }
+                Self::Alone { txn, asked: stamp.map(asked), writes: writes.into_list() }
             }
             ParticipantRecord::Learned { commits, .. } => Self::Learned {
                 commits: commits.into_iter().map(|commit| (commit.txn, commit.number)).collect(),

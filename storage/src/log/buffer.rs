@@ -1,5 +1,7 @@
 //! A byte buffer that begins where a direct write may begin: at an aligned address.
 
+use crate::codec::{VARINT_BYTES_MAX, put_varint};
+
 /// The alignment in memory. No file system asks for more than a page.
 const MEMORY_ALIGNMENT: usize = 4096;
 
@@ -35,6 +37,11 @@ impl Buffer {
         self.bytes.truncate(self.start);
     }
 
+    /// Cuts to this many bytes, if it has more.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(self.start + len);
+    }
+
     /// Cuts to, or fills with zeros up to, this many bytes.
     pub(super) fn resize(&mut self, len: usize) {
         self.reserve(len.saturating_sub(self.len()));
@@ -42,11 +49,15 @@ impl Buffer {
     }
 
     /// Makes room, so that adding as much does not move the bytes.
+    #[inline]
     pub(super) fn reserve(&mut self, more: usize) {
-        let needed = self.len() + more;
-        if self.start + needed <= self.bytes.capacity() {
-            return;
+        if more > self.bytes.capacity() - self.bytes.len() {
+            self.grow(self.len() + more);
         }
+    }
+
+    #[cold]
+    fn grow(&mut self, needed: usize) {
         let room = needed.max(2 * self.len()).max(CAPACITY_MIN);
         let mut bytes: Vec<u8> = Vec::with_capacity(room + MEMORY_ALIGNMENT);
         // Where addresses are not known, as in an interpreter, nothing is written directly either.
@@ -60,6 +71,17 @@ impl Buffer {
     pub(super) fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Adds a record: its kind, its length, and all of its parts.
+    pub(super) fn put_record(&mut self, kind: u8, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.reserve(1 + VARINT_BYTES_MAX + length);
+        self.bytes.push(kind);
+        put_varint(&mut self.bytes, length as u64);
+        for part in parts {
+            self.extend_from_slice(part);
+        }
     }
 }
 

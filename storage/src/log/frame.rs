@@ -124,15 +124,9 @@ impl Group {
 
     /// Adds a record made of `parts`.
     pub(super) fn push(&mut self, kind: u8, parts: &[&[u8]]) {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        let (head, head_bytes) = codec::varint(length as u64);
-        self.buffer.resize(self.end);
-        self.buffer.reserve(1 + head_bytes + length);
-        self.buffer.extend_from_slice(&[kind]);
-        self.buffer.extend_from_slice(&head[..head_bytes]);
-        for part in parts {
-            self.buffer.extend_from_slice(part);
-        }
+        // Once it was a frame, zeros stand behind the records.
+        self.buffer.truncate(self.end);
+        self.buffer.put_record(kind, parts);
         self.end = self.buffer.len();
         self.records += 1;
     }

@@ -47,7 +47,7 @@ impl Both {
             return Err(why.clone());
         }
         let written = effects.drain().filter_map(|effect| match effect {
-            Effect::Apply { mark, writes } => Some((mark, writes)),
+            Effect::Apply { mark, writes } => Some((mark, writes.into_list())),
             _ => None,
         });
         Ok(written.collect())

@@ -41,7 +41,7 @@ impl Slots {
             return Err(why.clone());
         }
         let written = effects.drain().filter_map(|effect| match effect {
-            Effect::Apply { mark, writes } => Some((mark, writes)),
+            Effect::Apply { mark, writes } => Some((mark, writes.into_list())),
             // The directory knows what is installed.
             _ => None,
         });

@@ -57,9 +57,9 @@ impl Transactions {
             ParticipantRecord::Decided { txn, decision } => {
                 let Some(prepared) = self.prepared.remove(&txn) else { return Ok(None) };
                 self.locked.retain(|_, holder| *holder != txn);
-                matches!(decision, Decision::Commit(_)).then_some(prepared.writes)
+                matches!(decision, Decision::Commit(_)).then(|| prepared.writes.into_list())
             }
-            ParticipantRecord::CommittedAlone { writes, .. } => Some(writes),
+            ParticipantRecord::CommittedAlone { writes, .. } => Some(writes.into_list()),
             ParticipantRecord::Outside { .. } | ParticipantRecord::Joined { .. } => None,
             ParticipantRecord::Learned { commits, .. } => {
                 for commit in &commits {

@@ -119,7 +119,7 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
                 fields.extend(stamped(stamp));
             }
             Meaning {
-                writes: prepared.writes,
+                writes: prepared.writes.into_list(),
                 checked: prepared.checked,
                 ..named("prepared", Some(prepared.txn), fields)
             }
@@ -142,7 +142,7 @@ fn of_participant(record: ParticipantRecord) -> Meaning {
         }
         ParticipantRecord::CommittedAlone { txn, stamp, writes } => {
             let fields = stamped(stamp).into_iter().collect();
-            Meaning { writes, ..named("committed-alone", Some(txn), fields) }
+            Meaning { writes: writes.into_list(), ..named("committed-alone", Some(txn), fields) }
         }
         ParticipantRecord::Checkpoint(checkpoint) => named("checkpoint", None, state(&checkpoint)),
         ParticipantRecord::Learned { commits, .. } => {

@@ -90,7 +90,7 @@ impl Replica {
         self.counters.preconditions_failed += result.refused.len() as u64;
         refused.extend(result.refused);
         if !result.writes.is_empty() {
-            effects.push_unheld(Effect::Apply { mark: slot.0, writes: result.writes });
+            effects.push_unheld(Effect::Apply { mark: slot.0, writes: result.writes.into() });
         }
         self.answer_slot(slot, &batch, &result.verdicts, effects);
         let (slots, bytes) = (self.options.retained_slots_max, self.options.retained_bytes_max);
@@ -130,7 +130,7 @@ impl Replica {
             let mut judge = Judge::Log(if forgets { &[] } else { refused });
             let result = self.learner.execute(next, &batch, self.options.window, &mut judge);
             if !result.writes.is_empty() {
-                effects.push(Effect::Apply { mark: next.0, writes: result.writes });
+                effects.push(Effect::Apply { mark: next.0, writes: result.writes.into() });
             }
             let (slots, bytes) = (self.options.retained_slots_max, self.options.retained_bytes_max);
             self.learner.retain(batch, slots, bytes);

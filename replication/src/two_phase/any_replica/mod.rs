@@ -401,7 +401,7 @@ fn reply_failed(request: RequestId, failure: Failure, effects: &mut Out) {
 /// Has what the work writes applied; a session is no row.
 fn apply(work: &Work, mark: Position, effects: &mut Out) {
     if let Work::Write { writes, .. } = work {
-        effects.push_unheld(Effect::Apply { mark: mark.0, writes: writes.clone() });
+        effects.push_unheld(Effect::Apply { mark: mark.0, writes: writes.clone().into() });
     }
 }
 

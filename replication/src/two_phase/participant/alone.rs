@@ -1,12 +1,13 @@
 //! One phase: with a single replica there is nobody to disagree, so it decides by itself, in one
 //! record, and answers for retries as well.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::state::{Alone, Decided, Stage};
 use super::{Out, Participant, ParticipantResume};
 use crate::contract::{Effect, Urgency};
-use crate::request::Stamp;
+use crate::request::{Stamp, Writes};
 use crate::sessions::Standing;
 use crate::two_phase::message::{CommitNumber, Decision, Message, Prepare, TxnId, Vote};
 use crate::two_phase::planted::Bug;
@@ -54,7 +55,7 @@ impl Participant {
     pub(super) fn commit_alone(&mut self, txn: TxnId, stamp: Option<Stamp>, effects: &mut Out) {
         let promised = self.transactions.get_mut(&txn).expect("it was just checked");
         promised.stage = Stage::Alone(Alone { stamp, retries: Vec::new() });
-        let writes = promised.transaction.writes.clone();
+        let writes = Writes::Of(Arc::clone(&promised.transaction));
         self.alone += 1;
         self.counters.committed_alone += 1;
         if let Some(stamp) = stamp {

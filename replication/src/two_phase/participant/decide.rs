@@ -1,5 +1,6 @@
 //! From the decision to the acknowledgement.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
@@ -7,7 +8,7 @@ use smallvec::SmallVec;
 use super::state::{Decided, Early, Promised, Stage, Told};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Urgency};
-use crate::request::Write;
+use crate::request::Writes;
 use crate::two_phase::message::{Commit, CommitNumber, Decision, Message, TxnId};
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
@@ -80,8 +81,18 @@ impl Participant {
                 if let Some(alarm) = alarm.take() {
                     self.alarms.cancel(alarm, Alarm::Inquire(txn));
                 }
-                self.early.insert(number, Early::Prepared(txn));
-                self.apply_in_order(effects);
+                // Mostly it is the one whose turn has come, and nothing has to be put in order.
+                match self.early.is_empty() && self.is_next(number) && !self.keeps_still() {
+                    true => {
+                        let mut turn = SmallVec::new();
+                        self.take_entry(number, Early::Prepared(txn), &mut turn);
+                        self.apply(turn, effects);
+                    }
+                    false => {
+                        self.early.insert(number, Early::Prepared(txn));
+                        self.apply_in_order(effects);
+                    }
+                }
             }
             // No vote of ours is out, or another commit has this number: not from our coordinator.
             Some(
@@ -135,10 +146,13 @@ impl Participant {
     /// locked, so nobody can see that it was applied too early.
     pub(super) fn apply_in_order(&mut self, effects: &mut Out) {
         let turn = self.take_turn();
-        if turn.is_empty() {
-            self.counters.commits_out_of_order += u64::from(!self.early.is_empty());
-            return;
+        match turn.is_empty() {
+            true => self.counters.commits_out_of_order += u64::from(!self.early.is_empty()),
+            false => self.apply(turn, effects),
         }
+    }
+
+    fn apply(&mut self, mut turn: SmallVec<[Turn; 1]>, effects: &mut Out) {
         effects.point(points::PARTICIPANT_DECISION_RECEIVED);
         let mut mark = self.last;
         for entry in &turn {
@@ -146,19 +160,18 @@ impl Participant {
             effects.push(Effect::Apply { mark: mark.0, writes: entry.writes() });
         }
         effects.point(points::PARTICIPANT_APPLIED);
-        let mut ended: SmallVec<[(TxnId, Stage); 1]> = SmallVec::new();
-        for entry in turn {
+        for entry in &mut turn {
             match entry {
-                Turn::Prepared(commit, promised) => {
-                    let decision = Decision::Commit(commit.number);
-                    let record = ParticipantRecord::Decided { txn: commit.txn, decision };
+                Turn::Prepared { txn, number, .. } => {
+                    let (txn, decision) = (*txn, Decision::Commit(*number));
+                    let record = ParticipantRecord::Decided { txn, decision };
                     self.persist(record, Urgency::Soon, effects);
-                    self.acknowledge_when_durable(commit.txn, effects);
-                    ended.push((commit.txn, promised.stage));
+                    self.acknowledge_when_durable(txn, effects);
                 }
                 Turn::Learned(commits) => {
                     let finished_below = self.finished_below;
                     let open: Vec<TxnId> = commits.iter().map(|commit| commit.txn).collect();
+                    let commits = core::mem::take(commits);
                     let record = ParticipantRecord::Learned { finished_below, commits };
                     self.persist(record, Urgency::Soon, effects);
                     for txn in open.into_iter().filter(|txn| *txn >= finished_below) {
@@ -167,55 +180,73 @@ impl Participant {
                 }
             }
         }
-        for (txn, mut stage) in ended {
-            self.wake_reads(txn, &mut stage, effects);
+        for entry in &mut turn {
+            if let Turn::Prepared { txn, stage, .. } = entry {
+                self.wake_reads(*txn, stage, effects);
+            }
         }
     }
 
     /// The commits whose turn has come, one entry for each record.
     fn take_turn(&mut self) -> SmallVec<[Turn; 1]> {
         let mut turn: SmallVec<[Turn; 1]> = SmallVec::new();
-        // Rows that are staged take the place of all that is applied.
-        if self.is_installing() && !self.options.planted.has(Bug::ApplyWhileInstalling) {
+        if self.keeps_still() {
             return turn;
         }
-        while let Some(entry) = self.early.first_entry() {
-            let is_next = *entry.key() == self.applied.next()
-                || self.options.planted.has(Bug::LearnTwice) && *entry.key() <= self.applied;
-            if !is_next && !self.options.planted.has(Bug::ApplyOutOfOrder) {
+        while let Some((number, _)) = self.early.first_key_value() {
+            let number = *number;
+            if !self.is_next(number) {
                 break;
             }
-            let (number, early) = entry.remove_entry();
-            self.applied = self.applied.max(number);
-            let commit = match early {
-                Early::Prepared(txn) => {
-                    let promised = self.forget(txn);
-                    let Stage::Prepared { commit: Some(told), .. } = &promised.stage else {
-                        unreachable!("only what is prepared and decided has its turn");
-                    };
-                    let (pledge, epoch) = (promised.pledge(), told.epoch);
-                    let transaction = promised.transaction.clone();
-                    let commit = Commit { number, txn, pledge, transaction };
-                    self.remember_commit(&commit, epoch);
-                    turn.push(Turn::Prepared(commit.clone(), promised));
-                    commit
-                }
-                Early::Learned { commit, epoch } => {
-                    if commit.txn >= self.finished_below {
-                        self.remember_commit(&commit, epoch);
-                    }
-                    match turn.last_mut() {
-                        Some(Turn::Learned(commits)) => commits.push(commit.clone()),
-                        Some(Turn::Prepared(..)) | None => {
-                            turn.push(Turn::Learned(Vec::from([commit.clone()])));
-                        }
-                    }
-                    commit
-                }
-            };
-            self.recent.push(commit, self.options.recent_bytes_max);
+            let early = self.early.remove(&number).expect("it was just looked at");
+            self.take_entry(number, early, &mut turn);
         }
         turn
+    }
+
+    /// Whether nothing may be applied: rows that are staged take the place of all that is.
+    fn keeps_still(&self) -> bool {
+        self.is_installing() && !self.options.planted.has(Bug::ApplyWhileInstalling)
+    }
+
+    /// Whether it is the turn of the commit of this number.
+    fn is_next(&self, number: CommitNumber) -> bool {
+        number == self.applied.next()
+            || self.options.planted.has(Bug::LearnTwice) && number <= self.applied
+            || self.options.planted.has(Bug::ApplyOutOfOrder)
+    }
+
+    /// Takes a commit whose turn has come into those that are applied now.
+    fn take_entry(&mut self, number: CommitNumber, early: Early, turn: &mut SmallVec<[Turn; 1]>) {
+        self.applied = self.applied.max(number);
+        let commit = match early {
+            Early::Prepared(txn) => {
+                let promised = self.forget(txn);
+                let pledge = promised.pledge();
+                let Promised { transaction, stage, .. } = promised;
+                let Stage::Prepared { commit: Some(Told { epoch, .. }), .. } = stage else {
+                    unreachable!("only what is prepared and decided has its turn");
+                };
+                let commit = Commit { number, txn, pledge, transaction };
+                self.remember_commit(&commit, epoch);
+                let writes = Writes::Of(Arc::clone(&commit.transaction));
+                turn.push(Turn::Prepared { txn, number, writes, stage });
+                commit
+            }
+            Early::Learned { commit, epoch } => {
+                if commit.txn >= self.finished_below {
+                    self.remember_commit(&commit, epoch);
+                }
+                match turn.last_mut() {
+                    Some(Turn::Learned(commits)) => commits.push(commit.clone()),
+                    Some(Turn::Prepared { .. }) | None => {
+                        turn.push(Turn::Learned(Vec::from([commit.clone()])));
+                    }
+                }
+                commit
+            }
+        };
+        self.recent.push(commit, self.options.recent_bytes_max);
     }
 
     fn remember_commit(&mut self, commit: &Commit, epoch: u64) {
@@ -319,22 +350,21 @@ impl Participant {
 }
 
 /// Commits that are applied under one mark.
-#[expect(clippy::large_enum_variant, reason = "the large one is nearly all there are")]
 enum Turn {
     /// This one was prepared here; its outcome is all that has to be written.
-    Prepared(Commit, Promised),
+    Prepared { txn: TxnId, number: CommitNumber, writes: Writes, stage: Stage },
     /// These were not.
     Learned(Vec<Commit>),
 }
 
 impl Turn {
-    fn writes(&self) -> Vec<Write> {
+    fn writes(&self) -> Writes {
         match self {
-            Self::Prepared(commit, _) => commit.transaction.writes.clone(),
-            Self::Learned(commits) => commits
-                .iter()
-                .flat_map(|commit| commit.transaction.writes.iter().cloned())
-                .collect(),
+            Self::Prepared { writes, .. } => writes.clone(),
+            Self::Learned(commits) => {
+                let writes = commits.iter().flat_map(|commit| &commit.transaction.writes);
+                Writes::List(writes.cloned().collect())
+            }
         }
     }
 }

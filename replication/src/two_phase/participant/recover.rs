@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::state::{Decided, Promised, Stage};
 use super::{Alarm, Out, Participant, ParticipantResume};
 use crate::contract::{Effect, NodeId, Position, Time, Urgency};
-use crate::request::Transaction;
+use crate::request::Writes;
 use crate::two_phase::locks::{LockSet, LockTable};
 use crate::two_phase::message::{Commit, CommitNumber, Decision, TxnId};
 use crate::two_phase::planted::Bug;
@@ -119,7 +119,7 @@ impl Participant {
         let bytes = writes.iter().map(|write| write.bytes()).sum::<usize>()
             + locks.shared.iter().map(|key| key.len()).sum::<usize>();
         self.prepared_bytes += bytes;
-        let transaction = Arc::new(Transaction { preconditions: Vec::new(), writes });
+        let transaction = writes.into_transaction();
         let stage = Stage::Prepared {
             doubt_from: Time(0),
             alarm: None,
@@ -140,7 +140,7 @@ impl Participant {
             self.applied = self.applied.max(number);
             if let Some(promised) = promised {
                 pledge = promised.pledge();
-                let writes = promised.transaction.writes.clone();
+                let writes = Writes::Of(Arc::clone(&promised.transaction));
                 effects.push(Effect::Apply { mark: at.0, writes });
                 let pledge = pledge.clone();
                 let commit = Commit { number, txn, pledge, transaction: promised.transaction };

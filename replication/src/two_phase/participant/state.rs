@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::contract::{NodeId, ReadId, RequestId, Time};
-use crate::request::{Query, Stamp, Transaction};
+use crate::request::{Query, Stamp, Transaction, Writes};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{Commit, CommitNumber, Decision, OnePhase, Parallel, TxnId};
 use crate::two_phase::record::{Pledge, Prepared};
@@ -29,7 +29,7 @@ impl Promised {
         Prepared {
             txn,
             participants: self.participants.clone(),
-            writes: self.transaction.writes.clone(),
+            writes: Writes::Of(Arc::clone(&self.transaction)),
             checked: self.locks.shared.clone(),
             finished_below: self.finished_below,
             parallel: self.parallel,

@@ -276,6 +276,6 @@ impl Participant {
             }
             self.recent.push(commit, self.options.recent_bytes_max);
         }
-        effects.push(Effect::Apply { mark: at.0, writes });
+        effects.push(Effect::Apply { mark: at.0, writes: writes.into() });
     }
 }
