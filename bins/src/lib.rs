@@ -8,3 +8,4 @@ pub mod load;
 pub mod server;
 pub mod standing;
 pub mod time;
+pub mod view;

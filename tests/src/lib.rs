@@ -14,10 +14,11 @@ pub mod fail_points;
 pub mod fuzz;
 pub mod load;
 pub mod race;
+pub mod rejoin;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use kvorum::cluster::{Cluster, ClusterOptions, Program};
+use kvorum::cluster::{Cluster, ClusterOptions, Member, Program};
 use kvorum_replication::Row;
 use std::path::Path;
 use std::time::Duration;
@@ -45,17 +46,29 @@ pub fn run<T>(trial: impl Future<Output = Result<T>>) -> Result<T> {
     LocalSet::new().block_on(&runtime, trial)
 }
 
-/// A fresh cluster of three replicas, ready for writes.
+/// A fresh cluster of three replicas, ready for writes, which wait for every replica: a trial is to
+/// see what becomes of a transaction while one of them is away.
 ///
 /// # Errors
 /// If it does not get there.
 pub async fn cluster(program: Program) -> Result<Cluster> {
+    cluster_with(program, &["--min-replicas", "3"]).await
+}
+
+/// The same, the coordinator with these flags instead.
+///
+/// # Errors
+/// If it does not get there.
+pub async fn cluster_with(program: Program, of_coordinator: &[&str]) -> Result<Cluster> {
     let options = ClusterOptions { ready_within: PATIENCE, ..ClusterOptions::new(program) };
     let mut cluster = Cluster::new(options)?;
     for member in cluster.members() {
         // Nobody is taken for dead who is only slow.
-        let silence = format!("{}s", PATIENCE.as_secs());
-        cluster.set_flags(member, vec!["--silence".into(), silence.into()]);
+        let mut flags = vec!["--silence".into(), format!("{}s", PATIENCE.as_secs()).into()];
+        if member == Member::Coordinator {
+            flags.extend(of_coordinator.iter().map(Into::into));
+        }
+        cluster.set_flags(member, flags);
     }
     cluster.start_all().await?;
     cluster.await_links(PATIENCE).await?;

@@ -122,7 +122,7 @@ async fn kill_under_load(
     Ok((outcome, history, rows))
 }
 
-async fn await_acknowledged(load: &Load, count: u64) -> Result<()> {
+pub(crate) async fn await_acknowledged(load: &Load, count: u64) -> Result<()> {
     let mut last = (load.counts().ok, Instant::now());
     while last.0 < count {
         ensure!(!load.is_finished(), "the load ended before {count}: {:?}", load.counts());
@@ -136,7 +136,7 @@ async fn await_acknowledged(load: &Load, count: u64) -> Result<()> {
     Ok(())
 }
 
-fn read_history(file: &Path) -> Result<History> {
+pub(crate) fn read_history(file: &Path) -> Result<History> {
     let history = read_lines(BufReader::new(File::open(file)?))?;
     ensure!(!history.is_empty(), "the history is empty");
     Ok(history)

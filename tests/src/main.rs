@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -19,6 +19,7 @@ use kvorum_tests::fail_points::{Trouble, is_of_commits, try_point, try_point_bes
 use kvorum_tests::fuzz::{Entropy, Target, driver};
 use kvorum_tests::load::{Kill, kill_under_mix, kill_under_puts};
 use kvorum_tests::race::race;
+use kvorum_tests::rejoin::Rejoin;
 use kvorum_tests::{cluster, program, run};
 
 /// Tries real processes on this machine
@@ -64,6 +65,19 @@ enum Arguments {
         /// How often somebody is killed, spread over the load
         #[arg(long, default_value_t = 20)]
         kills: u64,
+    },
+    /// Kill a replica under load, write while it is away, and measure how soon it is a member again;
+    /// then kill the coordinator
+    Rejoin {
+        /// Keys that it misses, of 16 bytes, with values of 128
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: u64,
+        /// Operations a second that are judged, half of them writes
+        #[arg(long, default_value_t = 2000)]
+        rate: u32,
+        /// Connections that write at full speed while it comes back, each with sixteen puts at a time
+        #[arg(long, default_value_t = 4)]
+        writers: u32,
     },
     /// Kill and pause coordinator and replica at each point of the protocol
     FailPoints {
@@ -192,6 +206,9 @@ fn main() -> ExitCode {
             run(try_kill(options, kills, Duration::from_millis(writable_within)))
         }
         Arguments::Mix { ops, clients, keys, kills } => run(try_mix(ops, clients, keys, kills)),
+        Arguments::Rejoin { keys, rate, writers } => {
+            run(try_rejoin(&Rejoin { keys, rate, writers }))
+        }
         Arguments::FailPoints { rounds } => run(try_fail_points(rounds)),
         Arguments::Connections { count } => run(try_connections(count)),
         Arguments::Damage { step } => try_damage(step.max(1)),
@@ -387,6 +404,15 @@ async fn try_mix(ops: u64, clients: u32, keys: u64, kills: u64) -> Result<()> {
     println!("writable again after at most {:?}", outcome.writable_after.iter().max());
     println!("{} operations in the history, which has an order", outcome.operations);
     Ok(())
+}
+
+async fn try_rejoin(rejoin: &Rejoin) -> Result<()> {
+    let program = program(&std::env::current_exe()?);
+    let began = Instant::now();
+    let say = |what: &str| eprintln!("{:6.1} s: {what}", began.elapsed().as_secs_f64());
+    let outcome = rejoin.run(program, say).await?;
+    println!("{outcome}");
+    outcome.check()
 }
 
 async fn try_fail_points(rounds: u32) -> Result<()> {

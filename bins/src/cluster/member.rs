@@ -67,9 +67,6 @@ impl Member {
         match (self, protocol) {
             // It may know no other address of theirs: it would tell them to the replicas.
             (Self::Coordinator, _) => {
-                // Whoever takes a replica away here is to see that writes wait for it.
-                let replicas = others.clone().count().to_string();
-                arguments.extend(["--min-replicas".into(), replicas.into()]);
                 let reached =
                     others.map(|(member, address)| (member, routes.get(member).unwrap_or(address)));
                 return named(arguments, "--replica", reached);
@@ -129,12 +126,12 @@ mod tests {
         let (coordinator, replica) = (Member::Coordinator, Member::Replica(2));
         assert_eq!(
             command_line(Protocol::TwoPhase, coordinator, None),
-            "coordinator --listen 127.0.0.1:7100 --data-dir /data --min-replicas 2 \
+            "coordinator --listen 127.0.0.1:7100 --data-dir /data \
              --replica 1=127.0.0.1:7101 --replica 2=127.0.0.1:7102"
         );
         assert_eq!(
             command_line(Protocol::TwoPhase, coordinator, Some(7201)),
-            "coordinator --listen 127.0.0.1:7100 --data-dir /data --min-replicas 2 \
+            "coordinator --listen 127.0.0.1:7100 --data-dir /data \
              --replica 1=127.0.0.1:7201 --replica 2=127.0.0.1:7102"
         );
         assert_eq!(

@@ -9,6 +9,7 @@ use kvorum_rpc::client::{Client, ClientError, ClientOptions, ProcessStatus};
 
 use super::{Cluster, ClusterError, Member};
 use crate::standing::Standing;
+use crate::view::Views;
 
 /// Between looks at what is to come true.
 const POLL: Duration = Duration::from_millis(2);
@@ -121,6 +122,17 @@ impl Cluster {
             }
             Protocol::Paxos => self.await_leader(within).await.map(drop),
         }
+    }
+
+    /// Waits until writes need so many replicas, and one that falls silent may be left out.
+    ///
+    /// # Errors
+    /// If that is not so in time.
+    pub async fn await_members(&self, count: u64, within: Duration) -> Result<(), ClusterError> {
+        let has = |status: &ProcessStatus| {
+            Views::of(status).is_some_and(|views| views.founded && views.members == count)
+        };
+        self.await_status(Member::Coordinator, within, has).await.map(drop)
     }
 
     /// Waits until all replicas of Multi-Paxos follow one leader, which has a link to each.

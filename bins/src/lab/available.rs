@@ -1,4 +1,5 @@
-//! Whether a cluster that needs a majority took writes whenever it had one.
+//! Whether a cluster that needs a majority took writes whenever it had one; under two-phase commit, a
+//! majority and the coordinator.
 //!
 //! A protocol with a leader may pause when it loses it, but not for long. So: in every stretch of
 //! time in which nothing new broke and the same majority of replicas ran and reached one another, no
@@ -6,6 +7,8 @@
 //! comes together, the clock begins anew: that may have been the leader.
 
 use std::time::Duration;
+
+use kvorum_replication::Protocol;
 
 use super::clock::nanos;
 use super::judge::Evidence;
@@ -16,15 +19,23 @@ use super::proxy::Place;
 use super::report::{Finding, JudgeVerdict};
 use crate::cluster::Member;
 
-/// How long writes may pause.
-pub(super) const BOUND: Duration = Duration::from_secs(2);
+/// How long writes may pause when somebody may have to come to lead.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// And when somebody may have to be left out: one that was let in again, and then needed, may be
+/// waited for until the votes of what was begun before are given up, and only then is it noticed that
+/// another one is silent.
+const BOUND_OF_VIEWS: Duration = Duration::from_secs(5);
 
 /// What was promised, and what came.
 pub(super) fn available(evidence: &Evidence<'_>) -> JudgeVerdict {
-    let Evidence { replicas, strikes, acknowledged, broke_nanos: end, .. } = *evidence;
-    let bound = nanos(BOUND);
+    let Evidence { protocol, replicas, strikes, acknowledged, broke_nanos: end, .. } = *evidence;
+    let (bound, hub) = match protocol {
+        Protocol::TwoPhase => (BOUND_OF_VIEWS, Some(Member::Coordinator)),
+        Protocol::AnyReplica | Protocol::Paxos => (BOUND, None),
+    };
     let (mut worst, mut whole) = ((0, 0), 0);
-    for (from, to) in stretches(replicas, strikes, end) {
+    for (from, to) in stretches(hub, replicas, strikes, end) {
         whole += to - from;
         let first = acknowledged.partition_point(|at| *at < from);
         let mut last = from;
@@ -42,12 +53,12 @@ pub(super) fn available(evidence: &Evidence<'_>) -> JudgeVerdict {
         seconds(end),
         seconds(pause) * 1000.0,
         seconds(at),
-        BOUND.as_millis(),
+        bound.as_millis(),
         losses(evidence)
     );
     let finding = match pause {
         _ if whole == 0 => Finding::Undecided,
-        pause if pause > bound => Finding::Violated,
+        pause if pause > nanos(bound) => Finding::Violated,
         _ => Finding::Holds,
     };
     JudgeVerdict { judge: "available".to_owned(), finding, words, timeline_html: None }
@@ -64,8 +75,8 @@ fn losses(evidence: &Evidence<'_>) -> String {
         let Some(leader) = leader_at(leaders, strike.from) else { continue };
         let place = replicas.iter().position(|replica| *replica == leader);
         let has = |majority: &u32| place.is_some_and(|place| majority >> place & 1 == 1);
-        let left = well(replicas, &now);
-        if !well(replicas, &before).iter().any(has) || left.iter().any(has) || left.is_empty() {
+        let left = well(None, replicas, &now);
+        if !well(None, replicas, &before).iter().any(has) || left.iter().any(has) || left.is_empty() {
             continue;
         }
         let next = acknowledged.partition_point(|at| *at <= strike.from);
@@ -88,7 +99,12 @@ fn losses(evidence: &Evidence<'_>) -> String {
 }
 
 /// Stretches of time in which nothing breaks and one majority is well.
-fn stretches(replicas: &[Member], strikes: &[Strike], end: u64) -> Vec<(u64, u64)> {
+fn stretches(
+    hub: Option<Member>,
+    replicas: &[Member],
+    strikes: &[Strike],
+    end: u64,
+) -> Vec<(u64, u64)> {
     let mut edges: Vec<u64> = strikes.iter().flat_map(|strike| [strike.from, strike.to]).collect();
     edges.extend([0, end]);
     edges.retain(|edge| *edge <= end);
@@ -100,7 +116,7 @@ fn stretches(replicas: &[Member], strikes: &[Strike], end: u64) -> Vec<(u64, u64
         let (from, to) = (pair[0], pair[1]);
         let now: Vec<&Strike> =
             strikes.iter().filter(|strike| strike.from <= from && from < strike.to).collect();
-        let before = std::mem::replace(&mut majorities, well(replicas, &now));
+        let before = std::mem::replace(&mut majorities, well(hub, replicas, &now));
         let breaks = strikes.iter().any(|strike| strike.from == from);
         let lasts = !breaks && before.iter().any(|majority| majorities.contains(majority));
         match stretches.last_mut() {
@@ -112,8 +128,9 @@ fn stretches(replicas: &[Member], strikes: &[Strike], end: u64) -> Vec<(u64, u64
     stretches
 }
 
-/// Every smallest majority whose members run and reach one another, as bits by their place.
-fn well(replicas: &[Member], now: &[&Strike]) -> Vec<u32> {
+/// Every smallest majority whose members run and reach one another, as bits by their place. With a
+/// hub it has to be well, too, and they have to reach only that.
+fn well(hub: Option<Member>, replicas: &[Member], now: &[&Strike]) -> Vec<u32> {
     let is_hurt = |replica: &Member| {
         now.iter().any(|strike| match &strike.hurt {
             Hurt::Members => strike.whom.is_empty() || strike.whom.contains(replica),
@@ -130,19 +147,17 @@ fn well(replicas: &[Member], now: &[&Strike]) -> Vec<u32> {
     let majority = u32::try_from(replicas.len() / 2 + 1).expect("replicas are few");
     let sets = (0..1_u32 << replicas.len()).filter(|set| set.count_ones() == majority);
     let members = |set: u32| (0..).zip(replicas).filter(move |(place, _)| set >> place & 1 == 1);
-    sets.filter(|set| {
-        members(*set).all(|(_, one)| {
-            !is_hurt(one) && members(*set).all(|(_, other)| one == other || !is_cut(*one, *other))
-        })
-    })
-    .collect()
+    let reaches_all = |set: u32, one: Member| match hub {
+        Some(hub) => !is_hurt(&hub) && !is_cut(one, hub),
+        None => members(set).all(|(_, other)| one == *other || !is_cut(one, *other)),
+    };
+    sets.filter(|set| members(*set).all(|(_, one)| !is_hurt(one) && reaches_all(*set, *one)))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvorum_replication::Protocol;
-
     use crate::lab::leaders::Lead;
     use crate::lab::nemesis::Kind;
     use crate::lab::workload::Workload;
@@ -169,7 +184,12 @@ mod tests {
     }
 
     fn check(strikes: &[Strike], expected: &[(u64, u64)]) {
-        let found = stretches(&replicas(), strikes, 10 * SECOND);
+        check_with(None, strikes, expected);
+    }
+
+    #[track_caller]
+    fn check_with(hub: Option<Member>, strikes: &[Strike], expected: &[(u64, u64)]) {
+        let found = stretches(hub, &replicas(), strikes, 10 * SECOND);
         let expected: Vec<_> = expected.iter().map(|(a, b)| (a * SECOND, b * SECOND)).collect();
         assert_eq!(found, expected, "{strikes:?}");
     }
@@ -192,6 +212,19 @@ mod tests {
             &[cut(2, 6, 1, 2), cut(3, 5, 3, 2), cut(4, 5, 1, 3)],
             &[(0, 2), (2, 3), (3, 4), (5, 10)],
         );
+    }
+
+    #[test]
+    fn with_a_coordinator_it_is_that_which_must_be_reached() {
+        let hub = Some(Member::Coordinator);
+        let gone = Strike { whom: vec![Member::Coordinator], ..down(2, 4, &[]) };
+        check_with(hub, &[gone], &[(0, 2), (4, 10)]);
+        check_with(hub, &[cut(2, 6, 1, 2), cut(3, 5, 1, 3)], &[(0, 2), (2, 3), (3, 10)]);
+        let away = |from, to, replica| {
+            let ends = (Member::Replica(replica).into(), Member::Coordinator.into());
+            strike(from, to, &[replica], Hurt::Ways(vec![ends]))
+        };
+        check_with(hub, &[away(2, 6, 1), away(3, 5, 2)], &[(0, 2), (2, 3), (5, 10)]);
     }
 
     #[test]

@@ -60,8 +60,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<JudgeVerdict> {
         Workload::Register => verdicts.push(nothing_lost(history, evidence.copies)),
         Workload::Bank => verdicts.push(conserved(history, evidence.copies, evidence.keys)),
     }
-    if evidence.protocol == Protocol::Paxos {
-        verdicts.push(available(evidence));
+    match evidence.protocol {
+        Protocol::TwoPhase | Protocol::Paxos => verdicts.push(available(evidence)),
+        Protocol::AnyReplica => {}
     }
     verdicts.push(all_struck(evidence));
     verdicts

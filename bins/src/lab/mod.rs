@@ -7,6 +7,7 @@ pub mod run;
 pub mod summary;
 pub mod workload;
 
+pub mod absences;
 pub mod numbers;
 
 mod available;

@@ -15,9 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use kvorum_checker::{Ending, History, Operation, Record, write_line};
 use kvorum_replication::Protocol;
-use kvorum_rpc::client::ClientError;
+use kvorum_rpc::client::{ClientError, ProcessStatus};
 use tokio::task::LocalSet;
 
+use super::absences::Watcher;
 use super::clients::{Clients, ClientsOptions, text};
 use super::clock::Clock;
 use super::judge::{Copy, Evidence, judge, verdict};
@@ -28,6 +29,7 @@ use super::report::{Finding, JudgeVerdict};
 use super::summary::{Outcome, acknowledged_writes};
 use super::workload::{Workload, shared_keys};
 use crate::cluster::{Cluster, ClusterError, ClusterOptions, Member, Program};
+use crate::view::Views;
 
 /// How long clients go on after that.
 const CALM: Duration = Duration::from_millis(500);
@@ -164,6 +166,7 @@ async fn trial(
     let clock = Clock::start();
     let clients = Clients::start(stage.clients(options), clock).map_err(io_error("clients"))?;
     let leaders = Leaders::watch(&stage.cluster, clock);
+    let absences = Watcher::watch(&stage.cluster);
     let say = |doing, progress: &mut dyn FnMut(&Progress)| {
         let (acknowledged, _) = clients.acknowledged();
         let (elapsed, operations) = (clock.elapsed(), clients.asked());
@@ -190,6 +193,7 @@ async fn trial(
     verdicts.extend(broken.err().map(|why| verdict("processes", Finding::Violated, why)));
     verdicts.push(stage.heal(options.back_within, &clients, clock).await);
     tokio::time::sleep(CALM).await;
+    let absences = absences.map(Watcher::stop);
     let length = clock.elapsed();
     say(Doing::Judging, progress);
     let seen = clients.stop().await?;
@@ -213,7 +217,10 @@ async fn trial(
         workload: options.workload,
         keys: options.keys,
     }));
-    Ok(Outcome::new(options, began_unix.as_secs(), length, broke_nanos, &seen, strikes, verdicts))
+    let mut outcome =
+        Outcome::new(options, began_unix.as_secs(), length, broke_nanos, &seen, strikes, verdicts);
+    outcome.numbers.absences = absences;
+    Ok(outcome)
 }
 
 /// The cluster and the network that it is on.
@@ -327,7 +334,11 @@ impl Stage {
                 }
             }
             self.cluster.start_all().await?;
-            self.cluster.await_links(back_within).await
+            self.cluster.await_links(back_within).await?;
+            match self.cluster.protocol() {
+                Protocol::TwoPhase => self.await_members(back_within).await,
+                Protocol::AnyReplica | Protocol::Paxos => Ok(()),
+            }
         };
         if let Err(error) = back.await {
             return verdict(JUDGE, Finding::Violated, error.to_string());
@@ -341,8 +352,15 @@ impl Stage {
             tokio::time::sleep(POLL).await;
         }
         let waited = (clock.elapsed() - began).as_millis();
-        let words = format!("links and writes {waited} ms after everything was healed");
+        let words = format!("links, members and writes {waited} ms after everything was healed");
         verdict(JUDGE, Finding::Holds, words)
+    }
+
+    /// Waits until nobody is outside any more.
+    async fn await_members(&self, within: Duration) -> Result<(), ClusterError> {
+        let all_are_in =
+            |status: &ProcessStatus| Views::of(status).is_some_and(|views| views.outside == 0);
+        self.cluster.await_status(Member::Coordinator, within, all_are_in).await.map(drop)
     }
 
     /// What each replica holds when nothing is under way any more, and a read of every key that

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kvorum_checker::{Ending, Operation, Record};
 use kvorum_replication::Protocol;
 
+use super::absences::Absences;
 use super::clients::{Seen, writes};
 use super::clock::nanos;
 use super::nemesis::{Kind, Strike};
@@ -51,6 +52,8 @@ pub struct Numbers {
     pub latency: [Duration; 3],
     /// How long clients asked.
     pub length: Duration,
+    /// How often replicas were left out and came back, under a coordinator.
+    pub absences: Option<Absences>,
 }
 
 impl Outcome {
@@ -198,6 +201,14 @@ impl Numbers {
                 millis(*worst)
             );
             lines.push(line("recovery", value));
+        }
+        if let Some(Absences { excluded, rejoined }) = self.absences {
+            let value = format!(
+                "a replica was left out {}, and let in again {}",
+                counted(excluded, "time", "times"),
+                counted(rejoined, "time", "times")
+            );
+            lines.push(line("views", value));
         }
         lines
     }

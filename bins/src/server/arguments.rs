@@ -9,11 +9,12 @@ use kvorum_node::FailPoint;
 use kvorum_replication::NodeId;
 use kvorum_replication::paxos::points as paxos_points;
 use kvorum_replication::points::Point;
-use kvorum_replication::two_phase::{CommitMode, points};
+use kvorum_replication::two_phase::CommitMode;
 use kvorum_sim::Planted;
 
 use super::logging::check_filter;
 use super::paxos_flags::PaxosFlags;
+use super::points::{coordinator_points, participant_points};
 use crate::address::host_and_port;
 use crate::time::duration;
 
@@ -70,7 +71,7 @@ pub fn fail_points(points: &[Point]) -> String {
 fn fail_points_of_replicas() -> String {
     let two_phase = listed(
         "Fail points with --protocol 2pc (with --peer also those of a coordinator):",
-        points::PARTICIPANT,
+        &participant_points(),
     );
     let paxos = listed("Fail points with --protocol paxos:", paxos_points::ALL);
     format!("{two_phase}\n\n{paxos}")
@@ -126,7 +127,7 @@ pub struct Replica {
 
 /// The flags of `kvorumd coordinator`.
 #[derive(Debug, Args)]
-#[command(after_long_help = fail_points(points::COORDINATOR))]
+#[command(after_long_help = fail_points(&coordinator_points()))]
 pub struct Coordinator {
     /// Where to listen; port 0 takes a free one, which the `ready` line names
     #[arg(long, value_name = "ADDR")]

@@ -11,6 +11,7 @@ mod full_disk;
 mod logging;
 mod paxos_flags;
 mod peers;
+mod points;
 mod ready;
 mod roles;
 mod serve;
@@ -23,7 +24,7 @@ pub use arguments::{
     ABOUT, Command, Coordinator, Peer, Process, Protocol, Replica, examples, fail_points,
 };
 pub use paxos_flags::PaxosFlags;
-pub use roles::any_replica_points;
+pub use points::{any_replica_points, coordinator_points, participant_points};
 
 /// Serves until a signal or an error ends it.
 #[must_use]

@@ -4,9 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use kvorum_node::{Claim, Node};
 use kvorum_replication::paxos::{self, ReplicaOptions};
-use kvorum_replication::points::Point;
 use kvorum_replication::two_phase::{
-    self, Coordinator as CoordinatorCore, CoordinatorOptions, Participant, ParticipantOptions,
+    Coordinator as CoordinatorCore, CoordinatorOptions, Participant, ParticipantOptions,
     any_replica,
 };
 use kvorum_replication::{NodeId, Role};
@@ -16,6 +15,7 @@ use kvorum_storage::{LogOptions, Options};
 use super::arguments::{Coordinator, Peer, Protocol, Replica};
 use super::error::ServeError;
 use super::peers::{check_others, check_peers};
+use super::points::{any_replica_points, coordinator_points, participant_points};
 use super::serve::{Setup, serve};
 
 /// Serves as a replica until a signal or an error ends it.
@@ -64,12 +64,6 @@ fn any_replica(arguments: &Replica) -> Result<(), ServeError> {
     })
 }
 
-/// The fail points of a replica that coordinates: it passes those of both roles.
-#[must_use]
-pub fn any_replica_points() -> Vec<Point> {
-    any_replica::points::all().copied().collect()
-}
-
 /// A replica of two-phase commit with a coordinator, which finds it.
 fn participant(arguments: &Replica) -> Result<(), ServeError> {
     let setup = Setup {
@@ -78,7 +72,7 @@ fn participant(arguments: &Replica) -> Result<(), ServeError> {
         data_dir: &arguments.data_dir,
         peers: &[],
         process: &arguments.process,
-        points: two_phase::points::PARTICIPANT,
+        points: &participant_points(),
     };
     let planted = arguments.process.planted();
     let options = ParticipantOptions {
@@ -152,7 +146,7 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
         data_dir: &arguments.data_dir,
         peers: &arguments.replica,
         process: &arguments.process,
-        points: two_phase::points::COORDINATOR,
+        points: &coordinator_points(),
     };
     let replicas: Vec<NodeId> = arguments.replica.iter().map(|replica| replica.id).collect();
     let planted = arguments.process.planted();

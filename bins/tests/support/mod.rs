@@ -148,12 +148,29 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Starts a cluster of three replicas that commits in two phases.
+    /// Starts a cluster of three replicas that commits in two phases. Writes wait for every replica:
+    /// who takes one away is to see what becomes of them.
     #[track_caller]
     pub(crate) fn start() -> Self {
-        let fixture = Self::start_of(Protocol::TwoPhase, 3, &[]);
+        let fixture = Self::start_of(Protocol::TwoPhase, 3, &["--min-replicas", "3"]);
         fixture.await_service();
         fixture
+    }
+
+    /// Starts a cluster of three replicas, of which one may be left out, and waits until that is so.
+    #[track_caller]
+    pub(crate) fn with_views() -> Self {
+        let fixture = Self::start_of(Protocol::TwoPhase, 3, &[]);
+        fixture.await_members(3);
+        fixture.await_service();
+        fixture
+    }
+
+    /// Waits until the coordinator needs so many replicas for a write, and may do with less.
+    #[track_caller]
+    pub(crate) fn await_members(&self, count: u64) {
+        let waited = self.cluster.await_members(count, PATIENCE);
+        LocalSet::new().block_on(&self.runtime, waited).unwrap();
     }
 
     /// Starts a cluster of Multi-Paxos, each replica with these flags as well.
@@ -179,7 +196,9 @@ impl Fixture {
         for member in cluster.members() {
             // Nobody is taken for dead who is only slow.
             let silence = ["--silence".to_owned(), seconds(PATIENCE)];
-            let flags = flags.iter().map(|flag| (*flag).to_owned());
+            // A coordinator's flags are no replica's.
+            let is_for = protocol != Protocol::TwoPhase || member == Member::Coordinator;
+            let flags = flags.iter().filter(|_| is_for).map(|flag| (*flag).to_owned());
             cluster.set_flags(member, silence.into_iter().chain(flags).map(Into::into).collect());
         }
         runtime.block_on(cluster.start_all()).unwrap();

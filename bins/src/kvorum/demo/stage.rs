@@ -13,6 +13,15 @@ use super::guide::{Guide, Trouble, shown_bytes};
 /// patient.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a replica may be silent before writes go on without it: as long as usual.
+const EXCLUDE_AFTER: Duration = Duration::from_millis(500);
+
+/// For those who are patient, longer; but the tour is to end.
+const EXCLUDE_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// An operation may take so many times as long as a replica may be silent.
+const PATIENT_TIMES: u32 = 20;
+
 /// Between looks at what is to come true.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -31,11 +40,17 @@ impl Stage {
     }
 
     /// A replica that is stopped for a moment is not to be taken for dead, however long the moment is on
-    /// a busy machine.
+    /// a busy machine; nor is it to be left out, which comes sooner.
     pub(super) fn set_flags(&mut self) {
         let silence = format!("{}s", self.patience.as_secs());
+        let exclude_after = (self.timeout / PATIENT_TIMES).clamp(EXCLUDE_AFTER, EXCLUDE_AFTER_MAX);
         for member in self.cluster.members() {
-            self.cluster.set_flags(member, vec!["--silence".into(), silence.clone().into()]);
+            let mut flags = vec!["--silence".to_owned(), silence.clone()];
+            if member == Member::Coordinator {
+                let millis = exclude_after.as_millis().to_string();
+                flags.extend(["--exclude-after".to_owned(), millis]);
+            }
+            self.cluster.set_flags(member, flags.into_iter().map(Into::into).collect());
         }
     }
 

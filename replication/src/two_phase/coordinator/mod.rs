@@ -441,7 +441,11 @@ impl Core for Coordinator {
         let mut counters: Vec<(&'static str, u64)> = self.counters.list();
         counters.push(("sessions", self.sessions.len() as u64));
         counters.push(("view", self.views.current().number));
+        counters.push(("view_founded", u64::from(self.views.current().is_founded)));
         counters.push(("members", self.participants.len() as u64));
+        let outside = self.options.replicas.len().saturating_sub(self.participants.len());
+        counters.push(("outside", outside as u64));
+        counters.push(("commits", self.commits.0));
         counters.push(("recovering", u64::from(self.round.is_some())));
         Status {
             role: Role::Coordinator,

@@ -462,6 +462,8 @@ impl Core for Participant {
         counters.push(("outcomes_remembered", self.decided.len() as u64));
         counters.push(("reads_waiting", self.waiting.len() as u64));
         counters.push(("view", self.lease.view()));
+        counters.push(("outside", u64::from(self.is_outside())));
+        counters.push(("may_read", u64::from(self.is_current() && self.may_read(now))));
         Status {
             role: Role::Replica,
             incarnation: self.incarnation,

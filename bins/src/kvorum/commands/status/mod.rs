@@ -21,17 +21,18 @@ pub(crate) async fn status(
 ) -> Result<(), CommandError> {
     let members = ask_all(client, global).await?;
     let replicas = paxos::Replicas::of(&members);
+    let standings = two_phase::Standings::of(&members);
     match output.format {
         Format::Text => {
             let table = replicas
                 .as_ref()
-                .map_or_else(|| two_phase::table(&members), |replicas| replicas.table(&members));
+                .map_or_else(|| standings.table(&members), |replicas| replicas.table(&members));
             output.line(table.trim_fmt())?;
             for member in &members {
                 explain(output, member, arguments.counters)?;
             }
             let words = replicas.map_or_else(
-                || two_phase::words(&members),
+                || standings.words(&members),
                 |replicas| Some(replicas.words(&members)),
             );
             words.map_or(Ok(()), |words| output.line(format!("\n{words}")))
@@ -46,8 +47,9 @@ pub(crate) async fn status(
             let mut status = json!({
                 "protocol": "2pc", "cluster": cluster, "asked": asked, "processes": processes,
             });
-            if let Some(replicas) = replicas {
-                replicas.add_to(&mut status);
+            match replicas {
+                Some(replicas) => replicas.add_to(&mut status),
+                None => standings.add_to(&mut status),
             }
             output.json(&status)
         }
