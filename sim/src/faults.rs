@@ -116,6 +116,10 @@ faults! {
     LeaderHalfIsolated => "leader cut off one way",
     /// A node was away for so long that the others' logs do not reach back to it.
     LongAbsence => "node away for long",
+    /// A process stood still for so long that the others went on without it.
+    LongPause => "process paused for long",
+    /// A replica and the coordinator could not reach each other for long; others could reach both.
+    CutFromCoordinator => "cut off from the coordinator for long",
     /// A process died while it was taking over a snapshot.
     DiedOverSnapshot => "died over a snapshot",
     /// A node lost its disk, and came back as somebody else.
@@ -133,25 +137,27 @@ const OF_PAXOS: &[Fault] = &[
     Fault::LeaderKilled,
     Fault::LeaderIsolated,
     Fault::LeaderHalfIsolated,
-    Fault::LongAbsence,
     Fault::DiedOverSnapshot,
     Fault::MembersChanged,
     Fault::RoleStopped,
     Fault::AcceptorForgot,
 ];
 
-/// Those that only strike where a node can get what it has lost from the others.
-const OF_COPIES: &[Fault] = &[Fault::DiskLost];
+/// Those that only strike where a node can get what it has lost or missed from the others.
+const OF_COPIES: &[Fault] = &[Fault::DiskLost, Fault::LongAbsence];
+
+/// Those that only strike where a coordinator goes on without a replica.
+const OF_VIEWS: &[Fault] = &[Fault::LongPause, Fault::CutFromCoordinator];
 
 impl Fault {
     /// Whether it can strike there.
     #[must_use]
     pub fn strikes(self, place: Place) -> bool {
         match place {
-            Place::Paxos => true,
+            Place::Paxos => !OF_VIEWS.contains(&self),
             Place::TwoPhase => !OF_PAXOS.contains(&self),
             Place::AnyReplica | Place::Engine => {
-                !OF_PAXOS.contains(&self) && !OF_COPIES.contains(&self)
+                ![OF_PAXOS, OF_COPIES, OF_VIEWS].concat().contains(&self)
             }
         }
     }

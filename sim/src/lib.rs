@@ -29,6 +29,7 @@ mod world;
 
 mod chance;
 mod client;
+mod contents;
 mod disk;
 mod machine;
 mod network;

@@ -63,6 +63,8 @@ promises! {
     HoldsCommits => "a replica holds what was committed, and nothing else",
     /// A store by itself holds what was written to it.
     HoldsBatches => "a store holds what was written to it, and nothing else",
+    /// Who writes need is said by views, one after another, and who is left out shows nothing old.
+    OneView => "views follow one another, and whoever counts is asked and told",
     /// A lock belongs to a transaction under way.
     LocksEnd => "no lock outlives its transaction",
     /// Tables stay within their limits.

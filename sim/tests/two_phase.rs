@@ -1,7 +1,9 @@
 //! Two-phase commit, simulated: hundreds of clusters, each with its own faults.
 
 use std::ops::ControlFlow::Continue;
+use std::time::Duration;
 
+use kvorum_checker::{Ending, Operation, Record};
 use kvorum_sim::planted::Place;
 use kvorum_sim::reduction::Knob;
 use kvorum_sim::{Fault, Reduction, Setup, Totals, run_seeds, threads, two_phase};
@@ -30,6 +32,12 @@ const ACTIVITY: &[&str] = &[
     "replica reads_expired",
     "replica reads_waited",
     "replica refused",
+    "coordinator excluded",
+    "coordinator leases",
+    "coordinator rejoined",
+    "coordinator views",
+    "replica left_out",
+    "replica reads_unleased",
     "store compactions",
     "store flushes",
     "store log cuts",
@@ -39,8 +47,8 @@ const ACTIVITY: &[&str] = &[
 fn clusters_keep_their_promises_under_faults() {
     let totals =
         run_seeds(two_phase::simulate, 0..SEEDS, threads(), &Setup::new(0), |_| Continue(()));
-    let Totals { seeds, faults, activity, done, unknown, violations, .. } = &totals;
-    println!("{faults}{done} operations done, {unknown} of unknown outcome");
+    let Totals { seeds, faults, activity, happened, done, unknown, violations, .. } = &totals;
+    println!("{faults}{happened:#?}\n{done} operations done, {unknown} of unknown outcome");
     let again = "again: cargo run -p kvorum --bin kvorum-lab -- sim --trace";
     let broken = violations.iter().map(|(seed, what)| format!("{again} --seed {seed}\n{what}\n"));
     assert!(violations.is_empty(), "{}", broken.collect::<String>());
@@ -49,6 +57,8 @@ fn clusters_keep_their_promises_under_faults() {
     assert_eq!(faults.never(Place::TwoPhase), [], "of these faults none has struck");
     let idle = ACTIVITY.iter().filter(|name| activity.get(**name).is_none_or(|count| *count == 0));
     assert_eq!(idle.collect::<Vec<_>>(), Vec::<&&str>::new(), "this has never happened");
+    let never = happened.iter().filter(|(_, count)| **count == 0);
+    assert_eq!(never.collect::<Vec<_>>(), [], "this has never happened");
     assert!(*done > 20_000 && *unknown > 200, "{done} done, {unknown} unknown");
 }
 
@@ -113,6 +123,69 @@ fn a_calm_commit_costs_what_the_book_says() {
         }
     }
     assert!(commits > 2_000, "{commits} commits");
+}
+
+/// One replica is away, and nothing else is wrong: writes wait for it until it is left out, and then go on.
+#[test]
+fn writes_go_on_while_a_replica_is_away() {
+    let all: Vec<&str> = Knob::ALL.iter().map(|knob| knob.name()).collect();
+    let calm = all.join(",");
+    let (mut longest, mut absences) = (Duration::ZERO, 0);
+    for seed in 0..120 {
+        let reduction = "--clients 1 --heal-at 1".parse().unwrap();
+        let planned = Setup { reduction, ..Setup::new(seed) }.traced();
+        let plan = two_phase::simulate(&planned).trace.unwrap();
+        let Some(absence) = plan.lines().find_map(absence) else { continue };
+        let flags = format!("--only-faults {} --calm {calm}", absence.index);
+        let run =
+            two_phase::simulate(&Setup { reduction: flags.parse().unwrap(), ..Setup::new(seed) });
+        assert_eq!(run.violation, None, "seed {seed}");
+        let written = |record: &&Record| record.ending == Ending::Done && writes(&record.operation);
+        let mut times: Vec<u64> = run.history.iter().filter(written).map(|it| it.ret).collect();
+        times.sort_unstable();
+        let during = |pair: &&[u64]| pair[0] < absence.until && pair[1] > absence.from;
+        let pauses = times.windows(2).filter(during).map(|pair| pair[1] - pair[0]);
+        let pause = Duration::from_nanos(pauses.max().unwrap_or_default());
+        assert!(pause < Duration::from_millis(800), "seed {seed}: no write for {pause:?}");
+        absences += 1;
+        longest = longest.max(pause);
+    }
+    println!("{absences} replicas were away; the longest pause of writes was {longest:.0?}");
+    assert!(absences > 10, "{absences}");
+}
+
+/// A replica of a cluster that goes on without it is away, and comes back, from then till then.
+struct Absence {
+    index: u32,
+    from: u64,
+    until: u64,
+}
+
+/// Reads `fault 3 at 812 ms: node away for long on n2 (with n1), 400 ms`.
+fn absence(line: &str) -> Option<Absence> {
+    let (head, tail) = line.split_once(" ms: node away for long on n")?;
+    if tail.starts_with('0') {
+        return None;
+    }
+    let (head, from) = head.split_once(" at ")?;
+    let index = head.split_once("fault ")?.1.parse().ok()?;
+    let lasts: u64 = tail.split_once("), ")?.1.strip_suffix(" ms")?.parse().ok()?;
+    let from = from.parse::<u64>().ok()? * 1_000_000;
+    // Half a second more, or it would not be long; and then it comes back.
+    Some(Absence { index, from, until: from + (1_500 + lasts) * 1_000_000 })
+}
+
+fn writes(operation: &Operation) -> bool {
+    match operation {
+        Operation::Put { .. }
+        | Operation::Delete { .. }
+        | Operation::CompareAndSet { .. }
+        | Operation::Transact { .. } => true,
+        Operation::Get { .. }
+        | Operation::GetMany { .. }
+        | Operation::Scan { .. }
+        | Operation::MicroOperations(_) => false,
+    }
 }
 
 /// A traced run is the same run as one that nobody watches.

@@ -139,6 +139,9 @@ crate::planted_bugs! {
     ExcludeUnderLease => "exclude-under-lease",
         "a replica is left out before its lease has run out",
         "who is left out serves no reads";
+    LeaseWithoutMargin => "lease-without-margin",
+        "a lease is as long as the silence after which a replica is left out, though its clock may be slower",
+        "who is left out serves no reads";
     ReadWithoutLease => "read-without-lease",
         "a replica serves fresh reads although its lease has run out",
         "who is left out serves no reads";

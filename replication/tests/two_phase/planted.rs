@@ -30,6 +30,17 @@ const BUGS: &[Bug] = &[
     Bug::ApplyWhileInstalling,
     Bug::ServeOutside,
     Bug::JoinKeepsOldVotes,
+    Bug::CommitBeforeViewIsKnown,
+    Bug::ExcludeUnderLease,
+    Bug::LeaseWithoutMargin,
+    Bug::ReadWithoutLease,
+    Bug::ExcludeBeforeDurable,
+    Bug::RecoverByOldView,
+    Bug::AbortToExcluded,
+    Bug::PromiseNeverInView,
+    Bug::TrustMissedNumbers,
+    Bug::JoinBeforeDecided,
+    Bug::CheckpointForgetsView,
 ];
 
 /// What a schedule says of a bug, if it is not that all is well.

@@ -222,4 +222,8 @@ scripts! {
     view_rejoin_busy
     view_missed_numbers
     view_lost_join
+    view_rejoin_begun
+    view_late_answer
+    view_abort
+    view_anew_behind
 }

@@ -16,9 +16,10 @@ use kvorum_replication::{NodeId, Position};
 
 use super::diary::Diary;
 use super::leases::Leases;
-use super::order::{Contents, Order};
+use super::order::Order;
 use super::sizes::{Failing, Sizes};
 use super::words;
+use crate::contents::Contents;
 use crate::process::{Judgement, LogEnd, Rows, broken};
 use crate::violation::Promise;
 

@@ -4,15 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kvorum_replication::paxos::message::{Batch, Command, Member, Slot};
 use kvorum_replication::paxos::record::{Refusal, Replicated, SessionState, Settled};
-use kvorum_replication::{
-    Answer, ClientId, NodeId, Page, Precondition, Query, Range, Stamp, Transaction, Write,
-};
+use kvorum_replication::{ClientId, NodeId, Precondition, Stamp, Transaction};
 
-/// What a replica must hold.
-pub(super) type Contents = BTreeMap<Bytes, Bytes>;
+use crate::contents::{Contents, apply};
 
 /// A session, as every replica must know it.
 #[derive(Clone, Debug)]
@@ -149,7 +145,7 @@ impl Order {
                     let failed = fails(transaction, &after);
                     match failed {
                         Some(precondition) => refused.push(Refusal { slot, index, precondition }),
-                        None => write(Arc::make_mut(&mut after), &transaction.writes),
+                        None => apply(Arc::make_mut(&mut after), &transaction.writes),
                     }
                     let how = failed.map_or(Settled::Committed, |precondition| Settled::Refused {
                         precondition,
@@ -203,39 +199,4 @@ fn fails(transaction: &Transaction, contents: &Contents) -> Option<u32> {
     let holds = |it: &Precondition| it.holds(contents.get(it.key()));
     let failed = transaction.preconditions.iter().position(|it| !holds(it))?;
     u32::try_from(failed).ok()
-}
-
-fn write(contents: &mut Contents, writes: &[Write]) {
-    for write in writes {
-        match write {
-            Write::Put(key, value) => contents.insert(key.clone(), value.clone()),
-            Write::Delete(key) => contents.remove(key),
-        };
-    }
-}
-
-/// Whether this is what a store with these contents answers.
-pub(super) fn explains(contents: &Contents, query: &Query, answer: &Answer) -> bool {
-    match (query, answer) {
-        (Query::Get(key), Answer::Value(value)) => contents.get(key) == value.as_ref(),
-        (Query::GetMany(keys), Answer::Values(values)) => {
-            keys.len() == values.len()
-                && keys.iter().zip(values).all(|(key, value)| contents.get(key) == value.as_ref())
-        }
-        (Query::Scan(range), Answer::Rows { rows, more }) => {
-            let Range { start, limit, .. } = range;
-            let held = contents.range(start.clone()..).filter(|(key, _)| range.contains(key));
-            let held: Vec<_> = held.map(|(key, value)| (key.clone(), value.clone())).collect();
-            let shown = held.len().min(*limit as usize);
-            rows[..] == held[..rows.len().min(shown)] && (*more || rows.len() == held.len())
-        }
-        (Query::Page(Page { range, of: None, .. }), Answer::Page { rows, more, .. }) => {
-            let answer = Answer::Rows { rows: rows.clone(), more: *more };
-            explains(contents, &Query::Scan(range.clone()), &answer)
-        }
-        // It may be of any moment since its scan began, and the history is judged.
-        (Query::Page(Page { of: Some(_), .. }), Answer::Page { .. }) => true,
-        (_, Answer::Failed(_)) => true,
-        (Query::Get(_) | Query::GetMany(_) | Query::Scan(_) | Query::Page(_), _) => false,
-    }
 }

@@ -9,8 +9,8 @@ use kvorum_replication::paxos::record::Settled;
 use kvorum_replication::{Answer, Failure, NodeId, Operation, Outcome, Query, Transaction};
 
 use super::auditor::{Auditor, is_majority};
-use super::order::explains;
 use super::words;
+use crate::contents::explains;
 use crate::machine::Asked;
 use crate::process::{Judgement, broken};
 use crate::violation::Promise;

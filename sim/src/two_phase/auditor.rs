@@ -10,21 +10,20 @@
 mod looks;
 mod records;
 mod talk;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::audit::{CoordinatorAudit, ParticipantAudit};
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Parallel, Prepare, TxnId};
-use kvorum_replication::{NodeId, Write};
 
+use self::views::OfViews;
 use super::diary::{Asked, Diary};
+use crate::contents::Contents;
 use crate::process::{Judgement, LogEnd, broken};
 use crate::violation::Promise;
-
-/// What a replica must hold.
-type Contents = BTreeMap<Bytes, Bytes>;
 
 /// A look at a core.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ pub(super) struct Auditor {
     /// The same, as long as it binds.
     bound: BTreeSet<(NodeId, TxnId)>,
     /// Who has said of a commit that it is durable there.
-    acknowledged: BTreeSet<(TxnId, NodeId)>,
+    acknowledged_by: BTreeSet<(TxnId, NodeId)>,
     /// The newest commit that each has acknowledged.
     newest_acknowledged: BTreeMap<NodeId, CommitNumber>,
     /// The coordinator has said that everything below is over.
@@ -73,19 +72,35 @@ pub(super) struct Auditor {
     pub(super) learned: u64,
     pub(super) snapshots_installed: u64,
     pub(super) let_in: u64,
+    /// How many replicas there are.
+    replicas: usize,
+    /// Parallel transactions of which somebody said with right that they are committed.
+    told: BTreeSet<TxnId>,
+    /// Replicas outside the view that hold what has another number by now.
+    astray: BTreeSet<NodeId>,
+    /// So many commits were there when the newest that a client was told of was the last.
+    pub(super) acknowledged: u64,
+    /// What became of the views.
+    pub(super) of_views: OfViews,
 }
 
 impl Auditor {
     pub(super) fn new(nodes: impl Iterator<Item = NodeId>) -> Self {
+        let diaries: BTreeMap<NodeId, Diary> = nodes.map(|node| (node, Diary::default())).collect();
         Self {
-            diaries: nodes.map(|node| (node, Diary::default())).collect(),
+            replicas: diaries.len() - 1,
+            told: BTreeSet::new(),
+            astray: BTreeSet::new(),
+            acknowledged: 0,
+            of_views: OfViews::default(),
+            diaries,
             prepares: BTreeMap::new(),
             asked: BTreeMap::new(),
             open: BTreeSet::new(),
             decisions: BTreeMap::new(),
             voted: BTreeSet::new(),
             bound: BTreeSet::new(),
-            acknowledged: BTreeSet::new(),
+            acknowledged_by: BTreeSet::new(),
             newest_acknowledged: BTreeMap::new(),
             over_below: None,
             order: Vec::new(),
@@ -103,10 +118,12 @@ impl Auditor {
 
     /// A replica has lost its disk, and is bound by nothing that it knows of.
     pub(super) fn lost_disk(&mut self, node: NodeId) {
+        self.of_views.disks_lost_outside += u64::from(!self.is_member(node));
         self.diaries.insert(node, Diary::default());
         self.looked.remove(&node);
         self.newest_acknowledged.remove(&node);
         self.bound.retain(|(bound, _)| *bound != node);
+        self.astray.remove(&node);
     }
 
     /// Whether this life of a replica was let in, durably.
@@ -162,22 +179,21 @@ impl Auditor {
         self.prepares.get(&txn)?.parallel
     }
 
-    /// Whether a parallel transaction is committed: all its promises are durable, and the coordinator
-    /// has not decided against it before it knew that.
+    /// Whether a parallel transaction is committed: all promises that count are durable, all members
+    /// know who counts, and the coordinator has not decided against it before it knew that.
     fn is_promised_by_all(&self, txn: TxnId) -> bool {
         let Some(prepare) = self.prepares.get(&txn) else { return false };
         let has_promised = |node: &NodeId| self.has(*node, |diary| diary.has_prepared(txn));
         prepare.parallel.is_some()
-            && prepare.participants.iter().all(has_promised)
+            && self.counted(prepare).all(|node| has_promised(&node))
+            && self.is_settled()
             && !self.has(txn.coordinator, |diary| diary.has_aborted(txn))
     }
-}
 
-fn apply<'a>(contents: &mut Contents, writes: impl IntoIterator<Item = &'a Write>) {
-    for write in writes {
-        match write {
-            Write::Put(key, value) => contents.insert(key.clone(), value.clone()),
-            Write::Delete(key) => contents.remove(key),
-        };
+    /// Whether it can't be but committed, whoever comes to be left out.
+    fn is_promised_by_everybody(&self, txn: TxnId) -> bool {
+        let Some(prepare) = self.prepares.get(&txn) else { return false };
+        let has_promised = |node: &NodeId| self.has(*node, |diary| diary.has_prepared(txn));
+        prepare.participants.iter().all(has_promised) && self.is_promised_by_all(txn)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
-use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
+use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord, View};
 use kvorum_replication::{ClientId, NodeId, Position, Stamp, Write};
 
 /// Which write of which session.
@@ -53,9 +53,19 @@ pub(crate) enum Note {
         applied: CommitNumber,
         decided: Vec<(TxnId, Decision)>,
     },
+    /// It takes part in nothing: a life of this number begins, or was left out.
+    Outside {
+        life: u64,
+    },
     /// A life of this number is let in.
     Joined {
         life: u64,
+    },
+    /// The coordinator's, of whom writes need.
+    View(Box<View>),
+    /// A replica knows of the view of this number.
+    KnowsView {
+        number: u64,
     },
     Other,
 }
@@ -76,9 +86,10 @@ impl From<CoordinatorRecord> for Note {
             },
             CoordinatorRecord::Aborted { txn, .. } => Self::Aborted { txn },
             CoordinatorRecord::Ended { txn } => Self::Ended { txn },
-            CoordinatorRecord::SessionOpened { .. }
-            | CoordinatorRecord::View(_)
-            | CoordinatorRecord::Checkpoint(_) => Self::Other,
+            CoordinatorRecord::View(view) => Self::View(view),
+            CoordinatorRecord::SessionOpened { .. } | CoordinatorRecord::Checkpoint(_) => {
+                Self::Other
+            }
         }
     }
 }
@@ -106,9 +117,9 @@ impl From<ParticipantRecord> for Note {
                 decided: checkpoint.decided.into_iter().map(|it| (it.txn, it.decision)).collect(),
             },
             ParticipantRecord::Joined { life, .. } => Self::Joined { life },
-            ParticipantRecord::View { .. }
-            | ParticipantRecord::Outside { .. }
-            | ParticipantRecord::Checkpoint(_) => Self::Other,
+            ParticipantRecord::View { number, .. } => Self::KnowsView { number },
+            ParticipantRecord::Outside { life } => Self::Outside { life },
+            ParticipantRecord::Checkpoint(_) => Self::Other,
         }
     }
 }
@@ -131,6 +142,17 @@ pub(super) struct Diary {
     /// Up to which commit the rows of another replica reach.
     installed: Vec<(CommitNumber, Position)>,
     let_in: BTreeMap<u64, Position>,
+    /// Which life takes part from there on, or does not.
+    standing: Vec<(Standing, Position)>,
+    views: Vec<(View, Position)>,
+    knows: BTreeMap<u64, Position>,
+}
+
+/// Whether a life of a replica takes part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) life: u64,
+    pub(super) is_outside: bool,
 }
 
 impl Diary {
@@ -167,8 +189,16 @@ impl Diary {
                 self.installed.push((*applied, at));
                 self.decided.extend(decided.iter().map(|(txn, it)| (*txn, (*it, at))));
             }
+            Note::Outside { life } => {
+                self.standing.push((Standing { life: *life, is_outside: true }, at));
+            }
             Note::Joined { life } => {
                 self.let_in.entry(*life).or_insert(at);
+                self.standing.push((Standing { life: *life, is_outside: false }, at));
+            }
+            Note::View(view) => self.views.push((View::clone(view), at)),
+            Note::KnowsView { number } => {
+                self.knows.entry(*number).or_insert(at);
             }
             Note::Ended { .. } | Note::Other => {}
         }
@@ -198,6 +228,9 @@ impl Diary {
         self.started.retain(|_, at| kept(at));
         self.installed.retain(|(_, at)| kept(at));
         self.let_in.retain(|_, at| kept(at));
+        self.standing.retain(|(_, at)| kept(at));
+        self.views.retain(|(_, at)| kept(at));
+        self.knows.retain(|_, at| kept(at));
         self.durable = last;
     }
 
@@ -249,6 +282,38 @@ impl Diary {
     pub(super) fn installed(&self) -> CommitNumber {
         let durable = self.installed.iter().filter(|(_, at)| *at <= self.durable);
         durable.map(|(applied, _)| *applied).max().unwrap_or_default()
+    }
+
+    /// How it stands by its last word of that, durable or not.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing.last().map_or(Standing::default(), |(standing, _)| *standing)
+    }
+
+    /// Whether this commit's writes are in its log for good, or rows that have them.
+    pub(super) fn keeps(&self, txn: TxnId, number: CommitNumber) -> bool {
+        let outside = self.standing.iter().rev().find(|(standing, _)| standing.is_outside);
+        let binds = |at: &&Position| outside.is_none_or(|(_, since)| **at > *since);
+        let is_prepared = self.has(self.prepared.get(&txn).filter(binds));
+        is_prepared
+            || number <= self.installed()
+            || self.decided(txn).is_some_and(|(_, is_durable)| is_durable)
+    }
+
+    /// The coordinator's views whose records are durable, the newest last.
+    pub(super) fn views(&self) -> impl DoubleEndedIterator<Item = &View> {
+        let durable = self.views.iter().filter(|(_, at)| *at <= self.durable);
+        durable.map(|(view, _)| view)
+    }
+
+    /// The newest that it has written down, durable or not.
+    pub(super) fn newest_view(&self) -> Option<&View> {
+        self.views.last().map(|(view, _)| view)
+    }
+
+    /// The newest view that this replica knows, durably.
+    pub(super) fn knows_view(&self) -> u64 {
+        let durable = self.knows.iter().rev().find(|(_, at)| **at <= self.durable);
+        durable.map_or(0, |(number, _)| *number)
     }
 
     pub(super) fn is_let_in(&self, life: u64) -> bool {

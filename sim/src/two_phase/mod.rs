@@ -36,6 +36,14 @@ const DIR: &str = "/data";
 /// A replica that has lost its disk gets everything from another one.
 const STRIKES: &[(u64, Fault)] = &[(4, Fault::DiskLost)];
 
+/// Where a replica may be left out it is also away for longer than that takes.
+const STRIKES_OF_VIEWS: &[(u64, Fault)] = &[
+    (4, Fault::DiskLost),
+    (8, Fault::LongAbsence),
+    (4, Fault::LongPause),
+    (5, Fault::CutFromCoordinator),
+];
+
 const CLUSTER: ClusterId = ClusterId(*b"simulated-------");
 
 struct Cluster {
@@ -120,8 +128,13 @@ impl Protocol for Cluster {
     type Facts = Facts;
 
     fn members(&self) -> Vec<(NodeId, Vec<&'static str>)> {
-        let coordinator = (NodeId::COORDINATOR, names(points::COORDINATOR));
-        let of_replica = [names(points::PARTICIPANT), names(points::SNAPSHOT)].concat();
+        let mut of_coordinator = names(points::COORDINATOR);
+        let mut of_replica = [names(points::PARTICIPANT), names(points::SNAPSHOT)].concat();
+        if self.sizes.has_views() {
+            of_coordinator.extend(names(points::COORDINATOR_VIEWS));
+            of_replica.extend(names(points::PARTICIPANT_VIEWS));
+        }
+        let coordinator = (NodeId::COORDINATOR, of_coordinator);
         let replicas = self.sizes.replicas().map(|node| (node, of_replica.clone()));
         std::iter::once(coordinator).chain(replicas).collect()
     }
@@ -140,7 +153,8 @@ impl Protocol for Cluster {
         let identity = self.check_identity(node, &vfs)?;
         let process = if node == NodeId::COORDINATOR {
             let core = Coordinator::new(self.sizes.coordinator(seed));
-            let armed = owned(points::COORDINATOR);
+            let mut armed = owned(points::COORDINATOR);
+            armed.extend(owned(points::COORDINATOR_VIEWS));
             self.set_up(Node::open_log(vfs, dir, self.sizes.log_options(), core, armed)?)
         } else {
             // No server gives one yet: its identity file knows no lives under this protocol.
@@ -148,11 +162,20 @@ impl Protocol for Cluster {
             let core = Participant::new(self.sizes.participant(node, seed, life));
             let mut armed = owned(points::PARTICIPANT);
             armed.extend(owned(points::SNAPSHOT));
+            armed.extend(owned(points::PARTICIPANT_VIEWS));
             self.set_up(Node::open_store(vfs, dir, self.sizes.store_options(), core, armed)?)
         };
         // Once there is a log, as servers do.
         identity.adopt_cluster(CLUSTER)?;
         Ok(process)
+    }
+
+    fn drift_permille(&self) -> Option<u64> {
+        self.sizes.has_views().then_some(self.sizes.drift_permille)
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.auditor.acknowledged
     }
 
     fn reopened(&mut self, node: NodeId, end: LogEnd) -> Judgement {
@@ -169,7 +192,7 @@ impl Protocol for Cluster {
     }
 
     fn answers(&mut self, node: NodeId, asked: &Asked, outcome: &Outcome) -> Judgement {
-        self.auditor.answers(node, &asked.operation, outcome)
+        self.auditor.answers(node, asked, outcome)
     }
 
     fn looks(&mut self, node: NodeId, facts: &Facts, rows: Rows<'_>) -> Judgement {
@@ -183,6 +206,10 @@ impl Protocol for Cluster {
 
     fn unrest(&self, nodes: &[(NodeId, Facts)]) -> Option<String> {
         let newest = self.auditor.order().len() as u64;
+        let mut replicas = self.sizes.replicas();
+        if let Some(away) = replicas.find(|replica| !self.auditor.is_member(*replica)) {
+            return Some(format!("{away} is not in the view"));
+        }
         nodes.iter().find_map(|(node, facts)| match facts {
             Facts::Participant(audit) if audit.is_outside => {
                 Some(format!("{node} is not let in again"))
@@ -196,13 +223,19 @@ impl Protocol for Cluster {
     }
 
     fn own_strikes(&self) -> &'static [(u64, Fault)] {
-        STRIKES
+        if self.sizes.has_views() { STRIKES_OF_VIEWS } else { STRIKES }
     }
 
     /// Not the one that decides, and only if all others have what it had: who was let in again since
     /// it lost its own disk has. What one of them has promised may be all that says that a parallel
-    /// transaction is committed: these replicas keep their disks.
+    /// transaction is committed: these replicas keep their disks, as long as they count. Of who is
+    /// left out nobody needs anything, if those that count have all.
     fn may_lose_disk(&self, node: NodeId) -> bool {
+        if self.sizes.has_views() {
+            return node != NodeId::COORDINATOR
+                && (!self.auditor.is_member(node) || !self.sizes.may_be_parallel())
+                && self.auditor.can_do_without(node);
+        }
         let mut others = self.sizes.replicas().filter(|other| *other != node);
         let is_whole = |other: NodeId| match self.lives.get(&other) {
             Some(life) => self.auditor.is_let_in(other, *life),
@@ -221,10 +254,20 @@ impl Protocol for Cluster {
     }
 
     fn happened(&self) -> Vec<(&'static str, u64)> {
+        let views = &self.auditor.of_views;
         vec![
             ("commits learnt from another replica", self.auditor.learned),
             ("snapshots installed", self.auditor.snapshots_installed),
             ("replicas let in again that had lost their disks", self.auditor.let_in),
+            ("views", views.changes),
+            ("replicas left out by a view", views.excluded),
+            ("replicas that found themselves left out", views.left_out),
+            ("replicas back in a view", views.rejoined),
+            ("replicas back in a view with the rows of another", views.rejoined_by_rows),
+            ("replicas left out with numbers that others have now", views.astray),
+            ("replicas left out that lost their disks", views.disks_lost_outside),
+            ("leases granted", views.leases),
+            ("questions to others for want of a lease", views.asks),
         ]
     }
 

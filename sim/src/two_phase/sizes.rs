@@ -40,6 +40,13 @@ pub(super) struct Sizes {
     recent_bytes_max: usize,
     piece_commits_max: usize,
     snapshot_rows_max: u32,
+    /// So many remain at least; as many as there are: nobody is left out.
+    min_replicas: u32,
+    /// Milliseconds.
+    exclude_after: u64,
+    join_lag_max: u64,
+    /// A lease bears less than a third.
+    pub(super) drift_permille: u64,
     planted: Planted,
 }
 
@@ -54,8 +61,9 @@ enum Commit {
 impl Sizes {
     pub(super) fn new(seed: u64, planted: Planted) -> Self {
         let mut chance = Chance::new(seed, "sizes");
+        let replicas = chance.weighted(&[(6, 3), (1, 1), (1, 2), (1, 5)]);
         Self {
-            replicas: chance.weighted(&[(6, 3), (1, 1), (1, 2), (1, 5)]),
+            replicas,
             log_file_bytes: chance.weighted(&[(2, 2 << 10), (1, 16 << 10), (1, 256 << 10)]),
             memtable_bytes: chance.weighted(&[(2, 1 << 10), (1, 8 << 10), (1, 1 << 20)]),
             log_bytes_max: *chance.pick(&[4 << 10, 16 << 10, 1 << 20]),
@@ -80,12 +88,26 @@ impl Sizes {
             recent_bytes_max: *chance.pick(&[500, 5_000, 64 << 20]),
             piece_commits_max: *chance.pick(&[1, 3, 1024]),
             snapshot_rows_max: *chance.pick(&[1, 3, 10_000]),
+            min_replicas: match replicas {
+                1 => 1,
+                _ if chance.one_in(2) => replicas,
+                5 => *chance.pick(&[3, 4]),
+                _ => replicas - 1,
+            },
+            exclude_after: *chance.pick(&[50, 150, 500]),
+            join_lag_max: *chance.pick(&[1, 10, 4096]),
+            drift_permille: *chance.pick(&[10, 100, 300]),
             planted,
         }
     }
 
     pub(super) fn replicas(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.replicas).map(NodeId)
+    }
+
+    /// Whether the others may go on without a replica.
+    pub(super) fn has_views(&self) -> bool {
+        self.min_replicas < self.replicas
     }
 
     pub(super) fn may_expire_sessions(&self) -> bool {
@@ -131,6 +153,9 @@ impl Sizes {
         CoordinatorOptions {
             replicas: self.replicas().collect(),
             commit,
+            min_replicas: usize::try_from(self.min_replicas).unwrap_or(usize::MAX),
+            exclude_after: Duration::from_millis(self.exclude_after),
+            join_lag_max: self.join_lag_max,
             seed,
             sessions_max: self.sessions_max,
             in_flight_max: self.in_flight_max,
@@ -150,6 +175,7 @@ impl Sizes {
             id,
             life,
             seed,
+            renew_interval: Duration::from_millis(self.exclude_after / 5),
             catch_up_after: Duration::from_millis(self.catch_up_after),
             catch_up_interval: Duration::from_millis(self.catch_up_interval),
             recent_bytes_max: self.recent_bytes_max,

@@ -1,8 +1,9 @@
 //! Messages in a few words, for the trace.
 
 use kvorum_replication::two_phase::message::{
-    Decision, Knowledge, Message, Recalled, Recovered, ViewMessage, Vote,
+    Decision, Knowledge, Message, Recalled, Recovered, TxnId, ViewMessage, Vote,
 };
+use kvorum_replication::two_phase::record::Member;
 
 use super::diary::Note;
 use crate::words::{asked, found, text, transaction};
@@ -126,7 +127,17 @@ pub(super) fn note(note: &Note) -> String {
         Note::Alone { txn, .. } => format!("{txn} is committed, alone"),
         Note::Learned { commits } => format!("{} commits, learnt", commits.len()),
         Note::Installed { applied, .. } => format!("rows of another replica, up to {applied}"),
+        Note::Outside { life } => format!("life {life} takes part in nothing"),
         Note::Joined { life } => format!("life {life} is let in"),
+        Note::View(view) => {
+            let member = |it: &Member| match it.from > TxnId::FIRST {
+                true => format!("{} from {} on", it.replica, it.from),
+                false => it.replica.to_string(),
+            };
+            let members: Vec<String> = view.members.iter().map(member).collect();
+            format!("view {}: writes need {}", view.number, members.join(", "))
+        }
+        Note::KnowsView { number } => format!("there is view {number}"),
         Note::Other => "a session, or a checkpoint".to_owned(),
     }
 }

@@ -8,6 +8,7 @@ use super::World;
 use super::strikes::drawn_crash;
 use crate::disk::{Crash, Disk};
 use crate::faults::Fault;
+use crate::network::Pair;
 use crate::plan::Strike;
 use crate::process::{Happening, Protocol};
 use crate::queue::MILLISECOND;
@@ -49,6 +50,16 @@ impl<P: Protocol> World<P> {
                     false => self.die(node, drawn_crash(number), LONG + lasts),
                 }
             }
+            Fault::LongPause => {
+                if self.pause(node, LONG + lasts) {
+                    self.counts.count(fault);
+                }
+            }
+            Fault::CutFromCoordinator => {
+                self.counts.count(fault);
+                let replica = if node == NodeId::COORDINATOR { strike.other } else { node };
+                self.cut_pair(Pair::of(NodeId::COORDINATOR, replica), LONG + lasts);
+            }
             Fault::DiskLost => {
                 if self.protocol.may_lose_disk(node) {
                     self.counts.count(fault);
@@ -58,6 +69,17 @@ impl<P: Protocol> World<P> {
             Fault::MembersChanged => self.change_members(strike),
             other => unreachable!("{other:?} is a fault of every protocol"),
         }
+    }
+
+    /// Lets a process stand still. One pause at a time: what waits for its end must come in order.
+    pub(super) fn pause(&mut self, node: NodeId, lasts: u64) -> bool {
+        let now = self.queue.now();
+        let machine = self.machine(node);
+        let may = machine.process.is_some() && machine.paused_until.is_none_or(|t| t <= now);
+        if may {
+            machine.paused_until = Some(now + lasts);
+        }
+        may
     }
 
     fn running_leader(&self) -> Option<NodeId> {

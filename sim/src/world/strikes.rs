@@ -57,10 +57,7 @@ impl<P: Protocol> World<P> {
                 self.die(node, crash, lasts);
             }
             Fault::Pause => {
-                // One pause at a time: what waits for its end must come in order.
-                let machine = self.machine(node);
-                if machine.process.is_some() && machine.paused_until.is_none_or(|t| t <= now) {
-                    machine.paused_until = Some(now + lasts);
+                if self.pause(node, lasts) {
                     self.counts.count(fault);
                 }
             }
@@ -105,6 +102,8 @@ impl<P: Protocol> World<P> {
             | Fault::LeaderIsolated
             | Fault::LeaderHalfIsolated
             | Fault::LongAbsence
+            | Fault::LongPause
+            | Fault::CutFromCoordinator
             | Fault::DiskLost
             | Fault::MembersChanged => self.strike_cluster(&strike),
             Fault::MessageLost

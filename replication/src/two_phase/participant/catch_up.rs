@@ -74,6 +74,11 @@ impl Participant {
         }
         self.hear_of(to);
         self.catch_up.anew = anew && self.is_outside();
+        self.ask_for_what_is_missing(now, effects);
+    }
+
+    /// Asks at once, if nobody is asked.
+    pub(super) fn ask_for_what_is_missing(&mut self, now: Time, effects: &mut Out) {
         if self.misses_some() && self.catch_up.asked.is_none() && !self.is_busy() {
             self.ask_next(now, effects);
         }

@@ -326,7 +326,7 @@ impl Participant {
                 self.told_to_catch_up(now, from, (to, anew), effects);
             }
             Message::Join { life, from: first, serve_from, view } => {
-                self.join(from, life, (first, serve_from, view), effects);
+                self.join(now, from, life, (first, serve_from, view), effects);
             }
             Message::Vote { .. }
             | Message::Acknowledge { .. }

@@ -193,6 +193,7 @@ impl Participant {
     /// The coordinator lets this replica in.
     pub(super) fn join(
         &mut self,
+        now: Time,
         from: NodeId,
         life: u64,
         (first, serve_from, view): (TxnId, CommitNumber, u64),
@@ -219,6 +220,8 @@ impl Participant {
         self.is_let_in(view, effects);
         self.counters.joined += 1;
         self.hear_of(serve_from);
+        // Writes wait for it: this is no lost message that may come again.
+        self.ask_for_what_is_missing(now, effects);
         self.take_up_what_was_put_off(effects);
     }
 

@@ -191,6 +191,17 @@ impl Participant {
     /// answer is what is prepared here and ended there.
     fn adopt_state(&mut self, state: &Replicated) -> BTreeSet<TxnId> {
         self.applied = state.applied;
+        if self.is_to_begin_anew() {
+            // What it was told of later commits may have other numbers now: it is told again.
+            let is_later = |decided: &Decided| match decided.decision {
+                Decision::Commit(number) => number > state.applied,
+                Decision::Abort => false,
+            };
+            let later = self.decided.iter().filter(|(_, decided)| is_later(decided));
+            for txn in later.map(|(txn, _)| txn).collect::<Vec<_>>() {
+                self.decided.remove(&txn);
+            }
+        }
         self.begun_anew(state.epoch);
         self.recent.clear();
         self.early = self.early.split_off(&state.applied.next());

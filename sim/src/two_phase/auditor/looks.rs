@@ -8,7 +8,8 @@ use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::audit::{ParticipantAudit, Table};
 use kvorum_replication::two_phase::message::{Decision, TxnId};
 
-use super::{Auditor, Contents, Facts, apply};
+use super::{Auditor, Facts};
+use crate::contents::{Contents, apply};
 use crate::process::{Judgement, Rows, broken};
 use crate::violation::Promise;
 
@@ -73,7 +74,11 @@ impl Auditor {
         let alone = self.diary(node).alone_len();
         let seen = (audit.applied, alone);
         let last = self.looked.get(&node).copied();
-        if last == Some(seen) || audit.alone > 0 || audit.is_installing {
+        if last == Some(seen)
+            || audit.alone > 0
+            || audit.is_installing
+            || self.astray.contains(&node)
+        {
             return Ok(());
         }
         let acknowledged = self.newest_acknowledged.get(&node).copied().unwrap_or_default();

@@ -7,7 +7,8 @@ use kvorum_replication::two_phase::message::{CommitNumber, Decision, TxnId};
 use kvorum_replication::{NodeId, Position};
 
 use super::super::diary::{Diary, Note};
-use super::{Auditor, Contents, apply};
+use super::Auditor;
+use crate::contents::{Contents, apply};
 use crate::process::{Judgement, LogEnd, broken};
 use crate::violation::Promise;
 
@@ -37,18 +38,22 @@ impl Auditor {
                 }
                 Note::Installed { decided, .. } => {
                     self.snapshots_installed += 1;
+                    self.begins_anew(node);
                     for (txn, decision) in decided {
                         if let Decision::Commit(number) = decision {
                             self.takes_number(node, *txn, *number)?;
                         }
                     }
                 }
-                Note::Joined { .. } => self.let_in += 1,
+                Note::View(view) => self.changes_view(view)?,
+                Note::Outside { life } => self.goes_outside(node, *life)?,
+                Note::Joined { .. } => self.joins(node),
                 Note::Decided { .. }
                 | Note::Aborted { .. }
                 | Note::Promised { .. }
                 | Note::Alone { .. }
                 | Note::Started { .. }
+                | Note::KnowsView { .. }
                 | Note::Other => {}
             }
             if let Note::Committed { txn, .. }
@@ -85,6 +90,7 @@ impl Auditor {
                 format!("{txn} is committed, and {node} has not promised to"),
             );
         }
+        self.counts_all(txn, participants)?;
         self.owed.remove(&txn);
         self.place(txn, number)
     }
@@ -103,6 +109,9 @@ impl Auditor {
                 Promise::OneOrder,
                 format!("{txn} is committed as {number}, and the last commit was #{last}"),
             );
+        }
+        if let Some(other) = holder.filter(|holder| *holder != txn) {
+            self.leaves_behind(other, number);
         }
         if let Some(other) = holder.filter(|holder| *holder != txn)
             && let Some(node) = self.has_number(other, number)
@@ -126,12 +135,13 @@ impl Auditor {
         Ok(())
     }
 
-    /// A replica that has written down this number of the transaction.
+    /// A replica that counts, and has written down this number of the transaction.
     pub(super) fn has_number(&self, txn: TxnId, number: CommitNumber) -> Option<NodeId> {
         let has_it = |diary: &Diary| {
             diary.decided(txn).is_some_and(|(decision, _)| decision == Decision::Commit(number))
         };
-        self.diaries.iter().find(|(_, diary)| has_it(diary)).map(|(node, _)| *node)
+        let mut members = self.diaries.iter().filter(|(node, _)| self.is_member(**node));
+        members.find(|(_, diary)| has_it(diary)).map(|(node, _)| *node)
     }
 
     /// A replica writes down a promise. Not of what a restarted coordinator was told there is not.
@@ -147,10 +157,15 @@ impl Auditor {
     }
 
     /// A replica writes down the place that it has given a commit.
-    fn takes_number(&self, node: NodeId, txn: TxnId, number: CommitNumber) -> Judgement {
+    fn takes_number(&mut self, node: NodeId, txn: TxnId, number: CommitNumber) -> Judgement {
         let index = usize::try_from(number.0).unwrap_or(usize::MAX).saturating_sub(1);
         match self.order.get(index) {
             Some(holder) if *holder == txn => Ok(()),
+            // It does not know yet that the others go on without it.
+            _ if !self.is_member(node) && self.decisions.contains_key(&txn) => {
+                self.astray.insert(node);
+                Ok(())
+            }
             holder => broken(
                 Promise::OneOrder,
                 format!("{node} applies {txn} as {number}, which is {holder:?}"),
@@ -160,9 +175,10 @@ impl Auditor {
 
     /// The coordinator writes down that a commit is over.
     fn ends(&mut self, txn: TxnId) -> Judgement {
-        let participants = self.prepares.get(&txn).map(|prepare| prepare.participants.clone());
-        let missing = participants.iter().flat_map(|them| them.iter());
-        match missing.copied().find(|node| !self.acknowledged.contains(&(txn, *node))) {
+        let is_missing = |node: &NodeId| !self.acknowledged_by.contains(&(txn, *node));
+        let missing =
+            self.prepares.get(&txn).and_then(|prepare| self.counted(prepare).find(is_missing));
+        match missing {
             Some(node) => broken(
                 Promise::Remembers,
                 format!("the coordinator forgets {txn}, which {node} has not acknowledged"),

@@ -3,10 +3,12 @@
 use kvorum_replication::two_phase::message::{
     CommitNumber, Decision, Knowledge, Message, Parallel, Prepare, TxnId, Vote,
 };
-use kvorum_replication::{NodeId, Operation, Outcome, Transaction};
+use kvorum_replication::{Answer, NodeId, Operation, Outcome, Query, Transaction};
 
-use super::super::diary::Diary;
+use super::super::diary::{Asked, Diary};
 use super::Auditor;
+use crate::contents::explains;
+use crate::machine;
 use crate::process::{Judgement, broken};
 use crate::violation::Promise;
 
@@ -16,11 +18,11 @@ impl Auditor {
         self.over_below = self.over_below.max(Some(below));
         while let Some(txn) = self.open.first().copied().filter(|txn| *txn < below) {
             self.open.pop_first();
-            let is_acknowledged = |node: &NodeId| self.acknowledged.contains(&(txn, *node));
-            let participants = self.prepares.get(&txn).map(|prepare| prepare.participants.clone());
+            let is_acknowledged = |node: NodeId| self.acknowledged_by.contains(&(txn, node));
+            let prepare = self.prepares.get(&txn);
             let is_over = self.is_recorded(txn)
-                && participants.is_some_and(|them| them.iter().all(is_acknowledged));
-            if self.is_promised_by_all(txn) && !is_over {
+                && prepare.is_some_and(|it| self.counted(it).all(is_acknowledged));
+            if self.is_promised_by_everybody(txn) && !is_over {
                 return broken(
                     Promise::Remembers,
                     format!("what is below {below} is said to be over, and {txn} is not"),
@@ -74,8 +76,8 @@ impl Auditor {
             | Message::SnapshotGone { .. }
             | Message::Outside { .. }
             | Message::CatchUp { .. }
-            | Message::Join { .. }
-            | Message::View(_) => Ok(()),
+            | Message::Join { .. } => Ok(()),
+            Message::View(message) => self.says_of_view(from, to, *message),
         }
     }
 
@@ -138,7 +140,10 @@ impl Auditor {
             );
         }
         self.voted.insert((node, txn));
-        self.bound.insert((node, txn));
+        // The vote may leave after the word that it takes part in nothing: nobody counts it.
+        if !self.diary(node).standing().is_outside {
+            self.bound.insert((node, txn));
+        }
         Ok(())
     }
 
@@ -168,16 +173,23 @@ impl Auditor {
         said: (Decision, u64),
     ) -> Judgement {
         let (decision, epoch) = said;
-        if decision == Decision::Abort && self.acknowledged.contains(&(txn, whom)) {
+        if decision == Decision::Abort && self.acknowledged_by.contains(&(txn, whom)) {
             return Ok(());
         }
-        if decision == Decision::Abort && self.is_promised_by_all(txn) {
+        if decision == Decision::Abort && self.is_promised_by_everybody(txn) {
             return broken(
                 Promise::OneDecision,
                 format!("{who} tells {whom} that {txn} is aborted, which all have promised"),
             );
         }
         let (known, by) = *self.decisions.entry(txn).or_insert(said);
+        // Nobody believes a number of an older epoch; who was left out may still say it.
+        let is_outdated = matches!((known, decision), (Decision::Commit(_), Decision::Commit(_)))
+            && epoch < by
+            && !self.is_member(who);
+        if is_outdated {
+            return Ok(());
+        }
         if known != decision && !self.may_change(txn, (known, by), said) {
             return broken(
                 Promise::OneDecision,
@@ -201,6 +213,11 @@ impl Auditor {
         self.parallel(txn).is_some() && epoch > before && self.has_number(txn, old).is_none()
     }
 
+    /// What has happened stays so, whatever becomes of the view.
+    fn is_committed_in_parallel(&self, txn: TxnId) -> bool {
+        self.told.contains(&txn) || self.is_recorded(txn) || self.is_promised_by_all(txn)
+    }
+
     /// What is committed by everybody's promise may be told before it is written down.
     fn tells_parallel(
         &mut self,
@@ -209,12 +226,13 @@ impl Auditor {
         txn: TxnId,
         number: CommitNumber,
     ) -> Judgement {
-        if !self.is_promised_by_all(txn) {
+        if !self.is_committed_in_parallel(txn) {
             return broken(
                 Promise::WaitsForDisk,
                 format!("{who} tells {whom} that {txn} is committed, which not all have promised"),
             );
         }
+        self.told.insert(txn);
         match who == txn.coordinator {
             true => self.place(txn, number),
             false => Ok(()),
@@ -245,14 +263,14 @@ impl Auditor {
     fn acknowledges(&mut self, node: NodeId, txn: TxnId) -> Judgement {
         match self.diary(node).decided(txn) {
             Some((Decision::Commit(number), true)) => {
-                self.acknowledged.insert((txn, node));
+                self.acknowledged_by.insert((txn, node));
                 let newest = self.newest_acknowledged.entry(node).or_default();
                 *newest = number.max(*newest);
                 Ok(())
             }
             // Its rows came from another replica, who had it.
             None if self.is_in_rows(node, txn) => {
-                self.acknowledged.insert((txn, node));
+                self.acknowledged_by.insert((txn, node));
                 Ok(())
             }
             known => broken(
@@ -277,31 +295,73 @@ impl Auditor {
     pub(in crate::two_phase) fn answers(
         &mut self,
         node: NodeId,
-        operation: &Operation,
+        asked: &machine::Asked,
         outcome: &Outcome,
     ) -> Judgement {
-        let (Outcome::Committed, Operation::Transact { stamp, transaction }) = (outcome, operation)
-        else {
+        match (&asked.operation, outcome) {
+            (Operation::Transact { stamp, transaction }, Outcome::Committed) => {
+                let stamp = stamp.map(|stamp| (stamp.client, stamp.sequence));
+                self.answers_commit(node, stamp, transaction)
+            }
+            (Operation::Read(query), Outcome::Answer(answer)) => {
+                self.answers_read(node, asked.acknowledged, query, answer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A read shows all that any client had been told of when it was asked for.
+    fn answers_read(
+        &self,
+        node: NodeId,
+        acknowledged: u64,
+        query: &Query,
+        answer: &Answer,
+    ) -> Judgement {
+        let from = usize::try_from(acknowledged).unwrap_or(usize::MAX).min(self.order.len());
+        let mut fresh = self.contents.iter().skip(from);
+        // Who decides alone keeps no order for others.
+        if self.replicas == 1 || fresh.any(|contents| explains(contents, query, answer)) {
             return Ok(());
-        };
-        let is_written = match stamp.map(|stamp| (stamp.client, stamp.sequence)) {
+        }
+        broken(
+            Promise::Serializable,
+            format!(
+                "{node} answers {query:?} with {answer:?}, and not out of the first {from} commits or \
+                 more, of which clients had been told when that was asked"
+            ),
+        )
+    }
+
+    fn answers_commit(
+        &mut self,
+        node: NodeId,
+        asked: Option<Asked>,
+        transaction: &Transaction,
+    ) -> Judgement {
+        let is_written = match asked {
             // With one replica it is that one that writes it down.
             Some(asked) => {
+                let of_session = self.asked.get(&asked).into_iter().flatten();
                 self.diaries.values().any(|diary| diary.has_committed_for(asked))
-                    || self
-                        .asked
-                        .get(&asked)
-                        .is_some_and(|txns| txns.iter().any(|txn| self.is_promised_by_all(*txn)))
+                    || of_session.copied().any(|txn| self.is_committed_in_parallel(txn))
             }
             None => self.is_committed(transaction),
         };
-        match is_written {
-            true => Ok(()),
-            false => broken(
+        if !is_written {
+            return broken(
                 Promise::WaitsForDisk,
-                format!("{node} tells a client that {operation:?} is done; no durable record does"),
-            ),
+                format!(
+                    "{node} tells a client that {transaction:?} is done; no durable record does"
+                ),
+            );
         }
+        let is_it = |txn: &TxnId| {
+            self.prepares.get(txn).is_some_and(|prepare| *prepare.transaction == *transaction)
+        };
+        let place = self.order.iter().position(is_it).map_or(0, |index| index as u64 + 1);
+        self.acknowledged = self.acknowledged.max(place);
+        Ok(())
     }
 
     fn is_committed(&self, transaction: &Transaction) -> bool {
@@ -309,7 +369,7 @@ impl Auditor {
         asked.into_iter().any(|prepare| {
             let txn = prepare.txn;
             self.diaries.values().any(|it| it.committed(txn).is_some() || it.has_alone(txn))
-                || self.is_promised_by_all(txn)
+                || self.is_committed_in_parallel(txn)
         })
     }
 }
