@@ -131,7 +131,7 @@ fn writes_go_on_while_a_replica_is_away() {
     let all: Vec<&str> = Knob::ALL.iter().map(|knob| knob.name()).collect();
     let calm = all.join(",");
     let (mut longest, mut absences) = (Duration::ZERO, 0);
-    for seed in 0..120 {
+    for seed in 0..150 {
         let reduction = "--clients 1 --heal-at 1".parse().unwrap();
         let planned = Setup { reduction, ..Setup::new(seed) }.traced();
         let plan = two_phase::simulate(&planned).trace.unwrap();
@@ -161,9 +161,10 @@ struct Absence {
     until: u64,
 }
 
-/// Reads `fault 3 at 812 ms: node away for long on n2 (with n1), 400 ms`.
+/// Reads `fault 3 at 812 ms: node away for long on n2 (with n1), 400 ms`, or of a pause.
 fn absence(line: &str) -> Option<Absence> {
-    let (head, tail) = line.split_once(" ms: node away for long on n")?;
+    let kinds = [Fault::LongAbsence, Fault::LongPause].map(|it| format!(" ms: {} on n", it.name()));
+    let (head, tail) = kinds.iter().find_map(|kind| line.split_once(kind.as_str()))?;
     if tail.starts_with('0') {
         return None;
     }
