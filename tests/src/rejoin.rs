@@ -335,10 +335,11 @@ mod tests {
 
     #[test]
     fn the_longest_pause_is_the_one_that_begins_in_time() {
-        let at = |times: &[u64]| Writes(times.iter().map(|at| Duration::from_millis(*at)).collect());
+        let at =
+            |times: &[u64]| Writes(times.iter().map(|at| Duration::from_millis(*at)).collect());
         let check = |times, from, to, pause| {
-            let found = at(times)
-                .longest_pause(Duration::from_millis(from), Duration::from_millis(to));
+            let found =
+                at(times).longest_pause(Duration::from_millis(from), Duration::from_millis(to));
             assert_eq!(found, Duration::from_millis(pause), "{times:?} {from} {to}");
         };
         check(&[0, 10, 20, 500, 510], 5, 600, 480);

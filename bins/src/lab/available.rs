@@ -76,7 +76,8 @@ fn losses(evidence: &Evidence<'_>) -> String {
         let place = replicas.iter().position(|replica| *replica == leader);
         let has = |majority: &u32| place.is_some_and(|place| majority >> place & 1 == 1);
         let left = well(None, replicas, &now);
-        if !well(None, replicas, &before).iter().any(has) || left.iter().any(has) || left.is_empty() {
+        if !well(None, replicas, &before).iter().any(has) || left.iter().any(has) || left.is_empty()
+        {
             continue;
         }
         let next = acknowledged.partition_point(|at| *at <= strike.from);

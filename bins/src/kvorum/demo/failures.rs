@@ -22,7 +22,8 @@ pub(super) async fn replica_killed(
     stage: &mut Stage,
     guide: &mut Guide<'_>,
 ) -> Result<(), Trouble> {
-    guide.scene("A replica is killed: writes go on without it, and it comes back and catches up")?;
+    guide
+        .scene("A replica is killed: writes go on without it, and it comes back and catches up")?;
     let client = stage.client().await?;
     let killed = Member::Replica(2);
     stage.cluster.await_members(3, stage.patience).await?;
