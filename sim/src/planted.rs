@@ -7,6 +7,8 @@
 #[cfg(feature = "planted-bugs")]
 mod hunt;
 #[cfg(feature = "planted-bugs")]
+mod known;
+#[cfg(feature = "planted-bugs")]
 mod row;
 
 use kvorum_replication::paxos::planted as paxos;
@@ -19,7 +21,9 @@ use kvorum_node::planted as node;
 use crate::Simulate;
 
 #[cfg(feature = "planted-bugs")]
-pub use hunt::{Found, Hunted, control, hunt};
+pub use hunt::{Found, Hunted, control, hunt, hunt_from_known};
+#[cfg(feature = "planted-bugs")]
+pub use known::KNOWN_SEEDS;
 #[cfg(feature = "planted-bugs")]
 pub use row::{Bounds, Row};
 
@@ -129,6 +133,16 @@ impl Bug {
             two_phase::Bug::InstallOlder,
             two_phase::Bug::ApplyWhileInstalling,
             two_phase::Bug::JoinKeepsOldVotes,
+            two_phase::Bug::CommitBeforeViewIsKnown,
+            two_phase::Bug::ExcludeUnderLease,
+            two_phase::Bug::ReadWithoutLease,
+            two_phase::Bug::ExcludeBeforeDurable,
+            two_phase::Bug::RecoverByOldView,
+            two_phase::Bug::AbortToExcluded,
+            two_phase::Bug::PromiseNeverInView,
+            two_phase::Bug::TrustMissedNumbers,
+            two_phase::Bug::JoinBeforeDecided,
+            two_phase::Bug::CheckpointForgetsView,
         ];
         Self::all().filter(|bug| !matches!(bug, Self::TwoPhase(bug) if RARE.contains(bug)))
     }

@@ -249,8 +249,10 @@ impl StoredRecord for ParticipantRecord {
 
 /// The mark under which the staged rows are installed that a record stands for, if it is such a one.
 pub(crate) fn installs(kind: u8, payload: &Bytes) -> Option<u64> {
-    let mark = Fields::new(payload).number().ok()?;
-    (kind == INSTALLED).then_some(mark)
+    if kind != INSTALLED {
+        return None;
+    }
+    Fields::new(payload).number().ok()
 }
 
 /// An old one was written when nothing was committed in parallel.

@@ -1,5 +1,5 @@
-//! Each bug on purpose has to be found: by the ghost or the judge of the random schedules, or else by
-//! a script that comes out differently.
+//! Each bug on purpose has to be found: by a script that comes out differently, or else by the ghost or
+//! the judge of the random schedules.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -25,15 +25,22 @@ fn finds(seed: u64, planted: Planted) -> Option<String> {
     }
 }
 
+/// What a script shows is not looked for in schedules. `KVORUM_BUG=NAME` looks for one of them only,
+/// and in both.
 #[test]
 fn every_planted_bug_is_found() {
+    let only = std::env::var("KVORUM_BUG").ok();
     // Panics are expected, thousands of them.
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();
-    for bug in Bug::ALL {
+    for bug in Bug::ALL.iter().filter(|bug| only.as_ref().is_none_or(|only| only == bug.name())) {
         let planted = Planted::of(*bug);
-        let found = SEEDS.into_iter().find_map(|seed| Some((seed, finds(seed, planted)?)));
         let scripts = script::that_differ(planted);
+        if !scripts.is_empty() && only.is_none() {
+            println!("{}: {scripts:?}", bug.name());
+            continue;
+        }
+        let found = SEEDS.into_iter().find_map(|seed| Some((seed, finds(seed, planted)?)));
         match &found {
             Some((seed, why)) => println!("{}: seed {seed}: {why}; {scripts:?}", bug.name()),
             None => println!("{}: by no seed; {scripts:?}", bug.name()),

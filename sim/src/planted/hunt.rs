@@ -1,6 +1,6 @@
 //! The hunt: seed after seed until something is wrong.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use super::{Bug, Place, Planted};
 use crate::{Setup, Simulate, Violation, run_seeds};
@@ -8,8 +8,8 @@ use crate::{Setup, Simulate, Violation, run_seeds};
 /// How a hunt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hunted {
-    /// The bug was seen: this seed breaks a promise with it, holds without it, and is the first
-    /// that does.
+    /// The bug was seen: this seed breaks a promise with it, and holds without it. It is the first
+    /// that does, or the known one.
     Found(Found),
     /// No seed breaks a promise.
     Nothing {
@@ -20,7 +20,7 @@ pub enum Hunted {
     Unsound(Found),
 }
 
-/// The first seed that breaks a promise.
+/// A seed that breaks a promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Which.
@@ -33,13 +33,26 @@ pub struct Found {
 /// for any number of threads.
 #[must_use]
 pub fn hunt(bug: Bug, seeds_max: u64, threads: usize) -> Hunted {
-    let simulate = bug.place().simulate();
-    match first_violation(simulate, Planted::of(bug), seeds_max, threads) {
-        None => Hunted::Nothing { seeds: seeds_max },
-        Some(found) => match simulate(&Setup::new(found.seed)).violation {
-            None => Hunted::Found(found),
-            Some(violation) => Hunted::Unsound(Found { violation, ..found }),
-        },
+    first_violation(bug.place().simulate(), Planted::of(bug), 0..seeds_max, threads)
+        .map_or(Hunted::Nothing { seeds: seeds_max }, |found| compared(bug, found))
+}
+
+/// Runs the seed that is known to show this bug, and only if that no longer does, or none is known,
+/// searches: for who wants to know whether the bug is found, and not how soon.
+#[must_use]
+pub fn hunt_from_known(bug: Bug, seeds_max: u64, threads: usize) -> Hunted {
+    let known = bug
+        .known_seed()
+        .map(|seed| seed..seed + 1)
+        .and_then(|seeds| first_violation(bug.place().simulate(), Planted::of(bug), seeds, 1));
+    known.map_or_else(|| hunt(bug, seeds_max, threads), |found| compared(bug, found))
+}
+
+/// Whether the same seed holds without the bug.
+fn compared(bug: Bug, found: Found) -> Hunted {
+    match bug.place().simulate()(&Setup::new(found.seed)).violation {
+        None => Hunted::Found(found),
+        Some(violation) => Hunted::Unsound(Found { violation, ..found }),
     }
 }
 
@@ -48,7 +61,7 @@ pub fn hunt(bug: Bug, seeds_max: u64, threads: usize) -> Hunted {
 pub fn control(seeds: u64, threads: usize) -> Hunted {
     let places = Place::ALL.iter().map(|place| place.simulate());
     let found = places
-        .filter_map(|simulate| first_violation(simulate, Planted::default(), seeds, threads))
+        .filter_map(|simulate| first_violation(simulate, Planted::default(), 0..seeds, threads))
         .next();
     found.map_or(Hunted::Nothing { seeds }, Hunted::Unsound)
 }
@@ -56,11 +69,11 @@ pub fn control(seeds: u64, threads: usize) -> Hunted {
 fn first_violation(
     simulate: Simulate,
     planted: Planted,
-    seeds_max: u64,
+    seeds: Range<u64>,
     threads: usize,
 ) -> Option<Found> {
     let like = Setup { planted, ..Setup::new(0) };
-    let totals = run_seeds(simulate, 0..seeds_max, threads, &like, |totals| {
+    let totals = run_seeds(simulate, seeds, threads, &like, |totals| {
         if totals.violations.is_empty() {
             ControlFlow::Continue(())
         } else {
