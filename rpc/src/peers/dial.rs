@@ -1,4 +1,5 @@
-//! Dialling: the configured peers all the time, the others when there is something to tell them.
+//! Dialling: the configured peers all the time, and those that a coordinator told of; others when there
+//! is something to tell them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,11 @@ pub(crate) fn start(worker: &Rc<Worker>) -> Vec<JoinHandle<()>> {
     let own =
         hub.peers.options.dial.iter().filter(|(node, _)| hub.worker_of(*node) == worker.index);
     own.map(|(node, _)| spawn_local(keep(Rc::clone(worker), hub.peers.peer(*node)))).collect()
+}
+
+/// Dials a peer whose links live on this worker, for ever.
+pub(crate) fn keep_linked(worker: &Rc<Worker>, node: NodeId) -> JoinHandle<()> {
+    spawn_local(keep(Rc::clone(worker), worker.service.hub.peers.peer(node)))
 }
 
 /// Dials a peer once, because messages wait for it.

@@ -29,7 +29,7 @@ use kvorum_replication::NodeId;
 use tokio::sync::Notify;
 
 pub(crate) use attach::{Attached, accept};
-pub(crate) use dial::{dial_on_demand, start};
+pub(crate) use dial::{dial_on_demand, keep_linked, start};
 use joining::Met;
 pub(crate) use joining::prepare;
 pub(crate) use link::Link;
@@ -149,14 +149,27 @@ impl Peers {
     }
 
     /// Remembers where the members are. Nobody dials itself, and a coordinator dials its replicas,
-    /// not they it.
-    pub(crate) fn learn(&self, own: NodeId, members: &[(NodeId, String)]) {
+    /// not they it; the others are dialled when there is something to tell them. With `keep`, says
+    /// whom to dial all the time from now on.
+    pub(crate) fn learn(
+        &self,
+        own: NodeId,
+        members: &[(NodeId, String)],
+        keep: bool,
+    ) -> Vec<NodeId> {
+        let mut kept = Vec::new();
         for (node, address) in members {
             let dialled = self.options.dial.iter().any(|(dialled, _)| dialled == node);
             if *node != own && !dialled {
-                self.peer(*node).set_address(address, *node != NodeId::COORDINATOR);
+                let is_other = *node != NodeId::COORDINATOR;
+                let peer = self.peer(*node);
+                peer.set_address(address, is_other);
+                if is_other && keep && peer.is_to_be_kept() {
+                    kept.push(*node);
+                }
             }
         }
+        kept
     }
 
     pub(crate) fn is_up(&self, node: NodeId) -> bool {

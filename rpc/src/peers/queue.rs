@@ -43,6 +43,8 @@ struct State {
     /// What it tells clients to connect to.
     advertised: String,
     on_demand: bool,
+    /// A task has been given this peer to keep a link with.
+    kept: bool,
     dialling: bool,
     /// After a failure nobody dials before this.
     not_before: Option<Instant>,
@@ -68,6 +70,11 @@ impl Peer {
             address.clone_into(&mut state.address);
             state.not_before = None;
         }
+    }
+
+    /// True the first time: a link is to be kept, by one task.
+    pub(super) fn is_to_be_kept(&self) -> bool {
+        !std::mem::replace(&mut self.lock().kept, true)
     }
 
     pub(super) fn address(&self) -> String {

@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Open(TcpStream, SocketAddr),
     /// Dial this peer, somebody has a message for it.
     Dial(NodeId),
+    /// See to it that a link with this peer stands.
+    Keep(NodeId),
     /// Say when everything has left the process, or the time is over.
     Drain(SyncSender<()>, Instant),
 }
@@ -201,7 +203,11 @@ impl Service {
     /// Lets the transport know where the other members are, and whether this node is one of them.
     pub(crate) fn learn_members(&self) {
         let identity = self.identity.identity();
-        self.hub.peers.learn(identity.node, &identity.members);
+        // Who is to catch up, or has no lease, needs another replica at once.
+        let keep = identity.protocol == Protocol::TwoPhase;
+        for peer in self.hub.peers.learn(identity.node, &identity.members, keep) {
+            self.hub.command(self.hub.worker_of(peer), Command::Keep(peer));
+        }
         let is_outside = match identity.protocol {
             // A replica waits for its coordinator, and sends clients there.
             Protocol::TwoPhase => false,

@@ -18,7 +18,7 @@ use kvorum_schema::client_capnp::gate;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle as TaskHandle, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
 use super::ServerError;
@@ -46,6 +46,8 @@ pub(crate) struct Worker {
     budget: Rc<Budget>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     number: Cell<u64>,
+    /// What keeps links with peers that it was told of after its start.
+    keeping: RefCell<Vec<TaskHandle<()>>>,
 }
 
 pub(super) fn start(
@@ -88,6 +90,7 @@ fn run(
         service,
         connections: RefCell::default(),
         number: Cell::new(0),
+        keeping: RefCell::default(),
     });
     runtime.block_on(async move {
         let listener = listener.map(tokio::net::TcpListener::from_std).transpose();
@@ -120,6 +123,7 @@ impl Worker {
         let dialling = peers::start(&self);
         // Ends when the server stops.
         self.requests.route().await;
+        let dialling = dialling.into_iter().chain(self.keeping.take());
         for task in [submitting, watching, commanded].into_iter().chain(accepting).chain(dialling) {
             task.abort();
         }
@@ -137,6 +141,9 @@ impl Worker {
                     }
                 },
                 Command::Dial(peer) => peers::dial_on_demand(&self, peer),
+                Command::Keep(peer) => {
+                    self.keeping.borrow_mut().push(peers::keep_linked(&self, peer));
+                }
                 Command::Drain(done, until) => {
                     spawn_local(drain(Rc::clone(&self), done, until.into()));
                 }
