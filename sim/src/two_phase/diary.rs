@@ -187,7 +187,12 @@ impl Diary {
             }
             Note::Installed { applied, decided } => {
                 self.installed.push((*applied, at));
-                self.decided.extend(decided.iter().map(|(txn, it)| (*txn, (*it, at))));
+                for (txn, decision) in decided {
+                    // What stood here before is as durable as it was.
+                    if self.decided.get(txn).is_none_or(|(known, _)| known != decision) {
+                        self.decided.insert(*txn, (*decision, at));
+                    }
+                }
             }
             Note::Outside { life } => {
                 self.standing.push((Standing { life: *life, is_outside: true }, at));

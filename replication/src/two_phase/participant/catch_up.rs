@@ -98,6 +98,10 @@ impl Participant {
         self.catch_up.anew
     }
 
+    pub(super) fn forget_to_begin_anew(&mut self) {
+        self.catch_up.anew = false;
+    }
+
     /// The rows are those of a replica that knew the numbers of this epoch.
     pub(super) fn begun_anew(&mut self, epoch: u64) {
         if core::mem::take(&mut self.catch_up.anew) {

@@ -214,6 +214,8 @@ impl Participant {
             self.counters.outdated_dropped += 1;
             return;
         }
+        // The coordinator trusts what is applied here, and from here on nothing may be taken back.
+        self.need_not_begin_anew(effects);
         // What it promises from here on is written behind this.
         self.standing.replay_joined(life, first, serve_from);
         self.persist_standing(effects);

@@ -69,6 +69,18 @@ impl Participant {
         }
     }
 
+    /// It is let in with what it has.
+    pub(super) fn need_not_begin_anew(&mut self, effects: &mut Out) {
+        if self.is_to_begin_anew() {
+            self.forget_to_begin_anew();
+            if self.catch_up.incoming.is_some() {
+                self.counters.snapshots_given_up += 1;
+                self.unstage(effects);
+                self.stop_waiting_for_commits();
+            }
+        }
+    }
+
     /// What was staged so far is given up, and what was held back for it goes on.
     fn unstage(&mut self, effects: &mut Out) {
         self.installing = None;

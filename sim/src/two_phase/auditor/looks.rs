@@ -83,7 +83,8 @@ impl Auditor {
         }
         let acknowledged = self.newest_acknowledged.get(&node).copied().unwrap_or_default();
         let before = last.map_or(acknowledged, |(applied, _)| applied.max(acknowledged));
-        if audit.applied < before {
+        // Who is outside and begins anew takes the rows of another, which may have come less far.
+        if audit.applied < before && !self.diary(node).standing().is_outside {
             return broken(
                 Promise::Remembers,
                 format!("{node} holds the commits up to {}, and had {before}", audit.applied),

@@ -80,8 +80,11 @@ impl Auditor {
             );
         }
         let is_parallel = self.parallel(txn).is_some();
+        // What a member had promised that is outside nobody can ask it: all others' promises are enough
+        // for a coordinator that has started.
+        let has_promised = |diary: &Diary| diary.has_prepared(txn) || diary.standing().is_outside;
         let lacks = |node: &&NodeId| match is_parallel {
-            true => !self.has(**node, |diary| diary.has_prepared(txn)),
+            true => !self.has(**node, has_promised),
             false => !self.voted.contains(&(**node, txn)),
         };
         if let Some(node) = participants.iter().find(lacks) {

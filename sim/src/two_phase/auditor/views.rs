@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Prepare, TxnId, ViewMessage};
 use kvorum_replication::two_phase::record::View;
+use kvorum_replication::{NodeId, Position};
 
 use super::super::diary::Diary;
 use super::Auditor;
@@ -71,7 +71,12 @@ impl Auditor {
             pair[0].members.iter().any(|member| pair[1].member(member.replica).is_none())
         };
         let left_out = views.windows(2).rfind(leaves_out).map_or(0, |pair| pair[1].number);
-        let knows = |node: NodeId| self.has(node, |diary| diary.knows_view() >= left_out);
+        // Who has lost its disk knew it before, and takes part in nothing now.
+        let knows = |node: NodeId| {
+            self.has(node, |diary| {
+                diary.knows_view() >= left_out || diary.durable() == Position::default()
+            })
+        };
         view.members.iter().all(|member| knows(member.replica))
     }
 
