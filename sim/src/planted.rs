@@ -143,6 +143,7 @@ impl Bug {
             two_phase::Bug::TrustMissedNumbers,
             two_phase::Bug::JoinBeforeDecided,
             two_phase::Bug::CheckpointForgetsView,
+            two_phase::Bug::LeaseWithoutMargin,
         ];
         Self::all().filter(|bug| !matches!(bug, Self::TwoPhase(bug) if RARE.contains(bug)))
     }

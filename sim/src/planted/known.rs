@@ -15,7 +15,7 @@ pub const KNOWN_SEEDS: &[(&str, u64)] = &[
     ("stale-sequence-is-new", 10),
     ("sessions-not-recovered", 64),
     ("checkpoint-forgets-sessions", 253),
-    ("checkpoint-forgets-decisions", 345),
+    ("checkpoint-forgets-decisions", 1171),
     ("finished-below-before-recovery", 19),
     ("catch-up-over-gap", 24),
     ("snapshot-forgets-outcomes", 94),
