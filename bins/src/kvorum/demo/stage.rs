@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a replica may be silent before writes go on without it: as long as usual.
 const EXCLUDE_AFTER: Duration = Duration::from_millis(500);
 
-/// For those who are patient, longer; but the tour is to end.
-const EXCLUDE_AFTER_MAX: Duration = Duration::from_secs(5);
+/// For those who are patient, longer; but well below what the coordinator waits for votes.
+const EXCLUDE_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// An operation may take so many times as long as a replica may be silent.
 const PATIENT_TIMES: u32 = 20;
