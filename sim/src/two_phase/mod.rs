@@ -264,7 +264,6 @@ impl Protocol for Cluster {
             ("replicas that found themselves left out", views.left_out),
             ("replicas back in a view", views.rejoined),
             ("replicas back in a view with the rows of another", views.rejoined_by_rows),
-            ("replicas left out with numbers that others have now", views.astray),
             ("replicas left out that lost their disks", views.disks_lost_outside),
             ("leases granted", views.leases),
             ("questions to others for want of a lease", views.asks),
@@ -277,6 +276,8 @@ impl Protocol for Cluster {
         let (count, replicas) = (commits.len() as u64, u64::from(self.sizes.replicas));
         vec![
             ("commits of all replicas", count),
+            // So rare that it can't be asked for in each set of runs.
+            ("replicas left out with numbers that others have now", self.auditor.of_views.astray),
             ("commits' messages", sum(&self.auditor.messages)),
             // Mohan, Lindsay and Obermarck 1986: prepare, vote, decision, acknowledgement.
             ("commits' messages by the book", 4 * replicas * count),
