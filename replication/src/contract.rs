@@ -423,6 +423,9 @@ pub struct Status {
     pub leader: Option<NodeId>,
     /// Peers this node has a link to.
     pub peers_up: Vec<NodeId>,
+    /// Of a coordinator, the replicas that its log says the cluster has; empty if it does not say, and
+    /// elsewhere.
+    pub replicas: Vec<NodeId>,
     /// Counters by name, in a fixed order: messages and forced and unforced records by type.
     pub counters: Vec<(&'static str, u64)>,
 }

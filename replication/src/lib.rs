@@ -31,6 +31,6 @@ pub use contract::{
 pub use limits::Limits;
 pub use request::{
     Answer, ClientId, Failure, Happened, Held, Key, Operation, Outcome, Page, Precondition, Query,
-    Range, Request, Row, Stamp, Transaction, Value, Write, Writes,
+    Range, ReplicaChange, Request, Row, Stamp, Transaction, Value, Write, Writes,
 };
 pub use sessions::{SessionState, Settled};

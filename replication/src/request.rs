@@ -72,6 +72,19 @@ pub enum Operation {
         /// All of them, those that stay included.
         members: Vec<NodeId>,
     },
+    /// Have one replica more, or one less; under two-phase commit with a coordinator. Whoever asks
+    /// again for what is so already is told that it is done.
+    ChangeReplicas(ReplicaChange),
+}
+
+/// How the replicas of a cluster with a coordinator change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaChange {
+    /// This one belongs to the cluster from now on. It takes part once it has caught up. Its number
+    /// is above those of all replicas that there ever were.
+    Add(NodeId),
+    /// This one does not belong to it any more, and its number is nobody's from now on.
+    Remove(NodeId),
 }
 
 /// A question to the store.

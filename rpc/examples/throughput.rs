@@ -64,7 +64,9 @@ fn answer(event: Event<Message>, value: &Bytes, turn: &mut Turn<Message>) {
                 Operation::Read(_) | Operation::ReadStale(_) => {
                     Outcome::Answer(Answer::Value(Some(value.clone())))
                 }
-                Operation::Transact { .. } | Operation::ChangeMembers { .. } => Outcome::Committed,
+                Operation::Transact { .. }
+                | Operation::ChangeMembers { .. }
+                | Operation::ChangeReplicas(_) => Outcome::Committed,
             };
             turn.replies.push((request.id, outcome));
         }
@@ -87,6 +89,7 @@ fn report() -> Report {
             locks: 0,
             leader: None,
             peers_up: Vec::new(),
+            replicas: Vec::new(),
             counters: Vec::new(),
         },
         log_last: 0,

@@ -95,6 +95,7 @@ impl Core for Obedient {
             locks: 0,
             leader: None,
             peers_up: Vec::new(),
+            replicas: Vec::new(),
             counters: Vec::new(),
         }
     }

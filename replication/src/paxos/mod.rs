@@ -51,6 +51,7 @@ mod snapshot;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 pub use self::failing::PaxosRole;
 pub use self::options::{AcceptorRestart, ReplicaOptions};
@@ -258,6 +259,10 @@ impl Replica {
             }
             Operation::ChangeMembers { members } => {
                 self.change_members(now, id, deadline, &members, effects);
+            }
+            Operation::ChangeReplicas(_) => {
+                let reason = String::from("under Multi-Paxos all replicas are named together");
+                reply_failed(id, Failure::Invalid { reason }, effects);
             }
         }
     }
@@ -474,6 +479,7 @@ impl Core for Replica {
             locks: 0,
             leader: self.proposer.leader(),
             peers_up: self.peers_up.iter().copied().collect(),
+            replicas: Vec::new(),
             counters,
         }
     }

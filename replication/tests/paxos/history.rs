@@ -68,7 +68,9 @@ fn real_time(cluster: &Cluster, counts: &mut Counts) -> Result<(), String> {
                     Operation::Transact { stamp, transaction } => {
                         (None, *stamp, Some(transaction.clone()))
                     }
-                    Operation::OpenSession | Operation::ChangeMembers { .. } => (None, None, None),
+                    Operation::OpenSession
+                    | Operation::ChangeMembers { .. }
+                    | Operation::ChangeReplicas(_) => (None, None, None),
                 };
                 let mut after = seen;
                 if let Some(stamp) = stamp {

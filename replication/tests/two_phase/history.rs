@@ -169,7 +169,9 @@ fn real_time(
                         (Some(query.clone()), None)
                     }
                     Operation::Transact { stamp, .. } => (None, *stamp),
-                    Operation::OpenSession | Operation::ChangeMembers { .. } => (None, None),
+                    Operation::OpenSession
+                    | Operation::ChangeMembers { .. }
+                    | Operation::ChangeReplicas(_) => (None, None),
                 };
                 let named = name.as_ref().map(|(txn, _)| *txn);
                 let txn = named.or_else(|| cluster.asked.get(request).copied());

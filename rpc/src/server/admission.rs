@@ -77,7 +77,8 @@ impl Kind {
             },
             Operation::OpenSession
             | Operation::Transact { .. }
-            | Operation::ChangeMembers { .. } => Self::Write,
+            | Operation::ChangeMembers { .. }
+            | Operation::ChangeReplicas(_) => Self::Write,
         }
     }
 }

@@ -216,7 +216,8 @@ pub(crate) fn operation_bytes(operation: &Operation) -> usize {
         Operation::OpenSession
         | Operation::Read(_)
         | Operation::ReadStale(_)
-        | Operation::ChangeMembers { .. } => 0,
+        | Operation::ChangeMembers { .. }
+        | Operation::ChangeReplicas(_) => 0,
     }
 }
 

@@ -286,7 +286,9 @@ fn refusal(refused: Refused) -> Outcome {
 /// Whether it may have happened if no answer comes.
 pub(super) fn writes(operation: &Operation) -> bool {
     match operation {
-        Operation::Transact { .. } | Operation::ChangeMembers { .. } => true,
+        Operation::Transact { .. }
+        | Operation::ChangeMembers { .. }
+        | Operation::ChangeReplicas(_) => true,
         Operation::OpenSession | Operation::Read(_) | Operation::ReadStale(_) => false,
     }
 }

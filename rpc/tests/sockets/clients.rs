@@ -107,7 +107,8 @@ fn answering(outcome: Outcome) -> Behaviour {
             Operation::Read(_)
             | Operation::ReadStale(_)
             | Operation::Transact { .. }
-            | Operation::ChangeMembers { .. } => outcome.clone(),
+            | Operation::ChangeMembers { .. }
+            | Operation::ChangeReplicas(_) => outcome.clone(),
         };
         turn.replies.push((request.id, outcome));
     })

@@ -24,7 +24,9 @@ fn done(operation: &Operation) -> Outcome {
     match operation {
         Operation::OpenSession => Outcome::Session(ClientId(1)),
         Operation::Read(_) | Operation::ReadStale(_) => Outcome::Answer(Answer::Value(None)),
-        Operation::Transact { .. } | Operation::ChangeMembers { .. } => Outcome::Committed,
+        Operation::Transact { .. }
+        | Operation::ChangeMembers { .. }
+        | Operation::ChangeReplicas(_) => Outcome::Committed,
     }
 }
 

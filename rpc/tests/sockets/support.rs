@@ -163,6 +163,7 @@ fn report(role: Role) -> Report {
             locks: 0,
             leader: None,
             peers_up: Vec::new(),
+            replicas: Vec::new(),
             counters: vec![("played", 1)],
         },
         log_last: 11,
@@ -262,7 +263,7 @@ impl Rows {
             Operation::Read(Query::Page(page)) | Operation::ReadStale(Query::Page(page)) => {
                 self.page(page)
             }
-            Operation::ChangeMembers { .. } => Outcome::Committed,
+            Operation::ChangeMembers { .. } | Operation::ChangeReplicas(_) => Outcome::Committed,
             Operation::Transact { stamp, transaction } => {
                 if let Some(stamp) = stamp {
                     let asked = self.asked.entry((stamp.client, stamp.sequence)).or_default();

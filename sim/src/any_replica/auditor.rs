@@ -516,7 +516,7 @@ impl Auditor {
                     ),
                 }
             }
-            Operation::ChangeMembers { .. } => Ok(()),
+            Operation::ChangeMembers { .. } | Operation::ChangeReplicas(_) => Ok(()),
         }
     }
 

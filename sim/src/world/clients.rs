@@ -107,7 +107,8 @@ impl<P: Protocol> World<P> {
             // To be told where to go.
             Operation::OpenSession
             | Operation::Transact { .. }
-            | Operation::ChangeMembers { .. } => chance.one_in(20),
+            | Operation::ChangeMembers { .. }
+            | Operation::ChangeReplicas(_) => chance.one_in(20),
         };
         match (favourite, former) {
             (Some(node), _) if !elsewhere => node,

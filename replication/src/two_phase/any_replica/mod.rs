@@ -249,8 +249,10 @@ impl Replica {
             Operation::Transact { stamp, transaction } => {
                 self.transact(now, id, deadline, stamp, transaction, effects);
             }
-            Operation::ChangeMembers { .. } => {
-                let reason = String::from("under two-phase commit the replicas are fixed");
+            Operation::ChangeMembers { .. } | Operation::ChangeReplicas(_) => {
+                let reason = String::from(
+                    "without a coordinator the replicas of two-phase commit are fixed",
+                );
                 reply_failed(id, Failure::Invalid { reason }, effects);
             }
         }
@@ -453,6 +455,7 @@ impl Core for Replica {
             in_doubt: self.participating.in_doubt(now) as u64,
             locks: self.locks.len() as u64,
             peers_up: self.peers_up.iter().copied().collect(),
+            replicas: Vec::new(),
             leader: None,
             counters,
         }

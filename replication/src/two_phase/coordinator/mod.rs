@@ -240,6 +240,11 @@ impl Coordinator {
                 self.read(now, id, deadline, query, effects);
             }
             Operation::ChangeMembers { .. } => {
+                let reason =
+                    String::from("with a coordinator replicas are added and removed singly");
+                reply_failed(id, Failure::Invalid { reason }, effects);
+            }
+            Operation::ChangeReplicas(_) => {
                 let reason = String::from("under two-phase commit the replicas are fixed");
                 reply_failed(id, Failure::Invalid { reason }, effects);
             }
@@ -455,6 +460,7 @@ impl Core for Coordinator {
             locks: self.locks.len() as u64,
             leader: None,
             peers_up: self.peers_up.iter().copied().collect(),
+            replicas: Vec::new(),
             counters,
         }
     }

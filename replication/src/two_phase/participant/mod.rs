@@ -472,6 +472,7 @@ impl Core for Participant {
             locks: self.locks.len() as u64,
             leader: None,
             peers_up: self.peers_up.iter().copied().collect(),
+            replicas: Vec::new(),
             counters,
         }
     }

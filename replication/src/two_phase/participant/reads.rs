@@ -43,7 +43,8 @@ impl Participant {
             }
             Operation::OpenSession
             | Operation::Transact { .. }
-            | Operation::ChangeMembers { .. } => {
+            | Operation::ChangeMembers { .. }
+            | Operation::ChangeReplicas(_) => {
                 reply_failed(id, Failure::Redirect { to: NodeId::COORDINATOR }, effects);
             }
         }
