@@ -163,7 +163,7 @@ impl Driver for Nodes {
         // Who is left out has not what was committed without it: a disk lost then may be the last.
         let wipes = wipes && min_replicas == usize::MAX;
         // By chance of its own: those that do not are as they were before some did.
-        let changes = replicas == 3 && min_replicas == 2 && Random::new(!seed).below(2) == 0;
+        let changes = replicas == 3 && min_replicas == 2 && Random::new(!seed).below(3) > 0;
         let recent_bytes = if random.below(3) > 0 { 400 } else { 1 << 20 };
         let catch_up_after = if random.below(2) == 0 { 1 } else { 300 };
         Hostility {
@@ -191,7 +191,7 @@ impl Driver for Nodes {
             schedule.restart_coordinator();
         }
         let hostility = schedule.hostility;
-        if schedule.driver.changes && schedule.one_in(30) {
+        if schedule.driver.changes && schedule.one_in(20) {
             schedule.change_replicas();
         }
         match schedule.below(1000) {
@@ -301,7 +301,8 @@ impl Schedule {
     /// Asks for one replica more or one less; sometimes for what can't be.
     fn change_replicas(&mut self) {
         let node = self.some_node();
-        let change = match self.one_in(2) {
+        let is_replica = self.cluster.replicas().contains(&node);
+        let change = match is_replica == self.one_in(10) {
             true => ReplicaChange::Add(node),
             false => ReplicaChange::Remove(node),
         };

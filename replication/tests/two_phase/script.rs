@@ -237,4 +237,7 @@ scripts! {
     view_late_answer
     view_abort
     view_anew_behind
+    view_replica_added
+    view_replica_removed
+    view_replica_refused
 }

@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 use super::{Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, ReplicaChange};
+use crate::two_phase::planted::Bug;
 
 /// A change that is under way.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +75,7 @@ impl Coordinator {
 
     fn why_not_add(&self, replica: NodeId) -> Option<String> {
         let highest = self.views.current().highest;
-        if replica <= highest {
+        if replica <= highest && !self.options.planted.has(Bug::UseNumbersTwice) {
             return Some(format!(
                 "numbers are not used twice, and there was a replica {highest}: take a greater one"
             ));

@@ -225,8 +225,9 @@ impl Views {
     /// How long a replica that has asked may serve reads.
     pub(super) fn grant(&self, to: NodeId) -> Option<Duration> {
         let is_in = |view: &View| view.member(to).is_some();
-        let stays =
-            is_in(&self.current) && self.pending.as_ref().is_none_or(is_in) && !self.is_leaving(to);
+        let stays = is_in(&self.current)
+            && self.pending.as_ref().is_none_or(is_in)
+            && (!self.is_leaving(to) || self.planted.has(Bug::RemoveUnderLease));
         let replica = self.replicas.iter().find(|replica| replica.id == to)?;
         let is_aware = replica.knows >= self.current.number && replica.needs.is_none();
         (stays && is_aware).then(|| self.lease.min(self.current.lease))
@@ -363,7 +364,7 @@ impl Views {
             ReplicaChange::Add(replica) => {
                 // Above all others, so in the order of the numbers.
                 next.replicas.push(replica);
-                next.highest = replica;
+                next.highest = next.highest.max(replica);
             }
             ReplicaChange::Remove(replica) if self.is_member(replica) => return None,
             ReplicaChange::Remove(replica) => {
@@ -372,7 +373,7 @@ impl Views {
             }
         }
         next.min_replicas = self.least_of(next.replicas.len());
-        next.is_founded = false;
+        next.is_founded = self.planted.has(Bug::ChangeBeforeKnown);
         Some(next)
     }
 
@@ -655,6 +656,67 @@ mod tests {
             |applied, promised| views.is_suspect(NodeId(3), CommitNumber(applied), promised);
         assert_eq!([is_suspect(10, 3), is_suspect(11, 3), is_suspect(11, 4)], [false, true, false]);
         assert!(!views.is_suspect(NodeId(2), CommitNumber(99), 0));
+    }
+
+    #[test]
+    fn who_is_added_is_outside_and_nobody_is_left_out_before_all_know() {
+        let mut views = founded(3, 0);
+        assert_eq!((views.others(), views.current().highest), (1, NodeId(3)));
+        views.want(Some(ReplicaChange::Add(NodeId(4))));
+        let view = views.next(time(0), None).expect("it is to be added");
+        assert_eq!((view.min_replicas, view.highest, ids(&view)), (3, NodeId(4), vec![1, 2, 3]));
+        assert!(!views.is_replica(NodeId(4)) && views.is_changing());
+        assert!(views.is_logged(txn(1)).is_empty());
+        views.want(None);
+        assert!(views.is_replica(NodeId(4)) && !views.is_member(NodeId(4)));
+        // The third never hears of it.
+        for member in [1, 2] {
+            views.knows(NodeId(member), view.number);
+        }
+        assert!(live(&mut views, (0, 2_000), &[1, 2, 3]).is_none());
+        views.knows(NodeId(3), view.number);
+        assert!(views.next(time(2_000), None).expect("all know").is_founded);
+        views.is_logged(txn(1));
+        views.knows(NodeId(4), view.number);
+        let back = views.with(NodeId(4), txn(5)).expect("it knows the view");
+        assert_eq!(ids(&back), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn who_is_to_be_removed_is_silent_and_has_no_lease() {
+        let mut views = founded(4, 0);
+        views.want(Some(ReplicaChange::Remove(NodeId(3))));
+        assert!(views.grant(NodeId(3)).is_none() && views.grant(NodeId(2)).is_some());
+        let left_out = live(&mut views, (0, 560), &[1, 2, 3, 4]).expect("it counts as silent");
+        assert_eq!((ids(&left_out), left_out.replicas.len()), (vec![1, 2, 4], 4));
+        views.is_logged(txn(1));
+        assert!(views.with(NodeId(3), txn(2)).is_none());
+        all_know(&mut views, left_out.number);
+        let removed = views.next(time(560), None).expect("nobody needs it");
+        assert_eq!((removed.replicas.len(), removed.min_replicas), (3, 2));
+        views.is_logged(txn(1));
+        assert!(views.are_so(ReplicaChange::Remove(NodeId(3))) && views.was_replica(NodeId(3)));
+        // While what was committed before a start is asked for, nothing is changed.
+        all_know(&mut views, removed.number);
+        views.want(Some(ReplicaChange::Add(NodeId(5))));
+        let round = Some((2, CommitNumber::ZERO));
+        assert!(views.next(time(560), round).expect("all know").is_founded);
+        views.is_logged(txn(1));
+        assert!(views.next(time(560), round).is_none());
+        assert!(views.next(time(560), None).is_some());
+    }
+
+    #[test]
+    fn a_view_from_before_replicas_could_change_has_those_of_the_start() {
+        let mut views = Views::new(&options(2), &replicas(3));
+        let old = View {
+            number: 4,
+            replicas: Vec::new(),
+            highest: NodeId::COORDINATOR,
+            ..views.current().clone()
+        };
+        views.replay(old);
+        assert_eq!((views.count(), views.current().highest), (3, NodeId(3)));
     }
 
     #[test]

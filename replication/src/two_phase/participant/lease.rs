@@ -233,6 +233,10 @@ impl Participant {
             self.go_outside(effects);
         }
         if view > self.lease.view {
+            let others = match self.options.planted.has(Bug::JoinKeepsOthers) {
+                true => self.lease.others,
+                false => others,
+            };
             self.know_view(view, others, effects);
         }
         for Unleased { asker, .. } in core::mem::take(&mut self.lease.waiting) {
