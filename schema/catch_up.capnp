@@ -98,4 +98,6 @@ struct Join {
   from @1 :Peer.TxnId;
   serveFrom @2 :UInt64;
   view @3 :UInt64;
+  # Without a lease so many others have to be asked.
+  others @4 :UInt32;
 }

@@ -163,7 +163,13 @@ fn takes_all(keys: u64, disks: [(Arc<dyn Vfs>, &Path); 2]) {
 
     taker.hear(
         NodeId::COORDINATOR,
-        Message::Join { life: 1, from: txn(number + 1), serve_from: CommitNumber(number), view: 0 },
+        Message::Join {
+            life: 1,
+            from: txn(number + 1),
+            serve_from: CommitNumber(number),
+            view: 0,
+            others: 0,
+        },
     );
     assert!(!taker.node.core().is_outside());
     taker.commit(number + 1, vec![put(0, 3)]);

@@ -144,6 +144,10 @@ impl Bug {
             two_phase::Bug::JoinBeforeDecided,
             two_phase::Bug::CheckpointForgetsView,
             two_phase::Bug::LeaseWithoutMargin,
+            two_phase::Bug::RemoveUnderLease,
+            two_phase::Bug::JoinKeepsOthers,
+            two_phase::Bug::ChangeBeforeKnown,
+            two_phase::Bug::UseNumbersTwice,
         ];
         Self::all().filter(|bug| !matches!(bug, Self::TwoPhase(bug) if RARE.contains(bug)))
     }

@@ -13,7 +13,7 @@ use kvorum_replication::two_phase::record::{
     Member, Missed, ParticipantCheckpoint, ParticipantRecord, Pledge, Prepared, SessionState,
     SessionTable, View,
 };
-use kvorum_replication::{ClientId, Transaction};
+use kvorum_replication::{ClientId, NodeId, Transaction};
 use kvorum_storage::codec::{Malformed, put_slice, put_varint};
 
 use super::StoredRecord;
@@ -28,7 +28,9 @@ const OLD_COORDINATOR_CHECKPOINT: u8 = 20;
 const COORDINATOR_STARTED_PARALLEL: u8 = 21;
 const ABORTED: u8 = 22;
 const COORDINATOR_CHECKPOINT: u8 = 23;
-const COORDINATOR_VIEW: u8 = 24;
+/// Without the replicas, when they could not change; read and not written.
+const OLD_COORDINATOR_VIEW: u8 = 24;
+const COORDINATOR_VIEW: u8 = 25;
 
 const PARTICIPANT_STARTED: u8 = 32;
 const PREPARED: u8 = 33;
@@ -114,7 +116,9 @@ impl StoredRecord for CoordinatorRecord {
             },
             ABORTED => Self::Aborted { txn: txn(&mut fields)?, finished_below: txn(&mut fields)? },
             ENDED => Self::Ended { txn: txn(&mut fields)? },
-            COORDINATOR_VIEW => Self::View(Box::new(view(&mut fields)?)),
+            OLD_COORDINATOR_VIEW | COORDINATOR_VIEW => {
+                Self::View(Box::new(view(&mut fields, kind == OLD_COORDINATOR_VIEW)?))
+            }
             OLD_COORDINATOR_CHECKPOINT | COORDINATOR_CHECKPOINT => {
                 let is_old = kind == OLD_COORDINATOR_CHECKPOINT;
                 Self::Checkpoint(Box::new(coordinator_checkpoint(&mut fields, is_old)?))
@@ -298,10 +302,14 @@ fn put_view(payload: &mut Vec<u8>, view: &View) {
         put_varint(payload, missed.epoch);
         put_varint(payload, missed.commits.0);
     });
+    put_nodes(payload, &view.replicas);
+    put_varint(payload, view.highest.0.into());
 }
 
-fn view(fields: &mut Fields<'_>) -> Result<View, Malformed> {
-    Ok(View {
+fn view(fields: &mut Fields<'_>, is_old: bool) -> Result<View, Malformed> {
+    let mut view = View {
+        replicas: Vec::new(),
+        highest: NodeId::COORDINATOR,
         number: fields.number()?,
         members: fields
             .list(|fields| Ok(Member { replica: fields.node()?, from: txn(fields)? }))?,
@@ -319,7 +327,12 @@ fn view(fields: &mut Fields<'_>) -> Result<View, Malformed> {
                 commits: CommitNumber(fields.number()?),
             })
         })?,
-    })
+    };
+    if !is_old {
+        view.replicas = fields.nodes()?.to_vec();
+        view.highest = fields.node()?;
+    }
+    Ok(view)
 }
 
 fn replicas(fields: &mut Fields<'_>) -> Result<usize, Malformed> {
@@ -490,7 +503,7 @@ fn sessions(fields: &mut Fields<'_>) -> Result<SessionTable, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use kvorum_replication::{NodeId, Stamp, Write};
+    use kvorum_replication::{Stamp, Write};
 
     use super::*;
 
@@ -572,6 +585,8 @@ mod tests {
             CoordinatorRecord::Ended { txn: id(u64::MAX) },
             CoordinatorRecord::View(Box::new(View {
                 number: 300,
+                replicas: vec![NodeId(1), NodeId(2), NodeId(3)],
+                highest: NodeId(300),
                 members: vec![
                     Member { replica: NodeId(1), from: TxnId::FIRST },
                     Member { replica: NodeId(3), from: id(9) },

@@ -323,6 +323,8 @@ pub enum Message {
         serve_from: CommitNumber,
         /// It is in this view.
         view: u64,
+        /// As in [`ViewMessage::Announce`]: it may not have heard of that view before.
+        others: usize,
     },
     /// Of views and leases.
     View(ViewMessage),

@@ -22,10 +22,13 @@ pub enum CommitMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoordinatorOptions {
     /// The replicas: every one that is not left out has to agree to every write. With exactly one, it
-    /// decides alone.
+    /// decides alone. Once they have changed, or one was left out, the log says which they are.
     pub replicas: Vec<NodeId>,
-    /// A replica that is silent is left out as long as so many remain. As many as there are, or more:
-    /// none ever is. Changing it to fewer takes effect once all replicas are there.
+    /// How many there may be.
+    pub replicas_max: usize,
+    /// A replica that is silent is left out as long as so many remain; 0 stands for a majority of as
+    /// many as there are. As many as there are, or more: none ever is. Changing it to fewer takes
+    /// effect once all replicas are there.
     pub min_replicas: usize,
     /// How long a replica may be silent before it is left out. Above a slow disk's sync, and what a
     /// busy machine keeps a process waiting: to leave one out that is merely slow costs a catch-up.
@@ -83,6 +86,7 @@ impl Default for CoordinatorOptions {
     fn default() -> Self {
         Self {
             replicas: Vec::new(),
+            replicas_max: 31,
             min_replicas: usize::MAX,
             exclude_after: Duration::from_millis(500),
             commit: CommitMode::default(),

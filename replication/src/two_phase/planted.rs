@@ -166,4 +166,16 @@ crate::planted_bugs! {
     CheckpointForgetsView => "checkpoint-forgets-view",
         "the coordinator's checkpoint leaves out the view",
         "a checkpoint stands for every record before it";
+    RemoveUnderLease => "remove-under-lease",
+        "a replica that is to be removed is granted leases until it is",
+        "who is left out serves no reads";
+    JoinKeepsOthers => "join-keeps-others",
+        "a replica that is let in goes on asking as many others as before, although there are more now",
+        "whoever is asked for the view knows those under which something is committed";
+    ChangeBeforeKnown => "change-before-known",
+        "somebody is left out before all members know that there are more replicas to ask",
+        "whoever is asked for the view knows those under which something is committed";
+    UseNumbersTwice => "use-numbers-twice",
+        "a replica is added under a number that another one had",
+        "a number is one replica's";
 }

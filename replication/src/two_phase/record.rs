@@ -65,6 +65,12 @@ pub enum CoordinatorRecord {
 pub struct View {
     /// Counts from 1; views of one number leave out the same.
     pub number: u64,
+    /// All replicas of the cluster, in the order of their numbers: the members, and those that are
+    /// left out. None in a log from before they could change: those that the coordinator is started
+    /// with.
+    pub replicas: Vec<NodeId>,
+    /// The greatest number that a replica ever had: no other is given a number up to it.
+    pub highest: NodeId,
     /// Those that a write needs, in the order of their numbers.
     pub members: Vec<Member>,
     /// A view with fewer does not follow on this one.

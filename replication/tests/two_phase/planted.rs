@@ -41,6 +41,10 @@ const BUGS: &[Bug] = &[
     Bug::TrustMissedNumbers,
     Bug::JoinBeforeDecided,
     Bug::CheckpointForgetsView,
+    Bug::RemoveUnderLease,
+    Bug::JoinKeepsOthers,
+    Bug::ChangeBeforeKnown,
+    Bug::UseNumbersTwice,
 ];
 
 /// What a schedule says of a bug, if it is not that all is well.

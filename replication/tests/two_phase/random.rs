@@ -12,7 +12,8 @@ use kvorum_replication::two_phase::planted::Planted;
 use kvorum_replication::two_phase::record::{AppliedState, ParticipantRecord, Pledge, Replicated};
 use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions, points};
 use kvorum_replication::{
-    Answer, ClientId, Happened, NodeId, Operation, Outcome, Query, RequestId, SnapshotId, Stamp,
+    Answer, ClientId, Happened, NodeId, Operation, Outcome, Query, ReplicaChange, RequestId,
+    SnapshotId, Stamp,
 };
 
 use crate::harness::schedule::{self, Client, Driver, keep_every_promise, stop_nobody};
@@ -38,6 +39,8 @@ pub(crate) struct Hostility {
     batches_voting_max: usize,
     /// Replicas that are down may lose their disks.
     wipes: bool,
+    /// Replicas are added and removed.
+    changes: bool,
     /// What replicas keep of recent commits is this much.
     recent_bytes: usize,
     /// After so many milliseconds a replica asks for what it misses.
@@ -49,6 +52,7 @@ pub(crate) struct Nodes {
     changes_mode: bool,
     restless: bool,
     wipes: bool,
+    changes: bool,
     wiped: u64,
 }
 
@@ -67,7 +71,7 @@ fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
     let coordinator = CoordinatorOptions {
         replicas: (1..=hostility.replicas).map(NodeId).collect(),
         commit: hostility.commit,
-        min_replicas: hostility.min_replicas,
+        min_replicas: if hostility.changes { 0 } else { hostility.min_replicas },
         exclude_after: Duration::from_millis(700),
         batches_voting_max: hostility.batches_voting_max,
         seed,
@@ -93,12 +97,13 @@ fn planted(seed: u64, tracing: bool, planted: Planted) -> Schedule {
         planted,
         ..ParticipantOptions::default()
     };
-    let mut cluster = Cluster::new(coordinator, participant, tracing);
+    let spares = if hostility.changes { 2 } else { 0 };
+    let mut cluster = Cluster::new(coordinator, participant, spares, tracing);
     // With one replica, a message that outlives both its sender's and its receiver's process
     // would be new to both: links have to die with them, as TCP's do.
     cluster.links_die = hostility.replicas == 1;
-    let Hostility { changes_mode, restless, wipes, .. } = hostility;
-    let driver = Nodes { changes_mode, restless, wipes, wiped: 0 };
+    let Hostility { changes_mode, restless, wipes, changes, .. } = hostility;
+    let driver = Nodes { changes_mode, restless, wipes, changes, wiped: 0 };
     Schedule::of(seed, hostility.common, cluster, driver)
 }
 
@@ -130,6 +135,7 @@ impl Driver for Nodes {
         "rejoined",
         "reads_unleased",
         "joined",
+        "replicas_changed",
     ];
 
     fn hostility(seed: u64) -> Hostility {
@@ -156,6 +162,8 @@ impl Driver for Nodes {
         };
         // Who is left out has not what was committed without it: a disk lost then may be the last.
         let wipes = wipes && min_replicas == usize::MAX;
+        // By chance of its own: those that do not are as they were before some did.
+        let changes = replicas == 3 && min_replicas == 2 && Random::new(!seed).below(3) > 0;
         let recent_bytes = if random.below(3) > 0 { 400 } else { 1 << 20 };
         let catch_up_after = if random.below(2) == 0 { 1 } else { 300 };
         Hostility {
@@ -168,6 +176,7 @@ impl Driver for Nodes {
             restless,
             batches_voting_max,
             wipes,
+            changes,
             recent_bytes,
             catch_up_after,
         }
@@ -182,6 +191,9 @@ impl Driver for Nodes {
             schedule.restart_coordinator();
         }
         let hostility = schedule.hostility;
+        if schedule.driver.changes && schedule.one_in(20) {
+            schedule.change_replicas();
+        }
         match schedule.below(1000) {
             0..600 => schedule.deliver(),
             600..800 => schedule.sync(),
@@ -284,6 +296,17 @@ impl Schedule {
             self.cluster.arm(node, point.name);
             self.cluster.start(node);
         }
+    }
+
+    /// Asks for one replica more or one less; sometimes for what can't be.
+    fn change_replicas(&mut self) {
+        let node = self.some_node();
+        let is_replica = self.cluster.replicas().contains(&node);
+        let change = match is_replica == self.one_in(10) {
+            true => ReplicaChange::Add(node),
+            false => ReplicaChange::Remove(node),
+        };
+        self.ask_at(COORDINATOR, Operation::ChangeReplicas(change));
     }
 
     fn is_whole(&self, node: NodeId) -> bool {

@@ -46,18 +46,23 @@ pub(crate) struct TwoPhase {
 }
 
 impl Cluster {
+    /// With so many nodes that are no replicas yet. They begin in their first life.
     pub(crate) fn new(
         coordinator_options: CoordinatorOptions,
         participant_options: ParticipantOptions,
+        spares: u32,
         tracing: bool,
     ) -> Self {
         let replicas = coordinator_options.replicas.clone();
-        let nodes = std::iter::once(COORDINATOR).chain(replicas);
+        let highest = replicas.iter().max().map_or(0, |replica| replica.0);
+        let spares = (highest + 1..=highest + spares).map(NodeId);
+        let lives = spares.clone().map(|spare| (spare, 1)).collect();
+        let nodes = std::iter::once(COORDINATOR).chain(replicas).chain(spares);
         let room = TwoPhase {
             coordinator_options,
             participant_options,
             links_die: false,
-            lives: BTreeMap::new(),
+            lives,
             order: Vec::new(),
             begun: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -66,6 +71,16 @@ impl Cluster {
             durable: 0,
         };
         Self::of(room, nodes, tracing)
+    }
+
+    /// The replicas, as the coordinator's log says.
+    pub(crate) fn replicas(&self) -> Vec<NodeId> {
+        let named = |record: &Record| match record {
+            Of::Coordinator(CoordinatorRecord::View(view)) => Some(view.replicas.clone()),
+            Of::Coordinator(_) | Of::Participant(_) => None,
+        };
+        let log = self.log(COORDINATOR);
+        log.iter().rev().find_map(named).unwrap_or(self.coordinator_options.replicas.clone())
     }
 }
 

@@ -6,17 +6,18 @@
 //! commit|abort|vote|ack|inquire TXN [number@N] from@NODE to@NODE
 //!                                  such a message, forged (a vote is yes)
 //! promise                          deliver prepares and votes: the decision is written, not durable
+//! replica add|remove NODE          the coordinator is asked to have it as a replica, or not any more
 //! decide                           the same, and the decision is durable: the commits are on their way
 //! ```
 //!
 //! Clients ask the coordinator, unless `at` says otherwise.
 
-use kvorum_replication::NodeId;
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
 use kvorum_replication::two_phase::planted::Planted;
 use kvorum_replication::two_phase::{CommitMode, CoordinatorOptions, ParticipantOptions};
+use kvorum_replication::{NodeId, Operation, ReplicaChange};
 
-use crate::harness::script::{Result, Script, Scripted, Words, first, scripts};
+use crate::harness::script::{Result, Script, Scripted, Words, ask, first, node, scripts};
 use crate::room::{COORDINATOR, Cluster, Packet, TwoPhase};
 
 fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
@@ -31,11 +32,12 @@ fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
         ..CoordinatorOptions::default()
     };
     let mut participant = ParticipantOptions { planted, ..ParticipantOptions::default() };
-    let mut replicas = 3;
+    let (mut replicas, mut spares) = (3, 0);
     for (name, value) in &words.pairs {
         let number: usize = value.parse()?;
         match *name {
             "replicas" => replicas = number,
+            "spares" => spares = number.try_into()?,
             "sessions_max" => {
                 coordinator.sessions_max = number;
                 participant.sessions_max = number;
@@ -63,7 +65,7 @@ fn new_cluster(words: &Words<'_>, planted: Planted) -> Result<Cluster> {
         }
     }
     coordinator.replicas = (1..=u32::try_from(replicas)?).map(NodeId).collect();
-    let mut cluster = Cluster::new(coordinator, participant, true);
+    let mut cluster = Cluster::new(coordinator, participant, spares, true);
     if !words.has("down") {
         cluster.start_all();
         cluster.run();
@@ -96,6 +98,15 @@ impl Scripted for TwoPhase {
                     _ => return Err("commits parallel|after_decision".into()),
                 };
                 Ok(())
+            }
+            "replica" => {
+                let [how, named] = words.plain[..] else { return Err("add|remove NODE".into()) };
+                let change = match how {
+                    "add" => ReplicaChange::Add(node(named)?),
+                    "remove" => ReplicaChange::Remove(node(named)?),
+                    _ => return Err("add or remove".into()),
+                };
+                ask(cluster, words, Operation::ChangeReplicas(change))
             }
             "promise" | "decide" => {
                 promise(cluster);
@@ -226,4 +237,7 @@ scripts! {
     view_late_answer
     view_abort
     view_anew_behind
+    view_replica_added
+    view_replica_removed
+    view_replica_refused
 }

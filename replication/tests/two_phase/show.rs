@@ -143,7 +143,7 @@ pub(crate) fn message(message: &Message) -> String {
             let anew = if *anew { " anew" } else { "" };
             format!("{kind} {to}{anew}")
         }
-        Message::Join { life, from, serve_from, view } => {
+        Message::Join { life, from, serve_from, view, .. } => {
             let view = if *view > 0 { format!(" view {view}") } else { String::new() };
             format!("{kind} life {life} from {} serve {serve_from}{view}", txn(from))
         }
@@ -178,9 +178,10 @@ fn view(view: &View) -> String {
     let members: Vec<String> = view.members.iter().map(member).collect();
     let founded = if view.is_founded { "" } else { " not founded" };
     format!(
-        "view {}: {}, at least {}, lease {}ms{founded}",
+        "view {}: {} of {}, at least {}, lease {}ms{founded}",
         view.number,
         members.join(","),
+        nodes(&view.replicas),
         view.min_replicas,
         view.lease.as_millis()
     )

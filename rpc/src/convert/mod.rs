@@ -130,3 +130,8 @@ pub(crate) fn short_text(reader: capnp::text::Reader<'_>) -> Result<String, Reje
 fn length(len: usize) -> u32 {
     u32::try_from(len).expect("lists are bounded far below four thousand million")
 }
+
+/// A number of things that a message tells of.
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

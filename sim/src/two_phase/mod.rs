@@ -214,6 +214,10 @@ impl Protocol for Cluster {
             Facts::Participant(audit) if audit.is_outside => {
                 Some(format!("{node} is not let in again"))
             }
+            // What it has applied it will hold once the rows are in their place.
+            Facts::Participant(audit) if audit.is_installing => {
+                Some(format!("{node} is installing the rows of another"))
+            }
             Facts::Participant(audit) if audit.applied.0 != newest => {
                 let applied = audit.applied;
                 Some(format!("{node} has applied {applied}, and the newest commit is #{newest}"))

@@ -78,6 +78,7 @@ fn of_coordinator(record: CoordinatorRecord) -> Meaning {
             let fields = vec![
                 ("number", view.number.to_string()),
                 nodes(&members),
+                ("replicas", join(&view.replicas)),
                 ("min-replicas", view.min_replicas.to_string()),
                 ("lease-ms", view.lease.as_millis().to_string()),
             ];

@@ -166,7 +166,7 @@ impl Coordinator {
     }
 
     fn first_phase(&self) -> Phase {
-        match self.options.replicas.len() {
+        match self.views.count() {
             1 => Phase::Alone,
             _ => Phase::Voting { missing: Nodes::from_slice(&self.participants) },
         }

@@ -38,6 +38,7 @@ impl Coordinator {
     /// Tells the view again to who may not have heard, and looks who is silent.
     pub(super) fn view_alarm(&mut self, now: Time, effects: &mut Out) {
         self.alarms.set(now.after(self.views.interval()), Alarm::View);
+        self.give_up_change(now, effects);
         self.change_view(now, effects);
         self.announce(effects);
     }
@@ -71,6 +72,7 @@ impl Coordinator {
             self.redirect_reads_of(now, replica, effects);
         }
         self.go_on(now, effects);
+        self.answer_change(effects);
         // One change may have to follow on another.
         self.change_view(now, effects);
     }
@@ -108,7 +110,7 @@ impl Coordinator {
             self.counters.strange_dropped += 1;
             return;
         };
-        if !self.options.replicas.contains(&from) || view > self.views.logged().number {
+        if !self.views.was_replica(from) || view > self.views.logged().number {
             // It knows more than the log.
             self.counters.strange_dropped += 1;
             return;

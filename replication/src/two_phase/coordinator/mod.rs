@@ -12,6 +12,7 @@ mod exclude;
 mod reads;
 mod recover;
 mod rejoin;
+mod replicas;
 mod round;
 mod state;
 mod view;
@@ -24,6 +25,7 @@ use alloc::vec::Vec;
 
 use self::batches::Batches;
 use self::rejoin::{Joining, Returned};
+use self::replicas::Asked;
 use self::round::{Parked, Round};
 use self::state::{Active, PendingRead, Phase};
 use self::view::Views;
@@ -116,6 +118,7 @@ counters! {
         votes_voided,
         joins_sent,
         rejoined,
+        replicas_changed,
         duplicates_dropped,
         strange_dropped,
         dropped_not_serving,
@@ -172,6 +175,8 @@ pub struct Coordinator {
     outside: BTreeMap<NodeId, Time>,
     /// Members that are back and were not let in, or not for sure.
     joining: BTreeMap<NodeId, Joining>,
+    /// How the replicas are to change, and who has asked for it.
+    change: Option<Asked>,
     alarms: TxnAlarms<Alarm>,
     counters: Counters,
 }
@@ -220,6 +225,7 @@ impl Coordinator {
             peers_up: BTreeSet::new(),
             outside: BTreeMap::new(),
             joining: BTreeMap::new(),
+            change: None,
             alarms: TxnAlarms::new(),
             counters: Counters::default(),
             options,
@@ -244,9 +250,8 @@ impl Coordinator {
                     String::from("with a coordinator replicas are added and removed singly");
                 reply_failed(id, Failure::Invalid { reason }, effects);
             }
-            Operation::ChangeReplicas(_) => {
-                let reason = String::from("under two-phase commit the replicas are fixed");
-                reply_failed(id, Failure::Invalid { reason }, effects);
+            Operation::ChangeReplicas(change) => {
+                self.change_replicas(now, Asked { request: id, deadline, change }, effects);
             }
             // What it is to find may not be known yet: its stamp, and the places in the order.
             Operation::Transact { stamp, transaction } if self.round.is_some() => {
@@ -383,7 +388,7 @@ impl Coordinator {
     }
 
     fn is_parallel(&self) -> bool {
-        self.options.commit == CommitMode::Parallel && self.options.replicas.len() > 1
+        self.options.commit == CommitMode::Parallel && self.views.count() > 1
     }
 
     fn next_txn(&self) -> TxnId {
@@ -448,10 +453,11 @@ impl Core for Coordinator {
         counters.push(("view", self.views.current().number));
         counters.push(("view_founded", u64::from(self.views.current().is_founded)));
         counters.push(("members", self.participants.len() as u64));
-        let outside = self.options.replicas.len().saturating_sub(self.participants.len());
+        let outside = self.views.count().saturating_sub(self.participants.len());
         counters.push(("outside", outside as u64));
         counters.push(("commits", self.commits.0));
         counters.push(("recovering", u64::from(self.round.is_some())));
+        let view = self.views.current();
         Status {
             role: Role::Coordinator,
             incarnation: self.epoch,
@@ -460,7 +466,7 @@ impl Core for Coordinator {
             locks: self.locks.len() as u64,
             leader: None,
             peers_up: self.peers_up.iter().copied().collect(),
-            replicas: Vec::new(),
+            replicas: if view.number > 0 { view.replicas.clone() } else { Vec::new() },
             counters,
         }
     }

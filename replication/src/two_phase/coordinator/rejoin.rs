@@ -38,7 +38,7 @@ impl Coordinator {
         effects: &mut Out,
     ) {
         match self.views.is_member(from) {
-            false if self.options.replicas.contains(&from) => {
+            false if self.views.is_replica(from) => {
                 self.take_back(now, from, returned, effects);
             }
             true if self.views.are_kept() => {
@@ -133,10 +133,11 @@ impl Coordinator {
 
     fn say_join(&mut self, to: NodeId, joining: Joining, effects: &mut Out) {
         let Joining { life, told } = joining;
-        let view = self.views.current();
+        let (view, others) = (self.views.current(), self.views.others());
         let (Some(member), Some(serve_from)) = (view.member(to), told) else { return };
         self.counters.joins_sent += 1;
-        let message = Message::Join { life, from: member.from, serve_from, view: view.number };
+        let (from, view) = (member.from, view.number);
+        let message = Message::Join { life, from, serve_from, view, others };
         effects.push_unheld(Effect::Send { to, message });
     }
 
@@ -150,7 +151,7 @@ impl Coordinator {
     ) {
         let Returned { life, applied, .. } = returned;
         // A replica that decides alone has nobody to catch up from.
-        if !self.participants.contains(&from) || self.options.replicas.len() == 1 {
+        if !self.participants.contains(&from) || self.views.count() == 1 {
             self.counters.strange_dropped += 1;
             return;
         }
@@ -171,8 +172,8 @@ impl Coordinator {
         let message = if is_settled && applied >= to {
             self.outside.remove(&from);
             self.counters.joins_sent += 1;
-            let view = self.views.current().number;
-            Message::Join { life, from: self.next_txn(), serve_from: to, view }
+            let (view, others) = (self.views.current().number, self.views.others());
+            Message::Join { life, from: self.next_txn(), serve_from: to, view, others }
         } else {
             Message::CatchUp { to, anew: false }
         };

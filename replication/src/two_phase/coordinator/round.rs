@@ -87,7 +87,7 @@ impl Coordinator {
     /// does not asks if anything that was begun in parallel before may not be over.
     pub(super) fn asks_at_start(&self, commit: CommitMode) -> bool {
         let may_be_open = self.parallel_epoch > 0 && self.over_below.epoch <= self.parallel_epoch;
-        self.options.replicas.len() > 1 && (commit == CommitMode::Parallel || may_be_open)
+        self.views.count() > 1 && (commit == CommitMode::Parallel || may_be_open)
     }
 
     /// With one replica there is nothing to say in parallel.
@@ -329,9 +329,9 @@ impl Coordinator {
                     && !round.outside.contains(&node)
             };
             let lacks = |node: &&NodeId| is_needed(**node) && !found.holders.contains(node);
-            let stranger = found.participants.iter().find(|it| !self.options.replicas.contains(it));
+            let stranger = found.participants.iter().find(|it| !self.views.was_replica(**it));
             if let Some(stranger) = stranger {
-                return Err(format!("{stranger} takes part in {txn}, and is no replica"));
+                return Err(format!("{stranger} takes part in {txn}, and never was a replica"));
             }
             match (found.number, found.participants.iter().find(lacks)) {
                 (Some(number), Some(node)) if !self.options.planted.has(Bug::RecoverFromSome) => {

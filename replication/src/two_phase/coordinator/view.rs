@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::contract::{NodeId, Time};
+use crate::request::ReplicaChange;
 use crate::two_phase::message::{CommitNumber, TxnId};
 use crate::two_phase::options::CoordinatorOptions;
 use crate::two_phase::planted::{Bug, Planted};
@@ -38,9 +39,16 @@ struct Replica {
     needs: Option<CommitNumber>,
 }
 
+impl Replica {
+    fn new(id: NodeId) -> Self {
+        Self { id, heard: Time(0), knows: 0, needs: None }
+    }
+}
+
 /// The view and what it rests on.
 #[derive(Clone, Debug)]
 pub(super) struct Views {
+    /// As in the options.
     min_replicas: usize,
     exclude_after: Duration,
     lease: Duration,
@@ -49,6 +57,9 @@ pub(super) struct Views {
     current: View,
     /// Its record is on its way.
     pending: Option<View>,
+    /// How the replicas are to change.
+    change: Option<ReplicaChange>,
+    /// One for each that the current view names.
     replicas: Vec<Replica>,
     /// The newest view that left somebody out, as far as is known in this run: all members have to
     /// know it before anything counts as committed without those outside.
@@ -58,12 +69,11 @@ pub(super) struct Views {
 }
 
 impl Views {
+    /// Of these replicas, in the order of their numbers; of others, if the log says so.
     pub(super) fn new(options: &CoordinatorOptions, replicas: &[NodeId]) -> Self {
-        let replica = |id: &NodeId| Replica { id: *id, heard: Time(0), knows: 0, needs: None };
         let member = |id: &NodeId| Member { replica: *id, from: TxnId::FIRST };
-        let min_replicas = options.min_replicas.clamp(1, replicas.len());
         Self {
-            min_replicas,
+            min_replicas: options.min_replicas,
             exclude_after: options.exclude_after,
             // A quarter for the clocks, and for what a timer comes late.
             lease: match options.planted.has(Bug::LeaseWithoutMargin) {
@@ -73,6 +83,8 @@ impl Views {
             planted: options.planted,
             current: View {
                 number: 0,
+                replicas: replicas.to_vec(),
+                highest: replicas.last().copied().unwrap_or(NodeId::COORDINATOR),
                 members: replicas.iter().map(member).collect(),
                 min_replicas: replicas.len(),
                 lease: Duration::ZERO,
@@ -80,25 +92,67 @@ impl Views {
                 missed: Vec::new(),
             },
             pending: None,
-            replicas: replicas.iter().map(replica).collect(),
+            change: None,
+            replicas: replicas.iter().map(|id| Replica::new(*id)).collect(),
             left_out: 0,
             looked: Time(0),
         }
     }
 
-    /// How many others a replica has to ask without a lease: so many may be left out.
-    pub(super) fn others(&self) -> usize {
-        self.replicas.len() - self.current.min_replicas
+    /// How many of so many replicas have to remain.
+    fn least_of(&self, replicas: usize) -> usize {
+        match self.min_replicas {
+            0 => replicas / 2 + 1,
+            asked => asked.min(replicas),
+        }
     }
 
-    /// Whether there are views at all: somebody may be left out, or may have been.
+    /// How many have to remain, of those that there are.
+    fn least(&self) -> usize {
+        self.least_of(self.count())
+    }
+
+    /// How many replicas the cluster has.
+    pub(super) fn count(&self) -> usize {
+        self.current.replicas.len()
+    }
+
+    pub(super) fn is_replica(&self, node: NodeId) -> bool {
+        self.current.replicas.contains(&node)
+    }
+
+    /// Whether it is one, or may have been.
+    pub(super) fn was_replica(&self, node: NodeId) -> bool {
+        node != NodeId::COORDINATOR && node <= self.current.highest
+    }
+
+    /// How many others a replica has to ask without a lease: so many may be left out.
+    pub(super) fn others(&self) -> usize {
+        self.count().saturating_sub(self.current.min_replicas)
+    }
+
+    /// Whether there are views at all: somebody may be left out, or may have been, or the replicas are
+    /// to change.
     pub(super) fn are_kept(&self) -> bool {
-        self.min_replicas < self.replicas.len() || self.current.number > 0
+        self.least() < self.count() || self.current.number > 0 || self.change.is_some()
     }
 
     /// A record of the log.
-    pub(super) fn replay(&mut self, view: View) {
+    pub(super) fn replay(&mut self, mut view: View) {
+        if view.replicas.is_empty() {
+            view.replicas.clone_from(&self.current.replicas);
+            view.highest = self.current.highest;
+        }
         self.current = view;
+        self.name_replicas();
+    }
+
+    /// What is known of replicas that the current view does not name is forgotten.
+    fn name_replicas(&mut self) {
+        let known = core::mem::take(&mut self.replicas);
+        let of = |id: &NodeId| known.iter().find(|it| it.id == *id).copied();
+        let named = self.current.replicas.iter();
+        self.replicas = named.map(|id| of(id).unwrap_or_else(|| Replica::new(*id))).collect();
     }
 
     /// A run begins. Whoever was granted a lease before it is heard of now: nobody remembers when.
@@ -143,8 +197,12 @@ impl Views {
         self.current.member(replica).is_some_and(|member| member.from <= txn)
     }
 
-    /// Something has come from a replica.
+    /// Something has come from a replica. Of one that is to be removed it is as if nothing came: so it
+    /// is left out as one that is silent, when its lease has run out.
     pub(super) fn hear(&mut self, from: NodeId, now: Time) {
+        if self.is_leaving(from) {
+            return;
+        }
         if let Some(replica) = self.replicas.iter_mut().find(|replica| replica.id == from) {
             replica.heard = replica.heard.max(now);
         }
@@ -167,7 +225,9 @@ impl Views {
     /// How long a replica that has asked may serve reads.
     pub(super) fn grant(&self, to: NodeId) -> Option<Duration> {
         let is_in = |view: &View| view.member(to).is_some();
-        let stays = is_in(&self.current) && self.pending.as_ref().is_none_or(is_in);
+        let stays = is_in(&self.current)
+            && self.pending.as_ref().is_none_or(is_in)
+            && (!self.is_leaving(to) || self.planted.has(Bug::RemoveUnderLease));
         let replica = self.replicas.iter().find(|replica| replica.id == to)?;
         let is_aware = replica.knows >= self.current.number && replica.needs.is_none();
         (stays && is_aware).then(|| self.lease.min(self.current.lease))
@@ -180,7 +240,7 @@ impl Views {
         }
         let is_aware = |replica: &Replica| replica.knows >= self.left_out;
         let mut members = self.replicas.iter().filter(|replica| self.is_member(replica.id));
-        self.current.members.len() == self.replicas.len() || members.all(is_aware)
+        self.current.members.len() == self.count() || members.all(is_aware)
     }
 
     /// Whether the cluster can go on without these, once they have been silent for long enough.
@@ -188,7 +248,7 @@ impl Views {
         let stays = |replica: &&Replica| {
             self.is_member(replica.id) && replica.needs.is_none() && !silent.contains(&replica.id)
         };
-        let least = self.current.min_replicas.max(self.min_replicas);
+        let least = self.current.min_replicas.max(self.least());
         self.current.is_founded && self.replicas.iter().filter(stays).count() >= least
     }
 
@@ -213,36 +273,41 @@ impl Views {
         if self.pending.is_some() || !self.are_kept() {
             return None;
         }
-        let next = self.founding().or_else(|| self.excluding(now, round))?;
+        let changed = || self.changing().filter(|_| round.is_none());
+        let next = self.founding().or_else(changed).or_else(|| self.excluding(now, round))?;
         self.pending = Some(next.clone());
         Some(next)
     }
 
     /// How few may remain is changed, and what a lease is, while all are there. Nobody is left out
-    /// before all replicas know that they need a lease, and how many others to ask without one.
+    /// before all who could serve reads know that they need a lease, and how many others to ask
+    /// without one.
     fn founding(&self) -> Option<View> {
-        let View { number, ref members, min_replicas, lease, is_founded, .. } = self.current;
-        let number_next = number + 1;
-        let all_know = self.replicas.iter().all(|replica| replica.knows >= number);
-        let lowers = self.min_replicas < min_replicas;
-        let longest = lease.max(self.lease);
-        let next = |number, is_founded| View {
-            missed: self.current.missed.clone(),
-            number,
-            members: members.clone(),
-            min_replicas: self.min_replicas,
-            lease: longest,
+        let View { number, min_replicas, lease, is_founded, .. } = self.current;
+        let least = self.least();
+        let next = |is_founded| View {
+            number: number + 1,
+            min_replicas: least,
+            lease: lease.max(self.lease),
             is_founded,
+            ..self.current.clone()
         };
-        if !is_founded && number > 0 && self.min_replicas == min_replicas {
-            return all_know.then(|| next(number, true));
+        if !is_founded && number > 0 {
+            let view = || View { is_founded: true, ..self.current.clone() };
+            return self.all_members_know().then(view);
         }
-        if number == 0 || lowers && all_know && members.len() == self.replicas.len() {
-            return Some(next(number_next, false));
+        let all_are_there = self.current.members.len() == self.count();
+        if number == 0 || least < min_replicas && self.all_members_know() && all_are_there {
+            return Some(next(false));
         }
-        let changes =
-            self.min_replicas > min_replicas && self.replicas.len() > 1 || self.lease > lease;
-        changes.then(|| next(number_next, is_founded))
+        let changes = least > min_replicas && self.count() > 1 || self.lease > lease;
+        changes.then(|| next(is_founded))
+    }
+
+    /// Whether every member has said that it knows the current view.
+    fn all_members_know(&self) -> bool {
+        let mut members = self.replicas.iter().filter(|replica| self.is_member(replica.id));
+        members.all(|replica| replica.knows >= self.current.number)
     }
 
     /// Who is left out while a coordinator that has started asks may not have answered.
@@ -287,11 +352,66 @@ impl Views {
         missed.is_some_and(|it| applied > it.commits && promised < it.epoch)
     }
 
+    /// The view in which the replicas are as they are to be. Who is a member is left out first. Others
+    /// have to be asked of now than before, so it is founded anew; and before that nobody is left out.
+    fn changing(&self) -> Option<View> {
+        let change = self.change?;
+        if !self.current.is_founded || !self.all_members_know() {
+            return None;
+        }
+        let mut next = View { number: self.current.number + 1, ..self.current.clone() };
+        match change {
+            ReplicaChange::Add(replica) => {
+                // Above all others, so in the order of the numbers.
+                next.replicas.push(replica);
+                next.highest = next.highest.max(replica);
+            }
+            ReplicaChange::Remove(replica) if self.is_member(replica) => return None,
+            ReplicaChange::Remove(replica) => {
+                next.replicas.retain(|it| *it != replica);
+                next.missed.retain(|missed| missed.replica != replica);
+            }
+        }
+        next.min_replicas = self.least_of(next.replicas.len());
+        next.is_founded = self.planted.has(Bug::ChangeBeforeKnown);
+        Some(next)
+    }
+
+    /// The replicas are to be changed so, or not any more.
+    pub(super) fn want(&mut self, change: Option<ReplicaChange>) {
+        self.change = change;
+    }
+
+    /// Whether the replicas are so, by the current view.
+    pub(super) fn are_so(&self, change: ReplicaChange) -> bool {
+        match change {
+            ReplicaChange::Add(replica) => self.is_replica(replica),
+            ReplicaChange::Remove(replica) => !self.is_replica(replica),
+        }
+    }
+
+    /// Whether a view with other replicas is on its way.
+    pub(super) fn is_changing(&self) -> bool {
+        self.pending.as_ref().is_some_and(|next| next.replicas != self.current.replicas)
+    }
+
+    /// How many members would be too few without one of them, and how many would be.
+    pub(super) fn too_few_without(&self, replica: NodeId) -> Option<(usize, usize)> {
+        let least = self.current.min_replicas.max(self.least());
+        let others = self.current.members.iter().filter(|it| it.replica != replica).count();
+        (self.is_member(replica) && others < least).then_some((least, others))
+    }
+
+    fn is_leaving(&self, replica: NodeId) -> bool {
+        self.change == Some(ReplicaChange::Remove(replica))
+    }
+
     /// The view in which a replica is back, from this transaction on; none if not now.
     pub(super) fn with(&mut self, replica: NodeId, from: TxnId) -> Option<View> {
         let knows = |it: &Replica| it.id == replica && it.knows >= self.current.number;
         let is_ready = self.current.is_founded
             && self.pending.is_none()
+            && !self.is_leaving(replica)
             && self.is_settled()
             && self.replicas.iter().any(knows);
         if !is_ready {
@@ -341,6 +461,7 @@ impl Views {
             }
         }
         let before = core::mem::replace(&mut self.current, next);
+        self.name_replicas();
         let left_out: Vec<NodeId> = before
             .members
             .iter()
@@ -535,6 +656,67 @@ mod tests {
             |applied, promised| views.is_suspect(NodeId(3), CommitNumber(applied), promised);
         assert_eq!([is_suspect(10, 3), is_suspect(11, 3), is_suspect(11, 4)], [false, true, false]);
         assert!(!views.is_suspect(NodeId(2), CommitNumber(99), 0));
+    }
+
+    #[test]
+    fn who_is_added_is_outside_and_nobody_is_left_out_before_all_know() {
+        let mut views = founded(3, 0);
+        assert_eq!((views.others(), views.current().highest), (1, NodeId(3)));
+        views.want(Some(ReplicaChange::Add(NodeId(4))));
+        let view = views.next(time(0), None).expect("it is to be added");
+        assert_eq!((view.min_replicas, view.highest, ids(&view)), (3, NodeId(4), vec![1, 2, 3]));
+        assert!(!views.is_replica(NodeId(4)) && views.is_changing());
+        assert!(views.is_logged(txn(1)).is_empty());
+        views.want(None);
+        assert!(views.is_replica(NodeId(4)) && !views.is_member(NodeId(4)));
+        // The third never hears of it.
+        for member in [1, 2] {
+            views.knows(NodeId(member), view.number);
+        }
+        assert!(live(&mut views, (0, 2_000), &[1, 2, 3]).is_none());
+        views.knows(NodeId(3), view.number);
+        assert!(views.next(time(2_000), None).expect("all know").is_founded);
+        views.is_logged(txn(1));
+        views.knows(NodeId(4), view.number);
+        let back = views.with(NodeId(4), txn(5)).expect("it knows the view");
+        assert_eq!(ids(&back), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn who_is_to_be_removed_is_silent_and_has_no_lease() {
+        let mut views = founded(4, 0);
+        views.want(Some(ReplicaChange::Remove(NodeId(3))));
+        assert!(views.grant(NodeId(3)).is_none() && views.grant(NodeId(2)).is_some());
+        let left_out = live(&mut views, (0, 560), &[1, 2, 3, 4]).expect("it counts as silent");
+        assert_eq!((ids(&left_out), left_out.replicas.len()), (vec![1, 2, 4], 4));
+        views.is_logged(txn(1));
+        assert!(views.with(NodeId(3), txn(2)).is_none());
+        all_know(&mut views, left_out.number);
+        let removed = views.next(time(560), None).expect("nobody needs it");
+        assert_eq!((removed.replicas.len(), removed.min_replicas), (3, 2));
+        views.is_logged(txn(1));
+        assert!(views.are_so(ReplicaChange::Remove(NodeId(3))) && views.was_replica(NodeId(3)));
+        // While what was committed before a start is asked for, nothing is changed.
+        all_know(&mut views, removed.number);
+        views.want(Some(ReplicaChange::Add(NodeId(5))));
+        let round = Some((2, CommitNumber::ZERO));
+        assert!(views.next(time(560), round).expect("all know").is_founded);
+        views.is_logged(txn(1));
+        assert!(views.next(time(560), round).is_none());
+        assert!(views.next(time(560), None).is_some());
+    }
+
+    #[test]
+    fn a_view_from_before_replicas_could_change_has_those_of_the_start() {
+        let mut views = Views::new(&options(2), &replicas(3));
+        let old = View {
+            number: 4,
+            replicas: Vec::new(),
+            highest: NodeId::COORDINATOR,
+            ..views.current().clone()
+        };
+        views.replay(old);
+        assert_eq!((views.count(), views.current().highest), (3, NodeId(3)));
     }
 
     #[test]

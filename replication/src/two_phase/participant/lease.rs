@@ -93,7 +93,9 @@ impl Lease {
 impl Participant {
     /// Whether fresh reads may be served at this time.
     pub(super) fn may_read(&self, now: Time) -> bool {
-        let is_needed = self.lease.view > 0;
+        // Where nobody may be left out, nobody was without knowing.
+        let may_be_left_out = self.lease.others > 0 || self.lease.excluded_by > 0;
+        let is_needed = self.lease.view > 0 && may_be_left_out;
         !is_needed || now < self.lease.until || self.options.planted.has(Bug::ReadWithoutLease)
     }
 
@@ -231,6 +233,10 @@ impl Participant {
             self.go_outside(effects);
         }
         if view > self.lease.view {
+            let others = match self.options.planted.has(Bug::JoinKeepsOthers) {
+                true => self.lease.others,
+                false => others,
+            };
             self.know_view(view, others, effects);
         }
         for Unleased { asker, .. } in core::mem::take(&mut self.lease.waiting) {
@@ -240,10 +246,10 @@ impl Participant {
     }
 
     /// It is in this view, and was let in.
-    pub(super) fn is_let_in(&mut self, view: u64, effects: &mut Out) {
+    pub(super) fn is_let_in(&mut self, view: u64, others: usize, effects: &mut Out) {
         self.lease.excluded_by = 0;
         if view > self.lease.view {
-            self.know_view(view, self.lease.others, effects);
+            self.know_view(view, others, effects);
         }
     }
 

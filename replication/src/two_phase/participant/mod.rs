@@ -325,8 +325,8 @@ impl Participant {
             Message::CatchUp { to, anew } => {
                 self.told_to_catch_up(now, from, (to, anew), effects);
             }
-            Message::Join { life, from: first, serve_from, view } => {
-                self.join(now, from, life, (first, serve_from, view), effects);
+            Message::Join { life, from: first, serve_from, view, others } => {
+                self.join(now, from, life, (first, serve_from), (view, others), effects);
             }
             Message::Vote { .. }
             | Message::Acknowledge { .. }

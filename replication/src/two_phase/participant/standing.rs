@@ -196,7 +196,8 @@ impl Participant {
         now: Time,
         from: NodeId,
         life: u64,
-        (first, serve_from, view): (TxnId, CommitNumber, u64),
+        (first, serve_from): (TxnId, CommitNumber),
+        (view, others): (u64, usize),
         effects: &mut Out,
     ) {
         let is_asked = self.standing.is_outside && life == self.standing.life;
@@ -219,7 +220,7 @@ impl Participant {
         // What it promises from here on is written behind this.
         self.standing.replay_joined(life, first, serve_from);
         self.persist_standing(effects);
-        self.is_let_in(view, effects);
+        self.is_let_in(view, others, effects);
         self.counters.joined += 1;
         self.hear_of(serve_from);
         // Writes wait for it: this is no lost message that may come again.

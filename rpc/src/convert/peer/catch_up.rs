@@ -10,7 +10,9 @@ use kvorum_schema::catch_up_capnp::{self as schema, message};
 use super::super::client::{
     read_rows, read_stamp, read_write, write_rows, write_stamp, write_write,
 };
-use super::super::{MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, length};
+use super::super::{
+    MEMBERS_MAX, MESSAGES_MAX, OPERATIONS_MAX, Rejected, check_list, count, length,
+};
 use super::place;
 use super::two_phase::{read_txn, write_nodes, write_txn};
 
@@ -75,6 +77,7 @@ pub(super) fn read_message(reader: message::Reader<'_>) -> Result<Message, Rejec
                 from: read_txn(join.get_from()?),
                 serve_from: CommitNumber(join.get_serve_from()),
                 view: join.get_view(),
+                others: count(join.get_others()),
             }
         }
     })
@@ -181,9 +184,10 @@ pub(super) fn write_message(message: &Message, mut builder: message::Builder<'_>
             builder.set_to(to.0);
             builder.set_anew(*anew);
         }
-        Message::Join { life, from, serve_from, view } => {
+        Message::Join { life, from, serve_from, view, others } => {
             let mut builder = builder.init_join();
             builder.set_view(*view);
+            builder.set_others(length(*others));
             builder.set_life(*life);
             builder.set_serve_from(serve_from.0);
             write_txn(*from, builder.init_from());

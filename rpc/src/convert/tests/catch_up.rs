@@ -63,8 +63,10 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), number(), any::<u64>())
             .prop_map(|(life, applied, promised)| { Message::Outside { life, applied, promised } }),
         (number(), any::<bool>()).prop_map(|(to, anew)| Message::CatchUp { to, anew }),
-        (any::<u64>(), txn(), number(), any::<u64>()).prop_map(|(life, from, serve_from, view)| {
-            Message::Join { life, from, serve_from, view }
-        }),
+        (any::<u64>(), txn(), number(), any::<u64>(), 0_usize..64).prop_map(
+            |(life, from, serve_from, view, others)| {
+                Message::Join { life, from, serve_from, view, others }
+            }
+        ),
     ]
 }

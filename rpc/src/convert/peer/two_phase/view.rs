@@ -6,7 +6,7 @@ use kvorum_replication::Time;
 use kvorum_replication::two_phase::message::{CommitNumber, ViewMessage};
 use kvorum_schema::peer_capnp::view_message as schema;
 
-use super::super::super::{Rejected, length};
+use super::super::super::{Rejected, count, length};
 
 pub(super) fn read(reader: schema::Reader<'_>) -> Result<ViewMessage, Rejected> {
     Ok(match reader.which()? {
@@ -36,10 +36,6 @@ pub(super) fn read(reader: schema::Reader<'_>) -> Result<ViewMessage, Rejected> 
             view: it.get_view(),
         },
     })
-}
-
-fn count(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 pub(super) fn write(message: ViewMessage, builder: schema::Builder<'_>) {
