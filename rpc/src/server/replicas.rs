@@ -43,7 +43,9 @@ pub(super) async fn add(
     let is_new = !is_member(&before, node);
     if is_new {
         let at = address.clone();
-        remember(service, move |identity| identity.add_member(node, &at)).await?;
+        remember(service, move |identity| identity.add_member(node, &at))
+            .await
+            .map_err(|reason| Failure::Unavailable { reason })?;
     }
     let asked = ask(&worker, ReplicaChange::Add(node), until).await;
     match &asked {
@@ -51,7 +53,10 @@ pub(super) async fn add(
             if is_new {
                 let restored =
                     move |identity: &IdentityFile| identity.restore_member(node, &before);
-                remember(service, restored).await?;
+                if let Err(reason) = remember(service, restored).await {
+                    // The next start will, by the log.
+                    tracing::error!(%node, reason, "what was not added is remembered");
+                }
             }
             // Somebody may have come meanwhile, and been told of it.
             service.learn_members();
@@ -79,9 +84,10 @@ pub(super) async fn remove(
     check_coordinates(&before)?;
     check_removable(&before, node).map_err(|reason| Failure::Invalid { reason })?;
     ask(&worker, ReplicaChange::Remove(node), until).await?;
-    let forgotten = remember(service, move |identity| identity.remove_member(node)).await;
     // The log says already that it is removed.
-    forgotten.map_err(|failure| Failure::Unknown { reason: format!("{failure:?}") })?;
+    remember(service, move |identity| identity.remove_member(node))
+        .await
+        .map_err(|reason| Failure::Unknown { reason })?;
     tracing::info!(%node, "a replica was removed");
     service.learn_members();
     service.introduce_anew(node);
@@ -181,15 +187,14 @@ fn check_removable(own: &Identity, node: NodeId) -> Result<(), String> {
 async fn remember(
     service: &Arc<Service>,
     write: impl FnOnce(&IdentityFile) -> Result<(), NodeError> + Send + 'static,
-) -> Result<(), Failure> {
+) -> Result<(), String> {
     let identity = Arc::clone(&service.identity);
     let why = match tokio::task::spawn_blocking(move || write(&identity)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    let reason = format!("the coordinator could not write down who belongs to the cluster: {why}");
-    Err(Failure::Unavailable { reason })
+    Err(format!("the coordinator could not write down who belongs to the cluster: {why}"))
 }
 
 /// Asks the core.

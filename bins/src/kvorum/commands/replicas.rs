@@ -44,9 +44,10 @@ async fn add(
         until_it_takes_part(client, output, global, arguments).await?;
     }
     match (output.format, wait) {
-        (Format::Json, _) => output.json(&json!({
-            "added": id.0, "address": address, "takes_part": wait.then_some(true),
-        })),
+        (Format::Json, true) => {
+            output.json(&json!({"added": id.0, "address": address, "takes_part": true}))
+        }
+        (Format::Json, false) => output.json(&json!({"added": id.0, "address": address})),
         (Format::Text, true) => output.line("it takes part"),
         (Format::Text, false) => {
             output.line(how_to_start(arguments))?;
