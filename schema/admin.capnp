@@ -1,4 +1,5 @@
-# Looking at one process: what it is, how it is, what it holds.
+# Looking at one process: what it is, how it is, what it holds. And who belongs to a cluster with a
+# coordinator.
 @0xb1f0c6d1b1a40d03;
 
 using Client = import "client.capnp";
@@ -10,6 +11,11 @@ interface Admin {
   # The rows this process holds itself, without asking anybody; a coordinator holds none.
   # Rows from `start` on, at one point in time for each call.
   inspect @1 (start :Data, limit :UInt32) -> (rows :List(Client.Row), more :Bool);
+
+  # Of a coordinator: have the cluster one replica more, or one less; anybody else says where it is.
+  # Whoever asks for what is so already is told that it is done. Timeouts as a client's.
+  addReplica @2 (node :UInt32, address :Text, timeoutMs :UInt32) -> (result :Client.WriteResult);
+  removeReplica @3 (node :UInt32, timeoutMs :UInt32) -> (result :Client.WriteResult);
 }
 
 struct Status {

@@ -91,7 +91,7 @@ fn wrong_command_lines_are_usage() {
         (&["--log", "kvorum=loud"], &["error, warn, info"]),
         (&["--peer", "2"], &["ID=ADDR"]),
         (&["--peer", "1=127.0.0.1:7102"], &["replica 1, which is this one"]),
-        (&["--rejoin"], &["--rejoin", "another protocol", "--protocol paxos"]),
+        (&["--rejoin", "--peer", "2=127.0.0.1:7102"], &["--rejoin does not go with --peer"]),
         (&["--fail-roles", "1"], &["--fail-roles", "--protocol paxos"]),
     ];
     for (more, words) in cases {
@@ -189,8 +189,14 @@ fn a_coordinator_keeps_its_replicas() {
     let (one, two, three) = (format!("1={one}"), format!("2={two}"), format!("3={three}"));
     Server::start(coordinator_arguments(dir.path(), &[&one, &two]));
     let ran = coordinator(dir.path(), &[&one, &two, &three]);
-    ran.failed(4, &[text(dir.path()), "replicas 1, 2", "1, 2, 3"]);
-    coordinator(dir.path(), &[&one]).failed(4, &["replicas 1, 2"]);
+    let add = format!("kvorum admin replica add {three}");
+    ran.failed(4, &[text(dir.path()), "replicas 1, 2", "--replica names 3", &add]);
+    // What the flags leave out it knows.
+    for named in [&[][..], &[&one]] {
+        let server = Server::start(coordinator_arguments(dir.path(), named));
+        let status = kvorum_at(server.address(), ["--output", "json", "status"]).json();
+        assert_eq!(status["processes"].as_array().map(Vec::len), Some(3), "{status}");
+    }
     // The same ones in another order, at another address, are the same ones.
     let moved = format!("1={}", dead_address());
     Server::start(coordinator_arguments(dir.path(), &[&two, &moved]));
@@ -313,6 +319,7 @@ fn a_replica_that_lost_its_disk_is_not_taken_back_empty() {
     fs::remove_dir_all(fixture.cluster.data_directory(lost)).unwrap();
     fixture.restart(lost);
     fixture.await_log(Member::Coordinator, "its data directory is empty now");
+    fixture.await_log(Member::Coordinator, "--rejoin");
     for _ in 0..20 {
         assert_eq!(fixture.kvorum(["get", "k"]).text(), "v\n", "an empty replica answered");
     }

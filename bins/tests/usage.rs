@@ -24,6 +24,9 @@ fn wrong_command_lines_are_usage() {
         (&["--output", "yaml", "get", "k"], "text, json"),
         (&["--timeout", "soon", "get", "k"], "500ms, 5s or 1m"),
         (&["scan", "--limit", "-1"], "-1"),
+        (&["admin", "replica", "add", "4"], "ID=ADDR"),
+        (&["admin", "replica", "add", "0=127.0.0.1:7100"], "from 1"),
+        (&["admin", "replica", "remove", "four"], "four"),
         (&[], "Usage: kvorum"),
     ];
     for (arguments, words) in cases {
@@ -43,7 +46,13 @@ fn wrong_command_lines_are_json_for_programs() {
 
 #[test]
 fn help_is_no_error() {
-    for arguments in [&["--help"][..], &["put", "--help"], &["txn", "-h"], &["--version"]] {
+    for arguments in [
+        &["--help"][..],
+        &["put", "--help"],
+        &["admin", "replica", "add", "--help"],
+        &["txn", "-h"],
+        &["--version"],
+    ] {
         let ran = kvorum(arguments);
         assert!(!ran.succeeded().stdout.is_empty());
     }

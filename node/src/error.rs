@@ -70,7 +70,7 @@ pub enum NodeError {
         asked: u64,
     },
 
-    /// Only under Multi-Paxos can a node that lost its disk come back.
+    /// Nobody could fill a node that lost its disk.
     #[error("under {protocol}, {node} cannot come back with an empty directory")]
     CannotRejoin {
         /// Who.

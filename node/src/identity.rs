@@ -41,7 +41,8 @@ const MAGIC: &[u8; 8] = b"kvorumid";
 const FORMAT_VERSION: u32 = 2;
 const FORMAT_VERSION_MIN: u32 = 1;
 const FILE_BYTES_MAX: u64 = 1 << 20;
-const MEMBERS_MAX: usize = 1024;
+/// Members, and replicas that ever joined.
+pub const JOINED_MAX: usize = 1024;
 const ADDRESS_BYTES_MAX: usize = 1024;
 
 /// Names a cluster: 16 random bytes, made by its coordinator at its first start.
@@ -82,9 +83,9 @@ pub struct Claim {
     /// under other protocols.
     pub window: u64,
     /// If nobody has ever started on the directory, the life that it begins there. Zero for a member
-    /// that never lost anything. One that has, and comes back under Multi-Paxos, takes a number that
-    /// it never had, and a greater one: the milliseconds since 1970. A directory with an identity
-    /// keeps the life that it has.
+    /// that never lost anything. One that has, and comes back, and one that comes to a cluster that has
+    /// data, takes a number that it never had, and a greater one: the milliseconds since 1970. A
+    /// directory with an identity keeps the life that it has.
     pub life: u64,
 }
 
@@ -128,6 +129,7 @@ pub struct Identity {
     /// The replicas that are known to have joined the cluster, each with the life it came with last;
     /// under two-phase commit its coordinator knows. One of them that turns up without a cluster, and
     /// not in a later life, has lost its disk. A node that is among its own is known to the cluster.
+    /// Those that were removed stay here: their numbers are nobody's.
     pub joined: Vec<(NodeId, u64)>,
 }
 
@@ -149,6 +151,17 @@ impl Identity {
     #[must_use]
     pub fn joined_in(&self, node: NodeId) -> Option<u64> {
         self.joined.iter().find(|(joined, _)| *joined == node).map(|(_, life)| *life)
+    }
+
+    /// A life never goes back.
+    fn join(&mut self, node: NodeId, life: u64) {
+        match self.joined.binary_search_by_key(&node, |(joined, _)| *joined) {
+            Ok(place) => {
+                let (_, known) = &mut self.joined[place];
+                *known = life.max(*known);
+            }
+            Err(place) => self.joined.insert(place, (node, life)),
+        }
     }
 
     /// Says whether this is who the process says it is.
@@ -203,7 +216,7 @@ impl IdentityFile {
         let fresh = found.is_none();
         let current = found.unwrap_or_else(|| Identity::new(claim));
         current.check(dir, claim)?;
-        if fresh && claim.life != 0 && claim.protocol != Protocol::Paxos {
+        if fresh && claim.life != 0 && !can_rejoin(claim) {
             return Err(NodeError::CannotRejoin { node: claim.node, protocol: claim.protocol });
         }
         let file = Self { vfs, dir: dir.to_owned(), current: Mutex::new(current), _lock: lock };
@@ -252,12 +265,40 @@ impl IdentityFile {
     /// Remembers, durably, that a replica belongs to the cluster from now on, in this life.
     pub fn mark_joined(&self, node: NodeId, life: u64) -> Result<(), NodeError> {
         self.change(|identity| {
-            match identity.joined.binary_search_by_key(&node, |(joined, _)| *joined) {
-                Ok(place) => {
-                    let (_, known) = &mut identity.joined[place];
-                    *known = life.max(*known);
-                }
-                Err(place) => identity.joined.insert(place, (node, life)),
+            identity.join(node, life);
+            Ok(())
+        })
+    }
+
+    /// Remembers, durably, a replica that comes to a cluster that has data, and where it is. It counts
+    /// as having joined in a life before its first: empty, it has to say that it begins a new one.
+    pub fn add_member(&self, node: NodeId, address: &str) -> Result<(), NodeError> {
+        self.change(|identity| {
+            identity.members.retain(|(member, _)| *member != node);
+            identity.members.push((node, address.to_owned()));
+            identity.members.sort_unstable();
+            identity.join(node, 0);
+            Ok(())
+        })
+    }
+
+    /// Remembers, durably, that a replica belongs to the cluster no more, and that it did.
+    pub fn remove_member(&self, node: NodeId) -> Result<(), NodeError> {
+        self.change(|identity| {
+            identity.members.retain(|(member, _)| *member != node);
+            identity.join(node, 0);
+            Ok(())
+        })
+    }
+
+    /// Forgets, durably, all of a replica that was to be added and was not: it is as it was before.
+    pub fn restore_member(&self, node: NodeId, before: &Identity) -> Result<(), NodeError> {
+        self.change(|identity| {
+            identity.members.retain(|(member, _)| *member != node);
+            identity.members.extend(before.members.iter().find(|(id, _)| *id == node).cloned());
+            identity.members.sort_unstable();
+            if before.joined_in(node).is_none() {
+                identity.joined.retain(|(joined, _)| *joined != node);
             }
             Ok(())
         })
@@ -297,6 +338,15 @@ impl IdentityFile {
 
     fn lock(&self) -> MutexGuard<'_, Identity> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it can be filled by others before it takes part. A coordinator's log is the only one, and
+/// where whichever replica is asked coordinates, that replica's is.
+fn can_rejoin(claim: &Claim) -> bool {
+    match (claim.protocol, claim.role) {
+        (Protocol::Paxos, _) | (Protocol::TwoPhase, Role::Replica) => true,
+        (Protocol::TwoPhase, Role::Coordinator) | (Protocol::AnyReplica, _) => false,
     }
 }
 
@@ -426,7 +476,7 @@ fn list<'a, T>(
     item: impl Fn(&mut Reader<'a>) -> Result<T, Malformed>,
 ) -> Result<Vec<T>, Malformed> {
     let count = reader.u32()? as usize;
-    if count > MEMBERS_MAX {
+    if count > JOINED_MAX {
         return Err(Malformed("more members than a cluster has"));
     }
     (0..count).map(|_| item(reader)).collect()

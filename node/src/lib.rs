@@ -27,7 +27,7 @@ pub use codec::StoredRecord;
 pub use error::NodeError;
 pub use fail_points::{Action, FailPoint, FailPoints};
 pub use held::HELD_FOR;
-pub use identity::{Claim, ClusterId, Identity, IdentityFile, read_identity};
+pub use identity::{Claim, ClusterId, Identity, IdentityFile, JOINED_MAX, read_identity};
 pub use inspector::Inspector;
 pub use journal::{CHECKPOINT_BYTES, SOON};
 pub use mailbox::{

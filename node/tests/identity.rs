@@ -124,15 +124,52 @@ fn a_life_begins_with_an_empty_directory_only() {
 }
 
 #[test]
-fn only_under_paxos_does_a_lost_node_come_back() {
-    for protocol in [Protocol::TwoPhase, Protocol::AnyReplica] {
+fn a_new_life_is_for_replicas_that_others_can_fill() {
+    let replica = Claim::two_phase(Role::Replica, NodeId(1));
+    let disk = MemoryVfs::new();
+    assert_eq!(open(&disk, &Claim { life: 5, ..replica }).unwrap().identity().life, 5);
+    let coordinator = Claim::two_phase(Role::Coordinator, NodeId::COORDINATOR);
+    for claim in [coordinator, Claim::any_replica(NodeId(1))] {
         let disk = MemoryVfs::new();
-        let claim = Claim { protocol, life: 5, ..Claim::two_phase(Role::Replica, NodeId(1)) };
+        let claim = Claim { life: 5, ..claim };
         let error = refused(&disk, &claim);
         assert!(matches!(error, NodeError::CannotRejoin { .. }), "{error}");
         assert_eq!(read_identity(&disk, Path::new(DIR)).unwrap(), None, "it made itself known");
         open(&disk, &Claim { life: 0, ..claim }).unwrap();
     }
+}
+
+#[test]
+fn replicas_come_and_go() {
+    let disk = MemoryVfs::new();
+    let claim = Claim::two_phase(Role::Coordinator, NodeId::COORDINATOR);
+    let file = open(&disk, &claim).unwrap();
+    let at = |node: u32| (NodeId(node), format!("a:{node}"));
+    file.set_members(vec![at(0), at(1), at(2)]).unwrap();
+    file.mark_joined(NodeId(1), 7).unwrap();
+    let before = file.identity();
+
+    file.add_member(NodeId(3), "a:3").unwrap();
+    let added = file.identity();
+    assert_eq!(added.members, [at(0), at(1), at(2), at(3)]);
+    assert_eq!(added.joined, [(NodeId(1), 7), (NodeId(3), 0)], "empty, it needs a new life");
+    file.restore_member(NodeId(3), &before).unwrap();
+    assert_eq!(file.identity(), before);
+
+    file.add_member(NodeId(1), "b:1").unwrap();
+    assert_eq!(file.identity().joined_in(NodeId(1)), Some(7), "a life never goes back");
+    assert_eq!(file.identity().members[1], (NodeId(1), "b:1".to_owned()));
+    file.restore_member(NodeId(1), &before).unwrap();
+    assert_eq!(file.identity(), before);
+
+    for node in [NodeId(1), NodeId(2)] {
+        file.remove_member(node).unwrap();
+    }
+    let removed = file.identity();
+    drop(file);
+    assert_eq!(removed.members, [at(0)]);
+    assert_eq!(removed.joined, [(NodeId(1), 7), (NodeId(2), 0)], "what was removed is known");
+    assert_eq!(open(&disk, &claim).unwrap().identity(), removed);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! through capnp-rpc. Cap'n Proto's types stop in this crate: what it gives and takes are the values
 //! of `kvorum_replication`.
 
+pub mod address;
 pub mod client;
 pub mod server;
 

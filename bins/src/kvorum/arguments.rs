@@ -92,9 +92,59 @@ pub(crate) enum Command {
     Demo(crate::demo::Demo),
     #[command(subcommand)]
     Store(crate::commands::Store),
+    /// Change who belongs to a cluster while it runs
+    #[command(subcommand)]
+    Admin(Admin),
     /// Serve, as kvorumd does
     #[command(hide = true, subcommand)]
     Serve(kvorum::server::Command),
+}
+
+/// What an administrator does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Add or remove a replica (two-phase commit with a coordinator)
+    #[command(subcommand)]
+    Replica(ReplicaChange),
+}
+
+/// How the replicas change.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReplicaChange {
+    Add(AddReplica),
+    Remove(RemoveReplica),
+}
+
+/// Have the cluster one replica more
+///
+/// Returns once the coordinator has that in its log; writes go on. The replica takes part once it runs
+/// and has caught up: start it on an empty data directory, with --rejoin. Fine if it was added before.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kvorum admin replica add 4=127.0.0.1:7104
+  kvorumd replica --id 4 --listen 127.0.0.1:7104 --data-dir data/r4 --rejoin")]
+pub(crate) struct AddReplica {
+    /// Its number, above those of all replicas that the cluster ever had, and where it listens
+    #[arg(value_name = "ID=ADDR", value_parser = kvorum::server::peer)]
+    pub(crate) replica: kvorum::server::Peer,
+    /// Wait until it takes part, however long that takes
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// Have the cluster one replica less
+///
+/// It may be running or lost for good. Writes go on without it, and it serves no fresh reads from then
+/// on; stop it, if it runs. Nobody has its number ever again. Fine if it was removed before.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kvorum admin replica remove 3")]
+pub(crate) struct RemoveReplica {
+    /// Its number
+    #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) replica: u32,
 }
 
 /// Set the value of a key

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use clap::Parser as _;
 use tokio::task::LocalSet;
 
-use arguments::{Arguments, Command, Global};
+use arguments::{Admin, Arguments, Command, Global};
 use commands::bytes_of;
 use conflicts::OnConflict;
 use connection::{connect, connect_to_write};
@@ -119,6 +119,9 @@ async fn dispatch(
         }
         Command::Export(arguments) => {
             commands::export(&connect(global).await?, output, arguments).await
+        }
+        Command::Admin(Admin::Replica(change)) => {
+            commands::change_replicas(&connect(global).await?, output, global, &change).await
         }
         Command::Import(arguments) => {
             // Of two who put the same rows, each has its turn.

@@ -116,6 +116,12 @@ pub struct Replica {
     #[arg(long, value_name = "ID=ADDR", value_parser = peer)]
     pub peer: Vec<Peer>,
 
+    /// This replica has lost its disk, or was added to a cluster that has data, and starts on an empty
+    /// data directory: it catches up from the others, and takes part once they have taken it in. Not
+    /// for two-phase commit with --peer
+    #[arg(long)]
+    pub rejoin: bool,
+
     /// Flags of Multi-Paxos.
     #[command(flatten)]
     pub paxos: PaxosFlags,
@@ -137,8 +143,10 @@ pub struct Coordinator {
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// A replica and where it listens; once for each
-    #[arg(long, value_name = "ID=ADDR", value_parser = peer, required = true)]
+    /// A replica and where it listens; once for each that the cluster begins with. Later they may be
+    /// left out, but for one that has moved: the data directory remembers who belongs to the cluster.
+    /// `kvorum admin replica` adds and removes some
+    #[arg(long, value_name = "ID=ADDR", value_parser = peer)]
     pub replica: Vec<Peer>,
 
     /// When a write is committed
@@ -302,7 +310,11 @@ fn replica_id(text: &str) -> Result<NodeId, String> {
     }
 }
 
-fn peer(text: &str) -> Result<Peer, String> {
+/// Reads `ID=ADDR`, of a replica.
+///
+/// # Errors
+/// If it is none, with what is wrong with it.
+pub fn peer(text: &str) -> Result<Peer, String> {
     let (id, address) = text
         .split_once('=')
         .ok_or_else(|| "write it as ID=ADDR, for instance 1=127.0.0.1:7101".to_owned())?;

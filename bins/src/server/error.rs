@@ -65,7 +65,7 @@ impl ServeError {
             | NodeError::WrongWindow { .. } => Self::refused(what, ""),
             NodeError::CannotRejoin { .. } => Self::usage(
                 what,
-                "its rows are on the other nodes: give it a number that the cluster never had",
+                "its rows are on the other nodes: take them into a new cluster (kvorum export)",
             ),
             NodeError::WrongCluster { .. } => Self::refused(
                 what,

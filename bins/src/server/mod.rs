@@ -21,7 +21,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 pub use arguments::{
-    ABOUT, Command, Coordinator, Peer, Process, Protocol, Replica, examples, fail_points,
+    ABOUT, Command, Coordinator, Peer, Process, Protocol, Replica, examples, fail_points, peer,
 };
 pub use paxos_flags::PaxosFlags;
 pub use points::{any_replica_points, coordinator_points, participant_points};

@@ -26,11 +26,6 @@ pub struct PaxosFlags {
     #[arg(long, value_name = "HOW", value_parser = acceptor_restart)]
     pub acceptor_restart: Option<AcceptorRestart>,
 
-    /// This replica has lost its disk and starts on an empty data directory: it catches up from the
-    /// others, and its votes count once they have put it in the place of the one that was lost
-    #[arg(long)]
-    pub rejoin: bool,
-
     /// Let the leader answer reads by a lease of so long instead of asking a majority each time. It
     /// rests on clocks that run about equally fast
     #[arg(long, value_name = "MILLISECONDS", value_parser = read_lease)]
@@ -57,7 +52,6 @@ impl PaxosFlags {
             (self.fail_acceptors.is_some(), "--fail-acceptors"),
             (self.fail_roles.is_some(), "--fail-roles"),
             (self.acceptor_restart.is_some(), "--acceptor-restart"),
-            (self.rejoin, "--rejoin"),
             (self.read_lease.is_some(), "--read-lease"),
         ];
         flags.into_iter().find_map(|(is_given, name)| is_given.then_some(name))
@@ -132,7 +126,6 @@ mod tests {
             fail_acceptors: Some(second),
             fail_roles: Some(2 * second),
             acceptor_restart: Some(AcceptorRestart::Rejoin),
-            rejoin: true,
             read_lease: Some(second / 4),
         };
         let options = flags.apply(ReplicaOptions::default());

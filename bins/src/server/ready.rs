@@ -11,6 +11,7 @@ use kvorum_node::{Event, Handle};
 use kvorum_replication::{Protocol, Role, Status};
 use tokio::time::{sleep, timeout};
 
+use super::arguments::Peer;
 use super::serve::Setup;
 
 /// How long links to the others are waited for. Those that run answer within milliseconds; for those
@@ -27,23 +28,22 @@ const HAND_OVER_WAIT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Waits until the node can do what it is there for, or it is no use to wait longer.
-pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>) {
+pub(super) async fn ready<M>(handle: &Handle<M>, setup: &Setup<'_>, peers: &[Peer]) {
+    let all_linked = |status: &Status| is_linked_with_all(status, peers);
     match (setup.claim.protocol, setup.claim.role) {
         (Protocol::TwoPhase, Role::Coordinator) => {
-            let all = setup.peers.len();
-            // Without all of them it refuses writes, and serves reads.
-            let _ = timeout(LINKS_WAIT, until(handle, |status| linked(status, setup) == all)).await;
+            // Without enough of them it refuses writes, and serves reads.
+            let _ = timeout(LINKS_WAIT, until(handle, all_linked)).await;
         }
         // It is the coordinator that comes to it.
         (Protocol::TwoPhase, Role::Replica) => {}
         (Protocol::AnyReplica, _) => {
-            let all = setup.peers.len();
             // Without all of them it refuses writes, and serves reads.
-            let _ = timeout(LINKS_WAIT, until(handle, |status| linked(status, setup) == all)).await;
+            let _ = timeout(LINKS_WAIT, until(handle, all_linked)).await;
         }
         (Protocol::Paxos, _) => {
-            let majority = setup.peers.len().div_ceil(2);
-            let elect = until(handle, |status| linked(status, setup) >= majority);
+            let majority = peers.len().div_ceil(2);
+            let elect = until(handle, |status| linked(status, peers) >= majority);
             if timeout(LINKS_WAIT, elect).await.is_ok() {
                 // Without a leader requests wait for one.
                 let _ = timeout(LEADER_WAIT, until(handle, |status| status.leader.is_some())).await;
@@ -68,8 +68,14 @@ pub(super) async fn hand_over<M>(handle: &Handle<M>, setup: &Setup<'_>) {
 }
 
 /// To how many of the others it has a link.
-fn linked(status: &Status, setup: &Setup<'_>) -> usize {
-    setup.peers.iter().filter(|peer| status.peers_up.contains(&peer.id)).count()
+fn linked(status: &Status, peers: &[Peer]) -> usize {
+    peers.iter().filter(|peer| status.peers_up.contains(&peer.id)).count()
+}
+
+/// Whether it has a link to each of them, but for those that its log says are none of them.
+fn is_linked_with_all(status: &Status, peers: &[Peer]) -> bool {
+    let counts = |peer: &&Peer| status.replicas.is_empty() || status.replicas.contains(&peer.id);
+    linked(status, peers) >= peers.iter().filter(counts).count()
 }
 
 async fn until<M>(handle: &Handle<M>, is_so: impl Fn(&Status) -> bool) {

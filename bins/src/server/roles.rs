@@ -14,7 +14,7 @@ use kvorum_storage::{LogOptions, Options};
 
 use super::arguments::{Coordinator, Peer, Protocol, Replica};
 use super::error::ServeError;
-use super::peers::{check_others, check_peers};
+use super::peers::{check_others, check_peers, check_replicas};
 use super::points::{any_replica_points, coordinator_points, participant_points};
 use super::serve::{Setup, serve};
 
@@ -31,6 +31,12 @@ pub(super) fn replica(arguments: &Replica) -> Result<(), ServeError> {
             }
             match arguments.peer.is_empty() {
                 true => participant(arguments),
+                false if arguments.rejoin => Err(ServeError::usage(
+                    "--rejoin does not go with --peer: without a coordinator a replica of two-phase \
+                     commit cannot be filled from the others",
+                    "take its rows from the others into a new cluster (kvorum export), or give it its \
+                     data directory back",
+                )),
                 false => any_replica(arguments),
             }
         }
@@ -57,7 +63,7 @@ fn any_replica(arguments: &Replica) -> Result<(), ServeError> {
         points: &any_replica_points(),
     };
     let log = log_options(planted)?;
-    serve(&setup, |vfs, armed, _| {
+    serve(&setup, |vfs, armed, _, _| {
         let core = any_replica::Replica::new(options);
         let options = Options { log, planted: planted.storage, ..Options::default() };
         Node::open_store(vfs, &arguments.data_dir, options, core, armed)
@@ -66,8 +72,9 @@ fn any_replica(arguments: &Replica) -> Result<(), ServeError> {
 
 /// A replica of two-phase commit with a coordinator, which finds it.
 fn participant(arguments: &Replica) -> Result<(), ServeError> {
+    let life = if arguments.rejoin { new_life()? } else { 0 };
     let setup = Setup {
-        claim: Claim::two_phase(Role::Replica, arguments.id),
+        claim: Claim { life, ..Claim::two_phase(Role::Replica, arguments.id) },
         listen: arguments.listen,
         data_dir: &arguments.data_dir,
         peers: &[],
@@ -82,8 +89,8 @@ fn participant(arguments: &Replica) -> Result<(), ServeError> {
         ..Default::default()
     };
     let log = log_options(planted)?;
-    serve(&setup, |vfs, armed, _| {
-        let core = Participant::new(options);
+    serve(&setup, |vfs, armed, identity, _| {
+        let core = Participant::new(ParticipantOptions { life: identity.life, ..options });
         let options = Options { log, planted: planted.storage, ..Options::default() };
         Node::open_store(vfs, &arguments.data_dir, options, core, armed)
     })
@@ -100,7 +107,7 @@ fn paxos(arguments: &Replica) -> Result<(), ServeError> {
         seed: seed()?,
         ..Default::default()
     });
-    let life = if arguments.paxos.rejoin { new_life()? } else { 0 };
+    let life = if arguments.rejoin { new_life()? } else { 0 };
     let setup = Setup {
         claim: Claim { life, ..Claim::paxos(arguments.id, options.window) },
         listen: arguments.listen,
@@ -110,7 +117,7 @@ fn paxos(arguments: &Replica) -> Result<(), ServeError> {
         points: paxos::points::ALL,
     };
     let log = log_options(planted)?;
-    serve(&setup, |vfs, armed, identity| {
+    serve(&setup, |vfs, armed, identity, _| {
         let core = paxos::Replica::new(ReplicaOptions { life: identity.life, ..options });
         let options = Options { log, planted: planted.storage, ..Options::default() };
         Node::open_store(vfs, &arguments.data_dir, options, core, armed)
@@ -139,7 +146,7 @@ fn founders(id: NodeId, others: &[Peer]) -> Vec<NodeId> {
 
 /// Serves as a coordinator until a signal or an error ends it.
 pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
-    check_peers("--replica", &arguments.replica)?;
+    check_replicas(&arguments.data_dir, &arguments.replica)?;
     let setup = Setup {
         claim: Claim::two_phase(Role::Coordinator, NodeId::COORDINATOR),
         listen: arguments.listen,
@@ -148,13 +155,10 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
         process: &arguments.process,
         points: &coordinator_points(),
     };
-    let replicas: Vec<NodeId> = arguments.replica.iter().map(|replica| replica.id).collect();
     let planted = arguments.process.planted();
-    let majority = replicas.len() / 2 + 1;
-    let min_replicas = arguments.min_replicas.map_or(majority, |min| min as usize);
     let options = CoordinatorOptions {
-        replicas,
-        min_replicas,
+        // Without the flag a majority of as many as there are then.
+        min_replicas: arguments.min_replicas.map_or(0, |min| min as usize),
         exclude_after: Duration::from_millis(arguments.exclude_after),
         commit: arguments.commit.into(),
         seed: seed()?,
@@ -162,8 +166,9 @@ pub(super) fn coordinator(arguments: &Coordinator) -> Result<(), ServeError> {
         ..Default::default()
     };
     let log = log_options(planted)?;
-    serve(&setup, |vfs, armed, _| {
-        let core = CoordinatorCore::new(options);
+    serve(&setup, |vfs, armed, _, peers| {
+        let replicas = peers.iter().map(|replica| replica.id).collect();
+        let core = CoordinatorCore::new(CoordinatorOptions { replicas, ..options });
         Node::open_log(vfs, &arguments.data_dir, log, core, armed)
     })
 }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::arguments::{Peer, Process};
 use super::error::ServeError;
-use super::peers::check_identity;
+use super::peers::others;
 use super::ready::{hand_over, ready};
 use super::signals::{End, Signals};
 use super::{clock_jumps, files, full_disk};
@@ -32,7 +32,7 @@ pub(super) struct Setup<'a> {
     pub(super) claim: Claim,
     pub(super) listen: SocketAddr,
     pub(super) data_dir: &'a Path,
-    /// Whom this node connects to.
+    /// Whom this node connects to, as the flags say.
     pub(super) peers: &'a [Peer],
     pub(super) process: &'a Process,
     pub(super) points: &'a [Point],
@@ -41,7 +41,7 @@ pub(super) struct Setup<'a> {
 /// Serves until a signal or an error ends it.
 pub(super) fn serve<C>(
     setup: &Setup<'_>,
-    open: impl FnOnce(Arc<dyn Vfs>, Vec<String>, &Identity) -> Result<Node<C>, NodeError>,
+    open: impl FnOnce(Arc<dyn Vfs>, Vec<String>, &Identity, &[Peer]) -> Result<Node<C>, NodeError>,
 ) -> Result<(), ServeError>
 where
     C: Core<Message: Carried> + Send + 'static,
@@ -54,10 +54,10 @@ where
     let vfs = disk(setup)?;
     let identity = IdentityFile::open(Arc::clone(&vfs), setup.data_dir, &setup.claim);
     let identity = Arc::new(identity.map_err(of_node)?);
-    check_identity(setup, &identity.identity())?;
+    let peers = others(setup, &identity.identity())?;
     let (server, outbox) =
-        Server::bind(server_options(setup)).map_err(|error| of_rpc(error, setup))?;
-    let mut node = open(vfs, fail_points.names(), &identity.identity()).map_err(of_node)?;
+        Server::bind(server_options(setup, &peers)).map_err(|error| of_rpc(error, setup))?;
+    let mut node = open(vfs, fail_points.names(), &identity.identity(), &peers).map_err(of_node)?;
     node.set_planted(setup.process.planted().node);
     let (ended, node_end) = oneshot::channel();
     let on_end = Box::new(move || {
@@ -73,7 +73,9 @@ where
         Arc::new(move |start, limit| inspector.rows(start, limit).map_err(|e| e.to_string()));
     let address = server.local_addr();
     match server.serve(runner.handle(), identity, Some(inspect)) {
-        Ok(serving) => until_the_end(setup, address, serving, runner, node_end)?.map_err(of_node),
+        Ok(serving) => {
+            until_the_end(setup, &peers, address, serving, runner, node_end)?.map_err(of_node)
+        }
         Err(error) => {
             // A node that could not start says better why than the server that waited for it.
             runner.stop().map_err(of_node)?;
@@ -95,7 +97,7 @@ fn cannot_break(error: io::Error) -> ServeError {
     ServeError::failed(format!("cannot fail as the test wants: {error}"), "")
 }
 
-fn server_options(setup: &Setup<'_>) -> ServerOptions {
+fn server_options(setup: &Setup<'_>, peers: &[Peer]) -> ServerOptions {
     let mut options = ServerOptions::new(setup.listen);
     options.workers = setup.process.workers;
     options.connections_max = files::make_room(setup.process.max_connections);
@@ -110,7 +112,7 @@ fn server_options(setup: &Setup<'_>) -> ServerOptions {
         options.peers.connect_timeout = silence;
         options.peers.liveness_timeout = silence;
     }
-    options.peers.dial = dialled(setup.peers, &setup.process.route);
+    options.peers.dial = dialled(peers, &setup.process.route);
     options
 }
 
@@ -147,6 +149,7 @@ fn announce(setup: &Setup<'_>, address: SocketAddr) {
 /// the node's.
 fn until_the_end<M: Carried>(
     setup: &Setup<'_>,
+    peers: &[Peer],
     address: SocketAddr,
     serving: Serving,
     runner: Runner<M>,
@@ -159,7 +162,7 @@ fn until_the_end<M: Carried>(
         let mut signals = Signals::take().map_err(no_signals)?;
         let handle = runner.handle();
         let early_end = tokio::select! {
-            () = ready(&handle, setup) => None,
+            () = ready(&handle, setup, peers) => None,
             end = signals.or_end_of(&mut node_end) => Some(end),
         };
         let end = match early_end {

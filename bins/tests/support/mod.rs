@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod clients;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;

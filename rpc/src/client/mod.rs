@@ -4,6 +4,7 @@ mod connection;
 mod error;
 mod many;
 mod operations;
+mod replicas;
 mod rows;
 mod session;
 mod transaction;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep};
 use connection::{Connection, Unreachable, open_within};
 pub use error::{ClientError, ErrorKind};
 use operations::Within;
+use replicas::Change;
 pub use rows::Rows;
 use session::Session;
 pub use transaction::{Tries, Txn};
@@ -186,6 +188,18 @@ impl Client {
     /// Rows that the process connected to holds itself, from `start` on, without asking others.
     pub async fn inspect(&self, start: Bytes, limit: u32) -> Result<ScanPage, ClientError> {
         self.inner.inspect(&start, limit).await
+    }
+
+    /// Has the cluster, one with a coordinator, this replica as well; fine if it has it. It takes part
+    /// once it was started, in a new life, and has caught up.
+    pub async fn add_replica(&self, node: u32, address: &str) -> Result<(), ClientError> {
+        self.inner.change_replicas(&Change::Add(node, address)).await
+    }
+
+    /// Has the cluster, one with a coordinator, this replica no more; fine if it was removed before.
+    /// Nobody will ever have its number again.
+    pub async fn remove_replica(&self, node: u32) -> Result<(), ClientError> {
+        self.inner.change_replicas(&Change::Remove(node)).await
     }
 
     /// The address connected to, or the last one that was.

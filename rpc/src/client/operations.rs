@@ -653,7 +653,7 @@ fn read_scan(result: scan_result::Reader<'_>) -> Result<Tried<ScanPage>, Rejecte
     }
 }
 
-fn read_write(result: write_result::Reader<'_>) -> Result<Tried<()>, Rejected> {
+pub(super) fn read_write(result: write_result::Reader<'_>) -> Result<Tried<()>, Rejected> {
     match result.which()? {
         write_result::Committed(()) => Ok(Tried::Done(())),
         write_result::Failed(failed) => told(failed),

@@ -116,7 +116,7 @@ fn text(reader: capnp::text::Reader<'_>) -> Result<String, Rejected> {
 }
 
 /// Text that names something, and so is short.
-fn short_text(reader: capnp::text::Reader<'_>) -> Result<String, Rejected> {
+pub(crate) fn short_text(reader: capnp::text::Reader<'_>) -> Result<String, Rejected> {
     let len = reader.as_bytes().len();
     match len > TEXT_BYTES_MAX {
         true => Err(Rejected::Invalid(format!(

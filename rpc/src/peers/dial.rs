@@ -17,7 +17,7 @@ use super::queue::Peer;
 use crate::server::{Connection, Worker};
 use crate::vat::{self, Wire};
 
-/// Dials the configured peers whose links live on this worker, for ever.
+/// Dials the configured peers whose links live on this worker, as long as they belong to the cluster.
 pub(crate) fn start(worker: &Rc<Worker>) -> Vec<JoinHandle<()>> {
     let hub = &worker.service.hub;
     let own =
@@ -25,7 +25,7 @@ pub(crate) fn start(worker: &Rc<Worker>) -> Vec<JoinHandle<()>> {
     own.map(|(node, _)| spawn_local(keep(Rc::clone(worker), hub.peers.peer(*node)))).collect()
 }
 
-/// Dials a peer whose links live on this worker, for ever.
+/// Dials a peer whose links live on this worker, as long as it belongs to the cluster.
 pub(crate) fn keep_linked(worker: &Rc<Worker>, node: NodeId) -> JoinHandle<()> {
     spawn_local(keep(Rc::clone(worker), worker.service.hub.peers.peer(node)))
 }
@@ -51,7 +51,7 @@ pub(crate) fn dial_on_demand(worker: &Rc<Worker>, node: NodeId) {
     });
 }
 
-/// Sees to it that a link stands.
+/// Sees to it that a link stands, as long as the peer belongs to the cluster.
 async fn keep(worker: Rc<Worker>, peer: Arc<Peer>) {
     let service = &worker.service;
     let (peers, own) = (&service.hub.peers, service.identity.identity().node);
@@ -60,6 +60,9 @@ async fn keep(worker: Rc<Worker>, peer: Arc<Peer>) {
     let mut told = String::new();
     loop {
         peer.down().await;
+        if peer.is_given_up() {
+            return tracing::info!(peer = %peer.node, "not dialled any more");
+        }
         // If the other dials as well, one of the two goes first, or each pair would have two links.
         if own > peer.node && peer.node != NodeId::COORDINATOR {
             sleep(options.yield_pause).await;

@@ -23,7 +23,7 @@
 use kvorum_node::{ClusterId, Identity};
 use kvorum_replication::NodeId;
 
-use super::hello::{Changes, Verdict, lost_its_disk, of_another_cluster};
+use super::hello::{Changes, Verdict, lost_its_disk, of_another_cluster, outlived};
 use crate::convert::peer::Hello;
 
 type Judged = Result<(Changes, Verdict), String>;
@@ -150,13 +150,6 @@ fn check_members(own: &Identity, other: &Hello) -> Result<(), String> {
             own.node, other.node
         )),
     }
-}
-
-fn outlived(node: NodeId) -> String {
-    format!(
-        "{node} has come back in a later life since, with another data directory; this one is not \
-         to be used any more"
-    )
 }
 
 #[cfg(test)]

@@ -14,11 +14,13 @@ use crate::server::{ServerError, Service};
 #[derive(Debug, Default)]
 pub(crate) struct Met(Mutex<BTreeSet<NodeId>>);
 
-/// Remembers what the flags say of the cluster, and founds it if that takes nobody else.
+/// Remembers what the flags say of the cluster, and founds it if that takes nobody else. Of the
+/// replicas of a coordinator those count that its log says there are, if it says so.
 pub(crate) fn prepare(
     identity: &IdentityFile,
     address: &str,
     dial: &[(NodeId, String)],
+    logged: &[NodeId],
 ) -> Result<(), ServerError> {
     let own = identity.identity();
     let members = || {
@@ -30,10 +32,12 @@ pub(crate) fn prepare(
     match (own.protocol, own.role) {
         (Protocol::TwoPhase, Role::Replica) => Ok(()),
         (Protocol::TwoPhase, Role::Coordinator) => {
+            // There is no cluster whose members nobody knows.
+            identity.set_members(members())?;
             if own.cluster.is_none() {
                 identity.adopt_cluster(new_cluster()?)?;
             }
-            Ok(identity.set_members(members())?)
+            agree_with_log(identity, logged)
         }
         (Protocol::AnyReplica | Protocol::Paxos, _) => {
             identity.set_members(members())?;
@@ -41,6 +45,30 @@ pub(crate) fn prepare(
             Ok(())
         }
     }
+}
+
+/// A change of the replicas is in two files, and a crash may come between. The log has the last word: it
+/// decides whose votes count.
+fn agree_with_log(identity: &IdentityFile, logged: &[NodeId]) -> Result<(), ServerError> {
+    if logged.is_empty() {
+        return Ok(());
+    }
+    let members = identity.identity().members;
+    for (node, _) in members.iter().filter(|(node, _)| *node != NodeId::COORDINATOR) {
+        if !logged.contains(node) {
+            tracing::warn!(%node, "was not added, or is removed: it is no replica of the cluster");
+            identity.remove_member(*node)?;
+        }
+    }
+    for node in logged.iter().filter(|node| members.iter().all(|(member, _)| member != *node)) {
+        tracing::error!(
+            %node,
+            "a replica of the cluster, and nobody knows where it is: say it once more with kvorum \
+             admin replica add {}=ADDR",
+            node.0
+        );
+    }
+    Ok(())
 }
 
 /// Performs the changes that an introduction has led to; whether the two are nearer to a link now.

@@ -134,6 +134,10 @@ impl Link {
                 self.wire.close(Error::disconnected("another link stands".to_owned()));
                 return self.end();
             }
+            // What it was to be told last has left by then.
+            if self.deliveries.under_way().0 == 0 && self.peer.is_left_over(self.id) {
+                return self.fail("it does not belong to the cluster any more".to_owned());
+            }
             if !asking.replace(true) {
                 let (ping, asking) = (self.inbox.ping_request().send().promise, Rc::clone(&asking));
                 spawn_local(async move {

@@ -131,7 +131,9 @@ impl Peers {
         };
         for (node, address) in &peers.options.dial {
             // Dialled all the time, so never on demand.
-            peers.peer(*node).set_address(address, false);
+            let peer = peers.peer(*node);
+            peer.set_address(address, false);
+            peer.is_to_be_kept();
         }
         peers
     }
@@ -148,21 +150,28 @@ impl Peers {
         }
     }
 
-    /// Remembers where the members are. Nobody dials itself, and a coordinator dials its replicas,
-    /// not they it; the others are dialled when there is something to tell them. With `keep`, says
-    /// whom to dial all the time from now on.
+    /// Remembers where the members are, and that nobody else is wanted. Nobody dials itself, and a
+    /// coordinator dials its replicas, not they it; the others are dialled when there is something to
+    /// tell them. With `keep`, says whom to dial all the time from now on.
     pub(crate) fn learn(
         &self,
         own: NodeId,
         members: &[(NodeId, String)],
         keep: bool,
     ) -> Vec<NodeId> {
+        let is_member = |node: NodeId| members.iter().any(|(member, _)| *member == node);
+        for (node, peer) in &*self.lock() {
+            if *node != NodeId::COORDINATOR && !is_member(*node) {
+                peer.set_unwanted();
+            }
+        }
         let mut kept = Vec::new();
-        for (node, address) in members {
+        for (node, address) in members.iter().filter(|(node, _)| *node != own) {
             let dialled = self.options.dial.iter().any(|(dialled, _)| dialled == node);
-            if *node != own && !dialled {
+            let peer = self.peer(*node);
+            // Where one that was configured is dialled is not for the others to say.
+            if !(dialled && peer.is_wanted()) {
                 let is_other = *node != NodeId::COORDINATOR;
-                let peer = self.peer(*node);
                 peer.set_address(address, is_other);
                 if is_other && keep && peer.is_to_be_kept() {
                     kept.push(*node);

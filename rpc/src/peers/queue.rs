@@ -43,7 +43,9 @@ struct State {
     /// What it tells clients to connect to.
     advertised: String,
     on_demand: bool,
-    /// A task has been given this peer to keep a link with.
+    /// It belongs to the cluster, as far as this node knows.
+    wanted: bool,
+    /// A task has been given this peer to keep a link with, and has not given that up.
     kept: bool,
     dialling: bool,
     /// After a failure nobody dials before this.
@@ -63,8 +65,10 @@ impl Peer {
         Self { node, state: Mutex::default(), gone: Notify::new() }
     }
 
+    /// It belongs to the cluster, and is there.
     pub(super) fn set_address(&self, address: &str, on_demand: bool) {
         let mut state = self.lock();
+        state.wanted = true;
         state.on_demand = on_demand;
         if state.address != address {
             address.clone_into(&mut state.address);
@@ -72,9 +76,27 @@ impl Peer {
         }
     }
 
-    /// True the first time: a link is to be kept, by one task.
+    /// It does not belong to the cluster any more: nobody dials it, and links with it end.
+    pub(super) fn set_unwanted(&self) {
+        let mut state = self.lock();
+        state.wanted = false;
+        state.on_demand = false;
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.lock().wanted
+    }
+
+    /// True unless some task keeps a link already: the caller's is to.
     pub(super) fn is_to_be_kept(&self) -> bool {
         !std::mem::replace(&mut self.lock().kept, true)
+    }
+
+    /// Whether the task that keeps a link may end: then another one is needed if it is wanted again.
+    pub(super) fn is_given_up(&self) -> bool {
+        let mut state = self.lock();
+        state.kept &= state.wanted;
+        !state.kept
     }
 
     pub(super) fn address(&self) -> String {
@@ -154,6 +176,14 @@ impl Peer {
         newest.id != link
             && newest.since.elapsed() > CROSSING
             && mine.is_some_and(|mine| mine.of.by_us && mine.since.elapsed() > CROSSING)
+    }
+
+    /// Whether the link is with one that does not belong to the cluster any more, and it is ours to
+    /// end.
+    pub(super) fn is_left_over(&self, link: u64) -> bool {
+        let state = self.lock();
+        let mine = state.links.iter().find(|known| known.id == link);
+        !state.wanted && mine.is_some_and(|mine| mine.of.by_us)
     }
 
     /// Whether nothing waits that this link would carry.

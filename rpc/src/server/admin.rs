@@ -1,4 +1,4 @@
-//! `Admin`: how this process is, and what it holds.
+//! `Admin`: how this process is, what it holds, and who belongs to its cluster.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -7,14 +7,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use capnp::Error;
 use kvorum_node::Report;
+use kvorum_replication::{Failure, NodeId, Outcome};
 use kvorum_schema::admin_capnp::admin;
+use kvorum_schema::client_capnp::write_result;
+use tokio::task::spawn_local;
 
 use super::door::Post;
 use super::hub::Service;
+use super::key_value::write_write;
+use super::replicas;
 use super::worker::Worker;
 use crate::client::{MemberStatus, ProcessStatus};
 use crate::convert::client::write_rows;
-use crate::convert::{KEY_BYTES_MAX, ROWS_MAX, admin::write_status};
+use crate::convert::{KEY_BYTES_MAX, ROWS_MAX, admin::write_status, short_text};
 
 /// How long a node may take to say how it is. It may be busy, or not get to run for seconds on a machine
 /// that is; who asks has a patience of its own.
@@ -27,6 +32,20 @@ pub(super) struct Admin {
 impl Admin {
     pub(super) fn new(worker: Rc<Worker>) -> Self {
         Self { worker }
+    }
+
+    /// Makes a change to its end, also if who asked for it does not wait.
+    async fn changed(
+        &self,
+        change: impl Future<Output = Result<(), Failure>> + 'static,
+        result: write_result::Builder<'_>,
+    ) -> Result<(), Error> {
+        let outcome = match spawn_local(change).await {
+            Ok(Ok(())) => Outcome::Committed,
+            Ok(Err(failure)) => Outcome::Failed(failure),
+            Err(panic) => Outcome::Failed(Failure::Unknown { reason: panic.to_string() }),
+        };
+        write_write(&self.worker.service, outcome, result)
     }
 }
 
@@ -71,6 +90,33 @@ impl admin::Server for Admin {
         let count = u32::try_from(rows.len()).map_err(|_| Error::failed("too many rows".into()))?;
         write_rows(&rows, results.init_rows(count));
         Ok(())
+    }
+
+    async fn add_replica(
+        self: Rc<Self>,
+        params: admin::AddReplicaParams,
+        mut results: admin::AddReplicaResults,
+    ) -> Result<(), Error> {
+        let (node, address, timeout_ms) = {
+            let params = params.get()?;
+            let address = short_text(params.get_address()?)?;
+            (NodeId(params.get_node()), address, params.get_timeout_ms())
+        };
+        let adding = replicas::add(Rc::clone(&self.worker), node, address, timeout_ms);
+        self.changed(adding, results.get().init_result()).await
+    }
+
+    async fn remove_replica(
+        self: Rc<Self>,
+        params: admin::RemoveReplicaParams,
+        mut results: admin::RemoveReplicaResults,
+    ) -> Result<(), Error> {
+        let (node, timeout_ms) = {
+            let params = params.get()?;
+            (NodeId(params.get_node()), params.get_timeout_ms())
+        };
+        let removing = replicas::remove(Rc::clone(&self.worker), node, timeout_ms);
+        self.changed(removing, results.get().init_result()).await
     }
 }
 

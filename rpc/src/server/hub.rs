@@ -82,6 +82,8 @@ pub(crate) struct Service {
     pub(crate) outside: AtomicBool,
     /// Why it does not, as far as it is known.
     pub(crate) refusal: Mutex<String>,
+    /// Held by whoever changes the replicas of the cluster: one at a time.
+    pub(super) changing: tokio::sync::Mutex<()>,
 }
 
 impl Hub {
@@ -214,6 +216,16 @@ impl Service {
             Protocol::AnyReplica | Protocol::Paxos => identity.cluster.is_none(),
         };
         self.outside.store(is_outside, Ordering::Release);
+    }
+
+    /// Introduces this node anew to all others but one: they are to hear who belongs to the cluster.
+    pub(super) fn introduce_anew(&self, but: NodeId) {
+        let identity = self.identity.identity();
+        for (node, _) in identity.members {
+            if ![identity.node, but].contains(&node) {
+                self.hub.command(self.hub.worker_of(node), Command::Dial(node));
+            }
+        }
     }
 
     /// Another node and this one do not link: if this one is in no cluster, that may be why.

@@ -21,6 +21,7 @@ mod gate;
 mod hub;
 pub(crate) mod key_value;
 mod outbox;
+mod replicas;
 mod requests;
 mod worker;
 
@@ -202,7 +203,8 @@ impl Server {
         let report = report(&handle)?;
         assert_eq!(identity.identity().protocol, M::PROTOCOL, "one process, one protocol");
         let hub = &self.hub;
-        peers::prepare(&identity, &hub.address, &hub.options.peers.dial)?;
+        let logged = &report.status.replicas;
+        peers::prepare(&identity, &hub.address, &hub.options.peers.dial, logged)?;
         let service = Arc::new(Service {
             hub: Arc::clone(&self.hub),
             door: Arc::new(handle),
@@ -211,6 +213,7 @@ impl Server {
             incarnation: report.status.incarnation,
             outside: AtomicBool::new(false),
             refusal: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         });
         service.learn_members();
         let mut listener = Some(self.listener);

@@ -280,7 +280,12 @@ impl Proxy {
         self.muted.store(muted, Ordering::Release);
     }
 
-    fn wait_for_connections(&self, count: usize) {
+    /// How many came since it was last looked.
+    pub(crate) fn connections_so_far(&self) -> usize {
+        self.connections.try_iter().count()
+    }
+
+    pub(crate) fn wait_for_connections(&self, count: usize) {
         for _ in 0..count {
             self.connections.recv_timeout(crate::support::PATIENCE).unwrap();
         }

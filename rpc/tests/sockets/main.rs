@@ -8,6 +8,7 @@ mod hostile;
 mod hot;
 mod links;
 mod overload;
+mod replicas;
 mod stock;
 mod support;
 mod transactions;

@@ -103,6 +103,18 @@ pub(crate) fn play(
     options: ServerOptions,
     behaviour: Behaviour,
 ) -> Played {
+    play_logged(role, node, identity, options, Vec::new(), behaviour)
+}
+
+/// As [`play`]; its log says that the cluster has these replicas.
+pub(crate) fn play_logged(
+    role: Role,
+    node: NodeId,
+    identity: Option<Arc<IdentityFile>>,
+    options: ServerOptions,
+    logged: Vec<NodeId>,
+    behaviour: Behaviour,
+) -> Played {
     let claim = Claim::two_phase(role, node);
     let identity = identity.unwrap_or_else(|| Arc::new(IdentityFile::in_memory(&claim).unwrap()));
     let (server, outbox) = Server::bind(options).unwrap();
@@ -119,7 +131,7 @@ pub(crate) fn play(
             mailbox.take(&mut events, Duration::from_millis(20));
             let mut turn = Turn::default();
             for event in events.drain(..) {
-                note(&event, role, &sender);
+                note(&event, role, &logged, &sender);
                 behaviour(&event, &mut turn);
             }
             if !turn.is_empty() {
@@ -141,19 +153,19 @@ pub(crate) fn play(
     }
 }
 
-fn note(event: &Event<Message>, role: Role, sender: &Sender<Seen>) {
+fn note(event: &Event<Message>, role: Role, logged: &[NodeId], sender: &Sender<Seen>) {
     let seen = match event {
         Event::PeerUp(peer) => Seen::Up(*peer),
         Event::PeerDown(peer) => Seen::Down(*peer),
         Event::Messages { from, messages, .. } => Seen::Messages(*from, messages.clone()),
-        Event::Report(answer) => return drop(answer.send(report(role))),
+        Event::Report(answer) => return drop(answer.send(report(role, logged))),
         Event::Request(_) | Event::Stopping | Event::Stop => return,
     };
     // The test may not care to look.
     let _ = sender.send(seen);
 }
 
-fn report(role: Role) -> Report {
+fn report(role: Role, logged: &[NodeId]) -> Report {
     Report {
         status: Status {
             role,
@@ -163,7 +175,7 @@ fn report(role: Role) -> Report {
             locks: 0,
             leader: None,
             peers_up: Vec::new(),
-            replicas: Vec::new(),
+            replicas: logged.to_vec(),
             counters: vec![("played", 1)],
         },
         log_last: 11,
