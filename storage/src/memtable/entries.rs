@@ -1,5 +1,6 @@
 //! The entries of a memtable: stored batches as they came, and where in them each entry stands.
 
+use std::hint::black_box;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -16,6 +17,10 @@ pub(super) const PIECE_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 1 << 
 /// What an allocation of a piece takes beside its bytes, and the handle to it.
 pub(super) const PIECE_BYTES: usize = size_of::<OnceLock<Bytes>>() + 16;
 pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
+/// What the processor fetches from memory at a time.
+const LINE_BYTES: usize = 64;
+/// Behind so many it fetches more by itself.
+const LINES_TOUCHED_MAX: usize = 4;
 
 /// Filled by the one thread that was given the index, before a leaf shows it to others.
 #[derive(Default)]
@@ -93,6 +98,19 @@ impl Entries {
     pub(super) fn shared_value(&self, id: EntryId) -> Bytes {
         let (piece, from, bytes) = self.value_place(id);
         piece.slice(from..from + bytes)
+    }
+
+    /// Has the beginnings of entries in the processor's caches before they are needed: it then waits
+    /// for many at once.
+    pub(super) fn touch(&self, ids: &[EntryId]) {
+        let slots = ids.iter().map(|id| self.slot(*id).place.load(Relaxed));
+        black_box(slots.fold(0, |all, place| all ^ place));
+        let lines = ids.iter().flat_map(|id| {
+            let (piece, from, bytes) = self.value_place(*id);
+            let (_, key_at) = split(self.slot(*id).place.load(Relaxed));
+            piece[key_at..from + bytes].iter().step_by(LINE_BYTES).take(LINES_TOUCHED_MAX)
+        });
+        black_box(lines.fold(0, |all, byte| all ^ byte));
     }
 
     fn value_place(&self, id: EntryId) -> (&Bytes, usize, usize) {

@@ -255,6 +255,8 @@ impl MemtableCursor {
             let (key, tag) = tree.entries.place(next);
             self.run = tree.run(Bound::At(key, tag));
             self.at = 0;
+            // Who has walked all of a leaf most probably wants all of the next.
+            tree.entries.touch(self.run.entries());
         }
     }
 }
