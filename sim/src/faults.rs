@@ -138,13 +138,12 @@ const OF_PAXOS: &[Fault] = &[
     Fault::LeaderIsolated,
     Fault::LeaderHalfIsolated,
     Fault::DiedOverSnapshot,
-    Fault::MembersChanged,
     Fault::RoleStopped,
     Fault::AcceptorForgot,
 ];
 
 /// Those that only strike where a node can get what it has lost or missed from the others.
-const OF_COPIES: &[Fault] = &[Fault::DiskLost, Fault::LongAbsence];
+const OF_COPIES: &[Fault] = &[Fault::DiskLost, Fault::LongAbsence, Fault::MembersChanged];
 
 /// Those that only strike where a coordinator goes on without a replica.
 const OF_VIEWS: &[Fault] = &[Fault::LongPause, Fault::CutFromCoordinator];

@@ -133,21 +133,8 @@ impl Bug {
             two_phase::Bug::InstallOlder,
             two_phase::Bug::ApplyWhileInstalling,
             two_phase::Bug::JoinKeepsOldVotes,
-            two_phase::Bug::CommitBeforeViewIsKnown,
-            two_phase::Bug::ExcludeUnderLease,
-            two_phase::Bug::ReadWithoutLease,
-            two_phase::Bug::ExcludeBeforeDurable,
-            two_phase::Bug::RecoverByOldView,
-            two_phase::Bug::AbortToExcluded,
-            two_phase::Bug::PromiseNeverInView,
             two_phase::Bug::TrustMissedNumbers,
-            two_phase::Bug::JoinBeforeDecided,
-            two_phase::Bug::CheckpointForgetsView,
-            two_phase::Bug::LeaseWithoutMargin,
-            two_phase::Bug::RemoveUnderLease,
             two_phase::Bug::JoinKeepsOthers,
-            two_phase::Bug::ChangeBeforeKnown,
-            two_phase::Bug::UseNumbersTwice,
         ];
         Self::all().filter(|bug| !matches!(bug, Self::TwoPhase(bug) if RARE.contains(bug)))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvorum_node::{Node, NodeError, Report, StoredRecord, Turn};
-use kvorum_replication::{Core, Input, NodeId, Outcome, Position, Request, Row, Time};
+use kvorum_replication::{Core, Input, NodeId, Operation, Outcome, Position, Request, Row, Time};
 use kvorum_storage::vfs::Vfs;
 use kvorum_storage::{Log, Store};
 
@@ -261,9 +261,14 @@ pub(crate) trait Protocol: Sized {
     /// A node has lost its disk.
     fn lost_disk(&mut self, _node: NodeId) {}
 
-    /// Another set of replicas that the cluster might have.
-    fn other_members(&self, _number: u64) -> Option<Vec<NodeId>> {
+    /// What an operator may ask for who wants other replicas.
+    fn other_members(&self, _number: u64) -> Option<Operation> {
         None
+    }
+
+    /// Whether what this node holds at the end has to be what the others hold.
+    fn is_replica(&self, _node: NodeId) -> bool {
+        true
     }
 
     /// The fail points that a node passes when it takes over a snapshot.

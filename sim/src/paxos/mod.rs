@@ -16,7 +16,7 @@ use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError};
 use kvorum_replication::paxos::message::Message;
 use kvorum_replication::paxos::record::Record;
 use kvorum_replication::paxos::{Replica, points};
-use kvorum_replication::{NodeId, Outcome, Position, Time};
+use kvorum_replication::{NodeId, Operation, Outcome, Position, Time};
 use kvorum_storage::vfs::Vfs;
 
 use self::auditor::{Auditor, Facts};
@@ -258,14 +258,14 @@ impl Protocol for Cluster {
         self.auditor.lost_disk(node, life);
     }
 
-    fn other_members(&self, number: u64) -> Option<Vec<NodeId>> {
+    fn other_members(&self, number: u64) -> Option<Operation> {
         let mut chance = Chance::new(number, "members");
         let mut members: Vec<NodeId> = self.sizes.nodes().collect();
         while members.len() > self.sizes.members_min && !chance.one_in(3) {
             let index = chance.index(members.len());
             members.remove(index);
         }
-        Some(members)
+        Some(Operation::ChangeMembers { members })
     }
 
     fn snapshot_points(&self) -> &'static [&'static str] {

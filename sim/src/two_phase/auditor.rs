@@ -72,8 +72,8 @@ pub(super) struct Auditor {
     pub(super) learned: u64,
     pub(super) snapshots_installed: u64,
     pub(super) let_in: u64,
-    /// How many replicas there are.
-    replicas: usize,
+    /// The replicas of the start.
+    founders: Vec<NodeId>,
     /// Parallel transactions of which somebody said with right that they are committed.
     told: BTreeSet<TxnId>,
     /// Replicas outside the view that hold what has another number by now.
@@ -85,10 +85,16 @@ pub(super) struct Auditor {
 }
 
 impl Auditor {
-    pub(super) fn new(nodes: impl Iterator<Item = NodeId>) -> Self {
-        let diaries: BTreeMap<NodeId, Diary> = nodes.map(|node| (node, Diary::default())).collect();
+    pub(super) fn new(
+        founders: impl Iterator<Item = NodeId>,
+        spares: impl Iterator<Item = NodeId>,
+    ) -> Self {
+        let founders: Vec<NodeId> = founders.collect();
+        let replicas = founders.iter().copied().chain(spares);
+        let nodes = std::iter::once(NodeId::COORDINATOR).chain(replicas);
+        let diaries = nodes.map(|node| (node, Diary::default())).collect();
         Self {
-            replicas: diaries.len() - 1,
+            founders,
             told: BTreeSet::new(),
             astray: BTreeSet::new(),
             acknowledged: 0,

@@ -13,12 +13,13 @@ use kvorum_node::{Claim, ClusterId, IdentityFile, Node, NodeError, StoredRecord}
 use kvorum_replication::two_phase::message::{Message, TxnId};
 use kvorum_replication::two_phase::record::{CoordinatorRecord, ParticipantRecord};
 use kvorum_replication::two_phase::{Coordinator, Participant, points};
-use kvorum_replication::{NodeId, Outcome, Position, Role};
+use kvorum_replication::{NodeId, Operation, Outcome, Position, ReplicaChange, Role};
 use kvorum_storage::vfs::Vfs;
 
 use self::auditor::{Auditor, Facts};
 use self::diary::Note;
 use self::sizes::Sizes;
+use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::machine::Asked;
 use crate::process::{Audited, Judgement, LogEnd, Process, Protocol, Rows};
@@ -44,6 +45,15 @@ const STRIKES_OF_VIEWS: &[(u64, Fault)] = &[
     (5, Fault::CutFromCoordinator),
 ];
 
+/// Where replicas come and go.
+const STRIKES_OF_CHANGES: &[(u64, Fault)] = &[
+    (4, Fault::DiskLost),
+    (8, Fault::LongAbsence),
+    (4, Fault::LongPause),
+    (5, Fault::CutFromCoordinator),
+    (16, Fault::MembersChanged),
+];
+
 const CLUSTER: ClusterId = ClusterId(*b"simulated-------");
 
 struct Cluster {
@@ -59,9 +69,9 @@ struct Cluster {
 impl Cluster {
     fn new(setup: &Setup) -> Self {
         let sizes = Sizes::new(setup.seed, setup.planted);
-        let nodes = std::iter::once(NodeId::COORDINATOR).chain(sizes.replicas());
-        let (planted, auditor) = (setup.planted, Auditor::new(nodes));
-        Self { sizes, planted, auditor, joined: BTreeSet::new(), lives: BTreeMap::new() }
+        let auditor = Auditor::new(sizes.replicas(), sizes.spares());
+        let lives = sizes.spares().map(|spare| (spare, 1)).collect();
+        Self { sizes, planted: setup.planted, auditor, joined: BTreeSet::new(), lives }
     }
 
     /// As a server does before it opens a node: the directory must be this node's, and once it has
@@ -135,7 +145,8 @@ impl Protocol for Cluster {
             of_replica.extend(names(points::PARTICIPANT_VIEWS));
         }
         let coordinator = (NodeId::COORDINATOR, of_coordinator);
-        let replicas = self.sizes.replicas().map(|node| (node, of_replica.clone()));
+        let replicas = self.sizes.replicas().chain(self.sizes.spares());
+        let replicas = replicas.map(|node| (node, of_replica.clone()));
         std::iter::once(coordinator).chain(replicas).collect()
     }
 
@@ -206,11 +217,12 @@ impl Protocol for Cluster {
 
     fn unrest(&self, nodes: &[(NodeId, Facts)]) -> Option<String> {
         let newest = self.auditor.order().len() as u64;
-        let mut replicas = self.sizes.replicas();
-        if let Some(away) = replicas.find(|replica| !self.auditor.is_member(*replica)) {
+        let replicas = self.auditor.replicas();
+        if let Some(away) = replicas.iter().find(|replica| !self.auditor.is_member(**replica)) {
             return Some(format!("{away} is not in the view"));
         }
         nodes.iter().find_map(|(node, facts)| match facts {
+            Facts::Participant(_) if !replicas.contains(node) => None,
             Facts::Participant(audit) if audit.is_outside => {
                 Some(format!("{node} is not let in again"))
             }
@@ -227,7 +239,11 @@ impl Protocol for Cluster {
     }
 
     fn own_strikes(&self) -> &'static [(u64, Fault)] {
-        if self.sizes.has_views() { STRIKES_OF_VIEWS } else { STRIKES }
+        match (self.sizes.has_views(), self.sizes.spares().next()) {
+            (false, _) => STRIKES,
+            (true, None) => STRIKES_OF_VIEWS,
+            (true, Some(_)) => STRIKES_OF_CHANGES,
+        }
     }
 
     /// Not the one that decides, and only if all others have what it had: who was let in again since
@@ -257,6 +273,25 @@ impl Protocol for Cluster {
         self.auditor.lost_disk(node);
     }
 
+    /// One more if there is a spare one, and else one less; sometimes what can't be.
+    fn other_members(&self, number: u64) -> Option<Operation> {
+        let mut chance = Chance::new(number, "members");
+        let all: Vec<NodeId> = self.sizes.replicas().chain(self.sizes.spares()).collect();
+        let replicas = self.auditor.replicas();
+        let spare = self.sizes.spares().find(|spare| !self.auditor.was_replica(*spare));
+        let change = match spare.filter(|_| chance.one_in(2)) {
+            Some(spare) => ReplicaChange::Add(spare),
+            None if chance.one_in(8) => ReplicaChange::Add(*chance.pick(&all)),
+            None if chance.one_in(8) => ReplicaChange::Remove(*chance.pick(&all)),
+            None => ReplicaChange::Remove(*chance.pick(&replicas)),
+        };
+        Some(Operation::ChangeReplicas(change))
+    }
+
+    fn is_replica(&self, node: NodeId) -> bool {
+        self.auditor.replicas().contains(&node)
+    }
+
     fn happened(&self) -> Vec<(&'static str, u64)> {
         let views = &self.auditor.of_views;
         vec![
@@ -269,6 +304,8 @@ impl Protocol for Cluster {
             ("replicas back in a view", views.rejoined),
             ("replicas back in a view with the rows of another", views.rejoined_by_rows),
             ("replicas left out that lost their disks", views.disks_lost_outside),
+            ("replicas added", views.added),
+            ("replicas removed", views.removed),
             ("leases granted", views.leases),
             ("questions to others for want of a lease", views.asks),
         ]

@@ -45,6 +45,8 @@ pub(super) struct Sizes {
     /// Milliseconds.
     exclude_after: u64,
     join_lag_max: u64,
+    /// Nodes that may come to be replicas.
+    spares: u32,
     /// A lease bears less than a third.
     pub(super) drift_permille: u64,
     planted: Planted,
@@ -62,6 +64,8 @@ impl Sizes {
     pub(super) fn new(seed: u64, planted: Planted) -> Self {
         let mut chance = Chance::new(seed, "sizes");
         let replicas = chance.weighted(&[(6, 3), (1, 1), (1, 2), (1, 5)]);
+        // By a chance of their own: clusters without any are as they were before some had them.
+        let spares = Chance::new(seed, "spares").weighted(&[(2, 0), (1, 1), (1, 2)]);
         Self {
             replicas,
             log_file_bytes: chance.weighted(&[(2, 2 << 10), (1, 16 << 10), (1, 256 << 10)]),
@@ -96,6 +100,7 @@ impl Sizes {
             },
             exclude_after: *chance.pick(&[50, 150, 500]),
             join_lag_max: *chance.pick(&[1, 10, 4096]),
+            spares,
             drift_permille: *chance.pick(&[10, 100, 300]),
             planted,
         }
@@ -103,6 +108,12 @@ impl Sizes {
 
     pub(super) fn replicas(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.replicas).map(NodeId)
+    }
+
+    /// Those that are no replicas at first, where there can be more.
+    pub(super) fn spares(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let count = if self.has_views() { self.spares } else { 0 };
+        (self.replicas + 1..=self.replicas + count).map(NodeId)
     }
 
     /// Whether the others may go on without a replica.
@@ -153,7 +164,11 @@ impl Sizes {
         CoordinatorOptions {
             replicas: self.replicas().collect(),
             commit,
-            min_replicas: usize::try_from(self.min_replicas).unwrap_or(usize::MAX),
+            // Of a number that changes, a majority.
+            min_replicas: match self.spares().next() {
+                Some(_) => 0,
+                None => usize::try_from(self.min_replicas).unwrap_or(usize::MAX),
+            },
             exclude_after: Duration::from_millis(self.exclude_after),
             join_lag_max: self.join_lag_max,
             seed,

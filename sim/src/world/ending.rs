@@ -146,7 +146,7 @@ impl<P: Protocol> World<P> {
         let mut copies = Vec::new();
         for (node, machine) in &self.machines {
             let Some(process) = &machine.process else { continue };
-            if process.store().is_none() {
+            if process.store().is_none() || !self.protocol.is_replica(*node) {
                 continue;
             }
             match process.rows() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvorum_replication::{NodeId, Operation, Request, RequestId};
+use kvorum_replication::{NodeId, Request, RequestId};
 
 use super::World;
 use super::strikes::drawn_crash;
@@ -107,10 +107,11 @@ impl<P: Protocol> World<P> {
         self.protocol.lost_disk(node);
     }
 
-    /// An operator asks whoever leads for other members, and does not wait for the answer.
+    /// An operator asks whoever decides for other replicas, and does not wait for the answer.
     fn change_members(&mut self, strike: &Strike) {
-        let Some(members) = self.protocol.other_members(strike.number) else { return };
-        let node = self.protocol.leader().unwrap_or(strike.node);
+        let Some(operation) = self.protocol.other_members(strike.number) else { return };
+        let chief = self.protocol.leader().or(self.protocol.writer());
+        let node = chief.unwrap_or(strike.node);
         let deadline = self.time(node).after(CHANGE_TIMEOUT);
         let machine = self.machine(node);
         if machine.process.is_none() {
@@ -119,8 +120,7 @@ impl<P: Protocol> World<P> {
         machine.next_request += 1;
         let id = RequestId(machine.next_request);
         self.counts.count(strike.fault);
-        self.say("operator", || format!("asks {node} for the members {members:?}"));
-        let operation = Operation::ChangeMembers { members };
+        self.say("operator", || format!("asks {node}: {operation:?}"));
         self.tell(node, Happening::Request(Request { id, deadline, operation }));
     }
 }

@@ -37,16 +37,15 @@ impl Coordinator {
         returned: Returned,
         effects: &mut Out,
     ) {
+        // What it has was judged when it was decided to take it back.
+        if self.joining.get(&from).is_some_and(|known| known.life == returned.life) {
+            return self.let_in_again(from, returned, effects);
+        }
         match self.views.is_member(from) {
             false if self.views.is_replica(from) => {
                 self.take_back(now, from, returned, effects);
             }
             true if self.views.are_kept() => {
-                let is_known =
-                    self.joining.get(&from).is_some_and(|known| known.life == returned.life);
-                if is_known {
-                    return self.let_in_again(from, returned, effects);
-                }
                 // It has lost what it had promised, or this coordinator what it had told it.
                 self.views.is_lost(from);
                 self.change_view(now, effects);
@@ -118,7 +117,8 @@ impl Coordinator {
         }
     }
 
-    /// It says that it is outside, and was let in: the word is late, or the answer to it was lost.
+    /// It says that it is outside, and was let in, or will be once its view is durable: the word is
+    /// late, or the answer to it was lost.
     fn let_in_again(&mut self, from: NodeId, returned: Returned, effects: &mut Out) {
         let joining = self.joining[&from];
         if joining.told.is_some() {

@@ -321,7 +321,7 @@ impl Auditor {
         let from = usize::try_from(acknowledged).unwrap_or(usize::MAX).min(self.order.len());
         let mut fresh = self.contents.iter().skip(from);
         // Who decides alone keeps no order for others.
-        if self.replicas == 1 || fresh.any(|contents| explains(contents, query, answer)) {
+        if self.replicas().len() == 1 || fresh.any(|contents| explains(contents, query, answer)) {
             return Ok(());
         }
         broken(

@@ -19,6 +19,10 @@ pub(in crate::two_phase) struct OfViews {
     pub(in crate::two_phase) changes: u64,
     /// Replicas that a view leaves out, and the one before does not.
     pub(in crate::two_phase) excluded: u64,
+    /// Replicas that a view names, and the one before does not.
+    pub(in crate::two_phase) added: u64,
+    /// The reverse.
+    pub(in crate::two_phase) removed: u64,
     /// Replicas that found themselves left out, and forgot what they had promised.
     pub(in crate::two_phase) left_out: u64,
     /// The same, let in again.
@@ -48,7 +52,20 @@ impl Auditor {
 
     /// Whether writes that are begun now need this replica.
     pub(in crate::two_phase) fn is_member(&self, replica: NodeId) -> bool {
-        self.view().is_none_or(|view| view.member(replica).is_some())
+        match self.view() {
+            Some(view) => view.member(replica).is_some(),
+            None => self.founders.contains(&replica),
+        }
+    }
+
+    /// The replicas, as the coordinator's log says durably.
+    pub(in crate::two_phase) fn replicas(&self) -> Vec<NodeId> {
+        self.view().map_or_else(|| self.founders.clone(), |view| view.replicas.clone())
+    }
+
+    /// Whether a replica had this number, durably.
+    pub(in crate::two_phase) fn was_replica(&self, node: NodeId) -> bool {
+        self.founders.contains(&node) || self.view().is_some_and(|view| node <= view.highest)
     }
 
     /// Whose promises count of those who were asked.
@@ -63,7 +80,7 @@ impl Auditor {
     /// Whether all members know, durably, of the newest view that left somebody out; or nobody is.
     pub(super) fn is_settled(&self) -> bool {
         let Some(view) = self.view() else { return true };
-        if view.members.len() == self.replicas {
+        if view.members.len() == view.replicas.len() {
             return true;
         }
         let views: Vec<&View> = self.coordinator().into_iter().flat_map(Diary::views).collect();
@@ -89,12 +106,20 @@ impl Auditor {
         let ids = |view: &View| view.members.iter().map(|it| it.replica).collect::<BTreeSet<_>>();
         let (before, after) = (ids(newest), ids(view));
         let number = newest.number;
+        let (had, has) = (newest.replicas.len() as u64, view.replicas.len() as u64);
+        let is_changed = newest.replicas != view.replicas;
+        if let Some(wrong) = is_changed.then(|| self.wrong_change(newest, view)).flatten() {
+            return broken(Promise::OneView, wrong);
+        }
+        let leaves_out = !before.is_subset(&after);
         match view.number {
-            same if same == number && before == after => Ok(()),
-            next if next == number + 1 && after.len() >= newest.min_replicas => {
+            same if same == number && before == after && !is_changed => Ok(()),
+            next if next == number + 1 && (!leaves_out || after.len() >= newest.min_replicas) => {
                 let gone: Vec<NodeId> = before.difference(&after).copied().collect();
                 self.of_views.changes += 1;
                 self.of_views.excluded += gone.len() as u64;
+                self.of_views.added += has.saturating_sub(had);
+                self.of_views.removed += had.saturating_sub(has);
                 Ok(())
             }
             other => broken(
@@ -107,6 +132,34 @@ impl Auditor {
         }
     }
 
+    /// Replicas come and go singly, under numbers of their own, outside, and when all members know
+    /// that they do.
+    fn wrong_change(&self, before: &View, after: &View) -> Option<String> {
+        let added: Vec<NodeId> =
+            after.replicas.iter().copied().filter(|it| !before.replicas.contains(it)).collect();
+        let removed: Vec<NodeId> =
+            before.replicas.iter().copied().filter(|it| !after.replicas.contains(it)).collect();
+        let unaware = before.members.iter().map(|it| it.replica).find(|member| {
+            !self.has(*member, |diary| {
+                diary.knows_view() >= before.number || diary.durable() == Position::default()
+            })
+        });
+        if added.len() + removed.len() != 1 || before.members != after.members {
+            return Some(format!("{added:?} come at once while {removed:?} go"));
+        }
+        if let Some(used) = added.into_iter().find(|it| *it <= before.highest) {
+            return Some(format!("{used} is added, and a replica had that number"));
+        }
+        if let Some(member) = unaware {
+            return Some(format!(
+                "the replicas change before {member} knows view {}",
+                before.number
+            ));
+        }
+        (after.is_founded || after.highest < before.highest)
+            .then(|| "the replicas change, and nobody has to know".to_owned())
+    }
+
     /// The coordinator writes down a commit: nobody is passed over who counts, and all members know
     /// of it if somebody is left out.
     pub(super) fn counts_all(&self, txn: TxnId, participants: &[NodeId]) -> Judgement {
@@ -116,7 +169,7 @@ impl Auditor {
             let what = format!("{txn} is committed without {node}, which counts");
             return broken(Promise::Atomic, what);
         }
-        match participants.len() < self.replicas && !self.is_settled() {
+        match participants.len() < self.replicas().len() && !self.is_settled() {
             true => broken(
                 Promise::OneView,
                 format!("{txn} is committed without all, and not all members know the view"),
