@@ -119,14 +119,15 @@ fn a_replica_that_has_lost_its_disk_comes_back_while_writes_go_on() {
     let mut fixture = Fixture::with_views();
     let clients = Clients::start(&fixture, 16, &[]);
     let lost = Member::Replica(2);
-    fixture.stop(lost);
+    fixture.cluster.kill(lost).unwrap();
     fixture.await_members(2);
     fs::remove_dir_all(fixture.cluster.data_directory(lost)).unwrap();
     fixture.restart_with(lost, &["--rejoin"]);
     fixture.await_members(3);
     clients.go_on();
     // The flag may stay.
-    fixture.stop(lost);
+    fixture.cluster.kill(lost).unwrap();
+    fixture.await_members(2);
     fixture.restart_with(lost, &["--rejoin"]);
     fixture.await_members(3);
     clients.judged();

@@ -192,7 +192,7 @@ fn a_coordinator_keeps_its_replicas() {
     let add = format!("kvorum admin replica add {three}");
     ran.failed(4, &[text(dir.path()), "replicas 1, 2", "--replica names 3", &add]);
     // What the flags leave out it knows.
-    for named in [&[][..], &[&one]] {
+    for named in [&[][..], &[&one[..]]] {
         let server = Server::start(coordinator_arguments(dir.path(), named));
         let status = kvorum_at(server.address(), ["--output", "json", "status"]).json();
         assert_eq!(status["processes"].as_array().map(Vec::len), Some(3), "{status}");

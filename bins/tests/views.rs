@@ -1,8 +1,6 @@
 //! Replicas that are left out and come back, with real processes: what clients see meanwhile, what
 //! they may read of the one that is away, and that it holds the same in the end.
 
-#![expect(clippy::unwrap_used, reason = "in a test's helpers as in the test itself")]
-
 mod support;
 
 use std::os::unix::process::ExitStatusExt as _;

@@ -82,7 +82,7 @@ pub(super) fn judge(own: &Identity, other: &Hello) -> Result<(Changes, Verdict),
         return Err(format!("both sides are {}; each node needs a number of its own", own.node));
     }
     match own.protocol {
-        Protocol::TwoPhase => Ok((with_coordinator(own, other)?, Verdict::Link)),
+        Protocol::TwoPhase => with_coordinator(own, other),
         Protocol::AnyReplica | Protocol::Paxos => equals::judge(own, other),
     }
 }
@@ -90,7 +90,7 @@ pub(super) fn judge(own: &Identity, other: &Hello) -> Result<(Changes, Verdict),
 /// In a cluster with a coordinator, which founds it and says who belongs to it. A replica takes others
 /// of its cluster also if it does not know them yet: one that was added may have heard of it before
 /// the others, and is to ask them for what it misses. It refuses those that belonged to it.
-fn with_coordinator(own: &Identity, other: &Hello) -> Result<Changes, String> {
+fn with_coordinator(own: &Identity, other: &Hello) -> Result<(Changes, Verdict), String> {
     let from_coordinator = other.node == NodeId::COORDINATOR;
     let mut changes = Changes::default();
     match (own.cluster, other.cluster) {
@@ -122,12 +122,8 @@ fn with_coordinator(own: &Identity, other: &Hello) -> Result<Changes, String> {
                 return Err(lost_its_disk(other.node, own.protocol));
             }
         }
-        (None, Some(_) | None) => {
-            return Err(format!("{} has met no coordinator yet", own.node));
-        }
-        (Some(_), None) => {
-            return Err(format!("{} has met no coordinator yet", other.node));
-        }
+        // Two replicas, one of which has met no coordinator.
+        (None, Some(_) | None) | (Some(_), None) => return Ok((changes, Verdict::NotYet)),
     }
     if from_coordinator && own.role == Role::Replica {
         if !other.members.iter().any(|(node, _)| *node == own.node) {
@@ -151,7 +147,7 @@ fn with_coordinator(own: &Identity, other: &Hello) -> Result<Changes, String> {
             other.node, own.node
         ));
     }
-    Ok(changes)
+    Ok((changes, Verdict::Link))
 }
 
 pub(super) fn of_another_cluster(own: (NodeId, ClusterId), other: (NodeId, ClusterId)) -> String {
@@ -324,8 +320,11 @@ mod tests {
         check(&removed, &four, Err("does not belong to the cluster"));
         let other = replica(4, 0, Some(ClusterId([8; 16])));
         check(&one, &other, Err("belongs to cluster"));
-        check(&one, &replica(4, 0, None), Err("n4 has met no coordinator yet"));
-        check(&replica(4, 0, None), &one, Err("n4 has met no coordinator yet"));
+        let new = replica(4, 0, None);
+        for (own, other) in [(&one, &new), (&new, &one), (&new, &replica(5, 0, None))] {
+            let not_yet = Ok((Changes::default(), Verdict::NotYet));
+            assert_eq!(judge(own, &introduction(other)), not_yet);
+        }
         // With the coordinator only those that it counts.
         check(&coordinator(&[]), &four, Err("does not belong to the cluster"));
         check(&four, &coordinator(&[]), Err("it was removed, or never added"));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kvorum_node::IdentityFile;
-use kvorum_replication::{NodeId, Outcome, Protocol, RequestId};
+use kvorum_replication::{NodeId, Outcome, Protocol, RequestId, Role};
 use tokio::sync::{Notify, mpsc};
 
 use super::admission::KINDS;
@@ -211,8 +211,12 @@ impl Service {
             self.hub.command(self.hub.worker_of(peer), Command::Keep(peer));
         }
         let is_outside = match identity.protocol {
-            // A replica waits for its coordinator, and sends clients there.
-            Protocol::TwoPhase => false,
+            // Until its coordinator has come it knows nothing, and cannot send clients there either.
+            Protocol::TwoPhase => {
+                identity.role == Role::Replica
+                    && identity.cluster.is_none()
+                    && identity.members.is_empty()
+            }
             Protocol::AnyReplica | Protocol::Paxos => identity.cluster.is_none(),
         };
         self.outside.store(is_outside, Ordering::Release);
@@ -246,6 +250,9 @@ impl Service {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         let node = self.identity.identity().node;
         Some(match refusal.is_empty() {
+            true if self.door.protocol() == Protocol::TwoPhase => {
+                format!("{node} has met no coordinator yet: start one that names it")
+            }
             true => format!("{node} has not joined its cluster yet; a new one needs all of them"),
             false => format!("{node} has not joined its cluster: {refusal}"),
         })
