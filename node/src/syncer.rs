@@ -22,6 +22,10 @@ const DISK_FULL_PAUSE: Duration = Duration::from_millis(100);
 /// than by leaving the sockets alone for so long.
 const HERE_NANOS_MAX: u64 = 1_000_000;
 
+/// A group of more bytes than this, some sixty small writes, is left to the log's own thread: to
+/// take in the next one meanwhile is worth more than a wake-up.
+const HERE_BYTES_MAX: usize = 12_000;
+
 /// The last sync counts for one part of so many in what a sync is expected to take.
 const EXPECTED_OVER: u64 = 8;
 
@@ -90,9 +94,11 @@ impl SyncerShared {
     }
 
     /// Whether whoever may wait for the disk should rather sync by itself: the log's own thread is
-    /// not at it, and it will not take long.
+    /// not at it, it will not take long, and the group is small.
     pub(crate) fn is_better_here(&self) -> bool {
-        if self.expected_nanos.load(Ordering::Relaxed) > HERE_NANOS_MAX {
+        if self.expected_nanos.load(Ordering::Relaxed) > HERE_NANOS_MAX
+            || self.log.pending_bytes() > HERE_BYTES_MAX
+        {
             return false;
         }
         let state = self.lock();
