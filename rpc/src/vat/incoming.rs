@@ -98,6 +98,14 @@ impl Input {
         self.give(Err(reason));
     }
 
+    /// Nobody reads any more.
+    pub(super) fn give_up(&mut self, wire: &Wire) {
+        let gone = || Error::disconnected("the connection has ended".to_owned());
+        if self.found.is_none() {
+            self.fail(wire.closing().unwrap_or_else(gone));
+        }
+    }
+
     fn give(&mut self, found: Found) {
         self.found = Some(found);
         self.is_awaited = false;

@@ -216,11 +216,12 @@ impl Drop for Finish {
     fn drop(&mut self) {
         // A hostile message that finds a panic in a shortcut ends its own connection only.
         if thread::panicking() {
-            let reason = Error::failed("an internal error".to_owned());
-            self.wire.close(reason.clone());
-            if let Ok(mut input) = self.input.try_borrow_mut() {
-                input.fail(reason);
-            }
+            self.wire.close(Error::failed("an internal error".to_owned()));
+        }
+        // capnp-rpc may wait for a message still, and would for ever: what can't be written any more
+        // may have nothing to be read either, not even an end.
+        if let Ok(mut input) = self.input.try_borrow_mut() {
+            input.give_up(&self.wire);
         }
         self.wire.queued.borrow_mut().clear();
         self.wire.writing.set(0);

@@ -1,13 +1,16 @@
 //! The network over a pipe in memory: what is cut, joined, bounded and told.
 
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use capnp::message::{Builder, HeapAllocator};
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use kvorum_schema::peer_capnp::inbox;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, DuplexStream, duplex, split};
+use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream, duplex, split};
 use tokio::task::spawn_local;
 
 use super::buffer::Buffer;
@@ -132,6 +135,40 @@ fn calls_fail_when_the_stream_breaks() {
         assert!(stuck.await.is_err());
         client.finished().await;
         assert!(client.is_closed());
+    });
+}
+
+/// Whom it went to is gone.
+struct Gone;
+
+impl AsyncWrite for Gone {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What the other side has said last may have been read already, and its end not.
+#[test]
+fn a_connection_that_cannot_be_written_ends_although_nothing_comes() {
+    run(async {
+        let (ours, _theirs) = duplex(1 << 20);
+        let (read, _) = split(ours);
+        let wire = Wire::new(Limits::default());
+        let mut system = connect(&wire, read, Gone, Side::Client, None);
+        let inbox: inbox::Client = system.bootstrap(Side::Server);
+        let driven = spawn_local(system);
+        let asked = inbox.ping_request().send().promise;
+        let ended = tokio::time::timeout(Duration::from_secs(60), driven).await;
+        assert!(ended.expect("it does not wait for ever").unwrap().is_ok());
+        assert!(asked.await.is_err() && wire.is_closed());
     });
 }
 
