@@ -6,6 +6,7 @@ mod damaged;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;
+mod limits;
 mod node;
 #[cfg(feature = "planted-bugs")]
 mod planted;

@@ -355,8 +355,11 @@ impl Coordinator {
     #[must_use]
     pub fn audit(&self) -> CoordinatorAudit {
         let options = &self.options;
+        // What was found at the start comes on top. It may be more than there ever was at once: that
+        // transactions had ended need not be durable when others begin.
+        let begun = self.transactions.keys().filter(|txn| txn.epoch == self.epoch).count();
         let tables = [
-            ("transactions", self.transactions.len(), options.in_flight_max),
+            ("transactions begun", begun, options.in_flight_max),
             ("bytes in flight", self.in_flight_bytes, options.in_flight_bytes_max),
             ("reads", self.reads.len(), options.reads_in_flight_max),
             ("sessions", self.sessions.len(), options.sessions_max),
