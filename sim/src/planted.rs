@@ -134,6 +134,7 @@ impl Bug {
             two_phase::Bug::ApplyWhileInstalling,
             two_phase::Bug::JoinKeepsOldVotes,
             two_phase::Bug::TrustMissedNumbers,
+            two_phase::Bug::JoinWithoutPromise,
             two_phase::Bug::JoinKeepsOthers,
         ];
         Self::all().filter(|bug| !matches!(bug, Self::TwoPhase(bug) if RARE.contains(bug)))

@@ -169,6 +169,9 @@ crate::planted_bugs! {
     RemoveUnderLease => "remove-under-lease",
         "a replica that is to be removed is granted leases until it is",
         "who is left out serves no reads";
+    JoinWithoutPromise => "join-without-promise",
+        "a replica that was away when the coordinator started is let in, and has promised it nothing",
+        "who is behind gets there once links and nodes are well";
     JoinKeepsOthers => "join-keeps-others",
         "a replica that is let in goes on asking as many others as before, although there are more now",
         "whoever is asked for the view knows those under which something is committed";

@@ -42,6 +42,7 @@ const BUGS: &[Bug] = &[
     Bug::JoinBeforeDecided,
     Bug::CheckpointForgetsView,
     Bug::RemoveUnderLease,
+    Bug::JoinWithoutPromise,
     Bug::JoinKeepsOthers,
     Bug::ChangeBeforeKnown,
     Bug::UseNumbersTwice,

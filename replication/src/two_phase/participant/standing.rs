@@ -217,6 +217,7 @@ impl Participant {
         }
         // The coordinator trusts what is applied here, and from here on nothing may be taken back.
         self.need_not_begin_anew(effects);
+        self.promise_at_joining(first.epoch, effects);
         // What it promises from here on is written behind this.
         self.standing.replay_joined(life, first, serve_from);
         self.persist_standing(effects);
