@@ -240,4 +240,5 @@ scripts! {
     view_replica_added
     view_replica_removed
     view_replica_refused
+    view_untold_numbers
 }

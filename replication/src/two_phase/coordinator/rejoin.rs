@@ -16,7 +16,7 @@ use crate::two_phase::planted::Bug;
 pub(super) struct Returned {
     pub(super) life: u64,
     pub(super) applied: CommitNumber,
-    /// The newest epoch whose numbers it knows.
+    /// No number that it has is from before this epoch.
     pub(super) promised: u64,
 }
 

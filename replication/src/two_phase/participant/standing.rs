@@ -172,7 +172,8 @@ impl Participant {
         }
         if self.peers_up.contains(&NodeId::COORDINATOR) {
             let Standing { life, .. } = self.standing;
-            let message = Message::Outside { life, applied: self.applied, promised: self.promised };
+            let (applied, promised) = (self.applied, self.numbers_since());
+            let message = Message::Outside { life, applied, promised };
             effects.push_unheld(Effect::Send { to: NodeId::COORDINATOR, message });
         }
         let at = now.after(self.options.catch_up_interval);
