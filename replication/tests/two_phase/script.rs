@@ -241,4 +241,5 @@ scripts! {
     view_replica_removed
     view_replica_refused
     view_untold_numbers
+    view_joined_donor
 }

@@ -68,7 +68,7 @@ impl Standing {
         self.is_written = true;
     }
 
-    pub(super) fn replay_joined(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
+    fn replay_joined(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
         self.life = life;
         self.is_outside = false;
         self.is_written = true;
@@ -219,7 +219,7 @@ impl Participant {
         // The coordinator trusts what is applied here, and from here on nothing may be taken back.
         self.need_not_begin_anew(effects);
         // What it promises from here on is written behind this.
-        self.standing.replay_joined(life, first, serve_from);
+        self.takes_part(life, first, serve_from);
         self.persist_standing(effects);
         self.is_let_in(view, others, effects);
         self.counters.joined += 1;
@@ -227,6 +227,13 @@ impl Participant {
         // Writes wait for it: this is no lost message that may come again.
         self.ask_for_what_is_missing(now, effects);
         self.take_up_what_was_put_off(effects);
+    }
+
+    /// It is let in by a coordinator that trusts the numbers it has, and asks it for no promise: none of
+    /// an older epoch is believed any more, and what it hands on is of this one.
+    pub(super) fn takes_part(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
+        self.standing.replay_joined(life, from, serve_from);
+        self.promised = self.promised.max(from.epoch);
     }
 
     /// Whether a transaction was begun before this life took part: nothing is known of it.
