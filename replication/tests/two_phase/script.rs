@@ -241,5 +241,6 @@ scripts! {
     view_replica_removed
     view_replica_refused
     view_untold_numbers
+    view_removed_unaware
     view_joined_donor
 }
