@@ -243,4 +243,5 @@ scripts! {
     view_untold_numbers
     view_removed_unaware
     view_joined_donor
+    view_promised_before
 }

@@ -64,6 +64,8 @@ pub(super) struct Views {
     /// The newest view that left somebody out, as far as is known in this run: all members have to
     /// know it before anything counts as committed without those outside.
     left_out: u64,
+    /// The next transaction when all members were found to know the first view.
+    aware_from: Option<TxnId>,
     /// When it looked at the silent last.
     looked: Time,
 }
@@ -95,6 +97,7 @@ impl Views {
             change: None,
             replicas: replicas.iter().map(|id| Replica::new(*id)).collect(),
             left_out: 0,
+            aware_from: None,
             looked: Time(0),
         }
     }
@@ -302,6 +305,14 @@ impl Views {
         }
         let changes = least > min_replicas && self.count() > 1 || self.lease > lease;
         changes.then(|| next(is_founded))
+    }
+
+    /// What was begun before this one has to be decided before the first view is founded, if that is all
+    /// that is left to do for it. Who knew of no view may have promised never to vote on it, and others may
+    /// have aborted it for that: one that is left out must not have been asked.
+    pub(super) fn founded_behind(&mut self, next_txn: TxnId) -> Option<TxnId> {
+        let is_first = self.current.number == 1 && !self.current.is_founded;
+        (is_first && self.all_members_know()).then(|| *self.aware_from.get_or_insert(next_txn))
     }
 
     /// Whether every member has said that it knows the current view.
