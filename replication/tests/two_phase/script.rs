@@ -242,6 +242,8 @@ scripts! {
     view_replica_refused
     view_untold_numbers
     view_removed_unaware
+    view_member_without_disk
+    view_late_outside
     view_joined_donor
     view_promised_before
 }

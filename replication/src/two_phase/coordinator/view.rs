@@ -37,11 +37,13 @@ struct Replica {
     knows: u64,
     /// It is a member that was taken back, and is not known to have come so far that it could vote.
     needs: Option<CommitNumber>,
+    /// It is a member, and has said that it takes part in nothing.
+    is_lost: bool,
 }
 
 impl Replica {
     fn new(id: NodeId) -> Self {
-        Self { id, heard: Time(0), knows: 0, needs: None }
+        Self { id, heard: Time(0), knows: 0, needs: None, is_lost: false }
     }
 }
 
@@ -200,13 +202,14 @@ impl Views {
         self.current.member(replica).is_some_and(|member| member.from <= txn)
     }
 
-    /// Something has come from a replica. Of one that is to be removed it is as if nothing came: so it
-    /// is left out as one that is silent, when its lease has run out.
+    /// Something has come from a replica. Of one that is to be removed, or takes part in nothing, it is
+    /// as if nothing came: so it is left out as one that is silent, when its lease has run out.
     pub(super) fn hear(&mut self, from: NodeId, now: Time) {
         if self.is_leaving(from) {
             return;
         }
-        if let Some(replica) = self.replicas.iter_mut().find(|replica| replica.id == from) {
+        let replica = self.replicas.iter_mut().find(|replica| replica.id == from);
+        if let Some(replica) = replica.filter(|replica| !replica.is_lost) {
             replica.heard = replica.heard.max(now);
         }
     }
@@ -443,6 +446,7 @@ impl Views {
     pub(super) fn needs(&mut self, replica: NodeId, commit: CommitNumber) {
         if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
             it.needs = Some(commit);
+            it.is_lost = false;
         }
     }
 
@@ -453,12 +457,20 @@ impl Views {
         }
     }
 
-    /// A member says that it takes part in nothing: it is left out, if that may be.
+    /// A member says that it takes part in nothing: it is left out, if that may be. Not at once: the word
+    /// may be late, from before an earlier coordinator let it in, and then it holds a lease.
     pub(super) fn is_lost(&mut self, replica: NodeId) {
         if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
-            it.heard = Time(0);
+            it.is_lost = true;
             it.needs = Some(CommitNumber(u64::MAX));
         }
+    }
+
+    /// Whether the cluster can go on without this one and those that are silent.
+    pub(super) fn can_leave_out(&self, replica: NodeId, now: Time) -> bool {
+        let mut without = self.silent(now);
+        without.push(replica);
+        self.can_do_without(&without)
     }
 
     /// The record of the next view is durable: it is in force. Who is left out by it. What was begun
