@@ -243,6 +243,7 @@ scripts! {
     view_untold_numbers
     view_removed_unaware
     view_member_without_disk
+    view_replica_silent
     view_late_outside
     view_joined_donor
     view_promised_before

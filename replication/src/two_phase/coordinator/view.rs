@@ -39,11 +39,13 @@ struct Replica {
     needs: Option<CommitNumber>,
     /// It is a member, and has said that it takes part in nothing.
     is_lost: bool,
+    /// Its link broke, and nothing has come from it since.
+    is_cut_off: bool,
 }
 
 impl Replica {
     fn new(id: NodeId) -> Self {
-        Self { id, heard: Time(0), knows: 0, needs: None, is_lost: false }
+        Self { id, heard: Time(0), knows: 0, needs: None, is_lost: false, is_cut_off: false }
     }
 }
 
@@ -211,6 +213,14 @@ impl Views {
         let replica = self.replicas.iter_mut().find(|replica| replica.id == from);
         if let Some(replica) = replica.filter(|replica| !replica.is_lost) {
             replica.heard = replica.heard.max(now);
+            replica.is_cut_off = false;
+        }
+    }
+
+    /// The link to a replica broke.
+    pub(super) fn is_cut_off(&mut self, peer: NodeId) {
+        if let Some(replica) = self.replicas.iter_mut().find(|replica| replica.id == peer) {
+            replica.is_cut_off = true;
         }
     }
 
@@ -279,7 +289,7 @@ impl Views {
         if self.pending.is_some() || !self.are_kept() {
             return None;
         }
-        let changed = || self.changing().filter(|_| round.is_none());
+        let changed = || self.changing(now).filter(|_| round.is_none());
         let next = self.founding().or_else(changed).or_else(|| self.excluding(now, round))?;
         self.pending = Some(next.clone());
         Some(next)
@@ -367,10 +377,13 @@ impl Views {
     }
 
     /// The view in which the replicas are as they are to be. Who is a member is left out first. Others
-    /// have to be asked of now than before, so it is founded anew; and before that nobody is left out.
-    fn changing(&self) -> Option<View> {
+    /// have to be asked of now than before, so it is founded anew; and before that nobody is left out. So
+    /// nothing is changed while a member may be down: it would be waited for until it is back.
+    fn changing(&self, now: Time) -> Option<View> {
         let change = self.change?;
-        if !self.current.is_founded || !self.all_members_know() {
+        let may_change =
+            self.current.is_founded && self.all_members_know() && self.away(now).is_empty();
+        if !may_change {
             return None;
         }
         let mut next = View { number: self.current.number + 1, ..self.current.clone() };
@@ -389,6 +402,15 @@ impl Views {
         next.min_replicas = self.least_of(next.replicas.len());
         next.is_founded = self.planted.has(Bug::ChangeBeforeKnown);
         Some(next)
+    }
+
+    /// Members that may be down. Each says something several times in this time.
+    pub(super) fn away(&self, now: Time) -> Vec<NodeId> {
+        let patience = self.exclude_after / 2;
+        let is_away = |it: &&Replica| {
+            self.is_member(it.id) && (it.is_cut_off || it.heard.after(patience) <= now)
+        };
+        self.replicas.iter().filter(is_away).map(|replica| replica.id).collect()
     }
 
     /// The replicas are to be changed so, or not any more.
