@@ -82,7 +82,7 @@ struct Committed {
 struct Outside {
   life @0 :UInt64;
   applied @1 :UInt64;
-  # The newest epoch that it has answered, or has all rows from.
+  # The newest epoch that it has all rows from.
   promised @2 :UInt64;
 }
 

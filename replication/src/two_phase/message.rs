@@ -302,7 +302,8 @@ pub enum Message {
         life: u64,
         /// How far it has come.
         applied: CommitNumber,
-        /// The newest epoch that it has told a coordinator of all it knows of, or has all from.
+        /// The newest epoch that the rows which it has taken over had promised: no number is from
+        /// before. What it has promised itself a coordinator may not have heard.
         promised: u64,
     },
     /// Coordinator to replica: there are commits up to here.

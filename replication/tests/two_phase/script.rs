@@ -241,4 +241,11 @@ scripts! {
     view_replica_added
     view_replica_removed
     view_replica_refused
+    view_untold_numbers
+    view_removed_unaware
+    view_member_without_disk
+    view_replica_silent
+    view_late_outside
+    view_joined_donor
+    view_promised_before
 }

@@ -17,7 +17,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::state::Phase;
+use super::state::{Active, Phase};
 use super::{Alarm, Coordinator, CoordinatorResume, Out};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::two_phase::message::{Message, TxnId, ViewMessage};
@@ -44,9 +44,27 @@ impl Coordinator {
     }
 
     pub(super) fn change_view(&mut self, now: Time, effects: &mut Out) {
+        if self.waits_to_found() {
+            return;
+        }
         let round = self.round.as_ref().map(|_| (self.epoch, self.commits));
         let Some(view) = self.views.next(now, round) else { return };
         self.log_view(now, view, effects);
+    }
+
+    /// Whether something is not decided that a replica may have promised never to vote on.
+    fn waits_to_found(&mut self) -> bool {
+        let next = self.next_txn();
+        let Some(first) = self.views.founded_behind(next) else { return false };
+        let is_voting = |active: &Active| match active.phase {
+            Phase::Voting { .. } => true,
+            Phase::Alone
+            | Phase::Committing { .. }
+            | Phase::Committed { .. }
+            | Phase::Aborting { .. } => false,
+        };
+        self.round.is_some()
+            || self.transactions.range(..first).any(|(_, active)| is_voting(active))
     }
 
     pub(super) fn log_view(&mut self, now: Time, view: View, effects: &mut Out) {
@@ -186,7 +204,7 @@ impl Coordinator {
 
     /// A link stands again: what waits for the vote of that replica is sent to it once more.
     pub(super) fn resend_prepares_to(&mut self, peer: NodeId, effects: &mut Out) {
-        let waits_for = |active: &super::state::Active| match &active.phase {
+        let waits_for = |active: &Active| match &active.phase {
             Phase::Voting { missing } => missing.contains(&peer),
             Phase::Alone
             | Phase::Committing { .. }

@@ -323,6 +323,7 @@ impl Coordinator {
 
     fn peer_down(&mut self, now: Time, peer: NodeId, effects: &mut Out) {
         self.peers_up.remove(&peer);
+        self.views.is_cut_off(peer);
         self.give_up_parked(effects);
         self.lose_votes_of(peer, effects);
         self.redirect_reads_of(now, peer, effects);

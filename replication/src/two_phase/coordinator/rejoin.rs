@@ -16,7 +16,7 @@ use crate::two_phase::planted::Bug;
 pub(super) struct Returned {
     pub(super) life: u64,
     pub(super) applied: CommitNumber,
-    /// The newest epoch whose numbers it knows.
+    /// No number that it has is from before this epoch.
     pub(super) promised: u64,
 }
 
@@ -49,7 +49,8 @@ impl Coordinator {
                 // It has lost what it had promised, or this coordinator what it had told it.
                 self.views.is_lost(from);
                 self.change_view(now, effects);
-                if self.views.logged().member(from).is_some() {
+                let stays = self.views.logged().member(from).is_some();
+                if stays && !self.views.can_leave_out(from, now) {
                     self.outside_as_member(now, from, returned, effects);
                 }
             }
@@ -171,6 +172,7 @@ impl Coordinator {
         let to = self.commits;
         let message = if is_settled && applied >= to {
             self.outside.remove(&from);
+            self.views.needs(from, to);
             self.counters.joins_sent += 1;
             let (view, others) = (self.views.current().number, self.views.others());
             Message::Join { life, from: self.next_txn(), serve_from: to, view, others }

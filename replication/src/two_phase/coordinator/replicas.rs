@@ -128,24 +128,27 @@ impl Coordinator {
             ReplicaChange::Remove(replica) if self.views.is_member(replica) => {
                 format!("too few others are there to go on without {replica}")
             }
-            ReplicaChange::Add(_) | ReplicaChange::Remove(_) => self.who_is_unaware(),
+            ReplicaChange::Add(_) | ReplicaChange::Remove(_) => self.who_is_unaware(now),
         };
         reply_failed(request, Failure::Unavailable { reason }, effects);
     }
 
-    fn who_is_unaware(&self) -> String {
-        let unaware: Vec<String> = self
-            .views
-            .to_tell()
-            .into_iter()
-            .filter(|replica| self.views.is_member(*replica))
-            .map(|replica| format!("{replica}"))
-            .collect();
-        match unaware.is_empty() {
-            true => String::from(
+    fn who_is_unaware(&self, now: Time) -> String {
+        let names = |replicas: Vec<NodeId>| {
+            let names: Vec<String> = replicas.iter().map(|replica| format!("{replica}")).collect();
+            names.join(", ")
+        };
+        let mut unaware = self.views.to_tell();
+        unaware.retain(|replica| self.views.is_member(*replica));
+        let away = self.views.away(now);
+        match (unaware.is_empty(), away.is_empty()) {
+            (false, _) => {
+                format!("not all replicas say which view they know: {}", names(unaware))
+            }
+            (true, false) => format!("a replica may be down, and is not left out: {}", names(away)),
+            (true, true) => String::from(
                 "the coordinator does not know yet what was committed before it started",
             ),
-            false => format!("not all replicas say which view they know: {}", unaware.join(", ")),
         }
     }
 }

@@ -37,11 +37,15 @@ struct Replica {
     knows: u64,
     /// It is a member that was taken back, and is not known to have come so far that it could vote.
     needs: Option<CommitNumber>,
+    /// It is a member, and has said that it takes part in nothing.
+    is_lost: bool,
+    /// Its link broke, and nothing has come from it since.
+    is_cut_off: bool,
 }
 
 impl Replica {
     fn new(id: NodeId) -> Self {
-        Self { id, heard: Time(0), knows: 0, needs: None }
+        Self { id, heard: Time(0), knows: 0, needs: None, is_lost: false, is_cut_off: false }
     }
 }
 
@@ -64,6 +68,8 @@ pub(super) struct Views {
     /// The newest view that left somebody out, as far as is known in this run: all members have to
     /// know it before anything counts as committed without those outside.
     left_out: u64,
+    /// The next transaction when all members were found to know the first view.
+    aware_from: Option<TxnId>,
     /// When it looked at the silent last.
     looked: Time,
 }
@@ -95,6 +101,7 @@ impl Views {
             change: None,
             replicas: replicas.iter().map(|id| Replica::new(*id)).collect(),
             left_out: 0,
+            aware_from: None,
             looked: Time(0),
         }
     }
@@ -197,14 +204,23 @@ impl Views {
         self.current.member(replica).is_some_and(|member| member.from <= txn)
     }
 
-    /// Something has come from a replica. Of one that is to be removed it is as if nothing came: so it
-    /// is left out as one that is silent, when its lease has run out.
+    /// Something has come from a replica. Of one that is to be removed, or takes part in nothing, it is
+    /// as if nothing came: so it is left out as one that is silent, when its lease has run out.
     pub(super) fn hear(&mut self, from: NodeId, now: Time) {
         if self.is_leaving(from) {
             return;
         }
-        if let Some(replica) = self.replicas.iter_mut().find(|replica| replica.id == from) {
+        let replica = self.replicas.iter_mut().find(|replica| replica.id == from);
+        if let Some(replica) = replica.filter(|replica| !replica.is_lost) {
             replica.heard = replica.heard.max(now);
+            replica.is_cut_off = false;
+        }
+    }
+
+    /// The link to a replica broke.
+    pub(super) fn is_cut_off(&mut self, peer: NodeId) {
+        if let Some(replica) = self.replicas.iter_mut().find(|replica| replica.id == peer) {
+            replica.is_cut_off = true;
         }
     }
 
@@ -273,7 +289,7 @@ impl Views {
         if self.pending.is_some() || !self.are_kept() {
             return None;
         }
-        let changed = || self.changing().filter(|_| round.is_none());
+        let changed = || self.changing(now).filter(|_| round.is_none());
         let next = self.founding().or_else(changed).or_else(|| self.excluding(now, round))?;
         self.pending = Some(next.clone());
         Some(next)
@@ -302,6 +318,14 @@ impl Views {
         }
         let changes = least > min_replicas && self.count() > 1 || self.lease > lease;
         changes.then(|| next(is_founded))
+    }
+
+    /// What was begun before this one has to be decided before the first view is founded, if that is all
+    /// that is left to do for it. Who knew of no view may have promised never to vote on it, and others may
+    /// have aborted it for that: one that is left out must not have been asked.
+    pub(super) fn founded_behind(&mut self, next_txn: TxnId) -> Option<TxnId> {
+        let is_first = self.current.number == 1 && !self.current.is_founded;
+        (is_first && self.all_members_know()).then(|| *self.aware_from.get_or_insert(next_txn))
     }
 
     /// Whether every member has said that it knows the current view.
@@ -353,10 +377,13 @@ impl Views {
     }
 
     /// The view in which the replicas are as they are to be. Who is a member is left out first. Others
-    /// have to be asked of now than before, so it is founded anew; and before that nobody is left out.
-    fn changing(&self) -> Option<View> {
+    /// have to be asked of now than before, so it is founded anew; and before that nobody is left out. So
+    /// nothing is changed while a member may be down: it would be waited for until it is back.
+    fn changing(&self, now: Time) -> Option<View> {
         let change = self.change?;
-        if !self.current.is_founded || !self.all_members_know() {
+        let may_change =
+            self.current.is_founded && self.all_members_know() && self.away(now).is_empty();
+        if !may_change {
             return None;
         }
         let mut next = View { number: self.current.number + 1, ..self.current.clone() };
@@ -375,6 +402,15 @@ impl Views {
         next.min_replicas = self.least_of(next.replicas.len());
         next.is_founded = self.planted.has(Bug::ChangeBeforeKnown);
         Some(next)
+    }
+
+    /// Members that may be down. Each says something several times in this time.
+    pub(super) fn away(&self, now: Time) -> Vec<NodeId> {
+        let patience = self.exclude_after / 2;
+        let is_away = |it: &&Replica| {
+            self.is_member(it.id) && (it.is_cut_off || it.heard.after(patience) <= now)
+        };
+        self.replicas.iter().filter(is_away).map(|replica| replica.id).collect()
     }
 
     /// The replicas are to be changed so, or not any more.
@@ -432,6 +468,7 @@ impl Views {
     pub(super) fn needs(&mut self, replica: NodeId, commit: CommitNumber) {
         if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
             it.needs = Some(commit);
+            it.is_lost = false;
         }
     }
 
@@ -442,12 +479,20 @@ impl Views {
         }
     }
 
-    /// A member says that it takes part in nothing: it is left out, if that may be.
+    /// A member says that it takes part in nothing: it is left out, if that may be. Not at once: the word
+    /// may be late, from before an earlier coordinator let it in, and then it holds a lease.
     pub(super) fn is_lost(&mut self, replica: NodeId) {
         if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
-            it.heard = Time(0);
+            it.is_lost = true;
             it.needs = Some(CommitNumber(u64::MAX));
         }
+    }
+
+    /// Whether the cluster can go on without this one and those that are silent.
+    pub(super) fn can_leave_out(&self, replica: NodeId, now: Time) -> bool {
+        let mut without = self.silent(now);
+        without.push(replica);
+        self.can_do_without(&without)
     }
 
     /// The record of the next view is durable: it is in force. Who is left out by it. What was begun

@@ -42,6 +42,9 @@ pub(super) struct CatchUp {
     fruitless: u32,
     /// What is applied may have other numbers than at the others, so their rows are needed.
     anew: bool,
+    /// Since another replica's rows took the place of all that was here, no number here is from before
+    /// this epoch.
+    numbers_since: u64,
     /// A snapshot on its way.
     pub(super) incoming: Option<Incoming<Replicated>>,
 }
@@ -107,6 +110,18 @@ impl Participant {
         if core::mem::take(&mut self.catch_up.anew) {
             self.promised = self.promised.max(epoch);
         }
+    }
+
+    /// Another replica's rows stand for all that was here, and none is taken whose numbers may be from
+    /// before what was promised by then.
+    pub(super) fn has_numbers_since(&mut self, promised: u64) {
+        self.catch_up.numbers_since = promised;
+    }
+
+    /// Since when all numbers here are known to be right. To have promised an epoch is not enough: the
+    /// coordinator may not have heard the answer, and have given the numbers to others.
+    pub(super) fn numbers_since(&self) -> u64 {
+        self.catch_up.numbers_since
     }
 
     /// Rows are on their way, or are being put in place.

@@ -9,9 +9,9 @@
 //!    │ serves until 07:00,375 by its clock  │
 //! ```
 //!
-//! Without a lease it asks the others which view they know. If as many as may be left out know of none
-//! newer, then nothing was committed without this replica when they said so, and what waited for the
-//! answer is read. A replica that was never told of a view is never left out, and needs none of this.
+//! Without a lease it asks the others which view they know. If as many as may be left out know of this one
+//! and none newer, then nothing was committed without this replica when they said so, and what waited for
+//! the answer is read. A replica that was never told of a view is never left out, and needs none of this.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -132,7 +132,8 @@ impl Participant {
             }
             ViewMessage::Heard { round, incarnation, view } if !is_coordinator => {
                 let is_answer = incarnation == self.incarnation && round == self.lease.round;
-                if is_answer && view <= self.lease.view {
+                // Who knows an older one may be a replica no more, and not have heard of it.
+                if is_answer && view == self.lease.view {
                     self.view_is_the_newest(now, from, effects);
                 }
             }

@@ -93,7 +93,7 @@ impl Participant {
                 self.forget_all();
             }
             ParticipantRecord::Joined { life, from, serve_from } => {
-                self.standing.replay_joined(life, from, serve_from);
+                self.takes_part(life, from, serve_from);
                 self.hear_of(serve_from);
             }
         }

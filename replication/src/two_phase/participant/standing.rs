@@ -68,7 +68,7 @@ impl Standing {
         self.is_written = true;
     }
 
-    pub(super) fn replay_joined(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
+    fn replay_joined(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
         self.life = life;
         self.is_outside = false;
         self.is_written = true;
@@ -172,7 +172,8 @@ impl Participant {
         }
         if self.peers_up.contains(&NodeId::COORDINATOR) {
             let Standing { life, .. } = self.standing;
-            let message = Message::Outside { life, applied: self.applied, promised: self.promised };
+            let (applied, promised) = (self.applied, self.numbers_since());
+            let message = Message::Outside { life, applied, promised };
             effects.push_unheld(Effect::Send { to: NodeId::COORDINATOR, message });
         }
         let at = now.after(self.options.catch_up_interval);
@@ -219,7 +220,7 @@ impl Participant {
         self.need_not_begin_anew(effects);
         self.promise_at_joining(first.epoch, effects);
         // What it promises from here on is written behind this.
-        self.standing.replay_joined(life, first, serve_from);
+        self.takes_part(life, first, serve_from);
         self.persist_standing(effects);
         self.is_let_in(view, others, effects);
         self.counters.joined += 1;
@@ -227,6 +228,13 @@ impl Participant {
         // Writes wait for it: this is no lost message that may come again.
         self.ask_for_what_is_missing(now, effects);
         self.take_up_what_was_put_off(effects);
+    }
+
+    /// It is let in by a coordinator that trusts the numbers it has, and asks it for no promise: none of
+    /// an older epoch is believed any more, and what it hands on is of this one.
+    pub(super) fn takes_part(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
+        self.standing.replay_joined(life, from, serve_from);
+        self.promised = self.promised.max(from.epoch);
     }
 
     /// Whether a transaction was begun before this life took part: nothing is known of it.

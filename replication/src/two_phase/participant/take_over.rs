@@ -182,6 +182,7 @@ impl Participant {
         let ended = self.adopt_state(state);
         let adopted = state.committed.iter().map(|it| it.txn).collect();
         self.installing = Some(Installing { ended, adopted });
+        self.has_numbers_since(self.promised);
         let (mark, checkpoint) = (mark.0, Box::new(self.checkpoint_now()));
         self.persist(ParticipantRecord::Installed { mark, checkpoint }, Urgency::Now, effects);
         let at = self.last;
@@ -272,6 +273,7 @@ impl Participant {
     ) {
         self.early.clear();
         self.recent.clear();
+        self.has_numbers_since(checkpoint.promised);
         self.replay_checkpoint(checkpoint);
         effects.push(Effect::Install(SnapshotId(mark)));
     }
