@@ -234,7 +234,6 @@ scripts! {
     view_missed_numbers
     view_lost_join
     view_rejoin_begun
-    view_rejoin_promise
     view_late_answer
     view_abort
     view_anew_behind

@@ -65,11 +65,6 @@ pub enum ParticipantResume {
         /// As in its question.
         first: TxnId,
     },
-    /// The same to one that has let this participant in.
-    PromisedUnasked {
-        /// The coordinator's epoch.
-        epoch: u64,
-    },
     /// That there is this view.
     View(u64),
     /// That it takes part in nothing.
@@ -382,7 +377,6 @@ impl Participant {
             ParticipantResume::Promised { epoch, first } => {
                 self.epoch_is_promised(epoch, first, effects);
             }
-            ParticipantResume::PromisedUnasked { epoch } => self.epoch_is_promised_unasked(epoch),
             ParticipantResume::Outside => self.outside_is_durable(now, effects),
             ParticipantResume::View(view) => self.view_is_durable(now, view, effects),
             ParticipantResume::Installed => self.installed(now, effects),

@@ -38,27 +38,14 @@ impl Participant {
             }
             return;
         }
-        self.write_promise(epoch, effects);
-        effects.point(points::PARTICIPANT_EPOCH_PROMISED);
-        effects.push(Effect::Resume(ParticipantResume::Promised { epoch, first }));
-    }
-
-    /// The coordinator of this epoch lets this replica in, which may have been away when the others
-    /// were asked. Who takes part has promised as they have: they take numbers from nobody else.
-    pub(super) fn promise_at_joining(&mut self, epoch: u64, effects: &mut Out) {
-        if epoch > self.promised && !self.options.planted.has(Bug::JoinWithoutPromise) {
-            self.write_promise(epoch, effects);
-            effects.push(Effect::Resume(ParticipantResume::PromisedUnasked { epoch }));
-        }
-    }
-
-    fn write_promise(&mut self, epoch: u64, effects: &mut Out) {
         self.promised = epoch;
         self.promise_is_durable = false;
         self.drop_checks();
         self.drop_old_numbers();
         self.look_again();
         self.persist(ParticipantRecord::Promised { epoch }, Urgency::Now, effects);
+        effects.point(points::PARTICIPANT_EPOCH_PROMISED);
+        effects.push(Effect::Resume(ParticipantResume::Promised { epoch, first }));
     }
 
     /// What nothing was promised of is of an older epoch, and never will be.
@@ -95,10 +82,6 @@ impl Participant {
             self.promise_is_durable = true;
             self.tell(epoch, first, effects);
         }
-    }
-
-    pub(super) fn epoch_is_promised_unasked(&mut self, epoch: u64) {
-        self.promise_is_durable |= epoch == self.promised;
     }
 
     /// Tells of parallel transactions of older epochs that are prepared here, or were and are

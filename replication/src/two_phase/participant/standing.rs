@@ -218,7 +218,6 @@ impl Participant {
         }
         // The coordinator trusts what is applied here, and from here on nothing may be taken back.
         self.need_not_begin_anew(effects);
-        self.promise_at_joining(first.epoch, effects);
         // What it promises from here on is written behind this.
         self.takes_part(life, first, serve_from);
         self.persist_standing(effects);
@@ -234,7 +233,9 @@ impl Participant {
     /// an older epoch is believed any more, and what it hands on is of this one.
     pub(super) fn takes_part(&mut self, life: u64, from: TxnId, serve_from: CommitNumber) {
         self.standing.replay_joined(life, from, serve_from);
-        self.promised = self.promised.max(from.epoch);
+        if !self.options.planted.has(Bug::JoinWithoutPromise) {
+            self.promised = self.promised.max(from.epoch);
+        }
     }
 
     /// Whether a transaction was begun before this life took part: nothing is known of it.
