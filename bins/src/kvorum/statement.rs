@@ -138,7 +138,7 @@ fn check(verb: &Word, given: &[Word]) -> Result<Precondition, SyntaxError> {
 fn whole_number(word: &Word) -> Result<i64, SyntaxError> {
     parse_whole_number(&word.bytes).ok_or_else(|| {
         let quoted = crate::text::quoted(&word.bytes);
-        SyntaxError::at(word.at, format!("{quoted} is no whole number, such as 1 or -5"))
+        SyntaxError::at(word.at, format!("{quoted} is no whole number of 64 bits, such as 1 or -5"))
     })
 }
 
@@ -153,9 +153,10 @@ pub(crate) fn wrong_count(usage: &str, words: &[Word], wanted: usize) -> SyntaxE
     // The first that is too many, or else the command that wants more.
     let place = words.get(wanted + 1).or(words.first());
     let hint = if given > wanted { "; quote what holds a space: \"two words\"" } else { "" };
+    let follow = if given == 1 { "word follows" } else { "words follow" };
     SyntaxError {
         column: place.map(|word| word.at + 1),
-        what: format!("it is `{usage}`, and {given} words follow the command{hint}"),
+        what: format!("it is `{usage}`, and {given} {follow} the command{hint}"),
     }
 }
 

@@ -32,7 +32,8 @@ A cluster of three replicas, committing in two phases:
 
 Five replicas without a coordinator, whichever a client asks (likewise on the others):
   kvorumd replica --id 1 --listen 127.0.0.1:7101 --data-dir data/r1 \\
-      --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103 --peer 4=127.0.0.1:7104 --peer 5=127.0.0.1:7105
+      --peer 2=127.0.0.1:7102 --peer 3=127.0.0.1:7103 --peer 4=127.0.0.1:7104 \\
+      --peer 5=127.0.0.1:7105
 
 Three equal replicas, agreeing by Multi-Paxos; each is told where all the others are:
   kvorumd replica --protocol paxos --id 1 --listen 127.0.0.1:7101 --data-dir data/p1 \\
@@ -100,7 +101,7 @@ pub struct Replica {
     pub id: NodeId,
 
     /// Where to listen; port 0 takes a free one, which the `ready` line names
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub listen: SocketAddr,
 
     /// Where the data lives; made if it is not there, and then this replica's for ever
@@ -136,7 +137,7 @@ pub struct Replica {
 #[command(after_long_help = fail_points(&coordinator_points()))]
 pub struct Coordinator {
     /// Where to listen; port 0 takes a free one, which the `ready` line names
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub listen: SocketAddr,
 
     /// Where the decisions are kept; made if it is not there, and then this coordinator's for ever
@@ -303,6 +304,11 @@ fn workers_default() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4))
 }
 
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "it is an IP address and a port, for instance 127.0.0.1:7101".to_owned())
+}
+
 fn replica_id(text: &str) -> Result<NodeId, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("a replica's id is a whole number from 1".to_owned()),
@@ -364,6 +370,16 @@ mod tests {
         let wrong = ["", "3", "=a:1", "0=a:1", "x=a:1", "1=", "1=a"];
         for wrong in wrong {
             assert!(peer(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn servers_listen_on_an_ip_address_and_a_port() {
+        for good in ["127.0.0.1:7101", "[::1]:0"] {
+            assert!(listen_address(good).is_ok(), "{good}");
+        }
+        for wrong in ["7101", "localhost:7101", "127.0.0.1", "::1:7101:x"] {
+            assert!(listen_address(wrong).is_err(), "{wrong}");
         }
     }
 

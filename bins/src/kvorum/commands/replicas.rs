@@ -50,7 +50,10 @@ async fn add(
         (Format::Json, false) => output.json(&json!({"added": id.0, "address": address})),
         (Format::Text, true) => output.line("it takes part"),
         (Format::Text, false) => {
-            output.line(how_to_start(arguments))?;
+            output.line(format!(
+                "start it on an empty data directory, unless it runs:\n  {}",
+                how_to_start(arguments)
+            ))?;
             output.line("kvorum status shows when it takes part")
         }
     }
@@ -58,11 +61,7 @@ async fn add(
 
 fn how_to_start(arguments: &AddReplica) -> String {
     let Peer { id, address } = &arguments.replica;
-    format!(
-        "start it on an empty data directory, unless it runs:\n  \
-         kvorumd replica --id {} --listen {address} --data-dir DIR --rejoin",
-        id.0
-    )
+    format!("kvorumd replica --id {} --listen {address} --data-dir DIR --rejoin", id.0)
 }
 
 async fn remove(
@@ -109,12 +108,15 @@ fn progress(arguments: &AddReplica, members: &[Member]) -> Option<String> {
     let id = arguments.replica.id.0;
     let answer = members.iter().find(|member| member.node == id).map(|member| &member.answer);
     let Some(Ok((_, status))) = answer else {
-        return Some(format!("it does not run; {}", how_to_start(arguments)));
+        return Some(format!(
+            "it does not run; start it on an empty data directory:\n  {}",
+            how_to_start(arguments)
+        ));
     };
     match Seat::of(status) {
         _ if status.cluster.is_empty() => Some(format!(
-            "it runs, and has not joined the cluster; if it was started without --rejoin, empty its \
-             data directory and {}",
+            "it runs, and has not joined the cluster; if it was started without --rejoin, stop it, \
+             empty its data directory, and start it again:\n  {}",
             how_to_start(arguments)
         )),
         Some(seat) if seat.outside => {

@@ -104,10 +104,15 @@ impl Standings {
         );
         let gone = members.iter().filter(|member| {
             let is_outside = self.seats.get(&member.node).is_none_or(|seat| seat.outside);
-            member.is_replica() && is_outside
+            member.is_replica() && (is_outside || has_not_joined(member))
         });
         for member in gone {
             words += &match self.seats.get(&member.node) {
+                _ if has_not_joined(member) => format!(
+                    "\nreplica {} runs, and has not joined the cluster; if it was started without \
+                     --rejoin, empty its data directory, and start it again with the flag",
+                    member.node
+                ),
                 Some(seat) => {
                     format!("\nreplica {} catches up: {} behind", member.node, self.lag(seat))
                 }
@@ -143,4 +148,10 @@ impl Standings {
             }
         }
     }
+}
+
+/// Whether it answers and knows of no cluster yet: one that was just started on an empty directory, or
+/// one that the coordinator refuses, since it was started there without `--rejoin`.
+fn has_not_joined(member: &Member) -> bool {
+    member.answer.as_ref().is_ok_and(|(_, status)| status.cluster.is_empty())
 }
