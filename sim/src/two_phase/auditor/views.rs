@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use kvorum_replication::two_phase::message::{CommitNumber, Decision, Prepare, TxnId, ViewMessage};
-use kvorum_replication::two_phase::record::View;
+use kvorum_replication::two_phase::record::{Member, View};
 use kvorum_replication::{NodeId, Position};
 
 use super::super::diary::Diary;
@@ -144,7 +144,13 @@ impl Auditor {
                 diary.knows_view() >= before.number || diary.durable() == Position::default()
             })
         });
-        if added.len() + removed.len() != 1 || before.members != after.members {
+        // Who came back takes part from the next transaction on when the record was durable, which may
+        // be later than the record says.
+        let stays =
+            |(was, is): (&Member, &Member)| was.replica == is.replica && was.from <= is.from;
+        let all_stay = before.members.len() == after.members.len()
+            && before.members.iter().zip(&after.members).all(stays);
+        if added.len() + removed.len() != 1 || !all_stay {
             return Some(format!("{added:?} come at once while {removed:?} go"));
         }
         if let Some(used) = added.into_iter().find(|it| *it <= before.highest) {
