@@ -45,6 +45,8 @@ struct State {
     on_demand: bool,
     /// It belongs to the cluster, as far as this node knows.
     wanted: bool,
+    /// It did, and was removed. Of one that is neither this node may just not have heard yet.
+    removed: bool,
     /// A task has been given this peer to keep a link with, and has not given that up.
     kept: bool,
     dialling: bool,
@@ -69,6 +71,7 @@ impl Peer {
     pub(super) fn set_address(&self, address: &str, on_demand: bool) {
         let mut state = self.lock();
         state.wanted = true;
+        state.removed = false;
         state.on_demand = on_demand;
         if state.address != address {
             address.clone_into(&mut state.address);
@@ -79,6 +82,7 @@ impl Peer {
     /// It does not belong to the cluster any more: nobody dials it, and links with it end.
     pub(super) fn set_unwanted(&self) {
         let mut state = self.lock();
+        state.removed |= state.wanted;
         state.wanted = false;
         state.on_demand = false;
     }
@@ -179,11 +183,11 @@ impl Peer {
     }
 
     /// Whether the link is with one that does not belong to the cluster any more, and it is ours to
-    /// end.
+    /// end: we have dialled it, or it is with one that was removed, who runs on and does not know.
     pub(super) fn is_left_over(&self, link: u64) -> bool {
         let state = self.lock();
         let mine = state.links.iter().find(|known| known.id == link);
-        !state.wanted && mine.is_some_and(|mine| mine.of.by_us)
+        !state.wanted && mine.is_some_and(|mine| mine.of.by_us || state.removed)
     }
 
     /// Whether nothing waits that this link would carry.

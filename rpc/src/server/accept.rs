@@ -67,7 +67,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
         if !dealt {
             hub.connections.fetch_sub(1, Ordering::Relaxed);
             count(&hub.counters.connections_refused, 1);
-            tracing::warn!(%from, "refused a connection: its worker is busy");
+            tracing::warn!(%from, "refused a connection: its worker has ended");
         }
     }
 }

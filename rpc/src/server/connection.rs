@@ -91,12 +91,21 @@ impl Connection {
             "it does not take its answers"
         } else if self.wire.gated_for(now) > options.stall_timeout {
             "it has had too many calls under way for too long"
-        } else if self.wire.calls() == 0 && silent > options.idle_timeout {
+        } else if silent > options.idle_timeout + self.longest_call(options) {
             return self.wire.close(Error::disconnected("idle for too long".to_owned()));
         } else {
             return;
         };
         self.wire.close(Error::failed(reason.to_owned()));
+    }
+
+    /// How long whoever waits for an answer may have nothing to say. A call that is under way for longer
+    /// was taken back, and is never answered.
+    fn longest_call(&self, options: &ServerOptions) -> Duration {
+        match self.wire.calls() {
+            0 => Duration::ZERO,
+            _ => options.request_timeout_max,
+        }
     }
 
     /// Whether a message has begun and does not end: it stands still, or drips.

@@ -48,7 +48,10 @@ pub(crate) struct Counters {
 pub(crate) struct Port {
     replies: Mutex<Vec<(RequestId, Outcome)>>,
     pub(crate) arrived: Notify,
-    commands: mpsc::Sender<Command>,
+    /// None is lost for there being many: whoever waits for a peer to be dialled would wait for ever.
+    /// There are no more connections than are allowed, and of each peer one command of a kind, or one
+    /// for each change of the members.
+    commands: mpsc::UnboundedSender<Command>,
     gauges: Gauges,
 }
 
@@ -90,7 +93,7 @@ impl Hub {
     pub(super) fn new(
         options: ServerOptions,
         local_addr: SocketAddr,
-        commands: Vec<mpsc::Sender<Command>>,
+        commands: Vec<mpsc::UnboundedSender<Command>>,
     ) -> Self {
         let address = options.advertise.clone().unwrap_or_else(|| local_addr.to_string());
         let port = |commands| Port {
@@ -118,9 +121,9 @@ impl Hub {
         self.ports.len()
     }
 
-    /// Gives a worker something to do; false if it has too much already, or has ended.
+    /// Gives a worker something to do; false if it has ended.
     pub(crate) fn command(&self, worker: usize, command: Command) -> bool {
-        self.ports[worker].commands.try_send(command).is_ok()
+        self.ports[worker].commands.send(command).is_ok()
     }
 
     /// How many requests may be under way in all workers, by kind.

@@ -49,9 +49,6 @@ use outbox::HubOutbox;
 pub(crate) use requests::Asker;
 pub(crate) use worker::Worker;
 
-/// Commands that may wait for a worker: connections it was given and has not opened yet.
-const COMMANDS_MAX: usize = 1024;
-
 /// How long a node may take to say how it is when serving begins. Only a hang gets there.
 const REPORT_WAIT: Duration = Duration::from_secs(60);
 
@@ -163,7 +160,7 @@ pub struct Server {
     hub: Arc<Hub>,
     listener: TcpListener,
     local_addr: SocketAddr,
-    commands: Vec<mpsc::Receiver<Command>>,
+    commands: Vec<mpsc::UnboundedReceiver<Command>>,
 }
 
 impl Server {
@@ -177,7 +174,7 @@ impl Server {
         let listener = TcpListener::bind(address).map_err(bound)?;
         listener.set_nonblocking(true).map_err(bound)?;
         let local_addr = listener.local_addr().map_err(bound)?;
-        let (senders, commands) = (0..options.workers).map(|_| mpsc::channel(COMMANDS_MAX)).unzip();
+        let (senders, commands) = (0..options.workers).map(|_| mpsc::unbounded_channel()).unzip();
         let hub = Arc::new(Hub::new(options, local_addr, senders));
         let outbox = HubOutbox::new(Arc::clone(&hub));
         Ok((Self { hub, listener, local_addr, commands }, Box::new(outbox)))

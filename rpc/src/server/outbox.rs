@@ -69,3 +69,29 @@ impl<M: Carried> Outbox<M> for HubOutbox<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kvorum_replication::two_phase::message::{Message, TxnId};
+
+    use super::super::{Server, ServerOptions};
+    use super::*;
+
+    #[test]
+    fn a_peer_is_dialled_however_much_its_worker_has_to_do() {
+        let options = ServerOptions::new("127.0.0.1:0".parse().unwrap());
+        let (mut server, mut outbox) = Server::bind(options).unwrap();
+        for _ in 0..10_000 {
+            server.hub.command(0, Command::Dial(NodeId(9)));
+        }
+        let peer = NodeId(2);
+        server.hub.peers.learn(NodeId(1), &[(peer, "127.0.0.1:1".to_owned())], false);
+        let txn = TxnId { coordinator: NodeId(0), epoch: 1, number: 1 };
+        let sends = vec![(peer, Message::Inquire { txn })];
+        outbox.deliver(&mut Turn { replies: Vec::new(), sends });
+        let commands = &mut server.commands[0];
+        let is_dialled = std::iter::from_fn(|| commands.try_recv().ok())
+            .any(|command| matches!(command, Command::Dial(to) if to == peer));
+        assert!(is_dialled, "messages wait for a peer that nobody dials");
+    }
+}

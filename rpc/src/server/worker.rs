@@ -53,7 +53,7 @@ pub(crate) struct Worker {
 pub(super) fn start(
     index: usize,
     service: Arc<Service>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     listener: Option<TcpListener>,
 ) -> Result<JoinHandle<()>, ServerError> {
     // A local runtime cannot be moved to the thread it is for, so that thread builds it, and says
@@ -73,7 +73,7 @@ pub(super) fn start(
 fn run(
     index: usize,
     service: Arc<Service>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     listener: Option<TcpListener>,
     started: &SyncSender<io::Result<()>>,
 ) {
@@ -109,7 +109,7 @@ fn run(
 impl Worker {
     async fn serve(
         self: Rc<Self>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::UnboundedReceiver<Command>,
         listener: Option<tokio::net::TcpListener>,
     ) {
         let worker = Rc::clone(&self);
@@ -130,7 +130,7 @@ impl Worker {
         self.say_goodbye().await;
     }
 
-    async fn obey(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+    async fn obey(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Open(stream, from) => match TcpStream::from_std(stream) {

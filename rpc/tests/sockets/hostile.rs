@@ -276,6 +276,19 @@ fn calls_under_way_are_bounded_also_when_they_are_cancelled() {
     }
 }
 
+/// capnp-rpc never answers a call that was taken back, so such a one is under way for ever.
+#[test]
+fn whoever_takes_a_call_back_and_says_nothing_more_is_shown_out() {
+    let mut impatient = options();
+    impatient.idle_timeout = Duration::from_millis(200);
+    impatient.request_timeout_max = Duration::from_millis(200);
+    let (played, _) = counted(impatient, None);
+    let mut visitor = Visitor::new(&played);
+    visitor.get(b"k").unwrap();
+    visitor.finish().unwrap();
+    closed(&mut visitor.stream);
+}
+
 #[test]
 fn answers_that_nobody_finishes_with_are_bounded() {
     let mut narrow = options();

@@ -106,6 +106,23 @@ fn a_replica_is_added_and_another_removed_while_they_run() {
     }
 }
 
+/// Of two replicas the one with the lower number dials, so here it is the removed one that did.
+#[test]
+fn the_others_let_go_of_who_is_removed_and_runs_on() {
+    let (one, two, three) = (replica(1, 0), replica(2, 0), replica(3, 0));
+    let (deciding, _asked) = deciding(Vec::new());
+    let all = [(1, one.address), (2, two.address), (3, three.address)];
+    let coordinator = coordinator(&all, deciding);
+    let others = [&two, &three];
+    for other in others {
+        other.wait_for(|seen| *seen == Seen::Up(NodeId(1)));
+    }
+    run(async { client(&coordinator).await.remove_replica(1).await.unwrap() });
+    for other in others {
+        other.wait_for(|seen| *seen == Seen::Down(NodeId(1)));
+    }
+}
+
 #[test]
 fn what_the_core_refuses_is_as_it_was_before() {
     let one = replica(1, 0);
