@@ -115,6 +115,27 @@ fn what_cannot_be_changed_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_replica_that_does_not_come_is_not_waited_for_for_ever() {
+    let fixture = Fixture::with_views();
+    let coordinator = fixture.cluster.address(Member::Coordinator).to_string();
+    let at = dead_address();
+    let add = |replica: &str, flags: &[&str]| {
+        let arguments = ["admin", "replica", "add", replica, "--wait"];
+        kvorum_at(&coordinator, arguments.iter().chain(flags))
+    };
+    // Somebody thinks better of it, and removes it.
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| add(&format!("4={at}"), &[]));
+        fixture.await_log(Member::Coordinator, "a replica was added");
+        fixture.kvorum(["admin", "replica", "remove", "4"]).succeeded();
+        waiting.join().unwrap().failed(3, &["replica 4 was removed while it was waited for"]);
+    });
+    let late = add(&format!("5={at}"), &["--wait-timeout", "500ms"]);
+    late.failed(5, &["does not take part after 500 ms", "wait for it once more"]);
+    assert_eq!(processes(&fixture), [0, 1, 2, 3, 5], "it stays added");
+}
+
+#[test]
 fn a_replica_that_has_lost_its_disk_comes_back_while_writes_go_on() {
     let mut fixture = Fixture::with_views();
     let clients = Clients::start(&fixture, 16, &[]);

@@ -131,6 +131,9 @@ pub(crate) struct AddReplica {
     /// Wait until it takes part, however long that takes
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Wait no longer than this, as in 30s or 10m: then the exit code is 5, and the replica stays added
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
+    pub(crate) wait_timeout: Option<Duration>,
 }
 
 /// Have the cluster one replica less

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use kvorum::server::Peer;
 use kvorum::view::{Seat, Views};
-use kvorum_rpc::client::Client;
+use kvorum_replication::Happened;
+use kvorum_rpc::client::{Client, ErrorKind};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::arguments::{AddReplica, Global, RemoveReplica, ReplicaChange};
-use crate::error::CommandError;
+use crate::error::{CommandError, Kind};
 use crate::members::{Member, ask_all};
 use crate::output::{Format, Output};
 
@@ -35,7 +36,7 @@ async fn add(
     global: &Global,
     arguments: &AddReplica,
 ) -> Result<(), CommandError> {
-    let AddReplica { replica: Peer { id, address }, wait } = arguments;
+    let AddReplica { replica: Peer { id, address }, wait, .. } = arguments;
     client.add_replica(id.0, address).await?;
     if output.format == Format::Text {
         output.line(format!("replica {} at {address} belongs to the cluster", id.0))?;
@@ -80,8 +81,7 @@ async fn remove(
     }
 }
 
-/// Looks at the replica until it takes part, and says what it does meanwhile. That somebody does not
-/// answer is no reason to give up.
+/// Waits until the replica takes part, or for as long as it was told to.
 async fn until_it_takes_part(
     client: &Client,
     output: &mut Output,
@@ -89,17 +89,72 @@ async fn until_it_takes_part(
     arguments: &AddReplica,
 ) -> Result<(), CommandError> {
     let mut told = String::new();
+    let looking = look(client, output, global, arguments, &mut told);
+    let Some(limit) = arguments.wait_timeout else { return looking.await };
+    match timeout(limit, looking).await {
+        Ok(looked) => looked,
+        Err(_) => Err(takes_no_part_yet(arguments, limit, &told)),
+    }
+}
+
+/// Looks at the replica until it takes part, and says what it does meanwhile. That somebody does not
+/// answer is no reason to give up; that the replica was removed again is: it never will take part.
+async fn look(
+    client: &Client,
+    output: &mut Output,
+    global: &Global,
+    arguments: &AddReplica,
+    told: &mut String,
+) -> Result<(), CommandError> {
     loop {
         let progress = match ask_all(client, global).await {
+            Ok(members) if is_removed(arguments, &members) => return Err(removed(arguments)),
             Ok(members) => progress(arguments, &members),
             Err(error) => Some(error.what),
         };
         let Some(progress) = progress else { return Ok(()) };
-        if progress != told {
+        if progress != *told {
             output.note(&progress)?;
-            told = progress;
+            *told = progress;
         }
         sleep(POLL).await;
+    }
+}
+
+/// Whether the coordinator, which alone is sure to know, does not count it among the replicas.
+fn is_removed(arguments: &AddReplica, members: &[Member]) -> bool {
+    let coordinator = members.iter().find(|member| !member.is_replica());
+    let Some(Ok((_, status))) = coordinator.map(|coordinator| &coordinator.answer) else {
+        return false;
+    };
+    !status.members.iter().any(|member| member.node == arguments.replica.id.0)
+}
+
+fn removed(arguments: &AddReplica) -> CommandError {
+    CommandError {
+        kind: Kind::Cluster(ErrorKind::Conflict),
+        happened: Happened::No,
+        what: format!("replica {} was removed while it was waited for", arguments.replica.id.0),
+        remedy: "its number is nobody's ever again: add one with another".to_owned(),
+    }
+}
+
+/// It may take part yet.
+fn takes_no_part_yet(arguments: &AddReplica, limit: Duration, told: &str) -> CommandError {
+    let mut what = format!(
+        "replica {} belongs to the cluster, and does not take part after {} ms",
+        arguments.replica.id.0,
+        limit.as_millis()
+    );
+    // The first look may take as long as that.
+    if let Some(first) = told.lines().next() {
+        what = format!("{what}: {first}");
+    }
+    CommandError {
+        kind: Kind::Cluster(ErrorKind::Unknown),
+        happened: Happened::Unknown,
+        what,
+        remedy: "see kvorum status, or wait for it once more with the same command".to_owned(),
     }
 }
 
