@@ -9,8 +9,11 @@ use capnp_rpc::rpc_capnp::{bootstrap, call, finish, message_target, release};
 use capnp_rpc::rpc_capnp::{return_, return_::Which as Returned};
 use kvorum_schema::client_capnp::{gate, key_value};
 
-use super::{GATE_CLIENT, given};
+use super::{GATE_CLIENT, Method, given};
 use crate::numbers::NumberMap;
+
+/// Large answers that are made at once. Those that wait to be written bound themselves.
+const LARGE_CALLS_MAX: usize = 16;
 
 /// The other side's open questions. Bounded by the limits on calls and on unfinished answers.
 #[derive(Default)]
@@ -21,6 +24,8 @@ pub(crate) struct Ledger {
     on_the_way: Cell<usize>,
     /// Calls on the store that capnp-rpc has taken and not answered.
     slow_calls: Cell<usize>,
+    /// Those among them that a few bytes asked for, and that are answered with many.
+    large_calls: Cell<usize>,
 }
 
 /// An open question.
@@ -41,7 +46,26 @@ enum What {
     Store,
     /// Something of the store.
     StoreCall,
+    /// Many rows or values of it.
+    LargeStoreCall,
     Other,
+}
+
+impl What {
+    fn of(call: call::Reader<'_>) -> Self {
+        match (call.get_interface_id(), call.get_method_id()) {
+            (gate::Client::TYPE_ID, GATE_CLIENT) => Self::Store,
+            (key_value::Client::TYPE_ID, method) => match Method::of(method) {
+                Some(Method::Scan | Method::GetMany) => Self::LargeStoreCall,
+                _ => Self::StoreCall,
+            },
+            _ => Self::Other,
+        }
+    }
+
+    fn is_store_call(self) -> bool {
+        matches!(self, Self::StoreCall | Self::LargeStoreCall)
+    }
 }
 
 /// The store as the other side may call it.
@@ -77,16 +101,15 @@ impl Ledger {
 
     /// capnp-rpc will answer this call.
     pub(super) fn ask_slow(&self, call: call::Reader<'_>) -> Result<(), Error> {
-        let what = match (call.get_interface_id(), call.get_method_id()) {
-            (gate::Client::TYPE_ID, GATE_CLIENT) => What::Store,
-            (key_value::Client::TYPE_ID, _) => What::StoreCall,
-            _ => What::Other,
-        };
+        let what = What::of(call);
         let slow = Asked::Slow { what, returned: false, finished: false };
         self.ask(call.get_question_id(), slow)?;
-        if what == What::StoreCall {
+        if what.is_store_call() {
             self.on_the_way.set(self.on_the_way.get() + 1);
             self.slow_calls.set(self.slow_calls.get() + 1);
+        }
+        if what == What::LargeStoreCall {
+            self.large_calls.set(self.large_calls.get() + 1);
         }
         Ok(())
     }
@@ -112,6 +135,11 @@ impl Ledger {
             }
             Entry::Occupied(_) => Err(asked_twice(question)),
         }
+    }
+
+    /// Whether so many large answers are being made that no more may be asked for.
+    pub(super) fn is_full(&self) -> bool {
+        self.large_calls.get() >= LARGE_CALLS_MAX
     }
 
     /// A call that went through capnp-rpc has reached the store.
@@ -196,7 +224,10 @@ impl Ledger {
 
     /// capnp-rpc is done with a question, or will never be.
     fn ended(&self, what: What) {
-        if what == What::StoreCall {
+        if what == What::LargeStoreCall {
+            self.large_calls.set(self.large_calls.get().saturating_sub(1));
+        }
+        if what.is_store_call() {
             self.slow_calls.set(self.slow_calls.get().saturating_sub(1));
             if self.slow_calls.get() == 0 {
                 // What never got there, because there is no such method, will not any more.

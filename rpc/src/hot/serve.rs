@@ -186,6 +186,10 @@ impl Shortcut for Serving {
         }
     }
 
+    fn holds_back(&self) -> bool {
+        self.ledger.is_full()
+    }
+
     fn sending(&self, message: message::Reader<'_>) {
         self.deliveries.sending(message);
         if let Ok(message::Return(Ok(answer))) = message.which() {

@@ -26,6 +26,11 @@ pub(crate) trait Shortcut {
         message: message::Reader<'_>,
     ) -> Result<bool, Error>;
 
+    /// Whether nothing more is to come in before something was answered.
+    fn holds_back(&self) -> bool {
+        false
+    }
+
     /// capnp-rpc says this.
     fn sending(&self, message: message::Reader<'_>);
 

@@ -381,7 +381,8 @@ impl Wire {
     pub(super) fn is_gated(&self) -> bool {
         let gated = (!self.trusted.get() && self.backlog() > self.limits.backlog_bytes_max)
             || self.calls.get() >= self.limits.calls_max
-            || self.held_bytes.get() > self.limits.held_bytes_max;
+            || self.held_bytes.get() > self.limits.held_bytes_max
+            || self.shortcut().is_some_and(|shortcut| shortcut.holds_back());
         match (gated, self.gated_since.get()) {
             (true, None) => self.gated_since.set(Some(Instant::now())),
             (false, Some(_)) => self.gated_since.set(None),

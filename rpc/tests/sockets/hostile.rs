@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use capnp::any_pointer;
 use capnp::message::{Builder, HeapAllocator};
-use capnp_rpc::rpc_capnp::message;
+use capnp_rpc::rpc_capnp::{call, message};
 use kvorum_node::Event;
 use kvorum_replication::{Answer, NodeId, Operation, Outcome, Role};
 use kvorum_rpc::server::ServerOptions;
@@ -186,18 +187,34 @@ impl Visitor {
 
     /// Asks for a key, pipelined on the store that question 1 will give.
     fn get(&mut self, key: &[u8]) -> std::io::Result<()> {
-        self.question += 1;
         let mut call = Builder::new_default();
         let mut builder = call.init_root::<message::Builder<'_>>().init_call();
+        let params = self.call(builder.reborrow(), 1);
+        params.init_as::<key_value::get_params::Builder<'_>>().set_key(key);
+        self.send(&call)
+    }
+
+    fn call<'a>(
+        &mut self,
+        mut builder: call::Builder<'a>,
+        method: u16,
+    ) -> any_pointer::Builder<'a> {
+        self.question += 1;
         builder.set_question_id(self.question);
         builder.set_interface_id(<key_value::Client as capnp::traits::HasTypeId>::TYPE_ID);
-        builder.set_method_id(1);
+        builder.set_method_id(method);
         let mut promised = builder.reborrow().init_target().init_promised_answer();
         promised.set_question_id(1);
         promised.init_transform(1).get(0).set_get_pointer_field(0);
-        let params = builder.init_params().init_content();
-        let mut params = params.init_as::<key_value::get_params::Builder<'_>>();
-        params.set_key(key);
+        builder.init_params().init_content()
+    }
+
+    /// Asks for everything, in the same way.
+    fn scan(&mut self) -> std::io::Result<()> {
+        let mut call = Builder::new_default();
+        let mut builder = call.init_root::<message::Builder<'_>>().init_call();
+        let params = self.call(builder.reborrow(), 5);
+        params.init_as::<key_value::scan_params::Builder<'_>>().set_limit(1000);
         self.send(&call)
     }
 
@@ -210,23 +227,22 @@ impl Visitor {
 }
 
 /// A node that answers reads with this, if at all, and counts them.
-fn counting(answer: Option<Bytes>) -> (Behaviour, Arc<AtomicUsize>) {
+fn counting(answer: Option<Answer>) -> (Behaviour, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&count);
     let behaviour: Behaviour = Box::new(move |event, turn| {
         let Event::Request(request) = event else { return };
         if matches!(request.operation, Operation::Read(_)) {
             theirs.fetch_add(1, Ordering::Relaxed);
-            if let Some(value) = &answer {
-                let outcome = Outcome::Answer(Answer::Value(Some(value.clone())));
-                turn.replies.push((request.id, outcome));
+            if let Some(answer) = &answer {
+                turn.replies.push((request.id, Outcome::Answer(answer.clone())));
             }
         }
     });
     (behaviour, count)
 }
 
-fn counted(options: ServerOptions, answer: Option<Bytes>) -> (Played, Arc<AtomicUsize>) {
+fn counted(options: ServerOptions, answer: Option<Answer>) -> (Played, Arc<AtomicUsize>) {
     let (behaviour, count) = counting(answer);
     (play(Role::Coordinator, NodeId::COORDINATOR, None, options, behaviour), count)
 }
@@ -248,7 +264,8 @@ fn flood(
 fn whoever_never_reads_his_answers_is_not_read_any_more_and_then_closed() {
     let mut impatient = options();
     impatient.stall_timeout = Duration::from_secs(1);
-    let (played, count) = counted(impatient, Some(Bytes::from(vec![1; 64 << 10])));
+    let value = Bytes::from(vec![1; 64 << 10]);
+    let (played, count) = counted(impatient, Some(Answer::Value(Some(value))));
     let mut visitor = Visitor::new(&played);
     let sent = flood(&mut visitor, |visitor| visitor.get(&[5; 1024]));
     assert!(sent < 200_000, "the flood was stopped");
@@ -256,6 +273,21 @@ fn whoever_never_reads_his_answers_is_not_read_any_more_and_then_closed() {
     let answered = count.load(Ordering::Relaxed);
     assert!(answered < 2000, "{answered} answers of 64 KiB were made");
     closed_unread(&mut visitor.stream);
+}
+
+/// However many he asks for before the first answer would have to wait.
+#[test]
+fn whoever_scans_and_never_reads_gets_few_answers() {
+    let mut impatient = options();
+    impatient.stall_timeout = Duration::from_secs(1);
+    let row = (Bytes::from_static(b"k"), Bytes::from(vec![1; 1 << 20]));
+    let (played, count) = counted(impatient, Some(Answer::Rows { rows: vec![row], more: false }));
+    let mut visitor = Visitor::new(&played);
+    flood(&mut visitor, Visitor::scan);
+    closed_unread(&mut visitor.stream);
+    let answered = count.load(Ordering::Relaxed);
+    // Sixteen at once, and before them what the sockets hold and a mebibyte of backlog.
+    assert!((16..=40).contains(&answered), "{answered} answers of a mebibyte were made");
 }
 
 #[test]
