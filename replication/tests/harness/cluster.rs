@@ -379,7 +379,12 @@ impl<R: Room> Cluster<R> {
                 }
             }
         }
-        panic!("they never stop talking");
+        let restless: Vec<NodeId> =
+            self.nodes().into_iter().filter(|node| !self.is_durable(*node)).collect();
+        panic!(
+            "they never stop talking, {} messages; {restless:?} write and write",
+            self.network.len()
+        );
     }
 
     /// Lets time pass and delivers everything at once meanwhile.

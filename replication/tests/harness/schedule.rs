@@ -516,6 +516,7 @@ pub(crate) fn keep_every_promise<D: Driver>(
     let number = |text: &str| text.parse::<u64>().expect("KVORUM_SEEDS is A..B");
     let seeds = number(first)..number(last);
     for seed in seeds.clone() {
+        let _at = Running(seed);
         if let Err(why) = new(seed, false).run(&mut counts) {
             panic!("seed {seed}: {why}");
         }
@@ -527,5 +528,16 @@ pub(crate) fn keep_every_promise<D: Driver>(
     for what in everywhere.chain(D::COUNTED.iter().copied()).chain(must_have) {
         let times = counts.0.get(what).copied().unwrap_or_default();
         assert!(times > 0, "{what} never happened: the schedules prove too little");
+    }
+}
+
+/// Names the seed in which something panics.
+struct Running(u64);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in seed {}", self.0);
+        }
     }
 }

@@ -42,6 +42,9 @@ pub(super) struct CatchUp {
     fruitless: u32,
     /// What is applied may have other numbers than at the others, so their rows are needed.
     anew: bool,
+    /// It has taken the rows of another. Told to do so once more it waits a moment: that one may not
+    /// have heard of the newest coordinator either.
+    has_begun_anew: bool,
     /// Since another replica's rows took the place of all that was here, no number here is from before
     /// this epoch.
     numbers_since: u64,
@@ -77,7 +80,9 @@ impl Participant {
         }
         self.hear_of(to);
         self.catch_up.anew = anew && self.is_outside();
-        self.ask_for_what_is_missing(now, effects);
+        if !self.catch_up.anew || !self.catch_up.has_begun_anew {
+            self.ask_for_what_is_missing(now, effects);
+        }
     }
 
     /// Asks at once, if nobody is asked.
@@ -108,6 +113,7 @@ impl Participant {
     /// The rows are those of a replica that knew the numbers of this epoch.
     pub(super) fn begun_anew(&mut self, epoch: u64) {
         if core::mem::take(&mut self.catch_up.anew) {
+            self.catch_up.has_begun_anew = true;
             self.promised = self.promised.max(epoch);
         }
     }
