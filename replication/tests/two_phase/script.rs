@@ -244,6 +244,7 @@ scripts! {
     view_removed_unaware
     view_member_without_disk
     view_replica_silent
+    view_replica_without_disk
     view_late_outside
     view_joined_donor
     view_promised_before

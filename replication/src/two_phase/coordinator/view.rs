@@ -404,13 +404,13 @@ impl Views {
         Some(next)
     }
 
-    /// Members that may be down. Each says something several times in this time.
+    /// Members that may be down, or are outside. Each says something several times in this time.
     pub(super) fn away(&self, now: Time) -> Vec<NodeId> {
         let patience = self.exclude_after / 2;
-        let is_away = |it: &&Replica| {
-            self.is_member(it.id) && (it.is_cut_off || it.heard.after(patience) <= now)
-        };
-        self.replicas.iter().filter(is_away).map(|replica| replica.id).collect()
+        let is_away =
+            |it: &&Replica| it.is_lost || it.is_cut_off || it.heard.after(patience) <= now;
+        let members = self.replicas.iter().filter(|it| self.is_member(it.id));
+        members.filter(is_away).map(|replica| replica.id).collect()
     }
 
     /// The replicas are to be changed so, or not any more.
@@ -484,6 +484,8 @@ impl Views {
     pub(super) fn is_lost(&mut self, replica: NodeId) {
         if let Some(it) = self.replicas.iter_mut().find(|it| it.id == replica) {
             it.is_lost = true;
+            // Nor does it know any more which view there is.
+            it.knows = 0;
             it.needs = Some(CommitNumber(u64::MAX));
         }
     }
