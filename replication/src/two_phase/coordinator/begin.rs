@@ -3,9 +3,9 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use super::batches::Membership;
+use super::exclude::are_not_reachable;
 use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
@@ -146,9 +146,11 @@ impl Coordinator {
     fn check_reach(&self, now: Time, deadline: Time) -> Result<(), Failure> {
         let down = self.unreachable();
         if !down.is_empty() && !self.may_wait_for(&down) {
-            let down: Vec<String> = down.iter().map(|replica| format!("{replica}")).collect();
-            let reason =
-                format!("a write needs every replica, and {} is not reachable", down.join(", "));
+            let needed = match self.views.are_kept() {
+                true => self.views.needed(),
+                false => String::from("a write needs every replica"),
+            };
+            let reason = format!("{needed}, and {}", are_not_reachable(&down));
             return Err(Failure::Unavailable { reason });
         }
         let outside = self.outside.iter().find(|(_, until)| **until > now);

@@ -15,6 +15,8 @@
 //! ```
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::state::{Active, Phase};
@@ -220,4 +222,11 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// In words.
+pub(super) fn are_not_reachable(replicas: &[NodeId]) -> String {
+    let names: Vec<String> = replicas.iter().map(|replica| format!("{replica}")).collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("{} {verb} not reachable", names.join(", "))
 }

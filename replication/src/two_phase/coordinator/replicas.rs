@@ -37,6 +37,9 @@ pub(super) struct Asked {
     pub(super) change: ReplicaChange,
 }
 
+/// Who types a digit too many must not use up all the numbers that there are.
+const NUMBERS_SKIPPED_MAX: u32 = 1_000;
+
 impl Coordinator {
     pub(super) fn change_replicas(&mut self, now: Time, asked: Asked, effects: &mut Out) {
         let Asked { request, change, .. } = asked;
@@ -78,6 +81,13 @@ impl Coordinator {
         if replica <= highest && !self.options.planted.has(Bug::UseNumbersTwice) {
             return Some(format!(
                 "numbers are not used twice, and there was a replica {highest}: take a greater one"
+            ));
+        }
+        if replica.0.saturating_sub(highest.0) > NUMBERS_SKIPPED_MAX {
+            return Some(format!(
+                "{replica} is far above {highest}, the greatest number so far, and no smaller one could \
+                 be used after it: take n{}",
+                highest.0 + 1
             ));
         }
         match self.views.count() {

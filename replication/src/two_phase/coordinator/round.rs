@@ -18,6 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
+use super::exclude::are_not_reachable;
 use super::state::{Active, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
@@ -146,14 +147,10 @@ impl Coordinator {
         let reason = match &round.contradiction {
             Some(why) => format!("the logs contradict each other: {why}"),
             None if away.is_empty() || self.may_wait_for(&away) => return Ok(()),
-            None => {
-                let away: Vec<String> = away.iter().map(|replica| format!("{replica}")).collect();
-                format!(
-                    "the coordinator has started and has to hear what was committed from {}, \
-                     which is not reachable",
-                    away.join(", ")
-                )
-            }
+            None => format!(
+                "the coordinator has started and has to hear what was committed before, and {}",
+                are_not_reachable(&away)
+            ),
         };
         Err(Failure::Unavailable { reason })
     }

@@ -16,6 +16,8 @@
 //! others that are as many as may be left out, one is in every newer view; and nothing counts as
 //! committed without those outside before all members know of the view, durably.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -117,6 +119,14 @@ impl Views {
     /// How many have to remain, of those that there are.
     fn least(&self) -> usize {
         self.least_of(self.count())
+    }
+
+    /// How many writes need, in words.
+    pub(super) fn needed(&self) -> String {
+        match (self.least(), self.count()) {
+            (least, count) if least >= count => String::from("a write needs every replica"),
+            (least, count) => format!("writes need {least} of {count} replicas"),
+        }
     }
 
     /// How many replicas the cluster has.
