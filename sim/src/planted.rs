@@ -133,9 +133,12 @@ impl Bug {
             two_phase::Bug::InstallOlder,
             two_phase::Bug::ApplyWhileInstalling,
             two_phase::Bug::JoinKeepsOldVotes,
+            two_phase::Bug::LeaseWithoutMargin,
             two_phase::Bug::TrustMissedNumbers,
             two_phase::Bug::JoinWithoutPromise,
+            two_phase::Bug::RemoveUnderLease,
             two_phase::Bug::JoinKeepsOthers,
+            two_phase::Bug::UseNumbersTwice,
         ];
         Self::all().filter(|bug| !matches!(bug, Self::TwoPhase(bug) if RARE.contains(bug)))
     }

@@ -34,7 +34,7 @@ use crate::{Activity, Planned, Setup};
 use ending::Phase;
 
 /// Events of one run, at most: a run that needs more does not come to rest.
-const EVENTS_MAX: u64 = 3_000_000;
+const EVENTS_MAX: u64 = 6_000_000;
 
 /// Something that will happen.
 #[derive(Debug)]
