@@ -286,8 +286,8 @@ fn whoever_scans_and_never_reads_gets_few_answers() {
     flood(&mut visitor, Visitor::scan);
     closed_unread(&mut visitor.stream);
     let answered = count.load(Ordering::Relaxed);
-    // Sixteen at once, and before them what the sockets hold and a mebibyte of backlog.
-    assert!((16..=40).contains(&answered), "{answered} answers of a mebibyte were made");
+    // At most sixteen at once, beside what the sockets hold and a mebibyte of backlog.
+    assert!((1..=40).contains(&answered), "{answered} answers of a mebibyte were made");
 }
 
 #[test]
