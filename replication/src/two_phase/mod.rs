@@ -47,6 +47,7 @@ pub mod audit;
 pub mod coordinator;
 mod locks;
 pub mod message;
+mod names;
 pub mod options;
 pub mod participant;
 pub mod planted;

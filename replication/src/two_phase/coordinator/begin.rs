@@ -5,7 +5,6 @@ use alloc::string::String;
 use alloc::sync::Arc;
 
 use super::batches::Membership;
-use super::exclude::are_not_reachable;
 use super::state::{Active, Nodes, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
@@ -13,6 +12,7 @@ use crate::request::{Failure, Outcome, Stamp, Transaction};
 use crate::sessions::Standing;
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{Message, OnePhase, Parallel, Prepare, TxnId};
+use crate::two_phase::names::are_not_reachable;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 
@@ -146,11 +146,7 @@ impl Coordinator {
     fn check_reach(&self, now: Time, deadline: Time) -> Result<(), Failure> {
         let down = self.unreachable();
         if !down.is_empty() && !self.may_wait_for(&down) {
-            let needed = match self.views.are_kept() {
-                true => self.views.needed(),
-                false => String::from("a write needs every replica"),
-            };
-            let reason = format!("{needed}, and {}", are_not_reachable(&down));
+            let reason = format!("{}, and {}", self.views.needed(), are_not_reachable(&down));
             return Err(Failure::Unavailable { reason });
         }
         let outside = self.outside.iter().find(|(_, until)| **until > now);

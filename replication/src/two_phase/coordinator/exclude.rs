@@ -15,8 +15,6 @@
 //! ```
 
 use alloc::boxed::Box;
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::state::{Active, Phase};
@@ -222,11 +220,4 @@ impl Coordinator {
             }
         }
     }
-}
-
-/// In words.
-pub(super) fn are_not_reachable(replicas: &[NodeId]) -> String {
-    let names: Vec<String> = replicas.iter().map(|replica| format!("{replica}")).collect();
-    let verb = if names.len() == 1 { "is" } else { "are" };
-    format!("{} {verb} not reachable", names.join(", "))
 }

@@ -22,11 +22,11 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use super::{Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, ReplicaChange};
+use crate::two_phase::names::names;
 use crate::two_phase::planted::Bug;
 
 /// A change that is under way.
@@ -144,18 +144,16 @@ impl Coordinator {
     }
 
     fn who_is_unaware(&self, now: Time) -> String {
-        let names = |replicas: Vec<NodeId>| {
-            let names: Vec<String> = replicas.iter().map(|replica| format!("{replica}")).collect();
-            names.join(", ")
-        };
         let mut unaware = self.views.to_tell();
         unaware.retain(|replica| self.views.is_member(*replica));
         let away = self.views.away(now);
         match (unaware.is_empty(), away.is_empty()) {
             (false, _) => {
-                format!("not all replicas say which view they know: {}", names(unaware))
+                format!("not all replicas say which view they know: {}", names(&unaware))
             }
-            (true, false) => format!("a replica may be down, and is not left out: {}", names(away)),
+            (true, false) => {
+                format!("a replica may be down, and is not left out: {}", names(&away))
+            }
             (true, true) => String::from(
                 "the coordinator does not know yet what was committed before it started",
             ),

@@ -18,13 +18,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::batches::Membership;
-use super::exclude::are_not_reachable;
 use super::state::{Active, Phase, Waiters};
 use super::{Alarm, Coordinator, Out, reply_failed};
 use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Stamp, Transaction};
 use crate::two_phase::locks::LockSet;
 use crate::two_phase::message::{CommitNumber, Message, Recalled, Recovered, TxnId};
+use crate::two_phase::names::are_not_reachable;
 use crate::two_phase::options::CommitMode;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;

@@ -11,6 +11,7 @@ use super::{Alarm, Coordinator, CoordinatorResume, Out, reply_failed};
 use crate::contract::{Effect, NodeId, Time, Urgency};
 use crate::request::{Failure, Outcome, Stamp};
 use crate::two_phase::message::{CommitNumber, Decision, Message, TxnId, Vote};
+use crate::two_phase::names::names;
 use crate::two_phase::planted::Bug;
 use crate::two_phase::points;
 use crate::two_phase::record::CoordinatorRecord;
@@ -367,9 +368,7 @@ impl Coordinator {
         }
         match &active.phase {
             Phase::Voting { missing } => {
-                let missing: Vec<String> =
-                    missing.iter().map(|replica| format!("{replica}")).collect();
-                let reason = format!("no vote from {} in time", missing.join(", "));
+                let reason = format!("no vote from {} in time", names(missing));
                 if self.options.planted.has(Bug::CountLateYes) && !active.waiters.is_empty() {
                     let alarm = now.after(self.options.vote_timeout);
                     active.alarm = Some(alarm);

@@ -7,13 +7,14 @@ use alloc::vec::Vec;
 
 use super::Flight;
 use super::state::{Errand, State};
-use crate::contract::{Effect, RequestId, Time};
+use crate::contract::{Effect, NodeId, RequestId, Time};
 use crate::request::{Failure, Outcome, Precondition, Stamp, Transaction};
 use crate::sessions::Standing;
 use crate::two_phase::any_replica::locks::{Resource, Wanted};
 use crate::two_phase::any_replica::message::{Age, Settled, TxnId, Work};
 use crate::two_phase::any_replica::{Alarm, Out, Replica, points, reply_failed};
 use crate::two_phase::locks::LockSet;
+use crate::two_phase::names::are_not_reachable;
 
 impl Replica {
     pub(in crate::two_phase::any_replica) fn transact(
@@ -201,17 +202,12 @@ impl Replica {
     }
 
     pub(super) fn check_reach(&self) -> Result<(), Failure> {
-        let down: Vec<String> = self
-            .others
-            .iter()
-            .filter(|replica| !self.peers_up.contains(replica))
-            .map(|replica| format!("{replica}"))
-            .collect();
+        let others = self.others.iter().copied();
+        let down: Vec<NodeId> = others.filter(|it| !self.peers_up.contains(it)).collect();
         if down.is_empty() {
             return Ok(());
         }
-        let reason =
-            format!("a write needs every replica, and {} is not reachable", down.join(", "));
+        let reason = format!("a write needs every replica, and {}", are_not_reachable(&down));
         Err(Failure::Unavailable { reason })
     }
 

@@ -14,6 +14,7 @@ use crate::two_phase::any_replica::locks::{Asked, Resource, Wanted};
 use crate::two_phase::any_replica::message::{Age, Decision, TxnId};
 use crate::two_phase::any_replica::planted::Bug;
 use crate::two_phase::any_replica::{Alarm, Out, Replica};
+use crate::two_phase::names::names;
 
 impl Replica {
     /// A number that no try had.
@@ -186,9 +187,7 @@ impl Replica {
                 self.start_again(now, age, effects);
             }
             State::Voting { missing, .. } => {
-                let missing: Vec<String> =
-                    missing.iter().map(|replica| format!("{replica}")).collect();
-                let reason = format!("no vote from {} in time", missing.join(", "));
+                let reason = format!("no vote from {} in time", names(missing));
                 self.abort_try(age, None, effects);
                 self.fail(age, Failure::Unavailable { reason }, effects);
             }
